@@ -1,0 +1,7 @@
+//! The CPU backend: f32, all cores. It is the reference for the kernels and the default where there is no GPU.
+
+pub mod direct_conv;
+pub mod parallel;
+mod program;
+
+pub use program::{Arena, CpuProgram};

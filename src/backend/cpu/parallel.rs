@@ -1,0 +1,108 @@
+//! Elementwise loops over all cores, compiled for the widest vectors of the machine.
+
+use rayon::prelude::*;
+
+/// Elements of one task: large enough to pay for it, small enough to stay in the cache.
+const CHUNK: usize = 1 << 15;
+
+/// Calls `f` compiled for the widest vector instructions that this machine has.
+#[inline(always)]
+pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}
+
+/// Splits `out` into tasks that stay within one batch item: `f(item, offset in the item, values)`.
+pub fn for_item_chunks(out: &mut [f32], item: usize, f: impl Fn(usize, usize, &mut [f32]) + Sync) {
+    if out.len() <= CHUNK / 4 {
+        for (n, values) in out.chunks_mut(item).enumerate() {
+            vectorised(|| f(n, 0, values));
+        }
+        return;
+    }
+    out.par_chunks_mut(item).enumerate().for_each(|(n, values)| {
+        values.par_chunks_mut(CHUNK).enumerate().for_each(|(k, part)| vectorised(|| f(n, k * CHUNK, part)));
+    });
+}
+
+/// `out[i] = f(a[i])`; where `a` is none, `out` holds it.
+pub fn map1(out: &mut [f32], a: Option<&[f32]>, f: impl Fn(f32) -> f32 + Sync) {
+    let all = out.len();
+    for_item_chunks(out, all, |_, at, out| match a {
+        Some(a) => out.iter_mut().zip(&a[at..]).for_each(|(o, &a)| *o = f(a)),
+        None => out.iter_mut().for_each(|o| *o = f(*o)),
+    });
+}
+
+/// `out[i] = f(a[i], b[i])`; where one is none, `out` holds it.
+pub fn map2(out: &mut [f32], a: Option<&[f32]>, b: Option<&[f32]>, f: impl Fn(f32, f32) -> f32 + Sync) {
+    let all = out.len();
+    for_item_chunks(out, all, |_, at, out| match (a, b) {
+        (Some(a), Some(b)) => out.iter_mut().zip(a[at..].iter().zip(&b[at..])).for_each(|(o, (&a, &b))| *o = f(a, b)),
+        (None, Some(b)) => out.iter_mut().zip(&b[at..]).for_each(|(o, &b)| *o = f(*o, b)),
+        (Some(a), None) => out.iter_mut().zip(&a[at..]).for_each(|(o, &a)| *o = f(a, *o)),
+        (None, None) => out.iter_mut().for_each(|o| *o = f(*o, *o)),
+    });
+}
+
+/// Sum of `f(i)` over `0..count` in f64, the same for any number of threads.
+pub fn sum(count: usize, f: impl Fn(std::ops::Range<usize>) -> f64 + Sync) -> f64 {
+    let tasks = count.div_ceil(CHUNK).max(1);
+    let partial = |k: usize| vectorised(|| f(k * CHUNK..((k + 1) * CHUNK).min(count)));
+    if tasks == 1 {
+        return partial(0);
+    }
+    (0..tasks).into_par_iter().map(partial).collect::<Vec<f64>>().iter().sum()
+}
+
+/// Sum of `values` in f64 by sixteen interleaved sums, which vectorises.
+#[inline(always)]
+pub fn interleaved_sum(count: usize, value: impl Fn(usize) -> f32) -> f64 {
+    const LANES: usize = 16;
+    let mut sums = [0f64; LANES];
+    let whole = count / LANES * LANES;
+    for start in (0..whole).step_by(LANES) {
+        for (lane, s) in sums.iter_mut().enumerate() {
+            *s += value(start + lane) as f64;
+        }
+    }
+    let tail: f64 = (whole..count).map(|i| value(i) as f64).sum();
+    sums.iter().sum::<f64>() + tail
+}
+
+/// exp(x) to 2 units in the last place, without a branch, so that loops over it vectorise.
+///
+/// exp(x) = 2^n exp(r) with n = round(x / ln 2) and |r| <= ln(2) / 2; a polynomial of degree 6 for exp(r).
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it leaves the integer in the low bits
+    let x = x.clamp(-87.0, 88.0);
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4; // ln 2 in two parts
+    let p = 1.987_569_1e-4;
+    let p = p * r + 1.398_199_9e-3;
+    let p = p * r + 8.333_452e-3;
+    let p = p * r + 4.166_579_6e-2;
+    let p = p * r + 1.666_666_5e-1;
+    let p = p * r + 0.5;
+    let e = p * r * r + r + 1.0;
+    f32::from_bits((shifted.to_bits() << 23).wrapping_add(e.to_bits()))
+}
+
+/// 1 / (1 + exp(-x))
+#[inline(always)]
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn exp_is_accurate_over_its_range() {
+        let worst = (-8600..8800)
+            .map(|i| i as f32 * 0.01)
+            .map(|x| ((super::exp(x) as f64 / (x as f64).exp()) - 1.0).abs())
+            .fold(0.0, f64::max);
+        assert!(worst < 2.5e-7, "relative error {worst}");
+    }
+}

@@ -1,0 +1,127 @@
+//! Runs a plan on the CPU.
+
+use crate::backend::Program;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Plan, Source, TensorId};
+use crate::ops::Launch;
+use crate::weights::Weights;
+use std::sync::{Arc, Mutex};
+
+/// One aligned piece of the arena, as large as the planner's alignment.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(256))]
+struct Piece([f32; 64]);
+
+/// Memory that the programs of a device share.
+#[derive(Default)]
+pub struct Arena(Vec<Piece>);
+
+/// A plan on the CPU.
+pub struct CpuProgram {
+    graph: Arc<Graph>,
+    plan: Arc<Plan>,
+    arena: Arc<Mutex<Arena>>,
+    /// Per tensor: inputs, weights and constants.
+    outside: Vec<Option<Arc<Vec<f32>>>>,
+    /// Per tensor: the value that stands at the end of a run.
+    newest: Vec<Option<usize>>,
+    poison: bool,
+}
+
+impl CpuProgram {
+    /// Allocates inputs, takes the weights, and grows the shared arena if needed.
+    pub fn new(graph: Arc<Graph>, plan: Arc<Plan>, weights: &Weights, arena: Arc<Mutex<Arena>>) -> Result<Self> {
+        let pieces = plan.arena_bytes as usize / size_of::<Piece>();
+        {
+            let mut arena = arena.lock().unwrap_or_else(|e| e.into_inner());
+            let missing = pieces.saturating_sub(arena.0.len());
+            arena.0.try_reserve_exact(missing).map_err(|_| {
+                Error::Device(format!("the machine can't give {} MiB for the arena", plan.arena_bytes >> 20))
+            })?;
+            let length = arena.0.len() + missing;
+            arena.0.resize(length, Piece([0.0; 64]));
+        }
+        let outside = (graph.tensors().iter())
+            .map(|t| match &t.source {
+                Source::Input => Ok(Some(Arc::new(vec![0.0; t.shape.numel()]))),
+                Source::Constant(values) => Ok(Some(values.clone())),
+                Source::Weight => weights.get(&t.name, t.shape).map(Some),
+                Source::Node(_) => Ok(None),
+            })
+            .collect::<Result<_>>()?;
+        let mut newest = vec![None; graph.tensors().len()];
+        for step in &plan.steps {
+            for o in &step.outputs {
+                newest[plan.placements[o.0 as usize].tensor.0 as usize] = Some(o.0 as usize);
+            }
+        }
+        Ok(CpuProgram { graph, plan, arena, outside, newest, poison: false })
+    }
+
+    fn span(&self, instance: usize) -> (usize, usize) {
+        let p = &self.plan.placements[instance];
+        let offset = p.offset.expect("only node outputs lie in the arena") as usize / size_of::<f32>();
+        (offset, self.graph.shape(p.tensor).numel())
+    }
+}
+
+impl Program for CpuProgram {
+    fn write(&mut self, input: TensorId, values: &[f32]) {
+        let slot = self.outside[input.0 as usize].as_mut().expect("an input of this graph");
+        Arc::get_mut(slot).expect("inputs belong to one program").copy_from_slice(values);
+    }
+
+    fn read(&self, output: TensorId, values: &mut [f32]) {
+        let arena = self.arena.lock().unwrap_or_else(|e| e.into_inner());
+        let floats: &[f32] = bytemuck::cast_slice(&arena.0);
+        let (offset, len) = self.span(self.newest[output.0 as usize].expect("an output of this graph"));
+        values.copy_from_slice(&floats[offset..offset + len]);
+    }
+
+    fn set_poison(&mut self, on: bool) {
+        self.poison = on;
+    }
+
+    fn run(&mut self) -> Result<()> {
+        let mut arena = self.arena.lock().unwrap_or_else(|e| e.into_inner());
+        let floats: &mut [f32] = bytemuck::cast_slice_mut(&mut arena.0);
+        if self.poison {
+            floats.fill(f32::NAN);
+        }
+        let base = floats.as_mut_ptr();
+        for step in &self.plan.steps {
+            let node = self.graph.node(step.node);
+            let replaced = self.plan.placements[step.outputs[0].0 as usize].in_place_of;
+            let in_place = replaced.and_then(|r| step.inputs.iter().position(|i| i.0 as usize == r));
+            let inputs = step.inputs.iter().enumerate().map(|(slot, i)| -> &[f32] {
+                if in_place == Some(slot) {
+                    return &[];
+                }
+                let tensor = self.plan.placements[i.0 as usize].tensor;
+                match &self.outside[tensor.0 as usize] {
+                    Some(values) => values,
+                    None => {
+                        let (offset, len) = self.span(i.0 as usize);
+                        // SAFETY: the plan was verified: what a step reads lies inside the arena and apart from
+                        // everything that it writes, except the input that is left empty above.
+                        unsafe { std::slice::from_raw_parts(base.add(offset), len) }
+                    }
+                }
+            });
+            let outputs = step.outputs.iter().map(|o| {
+                let (offset, len) = self.span(o.0 as usize);
+                // SAFETY: as above; the outputs of a step lie apart from each other.
+                unsafe { std::slice::from_raw_parts_mut(base.add(offset), len) }
+            });
+            let mut launch = Launch {
+                inputs: inputs.collect(),
+                outputs: outputs.collect(),
+                input_shapes: node.inputs.iter().map(|&i| self.graph.shape(i)).collect(),
+                output_shapes: node.outputs.iter().map(|&o| self.graph.shape(o)).collect(),
+                in_place,
+            };
+            node.op.run_cpu(&mut launch);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,61 @@
+//! `Executor`: a graph, its plan and a program on a device. It allocates once, then only launches.
+
+use crate::backend::{Device, Program};
+use crate::error::Result;
+use crate::graph::{Graph, Plan, PlanOptions, TensorId};
+use crate::weights::Weights;
+use std::sync::Arc;
+
+/// Runs one graph again and again.
+pub struct Executor {
+    graph: Arc<Graph>,
+    plan: Arc<Plan>,
+    program: Box<dyn Program>,
+}
+
+impl Executor {
+    /// Plans `graph`, then allocates on `device`.
+    pub fn new(graph: Graph, options: &PlanOptions, weights: &Weights, device: &Device) -> Result<Executor> {
+        let plan = Arc::new(Plan::new(&graph, options)?);
+        let graph = Arc::new(graph);
+        let program = device.prepare(graph.clone(), plan.clone(), weights)?;
+        Ok(Executor { graph, plan, program })
+    }
+
+    /// The plan that runs.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The graph that runs.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Writes an input.
+    pub fn write(&mut self, input: TensorId, values: &[f32]) {
+        self.program.write(input, values);
+    }
+
+    /// Reads an output of the last run.
+    pub fn read(&self, output: TensorId) -> Vec<f32> {
+        let mut values = vec![0.0; self.graph.shape(output).numel()];
+        self.program.read(output, &mut values);
+        values
+    }
+
+    /// Reads an output of the last run into `values`.
+    pub fn read_into(&self, output: TensorId, values: &mut [f32]) {
+        self.program.read(output, values);
+    }
+
+    /// Runs the graph once.
+    pub fn run(&mut self) -> Result<()> {
+        self.program.run()
+    }
+
+    /// Fills the arena with NaN before each run from now on.
+    pub fn set_poison(&mut self, on: bool) {
+        self.program.set_poison(on);
+    }
+}

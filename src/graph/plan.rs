@@ -1,0 +1,310 @@
+//! `Plan` decides, without a device, when everything runs and where everything lives.
+
+use super::recompute::within_budget;
+use super::schedule::{Schedule, Step, saved_tensors, schedule};
+use super::{Dtype, Graph, NodeId, Precision, Source, TensorId};
+use crate::error::{Error, Result};
+
+/// Start of every tensor in the arena: wide enough for any vector load and one memory transaction.
+pub(crate) const ALIGNMENT: u64 = 256;
+
+/// What a plan has to respect.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanOptions {
+    /// Type that activations and weights are stored in.
+    pub storage: Dtype,
+    /// Bytes that weights, inputs and arena together may take; none: no activation is dropped.
+    pub memory: Option<u64>,
+}
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        PlanOptions { storage: Dtype::F32, memory: None }
+    }
+}
+
+/// Where one value lives, and from which step to which.
+#[derive(Clone, Debug)]
+pub struct Placement {
+    /// The tensor.
+    pub tensor: TensorId,
+    /// Byte offset in the arena; none for inputs, weights and constants, which live outside.
+    pub offset: Option<u64>,
+    /// Bytes taken, alignment included.
+    pub bytes: u64,
+    /// Step that writes it.
+    pub first: usize,
+    /// Last step that touches it.
+    pub last: usize,
+    /// The value whose place it takes over, where its node works in place.
+    pub in_place_of: Option<usize>,
+}
+
+/// Live bytes at one step, for drawing.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryPoint {
+    /// Bytes of all values live during the step.
+    pub live: u64,
+    /// The step belongs to the reverse pass.
+    pub reverse: bool,
+    /// The step makes a dropped value again.
+    pub recomputed: bool,
+}
+
+/// Order, lifetimes and offsets of one immutable graph.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Launches in order.
+    pub steps: Vec<Step>,
+    /// One entry per value; [`super::Instance`] is an index into this.
+    pub placements: Vec<Placement>,
+    /// Bytes of the arena that every intermediate value lives in.
+    pub arena_bytes: u64,
+    /// Bytes of inputs and constants, which live outside the arena.
+    pub io_bytes: u64,
+    /// Bytes of the weights in the storage type.
+    pub weight_bytes: u64,
+    /// Step at which most bytes are live.
+    pub peak_step: usize,
+    /// Operations (2 per multiply-add) of the forward pass.
+    pub flops_forward: u64,
+    /// Operations of the reverse pass, without recomputation.
+    pub flops_vjp: u64,
+    /// Operations of what is made again.
+    pub flops_recompute: u64,
+    /// Kernel launches of one run.
+    pub launches: usize,
+    /// Live bytes over the steps.
+    pub memory: Vec<MemoryPoint>,
+}
+
+impl Plan {
+    /// Plans `graph`. Fails, with the smallest possible figure, if the memory budget can't be met.
+    pub fn new(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
+        let free = Plan::of(graph, schedule(graph, &saved_tensors(graph)), options.storage);
+        let Some(memory) = options.memory else { return free.verified(graph) };
+        if free.total_bytes() <= memory {
+            return free.verified(graph);
+        }
+        let fixed = free.weight_bytes + free.io_bytes;
+        // Placement loses a little to gaps: aim lower until the arena itself fits.
+        let mut target = memory.saturating_sub(fixed);
+        for _ in 0..8 {
+            let plan = Plan::of(graph, within_budget(graph, options.storage, target), options.storage);
+            if plan.total_bytes() <= memory {
+                return plan.verified(graph);
+            }
+            let over = plan.total_bytes() - memory;
+            if over >= target {
+                break;
+            }
+            target -= over;
+        }
+        let smallest = Plan::smallest(graph, options.storage);
+        if smallest.total_bytes() <= memory {
+            return smallest.verified(graph);
+        }
+        Err(Error::Budget { given: memory, smallest: smallest.total_bytes(), weights: smallest.weight_bytes })
+    }
+
+    /// The plan with the least memory that the search finds, whatever it costs to recompute.
+    pub fn smallest(graph: &Graph, storage: Dtype) -> Plan {
+        Plan::of(graph, within_budget(graph, storage, 0), storage)
+    }
+
+    /// Weights, inputs and arena together.
+    pub fn total_bytes(&self) -> u64 {
+        self.weight_bytes + self.io_bytes + self.arena_bytes
+    }
+
+    /// Values live at the peak, largest first: name of the tensor and bytes.
+    pub fn live_at_peak<'g>(&self, graph: &'g Graph) -> Vec<(&'g str, u64)> {
+        let mut live: Vec<_> = self
+            .placements
+            .iter()
+            .filter(|p| p.offset.is_some() && p.first <= self.peak_step && self.peak_step <= p.last)
+            .map(|p| (graph.tensor(p.tensor).name.as_str(), p.bytes))
+            .collect();
+        live.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+        live
+    }
+
+    fn verified(self, graph: &Graph) -> Result<Plan> {
+        super::verify::verify(graph, &self)?;
+        Ok(self)
+    }
+
+    fn of(graph: &Graph, schedule: Schedule, storage: Dtype) -> Plan {
+        let lifetimes = Lifetimes::of(graph, &schedule, storage);
+        let (offsets, arena_bytes) = lifetimes.place();
+        let placements = (0..schedule.tensor_of.len())
+            .map(|i| Placement {
+                tensor: schedule.tensor_of[i],
+                offset: offsets[i],
+                bytes: lifetimes.bytes[i],
+                first: lifetimes.first[i],
+                last: lifetimes.last[i],
+                in_place_of: lifetimes.in_place_of[i],
+            })
+            .collect();
+        let sum = |keep: &dyn Fn(&Step) -> bool| -> u64 {
+            schedule.steps.iter().filter(|s| keep(s)).map(|s| node_flops(graph, s.node)).sum()
+        };
+        let bytes_where = |keep: &dyn Fn(&Source) -> bool| -> u64 {
+            graph.tensors().iter().filter(|t| keep(&t.source)).map(|t| tensor_bytes(t, storage)).sum()
+        };
+        let memory = (schedule.steps.iter().zip(&lifetimes.live))
+            .map(|(s, &live)| MemoryPoint { live, reverse: graph.node(s.node).reverse, recomputed: s.recomputed })
+            .collect();
+        Plan {
+            flops_forward: sum(&|s| !graph.node(s.node).reverse && !s.recomputed),
+            flops_vjp: sum(&|s| graph.node(s.node).reverse),
+            flops_recompute: sum(&|s| s.recomputed),
+            launches: schedule.steps.iter().map(|s| graph.node(s.node).op.launches()).sum(),
+            weight_bytes: bytes_where(&|s| matches!(s, Source::Weight)),
+            io_bytes: bytes_where(&|s| matches!(s, Source::Input | Source::Constant(_))),
+            peak_step: lifetimes.peak_step,
+            steps: schedule.steps,
+            placements,
+            arena_bytes,
+            memory,
+        }
+    }
+}
+
+/// Operations of one node, 2 per multiply-add.
+pub(crate) fn node_flops(graph: &Graph, node: NodeId) -> u64 {
+    let node = graph.node(node);
+    let inputs: Vec<_> = node.inputs.iter().map(|&i| graph.shape(i)).collect();
+    let outputs: Vec<_> = node.outputs.iter().map(|&o| graph.shape(o)).collect();
+    node.op.flops(&inputs, &outputs)
+}
+
+fn tensor_bytes(tensor: &super::Tensor, storage: Dtype) -> u64 {
+    let element = match tensor.precision {
+        Precision::Full => 4,
+        Precision::Storage => storage.bytes(),
+    };
+    ((tensor.shape.numel() * element) as u64).next_multiple_of(ALIGNMENT)
+}
+
+/// First and last step of every value, which values share one place, and the live bytes that follow.
+pub(crate) struct Lifetimes {
+    first: Vec<usize>,
+    last: Vec<usize>,
+    bytes: Vec<u64>,
+    in_place_of: Vec<Option<usize>>,
+    in_arena: Vec<bool>,
+    live: Vec<u64>,
+    pub peak_step: usize,
+    pub peak_bytes: u64,
+    storage: Dtype,
+}
+
+impl Lifetimes {
+    pub fn of(graph: &Graph, schedule: &Schedule, storage: Dtype) -> Lifetimes {
+        let count = schedule.tensor_of.len();
+        let steps = schedule.steps.len();
+        let (mut first, mut last) = (vec![0; count], vec![0; count]);
+        for (s, step) in schedule.steps.iter().enumerate() {
+            for o in &step.outputs {
+                (first[o.0 as usize], last[o.0 as usize]) = (s, s);
+            }
+            for i in &step.inputs {
+                last[i.0 as usize] = s;
+            }
+        }
+        let mut is_output = vec![false; graph.tensors().len()];
+        graph.outputs().iter().for_each(|o| is_output[o.0 as usize] = true);
+        let mut in_arena = vec![false; count];
+        let mut bytes = vec![0; count];
+        for (i, &t) in schedule.tensor_of.iter().enumerate() {
+            in_arena[i] = matches!(graph.tensor(t).source, Source::Node(_));
+            bytes[i] = tensor_bytes(graph.tensor(t), storage);
+            if is_output[t.0 as usize] {
+                last[i] = steps;
+            }
+        }
+        let mut in_place_of = vec![None; count];
+        for (s, step) in schedule.steps.iter().enumerate() {
+            for &slot in graph.node(step.node).op.in_place() {
+                let Some(&input) = step.inputs.get(slot) else { continue };
+                let (i, o) = (input.0 as usize, step.outputs[0].0 as usize);
+                let read_once = step.inputs.iter().filter(|&&x| x == input).count() == 1;
+                if in_arena[i] && last[i] == s && bytes[i] == bytes[o] && read_once {
+                    in_place_of[o] = Some(i);
+                    break;
+                }
+            }
+        }
+        // A value takes room from its first step through its last; in place, the successor takes over one step later.
+        let mut change = vec![0i64; steps + 2];
+        for i in (0..count).filter(|&i| in_arena[i]) {
+            let from = if in_place_of[i].is_some() { first[i] + 1 } else { first[i] };
+            if from <= last[i] {
+                change[from] += bytes[i] as i64;
+                change[last[i] + 1] -= bytes[i] as i64;
+            }
+        }
+        let mut live = Vec::with_capacity(steps);
+        let mut now = 0i64;
+        for &c in change.iter().take(steps) {
+            now += c;
+            live.push(now as u64);
+        }
+        let (peak_step, peak_bytes) =
+            live.iter().enumerate().fold((0, 0), |best, (s, &b)| if b > best.1 { (s, b) } else { best });
+        Lifetimes { first, last, bytes, in_place_of, in_arena, live, peak_step, peak_bytes, storage }
+    }
+
+    pub fn live_at_peak(&self, instance: usize) -> bool {
+        self.in_arena[instance] && self.first[instance] <= self.peak_step && self.peak_step <= self.last[instance]
+    }
+
+    pub fn bytes_of(&self, graph: &Graph, tensor: TensorId) -> u64 {
+        tensor_bytes(graph.tensor(tensor), self.storage)
+    }
+
+    /// Offsets of the values, largest first, each at the lowest gap that is free over its whole life.
+    fn place(&self) -> (Vec<Option<u64>>, u64) {
+        let count = self.first.len();
+        // Values that pass one place on to each other are one block, living from the first to the last of them.
+        let mut root: Vec<usize> = (0..count).collect();
+        let mut end = self.last.clone();
+        let mut order: Vec<usize> = (0..count).filter(|&i| self.in_arena[i]).collect();
+        order.sort_by_key(|&i| self.first[i]);
+        for &i in &order {
+            if let Some(p) = self.in_place_of[i] {
+                root[i] = root[p];
+                end[root[p]] = end[root[p]].max(self.last[i]);
+            }
+        }
+        let mut blocks: Vec<usize> = order.iter().copied().filter(|&i| root[i] == i).collect();
+        blocks.sort_by_key(|&i| (std::cmp::Reverse(self.bytes[i]), self.first[i]));
+        let mut placed: Vec<usize> = Vec::with_capacity(blocks.len());
+        let mut offset = vec![None; count];
+        let mut arena = 0;
+        for &b in &blocks {
+            let mut busy: Vec<(u64, u64)> = placed
+                .iter()
+                .filter(|&&p| self.first[p] <= end[b] && self.first[b] <= end[p])
+                .map(|&p| (offset[p].unwrap_or(0), self.bytes[p]))
+                .collect();
+            busy.sort_unstable();
+            let mut at = 0;
+            for (start, bytes) in busy {
+                if start >= at + self.bytes[b] {
+                    break;
+                }
+                at = at.max(start + bytes);
+            }
+            offset[b] = Some(at);
+            arena = arena.max(at + self.bytes[b]);
+            placed.push(b);
+        }
+        for i in (0..count).filter(|&i| self.in_arena[i]) {
+            offset[i] = offset[root[i]];
+        }
+        (offset, arena)
+    }
+}

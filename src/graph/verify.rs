@@ -1,0 +1,120 @@
+//! Checks a plan by walking it the way a device would, independently of how it was made.
+
+use super::{Graph, Plan, Source};
+use crate::error::{Error, Result};
+
+/// Every value is written before it is read, nothing that will still be read is overwritten, every host-read output
+/// survives, and every in-place write goes over a value that the op may overwrite and nobody reads afterwards.
+pub(crate) fn verify(graph: &Graph, plan: &Plan) -> Result<()> {
+    let broken = |step: usize, what: String| {
+        Err(Error::Plan(format!("step {step} ({}): {what}", graph.node(plan.steps[step].node).name)))
+    };
+    let mut last_read = vec![0; plan.placements.len()];
+    for (s, step) in plan.steps.iter().enumerate() {
+        step.inputs.iter().for_each(|i| last_read[i.0 as usize] = s + 1);
+    }
+    let outputs: std::collections::HashSet<_> = graph.outputs().iter().copied().collect();
+    let mut newest = vec![None; graph.tensors().len()];
+    for step in &plan.steps {
+        for o in &step.outputs {
+            newest[plan.placements[o.0 as usize].tensor.0 as usize] = Some(o.0 as usize);
+        }
+    }
+    for output in &outputs {
+        if let Some(i) = newest[output.0 as usize] {
+            last_read[i] = plan.steps.len() + 1;
+        }
+    }
+    // Values whose bytes are still intact, in no particular order.
+    let mut intact: Vec<usize> = Vec::new();
+    for (s, step) in plan.steps.iter().enumerate() {
+        for input in &step.inputs {
+            let i = input.0 as usize;
+            let p = &plan.placements[i];
+            let tensor = graph.tensor(p.tensor);
+            if matches!(tensor.source, Source::Node(_)) && !intact.contains(&i) {
+                return broken(s, format!("reads {} which is not there", tensor.name));
+            }
+        }
+        for (k, output) in step.outputs.iter().enumerate() {
+            let o = output.0 as usize;
+            let p = &plan.placements[o];
+            let Some(offset) = p.offset else { return broken(s, "writes a value without a place".into()) };
+            let (start, end) = (offset, offset + p.bytes);
+            if end > plan.arena_bytes {
+                return broken(s, "writes outside the arena".into());
+            }
+            for &other in intact.iter().filter(|&&x| x != o) {
+                let q = &plan.placements[other];
+                let at = q.offset.unwrap_or(u64::MAX);
+                let apart = at >= end || at + q.bytes <= start;
+                let read_now = step.inputs.iter().position(|i| i.0 as usize == other);
+                let may_replace = k == 0
+                    && p.in_place_of == Some(other)
+                    && read_now.is_some_and(|slot| graph.node(step.node).op.in_place().contains(&slot));
+                let still_needed = last_read[other] > s + 1 || (read_now.is_some() && !may_replace);
+                let written_now = step.outputs.iter().any(|x| x.0 as usize == other);
+                if !apart && (still_needed || written_now) {
+                    return broken(s, format!("overwrites {}", graph.tensor(q.tensor).name));
+                }
+            }
+            intact.retain(|&x| {
+                let q = &plan.placements[x];
+                let at = q.offset.unwrap_or(u64::MAX);
+                at >= end || at + q.bytes <= start
+            });
+            intact.push(o);
+        }
+    }
+    for output in outputs {
+        if let Some(i) = newest[output.0 as usize]
+            && !intact.contains(&i)
+        {
+            return Err(Error::Plan(format!("output {} does not survive", graph.tensor(output).name)));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::graph::{Graph, Plan, PlanOptions, Shape};
+    use crate::ops::add::Add;
+
+    fn chain() -> (Graph, Plan) {
+        let mut g = Graph::new();
+        let x = g.input("x", Shape::new(1, 4, 4, 64));
+        let a = g.one(Add { scale: 1.0 }, "a", &[x, x]).unwrap();
+        let b = g.one(Add { scale: 1.0 }, "b", &[a, x]).unwrap();
+        let c = g.one(Add { scale: 1.0 }, "c", &[a, b]).unwrap();
+        g.output(c);
+        let plan = Plan::new(&g, &PlanOptions::default()).unwrap();
+        (g, plan)
+    }
+
+    #[test]
+    fn a_sound_plan_passes_and_works_in_place() {
+        let (g, plan) = chain();
+        super::verify(&g, &plan).unwrap();
+        assert_eq!(plan.arena_bytes, 2 * 4096, "a and b live together, c takes the place of one of them");
+    }
+
+    #[test]
+    fn an_overlap_is_caught() {
+        let (g, mut plan) = chain();
+        let b = plan.steps[1].outputs[0].0 as usize;
+        let a = plan.steps[0].outputs[0].0 as usize;
+        plan.placements[b].offset = plan.placements[a].offset;
+        let message = super::verify(&g, &plan).unwrap_err().to_string();
+        assert!(message.contains("step 1 (b): overwrites a"), "{message}");
+    }
+
+    #[test]
+    fn a_lost_output_and_a_write_past_the_end_are_caught() {
+        let (g, mut plan) = chain();
+        plan.steps.pop();
+        plan.steps.push(plan.steps[1].clone());
+        plan.arena_bytes -= 1;
+        assert!(super::verify(&g, &plan).is_err());
+    }
+}

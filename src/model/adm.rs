@@ -1,0 +1,211 @@
+//! The ADM UNet of guided-diffusion (Dhariwal and Nichol 2021), in the order in which it runs.
+
+use super::AdmConfig;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Shape, Source, TensorId};
+use crate::ops::add::Add;
+use crate::ops::attention::{Attention, QkvOrder};
+use crate::ops::channel_bias::ChannelBias;
+use crate::ops::embedding::Embedding;
+use crate::ops::resample::{Pool, Upsample};
+use crate::ops::silu::Silu;
+use crate::ops::timestep_embedding::TimestepEmbedding;
+use crate::weights::Checkpoint;
+
+const EPS: f32 = 1e-5;
+
+/// How a residual block changes the resolution.
+#[derive(Clone, Copy, PartialEq)]
+enum Resize {
+    No,
+    Up,
+    Down,
+}
+
+/// Records the network. `x` is (n, h, w, in_channels) in [-1, 1] plus noise, `t` (n, 1, 1, 1) the timestep of the
+/// training schedule, `labels` (n, 1, 1, 1) for a conditional model. Gives (n, h, w, out_channels): eps, then the
+/// interpolation of the log variance if the model learned it.
+pub fn adm(g: &mut Graph, c: &AdmConfig, x: TensorId, t: TensorId, labels: Option<TensorId>) -> Result<TensorId> {
+    let size = g.shape(x);
+    let multiple = c.size_multiple();
+    if size.h % multiple != 0 || size.w % multiple != 0 {
+        let reason = format!("{}x{} pixels; this model takes multiples of {multiple}", size.w, size.h);
+        return Err(Error::Invalid(reason));
+    }
+    let emb = time_embedding(g, c, t, labels)?;
+    let mut unet = Unet { g, c, emb };
+
+    // Down: every block's output is kept for the way up.
+    let mut h = unet.g.conv("input_blocks.0.0", x, (3, 1), unet.c.channels(0), None)?;
+    let mut skips = vec![h];
+    let (mut ds, mut index) = (1, 0);
+    for level in 0..c.channel_mult.len() {
+        for _ in 0..c.num_res_blocks {
+            index += 1;
+            h = unet.block(&format!("input_blocks.{index}"), h, c.channels(level), ds)?;
+            skips.push(h);
+        }
+        if level + 1 < c.channel_mult.len() {
+            index += 1;
+            h = unet.downsample(&format!("input_blocks.{index}.0"), h)?;
+            skips.push(h);
+            ds *= 2;
+        }
+    }
+
+    let channels = unet.g.shape(h).c;
+    h = unet.res_block("middle_block.0", h, channels, Resize::No)?;
+    h = unet.attention("middle_block.1", h)?;
+    h = unet.res_block("middle_block.2", h, channels, Resize::No)?;
+
+    // Up: each block reads the kept tensor of its counterpart.
+    let mut index = 0;
+    for level in (0..c.channel_mult.len()).rev() {
+        for i in 0..=c.num_res_blocks {
+            let name = format!("output_blocks.{index}");
+            if let Some(skip) = skips.pop() {
+                h = unet.g.concat(&format!("{name}.concat"), h, skip)?;
+            }
+            h = unet.block(&name, h, c.channels(level), ds)?;
+            if level > 0 && i == c.num_res_blocks {
+                let position = if c.attention_ds.contains(&ds) { 2 } else { 1 };
+                h = unet.upsample(&format!("{name}.{position}"), h)?;
+                ds /= 2;
+            }
+            index += 1;
+        }
+    }
+    let h = unet.g.group_norm("out.0", h, (c.norm_groups, EPS), None, true)?;
+    unet.g.conv("out.2", h, (3, 1), c.out_channels(), None)
+}
+
+/// SiLU of the time embedding (plus class embedding), which is all that the blocks read. (n, 1, 1, 4 model_channels)
+fn time_embedding(g: &mut Graph, c: &AdmConfig, t: TensorId, labels: Option<TensorId>) -> Result<TensorId> {
+    let width = 4 * c.model_channels;
+    let e = g.one(TimestepEmbedding { channels: c.model_channels }, "timestep_embedding", &[t])?;
+    let e = g.linear("time_embed.0", e, width)?;
+    let e = g.one(Silu, "time_embed.1", &[e])?;
+    let mut e = g.linear("time_embed.2", e, width)?;
+    match (c.class_cond, labels) {
+        (true, Some(labels)) => {
+            let table = g.weight("label_emb.weight", Shape::new(c.num_classes, 1, 1, width));
+            let class = g.one(Embedding, "label_emb", &[labels, table])?;
+            e = g.one(Add { scale: 1.0 }, "label_emb.sum", &[e, class])?;
+        }
+        (false, None) => {}
+        (true, None) => return Err(Error::Invalid("this model is class-conditional: it needs a label per image".into())),
+        (false, Some(_)) => return Err(Error::Invalid("this model is not class-conditional: it takes no labels".into())),
+    }
+    g.one(Silu, "emb.silu", &[e])
+}
+
+struct Unet<'a> {
+    g: &'a mut Graph,
+    c: &'a AdmConfig,
+    emb: TensorId,
+}
+
+impl Unet<'_> {
+    /// A residual block, and attention where the resolution has it.
+    fn block(&mut self, name: &str, x: TensorId, channels: usize, ds: usize) -> Result<TensorId> {
+        let h = self.res_block(&format!("{name}.0"), x, channels, Resize::No)?;
+        if self.c.attention_ds.contains(&ds) { self.attention(&format!("{name}.1"), h) } else { Ok(h) }
+    }
+
+    fn res_block(&mut self, name: &str, x: TensorId, channels: usize, resize: Resize) -> Result<TensorId> {
+        let groups = (self.c.norm_groups, EPS);
+        let path = |part: &str| format!("{name}.{part}");
+
+        // h = conv(resize(silu(norm(x))))
+        let h = self.g.group_norm(&path("in_layers.0"), x, groups, None, true)?;
+        let h = self.resized(&path("h_upd"), h, resize)?;
+        let h = self.g.conv(&path("in_layers.2"), h, (3, 1), channels, None)?;
+
+        // The time embedding scales and shifts after the norm, or is added before it.
+        let h = if self.c.use_scale_shift_norm {
+            let film = self.g.linear(&path("emb_layers.1"), self.emb, 2 * channels)?;
+            self.g.group_norm(&path("out_layers.0"), h, groups, Some(film), true)?
+        } else {
+            let bias = self.g.linear(&path("emb_layers.1"), self.emb, channels)?;
+            let h = self.g.one(ChannelBias, &path("emb_layers"), &[h, bias])?;
+            self.g.group_norm(&path("out_layers.0"), h, groups, None, true)?
+        };
+
+        let mut skip = self.resized(&path("x_upd"), x, resize)?;
+        if self.g.shape(skip).c != channels {
+            skip = self.g.conv(&path("skip_connection"), skip, (1, 1), channels, None)?;
+        }
+        self.g.conv(&path("out_layers.3"), h, (3, 1), channels, Some(skip))
+    }
+
+    fn attention(&mut self, name: &str, x: TensorId) -> Result<TensorId> {
+        let channels = self.g.shape(x).c;
+        let order = if self.c.use_new_attention_order { QkvOrder::ByKind } else { QkvOrder::ByHead };
+        let op = Attention { heads: self.c.heads(channels), order };
+        let h = self.g.group_norm(&format!("{name}.norm"), x, (self.c.norm_groups, EPS), None, false)?;
+        let qkv = self.g.conv(&format!("{name}.qkv"), h, (1, 1), 3 * channels, None)?;
+        let h = self.g.one(op, &format!("{name}.attention"), &[qkv])?;
+        self.g.conv(&format!("{name}.proj_out"), h, (1, 1), channels, Some(x))
+    }
+
+    fn downsample(&mut self, name: &str, x: TensorId) -> Result<TensorId> {
+        let channels = self.g.shape(x).c;
+        match (self.c.resblock_updown, self.c.conv_resample) {
+            (true, _) => self.res_block(name, x, channels, Resize::Down),
+            (false, true) => self.g.conv(&format!("{name}.op"), x, (3, 2), channels, None),
+            (false, false) => self.resized(name, x, Resize::Down),
+        }
+    }
+
+    fn upsample(&mut self, name: &str, x: TensorId) -> Result<TensorId> {
+        let channels = self.g.shape(x).c;
+        if self.c.resblock_updown {
+            return self.res_block(name, x, channels, Resize::Up);
+        }
+        let x = self.resized(name, x, Resize::Up)?;
+        if self.c.conv_resample { self.g.conv(&format!("{name}.conv"), x, (3, 1), channels, None) } else { Ok(x) }
+    }
+
+    fn resized(&mut self, name: &str, x: TensorId, resize: Resize) -> Result<TensorId> {
+        match resize {
+            Resize::No => Ok(x),
+            Resize::Up => self.g.one(Upsample { gain: 1.0 }, name, &[x]),
+            Resize::Down => self.g.one(Pool { gain: 0.25 }, name, &[x]),
+        }
+    }
+}
+
+/// Compares a file's tensors with those that the network reads.
+pub fn check_tensors(config: &AdmConfig, checkpoint: &Checkpoint) -> Result<()> {
+    let mut g = Graph::new();
+    let size = config.size_multiple();
+    let x = g.input("x", Shape::new(1, size, size, config.in_channels));
+    let t = g.input("t", Shape::rows(1, 1));
+    let labels = config.class_cond.then(|| g.input("labels", Shape::rows(1, 1)));
+    adm(&mut g, config, x, t, labels).map_err(|e| checkpoint.error(format!("its configuration can't be built: {e}")))?;
+    let weights = || g.tensors().iter().filter(|t| matches!(t.source, Source::Weight));
+    let missing: Vec<_> = weights().map(|t| &t.name).filter(|n| !checkpoint.tensors.contains_key(*n)).collect();
+    let extra: Vec<_> =
+        checkpoint.tensors.keys().filter(|n| !weights().any(|t| &t.name == *n)).collect();
+    if !missing.is_empty() || !extra.is_empty() {
+        let list = |what: &str, names: &[&String]| match names {
+            [] => String::new(),
+            [first, rest @ ..] => format!("{} {what} ({first}{})", names.len(), if rest.is_empty() { "" } else { ", ..." }),
+        };
+        let parts: Vec<_> = [list("missing", &missing), list("unexpected", &extra)].into_iter().filter(|s| !s.is_empty()).collect();
+        return Err(checkpoint.error(format!(
+            "its tensors are not those of the configured ADM UNet: {}; put the right configuration into a JSON beside it",
+            parts.join(", ")
+        )));
+    }
+    for t in weights() {
+        let parameters: usize = checkpoint.tensors[&t.name].shape.iter().product();
+        if parameters != t.shape.numel() {
+            return Err(checkpoint.error(format!(
+                "tensor {} has shape {:?}, expected (out, height, width, in) = {}",
+                t.name, checkpoint.tensors[&t.name].shape, t.shape
+            )));
+        }
+    }
+    Ok(())
+}

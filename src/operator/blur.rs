@@ -1,0 +1,172 @@
+//! Gaussian and motion blur, reflecting at the boundary without repeating the edge.
+
+use super::{Operator, Options};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Shape, TensorId};
+use crate::image::read_grey;
+use crate::noise::{Draw, NoiseKey, Stream};
+use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
+use crate::ops::filter2d::Filter2d;
+use std::sync::Arc;
+
+/// `A(x)` = separable Gaussian blur.
+#[derive(Debug)]
+pub struct GaussianBlur {
+    /// Kernel size in pixels; odd.
+    pub size: usize,
+    /// Standard deviation in pixels.
+    pub sigma: f64,
+}
+
+/// `A(x)` = blur along a path.
+#[derive(Debug)]
+pub struct MotionBlur {
+    /// Kernel size in pixels; odd.
+    pub size: usize,
+    /// Length of the path over the kernel size.
+    pub length: f64,
+    /// Deviation of the angle along the path, in radians.
+    pub spread: f64,
+    /// The kernel, (size, size), where one was given.
+    pub kernel: Option<(String, Vec<f32>)>,
+}
+
+/// Taps of a normalised Gaussian: cut at 4 sigma and at the kernel's size, whole-sample reflection at the boundary.
+pub fn gaussian_taps(n: usize, size: usize, sigma: f64) -> Taps {
+    let radius = ((4.0 * sigma + 0.5) as usize).min(size / 2) as isize;
+    let weight = |d: isize| (-0.5 * (d as f64 / sigma).powi(2)).exp();
+    let total: f64 = (-radius..=radius).map(weight).sum();
+    let row = |i: usize| {
+        let mut row: Vec<(usize, f32)> = Vec::new();
+        for d in -radius..=radius {
+            let period = 2 * (n as isize - 1);
+            let around = if n == 1 { 0 } else { (i as isize + d).rem_euclid(period) };
+            let j = if around < n as isize { around } else { period - around } as usize;
+            let w = (weight(d) / total) as f32;
+            match row.iter_mut().find(|r| r.0 == j) {
+                Some(r) => r.1 += w,
+                None => row.push((j, w)),
+            }
+        }
+        row
+    };
+    Taps { rows: (0..n).map(row).collect(), inputs: n }
+}
+
+/// A random motion path as a kernel of `size` x `size` values that sum to 1, centred on its mass.
+pub fn motion_kernel(size: usize, length: f64, spread: f64, seed: u64) -> Vec<f32> {
+    let mut random = Stream::new(NoiseKey { seed, image: 0, step: 0, draw: Draw::Operator });
+    let points = 40 * size;
+    let step = length * size as f64 / points as f64;
+    // A smooth path: the direction drifts like a random walk whose deviation at the end is `spread`, and now and then it
+    // turns sharply, as a shaken camera does.
+    let mut angle = std::f64::consts::TAU * random.uniform();
+    let mut at = (0.0, 0.0);
+    let mut path = Vec::with_capacity(points);
+    for _ in 0..points {
+        angle += spread * random.normal() * (4.0 / points as f64).sqrt();
+        if random.uniform() < 2.0 * spread / points as f64 {
+            angle += std::f64::consts::PI * (random.uniform() - 0.5);
+        }
+        at = (at.0 + step * angle.cos(), at.1 + step * angle.sin());
+        path.push(at);
+    }
+    let mean = |f: fn(&(f64, f64)) -> f64| path.iter().map(f).sum::<f64>() / points as f64;
+    let (mx, my) = (mean(|p| p.0), mean(|p| p.1));
+    let centre = (size / 2) as f64;
+    let limit = centre - 1.0;
+    let mut kernel = vec![0f64; size * size];
+    for (x, y) in path {
+        let x = (x - mx).clamp(-limit, limit) + centre;
+        let y = (y - my).clamp(-limit, limit) + centre;
+        // Bilinear share of the four pixels around the point.
+        let (x0, y0) = (x.floor(), y.floor());
+        for (dx, dy) in [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)] {
+            let share = (1.0 - (x - x0 - dx).abs()) * (1.0 - (y - y0 - dy).abs());
+            let i = (y0 + dy) as usize * size + (x0 + dx) as usize;
+            if share > 0.0 && i < kernel.len() {
+                kernel[i] += share / points as f64;
+            }
+        }
+    }
+    kernel.iter().map(|&v| v as f32).collect()
+}
+
+pub(super) fn parse_gaussian(options: &mut Options) -> Result<Arc<dyn Operator>> {
+    let size = odd(options, "size", 61)?;
+    let sigma = options.number("sigma", 3.0, 0.1..=30.0)?;
+    Ok(Arc::new(GaussianBlur { size, sigma }))
+}
+
+pub(super) fn parse_motion(options: &mut Options) -> Result<Arc<dyn Operator>> {
+    if let Some(file) = options.file("kernel") {
+        let (width, height, mut values) = read_grey(file.as_ref())?;
+        if width != height || width % 2 == 0 || width > 255 {
+            let reason = format!("a kernel picture is square with an odd side up to 255, this one is {width}x{height}");
+            return Err(Error::Image { path: file.into(), reason });
+        }
+        let total: f32 = values.iter().sum();
+        if total <= 0.0 {
+            return Err(Error::Image { path: file.into(), reason: "the kernel is black everywhere".into() });
+        }
+        values.iter_mut().for_each(|v| *v /= total);
+        return Ok(Arc::new(MotionBlur { size: width, length: 0.0, spread: 0.0, kernel: Some((file, values)) }));
+    }
+    let size = odd(options, "size", 61)?;
+    let length = options.number("length", 0.5, 0.0..=2.0)?;
+    let spread = options.number("spread", 0.6, 0.0..=10.0)?;
+    Ok(Arc::new(MotionBlur { size, length, spread, kernel: None }))
+}
+
+fn odd(options: &mut Options, key: &str, default: usize) -> Result<usize> {
+    let size = options.number(key, default as f64, 3.0..=255.0)? as usize;
+    if size % 2 == 0 {
+        return Err(Error::Invalid(format!("task {}: {key} is {size}, expected an odd number", options.task)));
+    }
+    Ok(size)
+}
+
+impl Operator for GaussianBlur {
+    fn task(&self) -> String {
+        format!("gaussian-blur:size={},sigma={}", self.size, self.sigma)
+    }
+    fn build(&self, g: &mut Graph, x: TensorId, _: Option<TensorId>) -> Result<TensorId> {
+        let s = g.shape(x);
+        let taps = |n| Arc::new(gaussian_taps(n, self.size, self.sigma));
+        let x = g.one(AxisFilter { axis: Axis::Height, taps: taps(s.h) }, "operator.rows", &[x])?;
+        g.one(AxisFilter { axis: Axis::Width, taps: taps(s.w) }, "operator.columns", &[x])
+    }
+}
+
+impl Operator for MotionBlur {
+    fn task(&self) -> String {
+        match &self.kernel {
+            Some((file, _)) => format!("motion-blur:kernel={file}"),
+            None => format!("motion-blur:size={},length={},spread={}", self.size, self.length, self.spread),
+        }
+    }
+    fn state_shape(&self, x: Shape) -> Option<Shape> {
+        Some(Shape::new(x.n, self.size, self.size, 1))
+    }
+    fn draw_state(&self, _: Shape, seed: u64) -> Result<Vec<f32>> {
+        Ok(match &self.kernel {
+            Some((_, values)) => values.clone(),
+            None => motion_kernel(self.size, self.length, self.spread, seed),
+        })
+    }
+    fn check(&self, x: Shape) -> Result<()> {
+        if self.size / 2 < x.h.min(x.w) {
+            return Ok(());
+        }
+        Err(Error::Invalid(format!(
+            "{}: the kernel is too large for an image of {}x{} pixels; choose a smaller size",
+            self.task(),
+            x.w,
+            x.h
+        )))
+    }
+    fn build(&self, g: &mut Graph, x: TensorId, state: Option<TensorId>) -> Result<TensorId> {
+        let kernel = state.ok_or_else(|| Error::Invalid("motion blur needs its kernel".into()))?;
+        g.one(Filter2d, "operator.blur", &[x, kernel])
+    }
+}

@@ -1,0 +1,157 @@
+//! Inpainting: `y = m x`, one mask for all channels.
+
+use super::{Operator, Options};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Shape, TensorId};
+use crate::image::{Picture, read_grey};
+use crate::noise::{Draw, NoiseKey, Stream};
+use crate::ops::mask::Mask;
+use std::sync::Arc;
+
+/// Which pixels are missing.
+#[derive(Debug)]
+pub enum Masked {
+    /// A box; its side over the image's shorter side.
+    Box(f64),
+    /// An exact share of the pixels, drawn without replacement.
+    Random(f64),
+    /// Where a mask picture is darker than half.
+    File(String),
+}
+
+/// `A(x)` = x where the mask is 1, 0 (mid grey) where it is 0.
+#[derive(Debug)]
+pub struct Inpaint {
+    /// What is missing.
+    pub masked: Masked,
+}
+
+pub(super) fn parse_box(options: &mut Options) -> Result<Arc<dyn Operator>> {
+    let side = options.number("side", 0.5, 0.01..=0.9)?;
+    Ok(Arc::new(Inpaint { masked: Masked::Box(side) }))
+}
+
+pub(super) fn parse_random(options: &mut Options) -> Result<Arc<dyn Operator>> {
+    let missing = options.number("missing", 0.7, 0.0..=0.999)?;
+    Ok(Arc::new(Inpaint { masked: Masked::Random(missing) }))
+}
+
+pub(super) fn parse_mask(options: &mut Options) -> Result<Arc<dyn Operator>> {
+    let file = options.file("mask").ok_or_else(|| Error::Invalid("write inpaint-mask:mask=FILE".into()))?;
+    Ok(Arc::new(Inpaint { masked: Masked::File(file) }))
+}
+
+impl Operator for Inpaint {
+    fn task(&self) -> String {
+        match &self.masked {
+            Masked::Box(side) => format!("inpaint-box:side={side}"),
+            Masked::Random(missing) => format!("inpaint-random:missing={missing}"),
+            Masked::File(file) => format!("inpaint-mask:mask={file}"),
+        }
+    }
+
+    fn state_shape(&self, x: Shape) -> Option<Shape> {
+        Some(Shape { c: 1, ..x })
+    }
+
+    fn draw_state(&self, x: Shape, seed: u64) -> Result<Vec<f32>> {
+        let mut random = Stream::new(NoiseKey { seed, image: 0, step: 0, draw: Draw::Operator });
+        let mut mask = vec![1.0; x.h * x.w];
+        match &self.masked {
+            Masked::Box(side) => {
+                let side = ((side * x.h.min(x.w) as f64) as usize).max(1);
+                // A margin keeps known pixels on every side.
+                let margin = x.h.min(x.w) / 16;
+                let place = |random: &mut Stream, n: usize| {
+                    let free = n.saturating_sub(side + 2 * margin);
+                    margin.min((n - side) / 2) + random.below(free + 1)
+                };
+                let (top, left) = (place(&mut random, x.h), place(&mut random, x.w));
+                for row in mask.chunks_mut(x.w).skip(top).take(side) {
+                    row[left..left + side].fill(0.0);
+                }
+            }
+            Masked::Random(missing) => {
+                let count = (missing * mask.len() as f64) as usize;
+                let mut order: Vec<u32> = (0..mask.len() as u32).collect();
+                for i in 0..count {
+                    let j = i + random.below(order.len() - i);
+                    order.swap(i, j);
+                    mask[order[i] as usize] = 0.0;
+                }
+            }
+            Masked::File(file) => {
+                let (width, height, values) = read_grey(file.as_ref())?;
+                if (width, height) != (x.w, x.h) {
+                    return Err(Error::Image {
+                        path: file.into(),
+                        reason: format!("the mask has {width}x{height} pixels, the image {}x{}", x.w, x.h),
+                    });
+                }
+                mask = values.iter().map(|&v| if v < 0.5 { 0.0 } else { 1.0 }).collect();
+            }
+        }
+        if mask.iter().all(|&m| m == 0.0) {
+            return Err(Error::Invalid(format!("{}: every pixel is missing", self.task())));
+        }
+        Ok(mask)
+    }
+
+    fn build(&self, g: &mut Graph, x: TensorId, state: Option<TensorId>) -> Result<TensorId> {
+        let mask = state.ok_or_else(|| Error::Invalid("inpainting needs its mask".into()))?;
+        g.one(Mask, "operator.mask", &[x, mask])
+    }
+
+    fn baseline(&self, y: &Picture, state: &[f32], _: Shape) -> (&'static str, Picture) {
+        ("nearest pixel", nearest_fill(y, state))
+    }
+
+    fn view(&self, y: &Picture, state: &[f32], _: Shape) -> Picture {
+        // Missing pixels black rather than mid grey.
+        let mut view = y.clone();
+        for (pixel, &m) in view.values.chunks_mut(3).zip(state) {
+            if m == 0.0 {
+                pixel.fill(-1.0);
+            }
+        }
+        view
+    }
+}
+
+/// Fills every missing pixel with the nearest known one, by a flood from the known pixels (eight neighbours).
+pub fn nearest_fill(y: &Picture, mask: &[f32]) -> Picture {
+    let mut out = y.clone();
+    let (w, h) = (y.width as isize, y.height as isize);
+    let mut origin: Vec<Option<usize>> = mask.iter().enumerate().map(|(i, &m)| (m != 0.0).then_some(i)).collect();
+    let distance = |from: usize, to: usize| {
+        let (dy, dx) = ((from / y.width) as isize - (to / y.width) as isize, (from % y.width) as isize - (to % y.width) as isize);
+        dx * dx + dy * dy
+    };
+    let mut front: Vec<usize> = (0..mask.len()).filter(|&i| mask[i] != 0.0).collect();
+    while !front.is_empty() {
+        let mut next = Vec::new();
+        for &i in &front {
+            let Some(from) = origin[i] else { continue };
+            let (row, column) = ((i / y.width) as isize, (i % y.width) as isize);
+            for (dy, dx) in [(-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)] {
+                let (r, c) = (row + dy, column + dx);
+                if r < 0 || c < 0 || r >= h || c >= w {
+                    continue;
+                }
+                let j = (r * w + c) as usize;
+                if origin[j].is_none_or(|other| distance(from, j) < distance(other, j)) {
+                    origin[j] = Some(from);
+                    next.push(j);
+                }
+            }
+        }
+        front = next;
+    }
+    for (i, from) in origin.iter().enumerate() {
+        if let Some(from) = from {
+            let pixel: [f32; 3] = std::array::from_fn(|c| y.values[from * 3 + c]);
+            out.values[i * 3..i * 3 + 3].copy_from_slice(&pixel);
+        }
+    }
+    out
+}

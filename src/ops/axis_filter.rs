@@ -1,0 +1,100 @@
+//! A sparse linear map along height or width: `y[i] = sum over taps (j, w) of row i of w x[j]`
+//!
+//! Resizing and separable blur are two of these, boundaries included in the taps.
+//! VJP: dx[j] = sum over (i, w) with (j, w) in row i of w dy[i]: the same op with the transposed taps.
+
+use super::*;
+use crate::backend::cpu::parallel::vectorised;
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// Rows of (input position, weight).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Taps {
+    /// For every output position what it reads.
+    pub rows: Vec<Vec<(usize, f32)>>,
+    /// Input positions.
+    pub inputs: usize,
+}
+
+impl Taps {
+    /// The transposed map.
+    pub fn transposed(&self) -> Taps {
+        let mut rows = vec![Vec::new(); self.inputs];
+        for (i, row) in self.rows.iter().enumerate() {
+            for &(j, w) in row {
+                rows[j].push((i, w));
+            }
+        }
+        Taps { rows, inputs: self.rows.len() }
+    }
+}
+
+/// Dimension of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Axis {
+    /// Rows are combined.
+    Height,
+    /// Columns are combined.
+    Width,
+}
+
+/// The map. Input: x.
+#[derive(Debug, Clone)]
+pub struct AxisFilter {
+    /// Which dimension.
+    pub axis: Axis,
+    /// The map.
+    pub taps: Arc<Taps>,
+}
+
+impl Op for AxisFilter {
+    fn name(&self) -> &'static str {
+        "axis_filter"
+    }
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
+        expect_inputs(inputs, 1)?;
+        let x = inputs[0].shape;
+        let extent = if self.axis == Axis::Height { x.h } else { x.w };
+        if extent != self.taps.inputs {
+            return Err(format!("the taps are for {} positions, x has {extent}", self.taps.inputs));
+        }
+        let out = self.taps.rows.len();
+        let shape = if self.axis == Axis::Height { Shape { h: out, ..x } } else { Shape { w: out, ..x } };
+        Ok(vec![full("", shape)])
+    }
+    fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
+        let (dout, name) = (r.dout(0)?, r.name());
+        let op = AxisFilter { axis: self.axis, taps: Arc::new(self.taps.transposed()) };
+        let dx = r.graph.one(op, &name, &[dout])?;
+        r.give(0, dx);
+        Ok(())
+    }
+    fn flops(&self, _: &[Shape], outputs: &[Shape]) -> u64 {
+        let taps: usize = self.taps.rows.iter().map(Vec::len).sum();
+        (2 * taps * outputs[0].numel() / self.taps.rows.len().max(1)) as u64
+    }
+    fn run_cpu(&self, launch: &mut Launch<'_>) {
+        let (s, o, x) = (launch.input_shapes[0], launch.output_shapes[0], launch.inputs[0]);
+        let row = s.w * s.c;
+        launch.outputs[0].par_chunks_mut(o.w * o.c).enumerate().for_each(|(k, out)| {
+            let (n, i) = (k / o.h, k % o.h);
+            out.fill(0.0);
+            vectorised(|| match self.axis {
+                Axis::Height => {
+                    for &(j, w) in &self.taps.rows[i] {
+                        out.iter_mut().zip(&x[(n * s.h + j) * row..]).for_each(|(o, x)| *o += w * x);
+                    }
+                }
+                Axis::Width => {
+                    let x = &x[k * row..][..row];
+                    for (out, taps) in out.chunks_mut(s.c).zip(&self.taps.rows) {
+                        for &(j, w) in taps {
+                            out.iter_mut().zip(&x[j * s.c..]).for_each(|(o, x)| *o += w * x);
+                        }
+                    }
+                }
+            });
+        });
+    }
+}

@@ -1,0 +1,36 @@
+//! `y[n] = table[label[n]]`: the class embedding
+//!
+//! Labels are whole numbers: there is no gradient to them.
+
+use super::*;
+
+/// Row of a table. Inputs: label (n, 1, 1, 1), table (labels, 1, 1, c). A label outside the table gives NaN.
+#[derive(Debug, Clone)]
+pub struct Embedding;
+
+impl Op for Embedding {
+    fn name(&self) -> &'static str {
+        "embedding"
+    }
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
+        expect_inputs(inputs, 2)?;
+        let (n, table) = (inputs[0].shape.n, inputs[1].shape);
+        expect_shape(inputs[0], Shape::rows(n, 1))?;
+        Ok(vec![storage(Shape::rows(n, table.c))])
+    }
+    fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
+        r.not_differentiable(0..2, "a label is a whole number")
+    }
+    fn flops(&self, _: &[Shape], _: &[Shape]) -> u64 {
+        0
+    }
+    fn run_cpu(&self, launch: &mut Launch<'_>) {
+        let c = launch.input_shapes[1].c;
+        for (row, &label) in launch.outputs[0].chunks_mut(c).zip(launch.inputs[0]) {
+            match launch.inputs[1].chunks(c).nth(label as usize) {
+                Some(values) if label >= 0.0 => row.copy_from_slice(values),
+                _ => row.fill(f32::NAN),
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! A two-dimensional blur with a kernel per batch item, reflecting at the boundary without repeating the edge.
+//!
+//! `y[p] = sum over t of k[t] R(x)[p + t]` (cross-correlation), R the reflection padding.
+//! VJP: dx = R^T of (spread of dy by k): every dy[p] k[t] goes to the padded position p + t,
+//! then the border is folded back onto the pixels that it reflects.
+
+use super::*;
+use crate::backend::cpu::parallel::vectorised;
+use rayon::prelude::*;
+
+/// The blur. Inputs: x (n, h, w, c), kernel (n, k, k, 1) with k odd and k / 2 < h, w.
+#[derive(Debug, Clone)]
+pub struct Filter2d;
+
+/// Its adjoint. Inputs: dy, kernel.
+#[derive(Debug, Clone)]
+pub struct Filter2dVjp;
+
+fn check(inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
+    expect_inputs(inputs, 2)?;
+    let (x, k) = (inputs[0].shape, inputs[1].shape);
+    expect_shape(inputs[1], Shape::new(x.n, k.h, k.h, 1))?;
+    if k.h % 2 == 0 {
+        return Err(format!("the kernel's size {} should be odd", k.h));
+    }
+    if k.h / 2 >= x.h.min(x.w) {
+        return Err(format!("a kernel of {0}x{0} does not reflect within {1}x{2} pixels", k.h, x.h, x.w));
+    }
+    Ok(vec![full("", x)])
+}
+
+fn flops(inputs: &[Shape]) -> u64 {
+    2 * inputs[0].numel() as u64 * (inputs[1].h * inputs[1].w) as u64
+}
+
+/// Position that `i` (counted from `-border`) reflects, for `n` pixels.
+fn reflected(i: usize, border: usize, n: usize) -> usize {
+    let i = (i as isize - border as isize).unsigned_abs();
+    if i < n { i } else { 2 * (n - 1) - i }
+}
+
+/// (row, column, weight) of every value that is not zero: motion kernels are mostly zeros.
+fn nonzero(kernel: &[f32], k: usize) -> Vec<(usize, usize, f32)> {
+    let values = kernel.iter().enumerate().filter(|(_, w)| **w != 0.0);
+    values.map(|(i, &w)| (i / k, i % k, w)).collect()
+}
+
+impl Op for Filter2d {
+    fn name(&self) -> &'static str {
+        "filter2d"
+    }
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
+        check(inputs)
+    }
+    fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
+        r.not_differentiable(1..2, "the kernel is known")?;
+        let (dout, kernel, name) = (r.dout(0)?, r.input(1), r.name());
+        let dx = r.graph.one(Filter2dVjp, &name, &[dout, kernel])?;
+        r.give(0, dx);
+        Ok(())
+    }
+    fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
+        flops(inputs)
+    }
+    fn run_cpu(&self, launch: &mut Launch<'_>) {
+        let (s, k) = (launch.input_shapes[0], launch.input_shapes[1].h);
+        let (x, kernel, border) = (launch.inputs[0], launch.inputs[1], k / 2);
+        let wide = (s.w + 2 * border) * s.c;
+        for (n, out) in launch.outputs[0].chunks_mut(s.item()).enumerate() {
+            let x = &x[n * s.item()..][..s.item()];
+            let taps = nonzero(&kernel[n * k * k..][..k * k], k);
+            let mut padded = vec![0f32; s.h * wide];
+            padded.par_chunks_mut(wide).zip(x.par_chunks(s.w * s.c)).for_each(|(row, x)| {
+                for (j, pixel) in row.chunks_mut(s.c).enumerate() {
+                    pixel.copy_from_slice(&x[reflected(j, border, s.w) * s.c..][..s.c]);
+                }
+            });
+            out.par_chunks_mut(s.w * s.c).enumerate().for_each(|(i, out)| {
+                out.fill(0.0);
+                vectorised(|| {
+                    for &(a, b, w) in &taps {
+                        let row = &padded[reflected(i + a, border, s.h) * wide + b * s.c..];
+                        out.iter_mut().zip(row).for_each(|(o, x)| *o += w * x);
+                    }
+                });
+            });
+        }
+    }
+}
+
+impl Op for Filter2dVjp {
+    fn name(&self) -> &'static str {
+        "filter2d_vjp"
+    }
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
+        check(inputs)
+    }
+    fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
+        r.not_differentiable(1..2, "the kernel is known")?;
+        let (dout, kernel, name) = (r.dout(0)?, r.input(1), r.name());
+        let dx = r.graph.one(Filter2d, &name, &[dout, kernel])?;
+        r.give(0, dx);
+        Ok(())
+    }
+    fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
+        flops(inputs)
+    }
+    fn run_cpu(&self, launch: &mut Launch<'_>) {
+        let (s, k) = (launch.input_shapes[0], launch.input_shapes[1].h);
+        let (dy, kernel, border) = (launch.inputs[0], launch.inputs[1], k / 2);
+        let (wide, tall) = ((s.w + 2 * border) * s.c, s.h + 2 * border);
+        for (n, dx) in launch.outputs[0].chunks_mut(s.item()).enumerate() {
+            let dy = &dy[n * s.item()..][..s.item()];
+            let taps = nonzero(&kernel[n * k * k..][..k * k], k);
+            let mut padded = vec![0f32; tall * wide];
+            padded.par_chunks_mut(wide).enumerate().for_each(|(i, row)| {
+                vectorised(|| {
+                    for &(a, b, w) in &taps {
+                        if let Some(y) = i.checked_sub(a).filter(|&y| y < s.h) {
+                            let dy = &dy[y * s.w * s.c..][..s.w * s.c];
+                            row[b * s.c..].iter_mut().zip(dy).for_each(|(r, d)| *r += w * d);
+                        }
+                    }
+                });
+            });
+            dx.fill(0.0);
+            for (i, row) in padded.chunks(wide).enumerate() {
+                let dx = &mut dx[reflected(i, border, s.h) * s.w * s.c..][..s.w * s.c];
+                for (j, pixel) in row.chunks(s.c).enumerate() {
+                    let at = reflected(j, border, s.w) * s.c;
+                    dx[at..at + s.c].iter_mut().zip(pixel).for_each(|(d, p)| *d += p);
+                }
+            }
+        }
+    }
+}

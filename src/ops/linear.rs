@@ -1,0 +1,92 @@
+//! `y[n, o] = sum over i of x[n, i] w[o, i] + bias[o]`, for every row of x
+//!
+//! VJP: dx[n, i] = sum over o of dy[n, o] w[o, i].
+
+use super::*;
+use crate::backend::cpu::direct_conv::{DirectConv, Geometry, WeightOrder};
+use crate::graph::{Graph, TensorId};
+
+/// The linear layer. Inputs: x, weight (out, 1, 1, in), bias (1, 1, 1, out).
+#[derive(Debug, Clone)]
+pub struct Linear;
+
+/// Its VJP. Inputs: dy, weight.
+#[derive(Debug, Clone)]
+pub struct LinearVjp;
+
+impl Op for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
+        expect_inputs(inputs, 3)?;
+        let (x, w) = (inputs[0].shape, inputs[1].shape);
+        expect_shape(inputs[1], Shape::new(w.n, 1, 1, x.c))?;
+        expect_shape(inputs[2], Shape::vector(w.n))?;
+        Ok(vec![storage(Shape { c: w.n, ..x })])
+    }
+    fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
+        r.not_differentiable(1..3, "weights are fixed")?;
+        let (dout, weight, name) = (r.dout(0)?, r.input(1), r.name());
+        let dx = r.graph.one(LinearVjp, &name, &[dout, weight])?;
+        r.give(0, dx);
+        Ok(())
+    }
+    fn flops(&self, inputs: &[Shape], outputs: &[Shape]) -> u64 {
+        2 * outputs[0].numel() as u64 * inputs[0].c as u64
+    }
+    fn run_cpu(&self, launch: &mut Launch<'_>) {
+        matrix_product(launch, WeightOrder::Forward, Some(launch.inputs[2]));
+    }
+}
+
+impl Op for LinearVjp {
+    fn name(&self) -> &'static str {
+        "linear_vjp"
+    }
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
+        expect_inputs(inputs, 2)?;
+        let (dy, w) = (inputs[0].shape, inputs[1].shape);
+        expect_shape(inputs[1], Shape::new(dy.c, 1, 1, w.c))?;
+        Ok(vec![storage(Shape { c: w.c, ..dy })])
+    }
+    fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
+        r.not_differentiable(0..2, FIRST_ORDER_ONLY)
+    }
+    fn flops(&self, inputs: &[Shape], outputs: &[Shape]) -> u64 {
+        2 * outputs[0].numel() as u64 * inputs[0].c as u64
+    }
+    fn run_cpu(&self, launch: &mut Launch<'_>) {
+        matrix_product(launch, WeightOrder::Transposed, None);
+    }
+}
+
+fn matrix_product(launch: &mut Launch<'_>, order: WeightOrder, bias: Option<&[f32]>) {
+    let (x, y) = (launch.input_shapes[0], launch.output_shapes[0]);
+    let conv = DirectConv {
+        geometry: Geometry {
+            n: 1,
+            input: (1, x.n * x.h * x.w, x.c),
+            output: (1, y.n * y.h * y.w, y.c),
+            kernel: 1,
+            stride: 1,
+            dilation: 1,
+        },
+        x: launch.inputs[0],
+        weight: launch.inputs[1],
+        order,
+        bias,
+        addend: None,
+        addend_in_out: false,
+    };
+    conv.run(launch.outputs[0]);
+}
+
+impl Graph {
+    /// The linear layer whose weights are `name.weight` and `name.bias`.
+    pub fn linear(&mut self, name: &str, x: TensorId, out: usize) -> Result<TensorId> {
+        let weight = self.weight(&format!("{name}.weight"), Shape::new(out, 1, 1, self.shape(x).c));
+        let bias = self.weight(&format!("{name}.bias"), Shape::vector(out));
+        self.one(Linear, name, &[x, weight, bias])
+    }
+}

@@ -1,0 +1,41 @@
+//! `y = m x`, one value of m per pixel
+//!
+//! VJP: dx = m dy, the op itself. The mask is part of the known operator.
+
+use super::*;
+use crate::backend::cpu::parallel::for_item_chunks;
+
+/// Product with a mask. Inputs: x (n, h, w, c), mask (n, h, w, 1).
+#[derive(Debug, Clone)]
+pub struct Mask;
+
+impl Op for Mask {
+    fn name(&self) -> &'static str {
+        "mask"
+    }
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
+        expect_inputs(inputs, 2)?;
+        let x = inputs[0].shape;
+        expect_shape(inputs[1], Shape { c: 1, ..x })?;
+        Ok(vec![full("", x)])
+    }
+    fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
+        r.not_differentiable(1..2, "the mask is known")?;
+        let (dout, mask, name) = (r.dout(0)?, r.input(1), r.name());
+        let dx = r.graph.one(Mask, &name, &[dout, mask])?;
+        r.give(0, dx);
+        Ok(())
+    }
+    fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
+        inputs[0].numel() as u64
+    }
+    fn run_cpu(&self, launch: &mut Launch<'_>) {
+        let (c, x, mask) = (launch.input_shapes[0].c, launch.inputs[0], launch.inputs[1]);
+        let all = launch.outputs[0].len();
+        for_item_chunks(launch.outputs[0], all, |_, at, out| {
+            for (i, o) in out.iter_mut().enumerate() {
+                *o = x[at + i] * mask[(at + i) / c];
+            }
+        });
+    }
+}

@@ -1,0 +1,128 @@
+//! Norms per batch item, so that a batch never changes an image.
+//!
+//! residual: `r[n] = || a[n] - y[n] ||_2`. VJP: da = dr (a - y) / r, dy = -da, 0 where r = 0.
+//! squared: `s[n] = || x[n] ||_2^2`. VJP: dx = 2 ds x.
+
+use super::linear_combination::LinearCombination;
+use super::*;
+use crate::backend::cpu::parallel::{for_item_chunks, interleaved_sum, sum};
+
+/// Un-squared norm of a difference. Inputs: a, y. Output (n, 1, 1, 1).
+#[derive(Debug, Clone)]
+pub struct ResidualNorm;
+
+/// Gradient by a. Inputs: dr, a, y, r.
+#[derive(Debug, Clone)]
+pub struct ResidualNormVjp;
+
+/// Squared norm. Input: x. Output (n, 1, 1, 1).
+#[derive(Debug, Clone)]
+pub struct SquaredNorm;
+
+/// `|| a - b ||^2` of one item in f64, the same for any number of threads.
+pub(crate) fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
+    sum(a.len(), |range| {
+        let (a, b) = (&a[range.clone()], &b[range]);
+        interleaved_sum(a.len(), |i| (a[i] - b[i]) * (a[i] - b[i]))
+    })
+}
+
+/// `|| x ||^2` of one item in f64.
+pub(crate) fn squared_norm(x: &[f32]) -> f64 {
+    sum(x.len(), |range| {
+        let x = &x[range];
+        interleaved_sum(x.len(), |i| x[i] * x[i])
+    })
+}
+
+impl Op for ResidualNorm {
+    fn name(&self) -> &'static str {
+        "residual_norm"
+    }
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
+        expect_inputs(inputs, 2)?;
+        expect_shape(inputs[1], inputs[0].shape)?;
+        Ok(vec![full("", Shape::rows(inputs[0].shape.n, 1))])
+    }
+    fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
+        let name = r.name();
+        let inputs = [r.dout(0)?, r.input(0), r.input(1), r.out(0)];
+        let da = r.graph.one(ResidualNormVjp, &name, &inputs)?;
+        if r.wants(0) {
+            r.give(0, da);
+        }
+        if r.wants(1) {
+            let dy = r.graph.one(add::Scale { scale: -1.0 }, &name, &[da])?;
+            r.give(1, dy);
+        }
+        Ok(())
+    }
+    fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
+        3 * inputs[0].numel() as u64
+    }
+    fn launches(&self) -> usize {
+        2
+    }
+    fn run_cpu(&self, launch: &mut Launch<'_>) {
+        let item = launch.input_shapes[0].item();
+        let (a, y) = (launch.inputs[0], launch.inputs[1]);
+        for (r, (a, y)) in launch.outputs[0].iter_mut().zip(a.chunks(item).zip(y.chunks(item))) {
+            *r = squared_distance(a, y).sqrt() as f32;
+        }
+    }
+}
+
+impl Op for ResidualNormVjp {
+    fn name(&self) -> &'static str {
+        "residual_norm_vjp"
+    }
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
+        expect_inputs(inputs, 4)?;
+        expect_shape(inputs[2], inputs[1].shape)?;
+        Ok(vec![full("", inputs[1].shape)])
+    }
+    fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
+        r.not_differentiable(0..4, FIRST_ORDER_ONLY)
+    }
+    fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
+        2 * inputs[1].numel() as u64
+    }
+    fn run_cpu(&self, launch: &mut Launch<'_>) {
+        let item = launch.input_shapes[1].item();
+        let [dr, a, y, r] = launch.inputs[..] else { unreachable!("four inputs") };
+        for_item_chunks(launch.outputs[0], item, |n, at, out| {
+            let factor = if r[n] > 0.0 { dr[n] / r[n] } else { 0.0 };
+            let (a, y) = (&a[n * item + at..], &y[n * item + at..]);
+            out.iter_mut().zip(a.iter().zip(y)).for_each(|(o, (a, y))| *o = factor * (a - y));
+        });
+    }
+}
+
+impl Op for SquaredNorm {
+    fn name(&self) -> &'static str {
+        "squared_norm"
+    }
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
+        expect_inputs(inputs, 1)?;
+        Ok(vec![full("", Shape::rows(inputs[0].shape.n, 1))])
+    }
+    fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
+        let (dout, x, name) = (r.dout(0)?, r.input(0), r.name());
+        let twice = r.graph.one(add::Scale { scale: 2.0 }, &name, &[dout])?;
+        let dx = r.graph.one(LinearCombination { columns: vec![0] }, &name, &[twice, x])?;
+        r.give(0, dx);
+        Ok(())
+    }
+    fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
+        2 * inputs[0].numel() as u64
+    }
+    fn launches(&self) -> usize {
+        2
+    }
+    fn run_cpu(&self, launch: &mut Launch<'_>) {
+        let (item, x) = (launch.input_shapes[0].item(), launch.inputs[0]);
+        for (s, x) in launch.outputs[0].iter_mut().zip(x.chunks(item)) {
+            *s = squared_norm(x) as f32;
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Diffusion posterior sampling in pixel space (Chung et al. 2023, algorithm 1).
+
+use super::posterior::{Inputs, MeasurementInputs, Setup, write_inputs, write_keys, write_measurement};
+use super::{Chain, Sampler, Zeta};
+use crate::error::Result;
+use crate::executor::Executor;
+use crate::graph::{Graph, Plan, TensorId};
+
+/// Tensors of the step graph.
+pub struct Handles {
+    inputs: Inputs,
+    measurement: MeasurementInputs,
+    keys: TensorId,
+    next: TensorId,
+    residual: TensorId,
+}
+
+/// `x_{t-1} = sample of p(x_{t-1} | x_t) - zeta d/dx_t || A(x0(x_t)) - y ||`, one graph with its reverse.
+pub fn step_graph(s: &Setup<'_>) -> Result<(Graph, Handles)> {
+    let mut g = Graph::new();
+    let inputs = s.inputs(&mut g);
+    let measurement = s.measurement(&mut g);
+    let (x0, v) = s.estimate(&mut g, &inputs)?;
+    let residual = s.residual(&mut g, x0, &measurement)?;
+    let (sample, _, keys) = s.ancestral(&mut g, &inputs, x0, v)?;
+    let gradient = s.gradient(&mut g, residual, &inputs)?;
+    let next = s.descend(&mut g, &inputs, sample, gradient)?;
+    g.output(next);
+    g.output(residual);
+    Ok((g, Handles { inputs, measurement, keys, next, residual }))
+}
+
+struct Dps {
+    step: Executor,
+    handles: Handles,
+    /// (timesteps, coefficients) of each level.
+    levels: Vec<(Vec<f32>, Vec<f32>)>,
+}
+
+pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
+    let (graph, handles) = step_graph(s)?;
+    let length = |i: usize| match s.settings.zeta {
+        Zeta::Relative(zeta) => zeta * s.radius(i),
+        Zeta::Absolute(zeta) => -zeta,
+    };
+    let levels = (0..s.schedule.steps()).map(|i| (s.timesteps(i), s.coefficients(i, i, length(i)))).collect();
+    Ok(Box::new(Dps { step: s.executor(graph)?, handles, levels }))
+}
+
+impl Sampler for Dps {
+    fn step(&mut self, i: usize, chain: &mut Chain) -> Result<()> {
+        let (h, (t, coefficients)) = (&self.handles, &self.levels[i]);
+        write_inputs(&mut self.step, &h.inputs, &chain.x, t, coefficients, &chain.labels);
+        write_measurement(&mut self.step, &h.measurement, chain);
+        write_keys(&mut self.step, h.keys, chain, i);
+        self.step.run()?;
+        self.step.read_into(h.next, &mut chain.x);
+        self.step.read_into(h.residual, &mut chain.residual);
+        Ok(())
+    }
+    fn plans(&self) -> Vec<&Plan> {
+        vec![self.step.plan()]
+    }
+    fn set_poison(&mut self, on: bool) {
+        self.step.set_poison(on);
+    }
+}

@@ -1,0 +1,175 @@
+//! Samplers: one file per method over one posterior.
+
+pub mod dmap;
+pub mod dps;
+pub mod posterior;
+pub mod restorer;
+pub mod schedule;
+pub mod unconditional;
+
+pub use posterior::Setup;
+pub use restorer::{Item, Measurement, Measurer, Noise, Progress, Restoration, Restorer, Run};
+pub use schedule::{Schedule, Spacing, Variance};
+
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Plan};
+
+/// How far a step goes along the gradient g of the residual norm.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Zeta {
+    /// `zeta radius g / ||g||`: a share of the radius sqrt(numel) * s of the sphere that p(x_{t-1} | x_t) lives on.
+    Relative(f64),
+    /// `zeta g`, in VP coordinates for DPS (as published), in sigma space for DMAP (as published).
+    Absolute(f64),
+}
+
+/// What a sampler can be told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The method.
+    pub method: Method,
+    /// Noise levels visited.
+    pub steps: usize,
+    /// Step size along the gradient.
+    pub zeta: Zeta,
+    /// Ascent steps per noise level (K of DMAP).
+    pub inner: usize,
+    /// Variance of the ancestral step.
+    pub variance: Variance,
+    /// Which noise levels are visited.
+    pub spacing: Spacing,
+    /// Limit x0 to [-1, 1]; the gradient is 0 where it is limited.
+    pub clip: bool,
+}
+
+/// A method of sampling.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Method {
+    /// Diffusion posterior sampling (Chung et al. 2023).
+    Dps,
+    /// Explicit posterior ascent on a sphere (Xu et al. 2025).
+    Dmap,
+    /// The prior alone.
+    Unconditional,
+}
+
+type Build = fn(&Setup<'_>) -> Result<Box<dyn Sampler>>;
+
+/// One row per method: name, what it does, default settings, how it is made, its largest step graph.
+pub struct MethodRow {
+    /// The method.
+    pub method: Method,
+    /// Name on the command line.
+    pub name: &'static str,
+    /// What it does.
+    pub what: &'static str,
+    /// Steps, zeta and inner steps that the benchmark was tuned with.
+    pub defaults: (usize, Zeta, usize),
+    /// Makes the sampler.
+    pub build: Build,
+    /// Records the graph of a step without a device.
+    pub graph: fn(&Setup<'_>) -> Result<Graph>,
+}
+
+/// All methods.
+pub const METHODS: &[MethodRow] = &[
+    MethodRow {
+        method: Method::Dmap,
+        name: "dmap",
+        what: "explicit posterior ascent: K projected gradient steps per noise level",
+        defaults: (20, Zeta::Relative(0.1), 2),
+        build: dmap::build,
+        graph: |s| Ok(dmap::inner_graph(s)?.0),
+    },
+    MethodRow {
+        method: Method::Dps,
+        name: "dps",
+        what: "diffusion posterior sampling: one gradient step per noise level",
+        defaults: (50, Zeta::Absolute(1.0), 1),
+        build: dps::build,
+        graph: |s| Ok(dps::step_graph(s)?.0),
+    },
+    MethodRow {
+        method: Method::Unconditional,
+        name: "unconditional",
+        what: "samples of the prior; the measurement is not used",
+        defaults: (100, Zeta::Absolute(0.0), 0),
+        build: unconditional::build,
+        graph: |s| Ok(unconditional::step_graph(s)?.0),
+    },
+];
+
+impl Method {
+    /// The method's row.
+    pub fn row(self) -> &'static MethodRow {
+        METHODS.iter().find(|m| m.method == self).expect("every method has a row")
+    }
+
+    /// The method called `name`; an unknown name gets the nearest suggestion.
+    pub fn parse(name: &str) -> Result<Method> {
+        if let Some(row) = METHODS.iter().find(|m| m.name == name) {
+            return Ok(row.method);
+        }
+        let names = METHODS.iter().map(|m| m.name);
+        let nearest = names.max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
+        Err(Error::Invalid(format!("unknown method {name}: did you mean {}?", nearest.unwrap_or_default())))
+    }
+
+    /// The settings that the benchmark was tuned with.
+    pub fn defaults(self) -> Settings {
+        let (steps, zeta, inner) = self.row().defaults;
+        Settings { method: self, steps, zeta, inner, variance: Variance::default(), spacing: Spacing::default(), clip: true }
+    }
+}
+
+impl Settings {
+    /// Fails on values that can't work.
+    pub fn check(&self) -> Result<()> {
+        let (Zeta::Relative(zeta) | Zeta::Absolute(zeta)) = self.zeta;
+        if !zeta.is_finite() || zeta < 0.0 {
+            return Err(Error::Invalid(format!("zeta is {zeta}; it must be 0 or more")));
+        }
+        if self.steps == 0 {
+            return Err(Error::Invalid("0 steps: choose at least 1".into()));
+        }
+        if self.method == Method::Dmap && self.inner == 0 {
+            return Err(Error::Invalid("0 inner steps would ignore the measurement: choose at least 1".into()));
+        }
+        Ok(())
+    }
+
+    /// Network passes of one image: forward evaluations plus VJPs.
+    pub fn network_passes(&self) -> usize {
+        match self.method {
+            Method::Dps => 2 * self.steps,
+            Method::Dmap => self.steps + 2 * self.inner * (self.steps - 1),
+            Method::Unconditional => self.steps,
+        }
+    }
+}
+
+/// The state of a batch between two steps, on the host.
+pub struct Chain {
+    /// x_i in VP coordinates, (n, h, w, c).
+    pub x: Vec<f32>,
+    /// Measurements, one after the other.
+    pub y: Vec<f32>,
+    /// Operator states, one after the other.
+    pub state: Vec<f32>,
+    /// Class labels of a conditional model.
+    pub labels: Vec<f32>,
+    /// Seed and sample number of each item.
+    pub seeds: Vec<(u64, u32)>,
+    /// Residual norm of each item at the last gradient.
+    pub residual: Vec<f32>,
+}
+
+/// One method, ready to step.
+pub trait Sampler: Send {
+    /// From level `i` to the level before it.
+    fn step(&mut self, i: usize, chain: &mut Chain) -> Result<()>;
+    /// The plans that run.
+    fn plans(&self) -> Vec<&Plan>;
+    /// Fills the arena with NaN before each run from now on.
+    fn set_poison(&mut self, on: bool);
+}

@@ -1,0 +1,242 @@
+//! The pieces of a step graph: model, Tweedie's formula, operator, residual norm, and their reverse.
+
+use super::{Chain, Schedule, Settings, Variance, Zeta};
+use crate::backend::Device;
+use crate::error::Result;
+use crate::executor::Executor;
+use crate::graph::{Graph, PlanOptions, Shape, TensorId, backward};
+use crate::model::{AdmConfig, adm::adm};
+use crate::noise::{Draw, KEY_WORDS, NoiseKey};
+use crate::operator::Operator;
+use crate::ops::clamp::Clamp;
+use crate::ops::concat::ChannelSlice;
+use crate::ops::crop::Crop;
+use crate::ops::learned_noise::LearnedNoise;
+use crate::ops::norm::ResidualNorm;
+use crate::ops::normal_noise::NormalNoise;
+use crate::ops::sphere_projection::NormalisedStep;
+use crate::weights::Weights;
+
+/// Everything that the graphs of a sampler depend on.
+pub struct Setup<'a> {
+    /// The network.
+    pub config: &'a AdmConfig,
+    /// Its weights.
+    pub weights: &'a Weights,
+    /// The measurement.
+    pub operator: &'a dyn Operator,
+    /// Extent of the images that the user sees.
+    pub image: Shape,
+    /// The method and its settings.
+    pub settings: &'a Settings,
+    /// The respaced schedule.
+    pub schedule: &'a Schedule,
+    /// Storage type and memory budget.
+    pub plan: PlanOptions,
+    /// Where it runs.
+    pub device: &'a Device,
+}
+
+/// Columns of the coefficient tensor.
+pub mod column {
+    /// x0 = TWEEDIE_X x + TWEEDIE_EPS eps
+    pub const TWEEDIE_X: usize = 0;
+    /// See [`TWEEDIE_X`].
+    pub const TWEEDIE_EPS: usize = 1;
+    /// mean = MEAN_X0 x0 + MEAN_X x
+    pub const MEAN_X0: usize = 2;
+    /// See [`MEAN_X0`].
+    pub const MEAN_X: usize = 3;
+    /// Factor of the noise.
+    pub const DEVIATION: usize = 4;
+    /// Length of the step down the gradient, or minus zeta.
+    pub const STEP: usize = 5;
+    /// sqrt(numel) times the deviation.
+    pub const RADIUS: usize = 6;
+    /// log beta
+    pub const LOG_BETA: usize = 7;
+    /// log beta~
+    pub const LOG_BETA_TILDE: usize = 8;
+    /// 1 where noise is added, 0 at the last step.
+    pub const NOISE_ON: usize = 9;
+    /// 1
+    pub const ONE: usize = 10;
+    /// Number of columns.
+    pub const COUNT: usize = 11;
+}
+
+/// Inputs that every step graph has.
+#[derive(Clone, Copy)]
+pub struct Inputs {
+    /// x_t, (n, h, w, c) on the canvas.
+    pub x: TensorId,
+    t: TensorId,
+    labels: Option<TensorId>,
+    /// One row of [`column::COUNT`] values per item.
+    pub coefficients: TensorId,
+}
+
+/// Inputs of the measurement.
+#[derive(Clone, Copy)]
+pub struct MeasurementInputs {
+    y: TensorId,
+    state: Option<TensorId>,
+}
+
+impl Setup<'_> {
+    /// Extent of x: the image's, grown to what the model takes.
+    pub fn canvas(&self) -> Shape {
+        canvas(self.config, self.image)
+    }
+
+    /// Records the inputs of a step.
+    pub fn inputs(&self, g: &mut Graph) -> Inputs {
+        let x = self.canvas();
+        Inputs {
+            x: g.input("x", x),
+            t: g.input("t", Shape::rows(x.n, 1)),
+            labels: self.config.class_cond.then(|| g.input("labels", Shape::rows(x.n, 1))),
+            coefficients: g.input("coefficients", Shape::rows(x.n, column::COUNT)),
+        }
+    }
+
+    /// Records the measurement as inputs.
+    pub fn measurement(&self, g: &mut Graph) -> MeasurementInputs {
+        MeasurementInputs {
+            y: g.input("y", self.operator.measurement_shape(self.image)),
+            state: self.operator.state_shape(self.image).map(|s| g.input("state", s)),
+        }
+    }
+
+    /// x0 = E[x_0 | x_t] by Tweedie's formula, limited to [-1, 1] if so set; and the variance channels if learned.
+    pub fn estimate(&self, g: &mut Graph, i: &Inputs) -> Result<(TensorId, Option<TensorId>)> {
+        let c = self.config.in_channels;
+        let out = adm(g, self.config, i.x, i.t, i.labels)?;
+        let (eps, v) = if self.config.learn_sigma {
+            let eps = g.one(ChannelSlice { start: 0, len: c }, "eps", &[out])?;
+            (eps, Some(g.one(ChannelSlice { start: c, len: c }, "v", &[out])?))
+        } else {
+            (out, None)
+        };
+        let terms = [(column::TWEEDIE_X, i.x), (column::TWEEDIE_EPS, eps)];
+        let mut x0 = g.combine("x0", i.coefficients, &terms)?;
+        if self.settings.clip {
+            x0 = g.one(Clamp { low: -1.0, high: 1.0 }, "x0.clip", &[x0])?;
+        }
+        Ok((x0, v))
+    }
+
+    /// || A(x0) - y || per item.
+    pub fn residual(&self, g: &mut Graph, x0: TensorId, m: &MeasurementInputs) -> Result<TensorId> {
+        let shape = self.image;
+        let seen = if g.shape(x0) == shape { x0 } else { g.one(Crop { h: shape.h, w: shape.w }, "crop", &[x0])? };
+        let a = self.operator.build(g, seen, m.state)?;
+        g.one(ResidualNorm, "residual", &[a, m.y])
+    }
+
+    /// d residual / dx, every item's by itself.
+    pub fn gradient(&self, g: &mut Graph, residual: TensorId, i: &Inputs) -> Result<TensorId> {
+        let n = g.shape(residual).n;
+        let one = g.constant("one", Shape::rows(n, 1), vec![1.0; n]);
+        backward(g, residual, one, i.x)
+    }
+
+    /// A sample of p(x_{t-1} | x_t) and its mean: (sample, mean, keys of the noise).
+    pub fn ancestral(
+        &self,
+        g: &mut Graph,
+        i: &Inputs,
+        x0: TensorId,
+        v: Option<TensorId>,
+    ) -> Result<(TensorId, TensorId, TensorId)> {
+        let shape = g.shape(i.x);
+        let keys = g.input("keys", Shape::rows(shape.n, KEY_WORDS));
+        let noise = g.one(NormalNoise { shape }, "noise", &[keys])?;
+        let mean = g.combine("mean", i.coefficients, &[(column::MEAN_X0, x0), (column::MEAN_X, i.x)])?;
+        let sample = match v.filter(|_| self.settings.variance == Variance::LearnedRange) {
+            Some(v) => {
+                let columns = [column::LOG_BETA, column::LOG_BETA_TILDE, column::NOISE_ON];
+                g.one(LearnedNoise { columns }, "sample", &[mean, v, noise, i.coefficients])?
+            }
+            None => g.combine("sample", i.coefficients, &[(column::ONE, mean), (column::DEVIATION, noise)])?,
+        };
+        Ok((sample, mean, keys))
+    }
+
+    /// z moved down the gradient, by a length (relative zeta) or by a multiple of it (absolute zeta).
+    pub fn descend(&self, g: &mut Graph, i: &Inputs, z: TensorId, gradient: TensorId) -> Result<TensorId> {
+        match self.settings.zeta {
+            Zeta::Relative(_) => {
+                let op = NormalisedStep { column: column::STEP };
+                g.one(op, "step", &[z, gradient, i.coefficients])
+            }
+            Zeta::Absolute(_) => g.combine("step", i.coefficients, &[(column::ONE, z), (column::STEP, gradient)]),
+        }
+    }
+
+    /// Plans and allocates.
+    pub fn executor(&self, g: Graph) -> Result<Executor> {
+        Executor::new(g, &self.plan, self.weights, self.device)
+    }
+
+    /// One row of coefficients for a network evaluation at level `at` within the step from level `i`.
+    /// `step` is the value of [`column::STEP`].
+    pub fn coefficients(&self, at: usize, i: usize, step: f64) -> Vec<f32> {
+        let s = self.schedule;
+        let mut row = [0.0; column::COUNT];
+        (row[column::TWEEDIE_X], row[column::TWEEDIE_EPS]) = s.tweedie(at);
+        (row[column::MEAN_X0], row[column::MEAN_X]) = s.posterior_mean(i);
+        row[column::DEVIATION] = s.deviation(i, self.settings.variance);
+        row[column::STEP] = step;
+        row[column::RADIUS] = self.radius(i);
+        row[column::LOG_BETA] = s.beta[i].ln();
+        row[column::LOG_BETA_TILDE] = s.posterior_log_variance_clipped(i);
+        row[column::NOISE_ON] = if i == 0 { 0.0 } else { 1.0 };
+        row[column::ONE] = 1.0;
+        let row = row.map(|v| v as f32);
+        row.iter().copied().cycle().take(column::COUNT * self.image.n).collect()
+    }
+
+    /// Radius of the sphere that p(x_{i-1} | x_i) lives on: sqrt(numel) times its deviation.
+    pub fn radius(&self, i: usize) -> f64 {
+        (self.canvas().item() as f64).sqrt() * self.schedule.deviation(i, self.settings.variance)
+    }
+
+    /// The timestep that the network is told at level `at`, once per item.
+    pub fn timesteps(&self, at: usize) -> Vec<f32> {
+        let scale = if self.config.rescale_timesteps { 1000.0 / self.config.diffusion_steps as f64 } else { 1.0 };
+        vec![(self.schedule.timesteps[at] as f64 * scale) as f32; self.image.n]
+    }
+}
+
+/// The image's extent, grown to the next multiple that the model takes.
+pub fn canvas(config: &AdmConfig, image: Shape) -> Shape {
+    let m = config.size_multiple();
+    Shape { h: image.h.next_multiple_of(m), w: image.w.next_multiple_of(m), ..image }
+}
+
+/// Writes what a network evaluation reads.
+pub fn write_inputs(e: &mut Executor, i: &Inputs, x: &[f32], t: &[f32], coefficients: &[f32], labels: &[f32]) {
+    e.write(i.x, x);
+    e.write(i.t, t);
+    e.write(i.coefficients, coefficients);
+    if let Some(id) = i.labels {
+        e.write(id, labels);
+    }
+}
+
+/// Writes the measurement.
+pub fn write_measurement(e: &mut Executor, m: &MeasurementInputs, chain: &Chain) {
+    e.write(m.y, &chain.y);
+    if let Some(state) = m.state {
+        e.write(state, &chain.state);
+    }
+}
+
+/// Writes the keys of the ancestral noise of step `i`.
+pub fn write_keys(e: &mut Executor, keys: TensorId, chain: &Chain, i: usize) {
+    let words = chain.seeds.iter().flat_map(|&(seed, image)| {
+        NoiseKey { seed, image, step: i as u32, draw: Draw::Ancestral }.to_words().map(f32::from_bits)
+    });
+    e.write(keys, &words.collect::<Vec<_>>());
+}

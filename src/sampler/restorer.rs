@@ -1,0 +1,334 @@
+//! Restores batches of images: in one call with a progress callback, or step by step.
+
+use super::posterior::canvas;
+use super::{Chain, Method, Sampler, Schedule, Settings, Setup, Variance};
+use crate::backend::Device;
+use crate::error::{Error, Result};
+use crate::executor::Executor;
+use crate::graph::{Graph, Plan, PlanOptions, Shape, TensorId};
+use crate::image::Picture;
+use crate::model::Model;
+use crate::noise::{Draw, NoiseKey, Stream, fill_normal};
+use crate::operator::Operator;
+use crate::weights::Weights;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// What was measured of one image, with the state of the operator that measured it.
+#[derive(Clone, Debug)]
+pub struct Measurement {
+    /// y in [-1, 1], row-major with channels fastest.
+    pub y: Vec<f32>,
+    /// Mask or kernel; empty for operators without a state.
+    pub state: Vec<f32>,
+}
+
+/// One image to restore.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// Its measurement.
+    pub measurement: Measurement,
+    /// The user's seed.
+    pub seed: u64,
+    /// Number of the sample: several samples of one measurement differ in this.
+    pub sample: u32,
+    /// Class of a class-conditional model.
+    pub label: Option<u32>,
+}
+
+/// Where a run stands after a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// Steps done.
+    pub step: usize,
+    /// Steps in all.
+    pub steps: usize,
+    /// Residual norm of each item at the last gradient, in [-1, 1] units.
+    pub residual: &'a [f32],
+    /// x of the whole batch, (n, h, w, c) on the canvas.
+    pub x: &'a [f32],
+}
+
+/// One restored image.
+#[derive(Clone, Debug)]
+pub struct Restoration {
+    /// The image, limited to [-1, 1].
+    pub picture: Picture,
+    /// || A(x) - y || of the image.
+    pub residual: f64,
+    /// Residual norm at every step.
+    pub residuals: Vec<f32>,
+}
+
+/// Applies an operator to images; makes measurements and final residuals.
+pub struct Measurer {
+    executor: Executor,
+    x: TensorId,
+    y: TensorId,
+    state: Option<TensorId>,
+}
+
+impl Measurer {
+    /// For single images of extent `image` (n = 1).
+    pub fn new(operator: &dyn Operator, image: Shape) -> Result<Measurer> {
+        let image = Shape { n: 1, ..image };
+        operator.check(image)?;
+        let mut g = Graph::new();
+        let x = g.input("x", image);
+        let state = operator.state_shape(image).map(|s| g.input("state", s));
+        let y = operator.build(&mut g, x, state)?;
+        // Copies, so that an operator that is the identity has an output of its own.
+        let y = g.one(crate::ops::add::Scale { scale: 1.0 }, "y", &[y])?;
+        g.output(y);
+        let executor = Executor::new(g, &PlanOptions::default(), &Weights::none(), &Device::cpu())?;
+        Ok(Measurer { executor, x, y, state })
+    }
+
+    /// A(x)
+    pub fn apply(&mut self, x: &[f32], state: &[f32]) -> Result<Vec<f32>> {
+        self.executor.write(self.x, x);
+        if let Some(id) = self.state {
+            self.executor.write(id, state);
+        }
+        self.executor.run()?;
+        Ok(self.executor.read(self.y))
+    }
+
+    /// Extent of y.
+    pub fn measurement_shape(&self) -> Shape {
+        self.executor.graph().shape(self.y)
+    }
+}
+
+/// Noise of a measurement.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Noise {
+    /// Normal noise; deviation in [0, 1] units, so twice that in [-1, 1].
+    Gaussian(f64),
+    /// Photon counts at `255 rate` per unit of [0, 1]; negative values count as 0.
+    Poisson(f64),
+}
+
+impl Noise {
+    /// Adds the noise to y in [-1, 1]. What the operator never measured (masked pixels) stays as it is.
+    pub fn apply(self, y: &mut [f32], seed: u64, measured: impl Fn(usize) -> bool) {
+        let key = NoiseKey { seed, image: 0, step: 0, draw: Draw::Measurement };
+        match self {
+            Noise::Gaussian(sigma) => {
+                let mut noise = vec![0.0; y.len()];
+                fill_normal(&key.to_words(), 0, &mut noise);
+                for (i, (y, n)) in y.iter_mut().zip(noise).enumerate().filter(|(i, _)| measured(*i)) {
+                    let _ = i;
+                    *y += 2.0 * sigma as f32 * n;
+                }
+            }
+            Noise::Poisson(rate) => {
+                let mut random = Stream::new(key);
+                let scale = 255.0 * rate;
+                for (i, y) in y.iter_mut().enumerate() {
+                    let mean = ((f64::from(*y) + 1.0) / 2.0).clamp(0.0, 1.0) * scale;
+                    let count = random.poisson(mean);
+                    if measured(i) {
+                        *y = (count / scale * 2.0 - 1.0).clamp(-1.0, 1.0) as f32;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A model, an operator and a sampler made ready for batches of one size.
+pub struct Restorer {
+    sampler: Box<dyn Sampler>,
+    measurer: Measurer,
+    image: Shape,
+    canvas: Shape,
+    state_item: usize,
+    class_cond: Option<usize>,
+    settings: Settings,
+}
+
+impl Restorer {
+    /// Plans and allocates for batches of up to `image.n` images of `image.h` x `image.w` pixels.
+    pub fn new(
+        model: &Model,
+        operator: &Arc<dyn Operator>,
+        settings: &Settings,
+        image: Shape,
+        plan: PlanOptions,
+        device: &Device,
+    ) -> Result<Restorer> {
+        settings.check()?;
+        operator.check(image)?;
+        if image.c != model.config.in_channels {
+            return Err(Error::Invalid(format!(
+                "the model works on {} channels, the images have {}",
+                model.config.in_channels, image.c
+            )));
+        }
+        if settings.variance == Variance::LearnedRange && !model.config.learn_sigma {
+            return Err(Error::Invalid("this model did not learn its variance: use fixed-small or fixed-large".into()));
+        }
+        let (name, total) = (&model.config.noise_schedule, model.config.diffusion_steps);
+        let schedule = Schedule::new(name, total, settings.steps, settings.spacing)?;
+        let setup = Setup {
+            config: &model.config,
+            weights: &model.weights,
+            operator: operator.as_ref(),
+            image,
+            settings,
+            schedule: &schedule,
+            plan,
+            device,
+        };
+        Ok(Restorer {
+            sampler: (settings.method.row().build)(&setup)?,
+            measurer: Measurer::new(operator.as_ref(), image)?,
+            image,
+            canvas: canvas(&model.config, image),
+            state_item: operator.state_shape(Shape { n: 1, ..image }).map_or(0, |s| s.numel()),
+            class_cond: model.config.class_cond.then_some(model.config.num_classes),
+            settings: settings.clone(),
+        })
+    }
+
+    /// Bytes of inputs and arena, and of the weights: (arena, weights). All plans share one arena.
+    pub fn memory(&self) -> (u64, u64) {
+        let plans = self.sampler.plans();
+        let arena = plans.iter().map(|p| p.arena_bytes).max().unwrap_or(0);
+        let io: u64 = plans.iter().map(|p| p.io_bytes).sum();
+        (arena + io, plans.iter().map(|p| p.weight_bytes).max().unwrap_or(0))
+    }
+
+    /// The plans that run: one graph per step, for DMAP one of the outer and one of the inner steps.
+    pub fn plans(&self) -> Vec<&Plan> {
+        self.sampler.plans()
+    }
+
+    /// Fills the arena with NaN before each run, so that a defect of a plan shows.
+    pub fn set_poison(&mut self, on: bool) {
+        self.sampler.set_poison(on);
+    }
+
+    /// Extent that x has inside: the image's, grown to what the model takes.
+    pub fn canvas(&self) -> Shape {
+        self.canvas
+    }
+
+    /// Restores up to a batch of images. `progress` is called after every step and may stop the run.
+    pub fn restore(
+        &mut self,
+        items: &[Item],
+        mut progress: impl FnMut(Progress<'_>) -> ControlFlow<()>,
+    ) -> Result<Vec<Restoration>> {
+        let mut run = self.start(items)?;
+        while let Some(now) = run.step()? {
+            if progress(now).is_break() {
+                return Err(Error::Cancelled);
+            }
+        }
+        run.finish()
+    }
+
+    /// Starts a run that the caller steps.
+    pub fn start(&mut self, items: &[Item]) -> Result<Run<'_>> {
+        let n = self.image.n;
+        if items.is_empty() || items.len() > n {
+            return Err(Error::Invalid(format!("{} images; this restorer takes 1 to {n} at a time", items.len())));
+        }
+        let y_item = self.measurer.measurement_shape().numel();
+        for item in items {
+            let m = &item.measurement;
+            if m.y.len() != y_item || m.state.len() != self.state_item {
+                return Err(Error::Invalid(format!(
+                    "a measurement has {} values with a state of {}; this operator gives {y_item} and {}",
+                    m.y.len(),
+                    m.state.len(),
+                    self.state_item
+                )));
+            }
+        }
+        // A short batch is filled with copies of its last image; they cost time and are dropped.
+        let filled: Vec<&Item> = items.iter().chain(std::iter::repeat(&items[items.len() - 1])).take(n).collect();
+        let mut x = vec![0.0; self.canvas.numel()];
+        for (x, item) in x.chunks_mut(self.canvas.item()).zip(&filled) {
+            let key = NoiseKey { seed: item.seed, image: item.sample, step: 0, draw: Draw::Start };
+            fill_normal(&key.to_words(), 0, x);
+        }
+        let mut labels = Vec::new();
+        if let Some(classes) = self.class_cond {
+            for item in &filled {
+                let label = item.label.unwrap_or(0);
+                if label as usize >= classes {
+                    return Err(Error::Invalid(format!("class {label} of a model with {classes} classes")));
+                }
+                labels.push(label as f32);
+            }
+        }
+        let chain = Chain {
+            x,
+            y: filled.iter().flat_map(|i| i.measurement.y.iter().copied()).collect(),
+            state: filled.iter().flat_map(|i| i.measurement.state.iter().copied()).collect(),
+            labels,
+            seeds: filled.iter().map(|i| (i.seed, i.sample)).collect(),
+            residual: vec![f32::NAN; n],
+        };
+        let left = self.settings.steps;
+        Ok(Run { restorer: self, chain, left, residuals: vec![Vec::new(); n], count: items.len() })
+    }
+}
+
+/// A run between two steps.
+pub struct Run<'a> {
+    restorer: &'a mut Restorer,
+    chain: Chain,
+    left: usize,
+    residuals: Vec<Vec<f32>>,
+    count: usize,
+}
+
+impl Run<'_> {
+    /// Takes one step; none at the end.
+    pub fn step(&mut self) -> Result<Option<Progress<'_>>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.left -= 1;
+        self.restorer.sampler.step(self.left, &mut self.chain)?;
+        if self.restorer.settings.method != Method::Unconditional {
+            for (trace, &r) in self.residuals.iter_mut().zip(&self.chain.residual) {
+                trace.push(r);
+            }
+        }
+        if let Some(i) = self.chain.x.iter().position(|v| !v.is_finite()) {
+            let item = i / self.restorer.canvas.item();
+            return Err(Error::Invalid(format!(
+                "image {item} of the batch became infinite at step {}; choose a smaller zeta",
+                self.restorer.settings.steps - self.left
+            )));
+        }
+        Ok(Some(Progress {
+            step: self.restorer.settings.steps - self.left,
+            steps: self.restorer.settings.steps,
+            residual: &self.chain.residual[..self.count],
+            x: &self.chain.x,
+        }))
+    }
+
+    /// The images as they are now.
+    pub fn finish(self) -> Result<Vec<Restoration>> {
+        let (canvas, image) = (self.restorer.canvas, self.restorer.image);
+        let y_item = self.restorer.measurer.measurement_shape().numel();
+        let mut out = Vec::with_capacity(self.count);
+        for (n, x) in self.chain.x.chunks(canvas.item()).take(self.count).enumerate() {
+            let whole = Picture { width: canvas.w, height: canvas.h, values: x.to_vec() };
+            let picture = whole.part(0, 0, image.w, image.h).clamped();
+            let state = &self.chain.state[n * self.restorer.state_item..][..self.restorer.state_item];
+            let seen = self.restorer.measurer.apply(&picture.values, state)?;
+            let y = &self.chain.y[n * y_item..][..y_item];
+            let squares: f64 = seen.iter().zip(y).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+            out.push(Restoration { picture, residual: squares.sqrt(), residuals: self.residuals[n].clone() });
+        }
+        Ok(out)
+    }
+}

@@ -1,0 +1,229 @@
+//! Noise schedules and what a sampler needs of them at every step, computed in f64.
+//!
+//! VP notation: x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps. Step `i` of N goes from noise level i to i - 1; level 0
+//! is the least noise, "before" level 0 is the clean image (abar = 1). The same step in VE ("sigma space") coordinates,
+//! z = x / sqrt(abar), sigma = sqrt((1 - abar) / abar), is one Euler-ancestral step.
+
+use crate::error::{Error, Result};
+
+/// Variance of the noise of an ancestral step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Variance {
+    /// The posterior variance beta~ of q(x_{t-1} | x_t, x_0).
+    #[default]
+    FixedSmall,
+    /// beta, with beta~ of the second step at the last one.
+    FixedLarge,
+    /// Between both, as the model predicts (models with six output channels).
+    LearnedRange,
+}
+
+/// Which timesteps of the training schedule are visited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Spacing {
+    /// Evenly spaced, as in guided-diffusion.
+    Linear,
+    /// Squares of evenly spaced numbers: more steps where there is little noise, where a measurement decides the details.
+    #[default]
+    Quadratic,
+}
+
+/// A schedule respaced to some number of steps.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    /// Timestep of the training schedule at each level, least noise first.
+    pub timesteps: Vec<usize>,
+    /// Product of (1 - beta) up to each level.
+    pub alpha_bar: Vec<f64>,
+    /// beta of the respaced chain.
+    pub beta: Vec<f64>,
+}
+
+/// The betas of `linear`, `cosine` or `scaled_linear` with `steps` steps, as guided-diffusion and diffusers define them.
+pub fn betas(name: &str, steps: usize) -> Result<Vec<f64>> {
+    let line = |a: f64, b: f64, i: usize| if steps == 1 { a } else { a + (b - a) * i as f64 / (steps - 1) as f64 };
+    match name {
+        "linear" => {
+            let scale = 1000.0 / steps as f64;
+            Ok((0..steps).map(|i| line(scale * 1e-4, scale * 0.02, i)).collect())
+        }
+        "scaled_linear" => Ok((0..steps).map(|i| line(0.00085f64.sqrt(), 0.012f64.sqrt(), i).powi(2)).collect()),
+        "cosine" => {
+            let bar = |t: f64| ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
+            let at = |i: usize| i as f64 / steps as f64;
+            Ok((0..steps).map(|i| (1.0 - bar(at(i + 1)) / bar(at(i))).min(0.999)).collect())
+        }
+        _ => Err(Error::Invalid(format!("unknown noise schedule {name}: linear, cosine and scaled_linear are known"))),
+    }
+}
+
+/// `count` timesteps of `total`, evenly spaced from the first to the last (rounded).
+pub fn spaced_timesteps(total: usize, count: usize) -> Vec<usize> {
+    let stride = if count > 1 { (total - 1) as f64 / (count - 1) as f64 } else { 1.0 };
+    // Halves round to even, as in Python's round, on which published samplers rely.
+    (0..count).map(|i| (i as f64 * stride).round_ties_even() as usize).collect()
+}
+
+/// `count` timesteps of `total` whose square roots are evenly spaced, each at least one above the one before.
+pub fn quadratic_timesteps(total: usize, count: usize) -> Vec<usize> {
+    let root = ((total - 1) as f64).sqrt();
+    let mut next = 0;
+    let mut steps: Vec<usize> = (0..count)
+        .map(|i| {
+            let t = (root * i as f64 / (count.max(2) - 1) as f64).powi(2).round() as usize;
+            let t = t.max(next);
+            next = t + 1;
+            t
+        })
+        .collect();
+    // Where almost every timestep is visited, the ones pushed past the end move back.
+    for (i, t) in steps.iter_mut().enumerate() {
+        *t = (*t).min(total - (count - i));
+    }
+    steps
+}
+
+impl Schedule {
+    /// The training schedule respaced to `steps` steps.
+    pub fn new(name: &str, total: usize, steps: usize, spacing: Spacing) -> Result<Schedule> {
+        if steps == 0 || steps > total {
+            return Err(Error::Invalid(format!("{steps} steps: choose 1 to {total}, the steps of the training schedule")));
+        }
+        let mut product = 1.0;
+        let full: Vec<f64> = (betas(name, total)?.iter())
+            .map(|b| {
+                product *= 1.0 - b;
+                product
+            })
+            .collect();
+        let timesteps = match spacing {
+            Spacing::Linear => spaced_timesteps(total, steps),
+            Spacing::Quadratic => quadratic_timesteps(total, steps),
+        };
+        let alpha_bar: Vec<f64> = timesteps.iter().map(|&t| full[t]).collect();
+        let beta = (0..steps).map(|i| 1.0 - alpha_bar[i] / if i == 0 { 1.0 } else { alpha_bar[i - 1] }).collect();
+        Ok(Schedule { timesteps, alpha_bar, beta })
+    }
+
+    /// Number of steps.
+    pub fn steps(&self) -> usize {
+        self.timesteps.len()
+    }
+
+    /// abar of the level that step `i` leads to.
+    pub fn alpha_bar_before(&self, i: usize) -> f64 {
+        if i == 0 { 1.0 } else { self.alpha_bar[i - 1] }
+    }
+
+    /// sigma of level `i` in VE coordinates.
+    pub fn sigma(&self, i: usize) -> f64 {
+        ((1.0 - self.alpha_bar[i]) / self.alpha_bar[i]).sqrt()
+    }
+
+    /// x0 = a x + b eps (Tweedie): (a, b).
+    pub fn tweedie(&self, i: usize) -> (f64, f64) {
+        (self.alpha_bar[i].recip().sqrt(), -(self.alpha_bar[i].recip() - 1.0).sqrt())
+    }
+
+    /// Mean of q(x_{i-1} | x_i, x_0) = a x_0 + b x_i: (a, b).
+    pub fn posterior_mean(&self, i: usize) -> (f64, f64) {
+        let (bar, before, beta) = (self.alpha_bar[i], self.alpha_bar_before(i), self.beta[i]);
+        (beta * before.sqrt() / (1.0 - bar), (1.0 - before) * (1.0 - beta).sqrt() / (1.0 - bar))
+    }
+
+    /// beta~: variance of q(x_{i-1} | x_i, x_0); 0 at the last step.
+    pub fn posterior_variance(&self, i: usize) -> f64 {
+        self.beta[i] * (1.0 - self.alpha_bar_before(i)) / (1.0 - self.alpha_bar[i])
+    }
+
+    /// log beta~, with the value of the second step at the last one, where beta~ is 0.
+    pub fn posterior_log_variance_clipped(&self, i: usize) -> f64 {
+        self.posterior_variance(if self.steps() > 1 { i.max(1) } else { i }).max(1e-20).ln()
+    }
+
+    /// Deviation of the noise that step `i` adds, for a fixed variance; 0 at the last step.
+    pub fn deviation(&self, i: usize, variance: Variance) -> f64 {
+        if i == 0 {
+            return 0.0;
+        }
+        match variance {
+            Variance::FixedLarge => self.beta[i].sqrt(),
+            Variance::FixedSmall | Variance::LearnedRange => self.posterior_variance(i).sqrt(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn close(a: f64, b: f64) {
+        assert!((a - b).abs() <= 1e-12 * b.abs().max(1e-3), "{a} is not {b}");
+    }
+
+    #[test]
+    fn linear_betas_have_their_closed_form() {
+        let b = betas("linear", 1000).unwrap();
+        close(b[0], 1e-4);
+        close(b[999], 0.02);
+        close(b[500], 1e-4 + 0.0199 * 500.0 / 999.0);
+        close(betas("linear", 500).unwrap()[499], 0.04);
+    }
+
+    #[test]
+    fn scaled_linear_ends_at_the_known_sigmas() {
+        let s = Schedule::new("scaled_linear", 1000, 1000, Spacing::Linear).unwrap();
+        assert!((s.sigma(999) - 14.6146).abs() < 1e-3 && (s.sigma(0) - 0.029167).abs() < 1e-5);
+    }
+
+    #[test]
+    fn cosine_follows_its_alpha_bar_until_the_limit() {
+        let s = Schedule::new("cosine", 1000, 1000, Spacing::Linear).unwrap();
+        let f = |t: f64| ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
+        for i in [0, 10, 500, 900] {
+            assert!((s.alpha_bar[i] / (f((i + 1) as f64 / 1000.0) / f(0.0)) - 1.0).abs() < 1e-9);
+        }
+        close(s.beta[999], 0.999);
+    }
+
+    #[test]
+    fn respacing_keeps_alpha_bar_and_both_ends() {
+        let (full, s) = (Schedule::new("linear", 1000, 1000, Spacing::Linear).unwrap(), Schedule::new("linear", 1000, 50, Spacing::Linear).unwrap());
+        assert_eq!((s.timesteps[0], s.timesteps[49], s.timesteps[1]), (0, 999, 20));
+        for (i, &t) in s.timesteps.iter().enumerate() {
+            close(s.alpha_bar[i], full.alpha_bar[t]);
+        }
+        assert!(Schedule::new("linear", 1000, 0, Spacing::Linear).is_err() && Schedule::new("linear", 1000, 1001, Spacing::Linear).is_err());
+        assert_eq!(spaced_timesteps(1000, 4), [0, 333, 666, 999]);
+        assert_eq!(quadratic_timesteps(1000, 4), [0, 111, 444, 999]);
+        for count in [1, 2, 20, 500, 999, 1000] {
+            let q = quadratic_timesteps(1000, count);
+            assert!(q.windows(2).all(|w| w[0] < w[1]) && q.len() == count && q[count - 1] < 1000);
+        }
+    }
+
+    #[test]
+    fn the_ancestral_step_is_the_euler_ancestral_step_of_sigma_space() {
+        let s = Schedule::new("linear", 1000, 37, Spacing::Linear).unwrap();
+        for i in 1..37 {
+            let (from, to) = (s.sigma(i), s.sigma(i - 1));
+            let up = (to * to * (from * from - to * to) / (from * from)).sqrt();
+            let (a, b) = s.posterior_mean(i);
+            // x = sqrt(abar) z on both sides.
+            let before = s.alpha_bar_before(i).sqrt();
+            assert!((a / before - (1.0 - to * to / (from * from))).abs() < 1e-12);
+            assert!((b * s.alpha_bar[i].sqrt() / before - to * to / (from * from)).abs() < 1e-12);
+            assert!((s.deviation(i, Variance::FixedSmall) / before - up).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn the_last_step_gives_the_estimate_itself() {
+        let s = Schedule::new("linear", 1000, 20, Spacing::Linear).unwrap();
+        let (a, b) = s.posterior_mean(0);
+        close(a, 1.0);
+        close(b, 0.0);
+        assert_eq!(s.deviation(0, Variance::FixedLarge), 0.0);
+        close(s.posterior_log_variance_clipped(0), s.posterior_log_variance_clipped(1));
+    }
+}

@@ -1,0 +1,204 @@
+//! Weight files: safetensors (memory-mapped) and PyTorch zip archives, read as data.
+
+mod pickle;
+mod pt;
+mod safe;
+
+pub use safe::write_safetensors;
+
+use crate::error::{Error, Result};
+use crate::graph::{Dtype, Shape};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// A tensor as a file describes it, row-major.
+#[derive(Clone, Debug)]
+pub struct FileTensor {
+    /// Storage type; integer buffers that no model needs have none.
+    pub dtype: Option<Dtype>,
+    /// Extents as PyTorch has them.
+    pub shape: Vec<usize>,
+    /// First byte in the file's data.
+    offset: usize,
+}
+
+/// An open weight file.
+pub struct Checkpoint {
+    path: PathBuf,
+    data: Data,
+    /// Every tensor by name.
+    pub tensors: BTreeMap<String, FileTensor>,
+    /// Text that came with the file.
+    pub metadata: HashMap<String, String>,
+}
+
+enum Data {
+    Mapped(memmap2::Mmap),
+    Owned(Vec<u8>),
+}
+
+impl Data {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Data::Mapped(map) => map,
+            Data::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl Checkpoint {
+    /// Opens `.safetensors`, or a `.pt`, `.pth`, `.bin`, `.ckpt` zip archive.
+    pub fn open(path: &Path) -> Result<Checkpoint> {
+        let file = std::fs::File::open(path).map_err(Error::io(path))?;
+        if file.metadata().map_err(Error::io(path))?.len() == 0 {
+            return Err(Error::Weights { path: path.into(), reason: "the file is empty".into() });
+        }
+        // SAFETY: the map is read only; a file changed by another program while it is read gives wrong numbers, not
+        // undefined behaviour in this one, as every value read is a valid f32, f16 or bf16.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path))?;
+        let mut checkpoint = match path.extension().and_then(|e| e.to_str()) {
+            Some("safetensors") => safe::open(path, map)?,
+            _ if map.starts_with(b"PK\x03\x04") => pt::open(path, &map)?,
+            _ => {
+                return Err(Error::Weights {
+                    path: path.into(),
+                    reason: "neither a .safetensors file nor a PyTorch zip archive (.pt); files written by PyTorch before \
+                             version 1.6 have to be saved again"
+                        .into(),
+                });
+            }
+        };
+        checkpoint.strip_prefixes();
+        Ok(checkpoint)
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Drops what wraps a bare state dict in files that users have: a common `ema.` or `model.` prefix, and the two
+    /// schedule buffers that deepinv adds on saving.
+    fn strip_prefixes(&mut self) {
+        for prefix in ["ema.", "state_dict.", "model.", "module."] {
+            if !self.tensors.is_empty() && self.tensors.keys().all(|k| k.starts_with(prefix)) {
+                let tensors = std::mem::take(&mut self.tensors);
+                self.tensors = tensors.into_iter().map(|(k, t)| (k[prefix.len()..].to_string(), t)).collect();
+            }
+        }
+        for extra in ["sqrt_1m_alphas_cumprod", "sqrt_alphas_cumprod"] {
+            self.tensors.remove(extra);
+        }
+    }
+
+    /// An error about this file.
+    pub fn error(&self, reason: impl Into<String>) -> Error {
+        Error::Weights { path: self.path.clone(), reason: reason.into() }
+    }
+
+    /// Parameters in all tensors.
+    pub fn parameters(&self) -> usize {
+        self.tensors.values().map(|t| t.shape.iter().product::<usize>()).sum()
+    }
+
+    /// Values of `name` in file order as f32. NaN and infinity are refused.
+    pub fn values(&self, name: &str) -> Result<Vec<f32>> {
+        let tensor = self.tensors.get(name).ok_or_else(|| self.error(format!("tensor {name} is missing")))?;
+        let Some(dtype) = tensor.dtype else {
+            return Err(self.error(format!("tensor {name} does not hold f32, f16 or bf16 values")));
+        };
+        let count: usize = tensor.shape.iter().product();
+        let bytes = &self.data.bytes()[tensor.offset..][..count * dtype.bytes()];
+        let values: Vec<f32> = match dtype {
+            Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+            Dtype::F16 => bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+            Dtype::Bf16 => bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+        };
+        match values.iter().position(|v| !v.is_finite()) {
+            Some(i) => Err(self.error(format!("tensor {name} holds {} at position {i}; the file is damaged", values[i]))),
+            None => Ok(values),
+        }
+    }
+
+    /// Values of `name` in the layout of the graph: (out, in, k, k) becomes (out, k, k, in).
+    fn values_as(&self, name: &str, shape: Shape) -> Result<Vec<f32>> {
+        let expected: &[usize] = match shape {
+            Shape { n: 1, h: 1, w: 1, c } => &[c],
+            Shape { n, h: 1, w: 1, c } => &[n, c],
+            Shape { n, h, w, c } => &[n, c, h, w],
+        };
+        let tensor = self.tensors.get(name).ok_or_else(|| self.error(format!("tensor {name} is missing")))?;
+        // 1x1 convolutions and linear layers are stored with or without their unit dimensions.
+        let mut found = tensor.shape.clone();
+        while found.len() > expected.len() && found.last() == Some(&1) {
+            found.pop();
+        }
+        let alike = found == expected || (expected.len() == 1 && found == [1, expected[0]]);
+        if !alike {
+            let reason = format!("tensor {name} should have shape {expected:?} but has {:?}", tensor.shape);
+            return Err(self.error(reason));
+        }
+        let values = self.values(name)?;
+        let taps = shape.h * shape.w;
+        if taps == 1 {
+            return Ok(values);
+        }
+        let mut out = vec![0.0; values.len()];
+        for o in 0..shape.n {
+            for i in 0..shape.c {
+                for t in 0..taps {
+                    out[(o * taps + t) * shape.c + i] = values[(o * shape.c + i) * taps + t];
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// The weights of a model in the layout of the graph, read when first asked for and shared by all programs.
+#[derive(Default)]
+pub struct Weights {
+    checkpoint: Option<Checkpoint>,
+    loaded: Mutex<HashMap<String, Arc<Vec<f32>>>>,
+}
+
+impl Weights {
+    /// Weights out of a file.
+    pub fn new(checkpoint: Checkpoint) -> Weights {
+        Weights { checkpoint: Some(checkpoint), loaded: Mutex::default() }
+    }
+
+    /// No weights at all, for graphs that have none.
+    pub fn none() -> Weights {
+        Weights::default()
+    }
+
+    /// Weights given in the layout of the graph, for tests and for programs that make their own.
+    pub fn from_values(values: impl IntoIterator<Item = (String, Vec<f32>)>) -> Weights {
+        let loaded = values.into_iter().map(|(k, v)| (k, Arc::new(v))).collect();
+        Weights { checkpoint: None, loaded: Mutex::new(loaded) }
+    }
+
+    /// The file behind these weights.
+    pub fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.checkpoint.as_ref()
+    }
+
+    /// Weight `name` with extent `shape` (see [`Shape`]).
+    pub fn get(&self, name: &str, shape: Shape) -> Result<Arc<Vec<f32>>> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(values) = loaded.get(name) {
+            if values.len() != shape.numel() {
+                return Err(Error::Invalid(format!("weight {name} has {} values, not {shape}", values.len())));
+            }
+            return Ok(values.clone());
+        }
+        let Some(checkpoint) = &self.checkpoint else {
+            return Err(Error::Invalid(format!("weight {name} was not given")));
+        };
+        let values = Arc::new(checkpoint.values_as(name, shape)?);
+        loaded.insert(name.to_string(), values.clone());
+        Ok(values)
+    }
+}
