@@ -1,6 +1,8 @@
 //! dmap
 #![allow(missing_docs)]
 pub mod backend;
+pub mod cli;
+pub mod compare;
 pub mod error;
 pub mod executor;
 pub mod graph;

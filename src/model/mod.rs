@@ -36,6 +36,18 @@ impl Model {
         Ok(Model { config, weights: Weights::new(checkpoint), name })
     }
 
+    /// The prior inside the program: 4.4 million parameters, trained on photographs (weights/README.md).
+    pub fn shipped() -> Result<Model> {
+        let checkpoint = Checkpoint::of_bytes("photo", include_bytes!("../../weights/photo.safetensors"))?;
+        let config = AdmConfig::of_checkpoint(&checkpoint)?;
+        Ok(Model { config, weights: Weights::new(checkpoint), name: "photo".into() })
+    }
+
+    /// A weight file, or the prior inside the program for the name `photo`.
+    pub fn open_or_shipped(name: &str) -> Result<Model> {
+        if name == "photo" && !Path::new(name).exists() { Model::shipped() } else { Model::open(name) }
+    }
+
     /// A known architecture without weights.
     pub fn preset(name: &str) -> Result<Model> {
         let config = AdmConfig::preset(name)?;

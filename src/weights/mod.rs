@@ -58,7 +58,7 @@ impl Checkpoint {
         // undefined behaviour in this one, as every value read is a valid f32, f16 or bf16.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path))?;
         let mut checkpoint = match path.extension().and_then(|e| e.to_str()) {
-            Some("safetensors") => safe::open(path, map)?,
+            Some("safetensors") => safe::open(path, Data::Mapped(map))?,
             _ if map.starts_with(b"PK\x03\x04") => pt::open(path, &map)?,
             _ => {
                 return Err(Error::Weights {
@@ -71,6 +71,11 @@ impl Checkpoint {
         };
         checkpoint.strip_prefixes();
         Ok(checkpoint)
+    }
+
+    /// A safetensors file that is in memory already; `name` stands for its path in messages.
+    pub fn of_bytes(name: &str, bytes: &[u8]) -> Result<Checkpoint> {
+        safe::open(Path::new(name), Data::Owned(bytes.to_vec()))
     }
 
     /// The file.

@@ -7,13 +7,14 @@ use safetensors::{SafeTensors, tensor::TensorView};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-pub(super) fn open(path: &Path, map: memmap2::Mmap) -> Result<Checkpoint> {
+pub(super) fn open(path: &Path, data: Data) -> Result<Checkpoint> {
+    let map = data.bytes();
     let refuse = |e: safetensors::SafeTensorError| Error::Weights {
         path: path.into(),
         reason: format!("not a sound safetensors file ({e}); download or export it again"),
     };
-    let (_, header) = SafeTensors::read_metadata(&map).map_err(refuse)?;
-    let parsed = SafeTensors::deserialize(&map).map_err(refuse)?;
+    let (_, header) = SafeTensors::read_metadata(map).map_err(refuse)?;
+    let parsed = SafeTensors::deserialize(map).map_err(refuse)?;
     let start = map.as_ptr() as usize;
     let tensors: BTreeMap<String, FileTensor> = parsed
         .iter()
@@ -29,7 +30,7 @@ pub(super) fn open(path: &Path, map: memmap2::Mmap) -> Result<Checkpoint> {
         })
         .collect();
     let metadata: HashMap<String, String> = header.metadata().clone().unwrap_or_default();
-    Ok(Checkpoint { path: path.into(), data: Data::Mapped(map), tensors, metadata })
+    Ok(Checkpoint { path: path.into(), data, tensors, metadata })
 }
 
 /// Writes f32 tensors (name, extents, values) to a temporary name beside `path`, then renames it.

@@ -1,0 +1,60 @@
+//! `dmap demo`: one shipped photo, degraded and restored.
+
+use super::inputs::Input;
+use super::make_folder;
+use super::restore::{Job, restore_all};
+use crate::backend::Device;
+use crate::graph::PlanOptions;
+use crate::image::write_whole;
+use crate::model::Model;
+use crate::operator::parse_task;
+use crate::sampler::{Method, Noise};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The photo of the demonstration; its author and licence stand in demo/README.md.
+const PHOTO: &[u8] = include_bytes!("../../demo/photo.png");
+
+/// Flags of `dmap demo`.
+#[derive(clap::Args, Debug)]
+pub struct Demo {
+    /// Folder for the pictures
+    #[arg(long, default_value = "out/demo")]
+    out: PathBuf,
+    /// What degrades the photo
+    #[arg(long, default_value = "inpaint-random:missing=0.7")]
+    task: String,
+    /// Seed of mask, noise and sampler
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+pub(super) fn run(flags: Demo) -> anyhow::Result<ExitCode> {
+    make_folder(&flags.out)?;
+    let photo = flags.out.join("photo.png");
+    write_whole(&photo, PHOTO)?;
+    let job = Job {
+        model: Model::shipped()?,
+        operator: parse_task(&flags.task)?,
+        settings: Method::Dmap.defaults(),
+        device: Device::cpu(),
+        plan: PlanOptions::default(),
+        out: flags.out.clone(),
+        noise: Some(Noise::Gaussian(0.025)),
+        seed: flags.seed,
+        samples: 1,
+        batch: 1,
+        size: None,
+        label: None,
+        measurement: false,
+        save_every: None,
+        overwrite: true,
+        json: false,
+    };
+    println!("restoring a photo of 256x256 pixels from {} by DMAP on {}", job.operator.task(), job.device.name());
+    let code = restore_all(&job, &[Input { path: photo, name: "photo".into() }])?;
+    if code == ExitCode::SUCCESS {
+        println!("look at {}", flags.out.join("photo/comparison.png").display());
+    }
+    Ok(code)
+}

@@ -1,0 +1,153 @@
+//! The command line: what was typed becomes a checked, ready-to-run job.
+
+mod comparison;
+mod demo;
+mod eval;
+mod info;
+mod inputs;
+mod plan;
+mod quantity;
+mod restore;
+mod result;
+
+use crate::error::{Error, Result};
+use crate::sampler::{Method, Settings, Spacing, Variance, Zeta};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Restores images by diffusion posterior sampling.
+#[derive(Parser, Debug)]
+#[command(name = "dmap", version, about, arg_required_else_help = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Restore a shipped photo and show where the pictures are
+    Demo(demo::Demo),
+    /// Degrade photos with a task and restore them, or restore measurements
+    Restore(Box<restore::Restore>),
+    /// Print memory, work and launches of one step, without weights or a GPU
+    Plan(plan::PlanArguments),
+    /// Evaluate model, residual and gradient once, from and to safetensors files
+    Eval(eval::Eval),
+    /// Show what a weight file is
+    Info(info::Info),
+    /// List tasks, methods and presets
+    Tasks,
+}
+
+/// Runs what was asked for.
+pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    match arguments.command {
+        Command::Demo(demo) => demo::run(demo),
+        Command::Restore(restore) => restore::run(*restore),
+        Command::Plan(plan) => plan::run(plan),
+        Command::Eval(eval) => eval::run(eval),
+        Command::Info(info) => info::run(info),
+        Command::Tasks => {
+            info::list();
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Flags that set up a sampler.
+#[derive(Args, Debug, Clone)]
+pub struct SamplerFlags {
+    /// Method: dmap, dps or unconditional
+    #[arg(long, default_value = "dmap")]
+    pub method: String,
+    /// Noise levels visited [default: tuned per method]
+    #[arg(long)]
+    pub steps: Option<usize>,
+    /// Step size along the gradient: a share of the sphere's radius, see --zeta-unit [default: tuned per method]
+    #[arg(long)]
+    pub zeta: Option<f64>,
+    /// Meaning of --zeta: `relative`, a share of the sphere's radius; `absolute`, a factor of the gradient itself
+    #[arg(long, value_enum, requires = "zeta", default_value = "relative")]
+    pub zeta_unit: ZetaUnit,
+    /// Ascent steps per noise level (K of DMAP) [default: tuned]
+    #[arg(long)]
+    pub inner: Option<usize>,
+    /// Variance of the ancestral step
+    #[arg(long, value_enum, default_value = "fixed-small")]
+    pub variance: VarianceFlag,
+    /// Which noise levels are visited
+    #[arg(long, value_enum, default_value = "quadratic")]
+    pub spacing: SpacingFlag,
+    /// Do not limit the estimate of the clean image to [-1, 1]
+    #[arg(long)]
+    pub no_clip: bool,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq)]
+pub enum ZetaUnit {
+    Relative,
+    Absolute,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy)]
+pub enum VarianceFlag {
+    FixedSmall,
+    FixedLarge,
+    LearnedRange,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy)]
+pub enum SpacingFlag {
+    Linear,
+    Quadratic,
+}
+
+impl SamplerFlags {
+    /// The settings that these flags mean.
+    pub fn settings(&self) -> Result<Settings> {
+        let mut settings = Method::parse(&self.method)?.defaults();
+        settings.steps = self.steps.unwrap_or(settings.steps);
+        settings.inner = self.inner.unwrap_or(settings.inner);
+        settings.zeta = match (self.zeta, self.zeta_unit) {
+            (None, _) => settings.zeta,
+            (Some(z), ZetaUnit::Relative) => Zeta::Relative(z),
+            (Some(z), ZetaUnit::Absolute) => Zeta::Absolute(z),
+        };
+        settings.variance = match self.variance {
+            VarianceFlag::FixedSmall => Variance::FixedSmall,
+            VarianceFlag::FixedLarge => Variance::FixedLarge,
+            VarianceFlag::LearnedRange => Variance::LearnedRange,
+        };
+        settings.spacing = match self.spacing {
+            SpacingFlag::Linear => Spacing::Linear,
+            SpacingFlag::Quadratic => Spacing::Quadratic,
+        };
+        settings.clip = !self.no_clip;
+        settings.check()?;
+        Ok(settings)
+    }
+}
+
+/// True after Ctrl-C: runs stop after their step, what is finished stays.
+pub(crate) fn interrupted() -> &'static AtomicBool {
+    static FLAG: AtomicBool = AtomicBool::new(false);
+    static HANDLER: OnceLock<()> = OnceLock::new();
+    HANDLER.get_or_init(|| {
+        // A second Ctrl-C ends the program at once.
+        let _ = ctrlc::set_handler(|| {
+            if FLAG.swap(true, Ordering::SeqCst) {
+                std::process::exit(130);
+            }
+            eprintln!("\nstopping after this step; finished images stay");
+        });
+    });
+    &FLAG
+}
+
+/// Makes a folder for results.
+pub(crate) fn make_folder(path: &PathBuf) -> Result<()> {
+    std::fs::create_dir_all(path).map_err(Error::io(path))
+}

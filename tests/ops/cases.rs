@@ -1,0 +1,272 @@
+//! The case table: every op with the shapes that its code treats differently.
+
+use crate::real::{Real, silu, zero};
+use crate::reference as r;
+use dmap::graph::{Graph, Shape, TensorId};
+use dmap::ops::add::{Add, Scale};
+use dmap::ops::attention::{Attention, QkvOrder};
+use dmap::ops::axis_filter::{Axis, AxisFilter, Taps};
+use dmap::ops::channel_bias::ChannelBias;
+use dmap::ops::clamp::Clamp;
+use dmap::ops::concat::{ChannelPad, ChannelSlice, Concat};
+use dmap::ops::conv::Conv;
+use dmap::ops::crop::{Crop, ZeroPad};
+use dmap::ops::embedding::Embedding;
+use dmap::ops::filter2d::Filter2d;
+use dmap::ops::group_norm::{GroupNorm, GroupNormOptions};
+use dmap::ops::learned_noise::LearnedNoise;
+use dmap::ops::linear::Linear;
+use dmap::ops::linear_combination::LinearCombination;
+use dmap::ops::mask::Mask;
+use dmap::ops::norm::{ResidualNorm, SquaredNorm};
+use dmap::ops::resample::{Pool, Upsample};
+use dmap::ops::silu::Silu;
+use dmap::ops::sphere_projection::{NormalisedStep, SphereProjection};
+use dmap::ops::timestep_embedding::TimestepEmbedding;
+use std::sync::Arc;
+
+/// One op on one set of extents.
+pub struct Case {
+    pub name: String,
+    pub shapes: Vec<Shape>,
+    /// Inputs that the op has a gradient for.
+    pub differentiable: Vec<usize>,
+    pub record: Box<dyn Fn(&mut Graph, &[TensorId]) -> dmap::Result<TensorId>>,
+    pub truth: Box<dyn Fn(&[Vec<f64>]) -> Vec<f64>>,
+    pub plain: Box<dyn Fn(&[Vec<f32>]) -> Vec<f32>>,
+}
+
+macro_rules! case {
+    ($name:expr, $shapes:expr, $differentiable:expr, $op:expr, |$i:ident: $t:ident| $body:expr) => {{
+        fn reference<$t: Real>($i: &[Vec<$t>]) -> Vec<$t> {
+            $body
+        }
+        let name = $name.to_string();
+        let label = name.clone();
+        Case {
+            name,
+            shapes: $shapes,
+            differentiable: $differentiable,
+            record: Box::new(move |g, i| g.one($op, &label, i)),
+            truth: Box::new(reference::<f64>),
+            plain: Box::new(reference::<f32>),
+        }
+    }};
+}
+
+const fn s(n: usize, h: usize, w: usize, c: usize) -> Shape {
+    Shape::new(n, h, w, c)
+}
+
+fn conv_case(n: usize, h: usize, w: usize, ci: usize, co: usize, kernel: usize, stride: usize, residual: bool) -> Case {
+    let x = s(n, h, w, ci);
+    let out = s(n, h.div_ceil(stride), w.div_ceil(stride), co);
+    let mut shapes = vec![x, s(co, kernel, kernel, ci), Shape::vector(co)];
+    let mut differentiable = vec![0];
+    if residual {
+        shapes.push(out);
+        differentiable.push(3);
+    }
+    let op = Conv { kernel, stride, residual };
+    let name = format!("conv {kernel}x{kernel}/{stride} {x} -> {co}{}", if residual { " + residual" } else { "" });
+    let label = name.clone();
+    Case {
+        name,
+        shapes,
+        differentiable,
+        record: Box::new(move |g, i| g.one(op.clone(), &label, i)),
+        truth: Box::new(move |i| r::conv(&i[0], x, &i[1], kernel, stride, &i[2], i.get(3).map(|v| &v[..]))),
+        plain: Box::new(move |i| r::conv(&i[0], x, &i[1], kernel, stride, &i[2], i.get(3).map(|v| &v[..]))),
+    }
+}
+
+fn group_norm_case(x: Shape, groups: usize, film: bool, with_silu: bool) -> Case {
+    let mut shapes = vec![x, Shape::vector(x.c), Shape::vector(x.c)];
+    let mut differentiable = vec![0];
+    if film {
+        shapes.push(Shape::rows(x.n, 2 * x.c));
+        differentiable.push(3);
+    }
+    let op = GroupNorm(GroupNormOptions { groups, eps: 1e-5, film, silu: with_silu });
+    let name = format!("group_norm {x} in {groups}, film {film}, silu {with_silu}");
+    let label = name.clone();
+    Case {
+        name,
+        shapes,
+        differentiable,
+        record: Box::new(move |g, i| g.one(op.clone(), &label, i)),
+        truth: Box::new(move |i| r::group_norm(&i[0], x, groups, &i[1], &i[2], i.get(3).map(|v| &v[..]), with_silu)),
+        plain: Box::new(move |i| r::group_norm(&i[0], x, groups, &i[1], &i[2], i.get(3).map(|v| &v[..]), with_silu)),
+    }
+}
+
+fn attention_case(n: usize, h: usize, w: usize, heads: usize, d: usize, order: QkvOrder) -> Case {
+    let x = s(n, h, w, 3 * heads * d);
+    let by_head = order == QkvOrder::ByHead;
+    let op = Attention { heads, order };
+    let name = format!("attention {x}, {heads} heads, {order:?}");
+    let label = name.clone();
+    Case {
+        name,
+        shapes: vec![x],
+        differentiable: vec![0],
+        record: Box::new(move |g, i| g.one(op.clone(), &label, i)),
+        truth: Box::new(move |i| r::attention(&i[0], x, heads, by_head)),
+        plain: Box::new(move |i| r::attention(&i[0], x, heads, by_head)),
+    }
+}
+
+/// A map with a repeated input, an unread one and an empty row.
+fn taps() -> Taps {
+    Taps { rows: vec![vec![(0, 0.5), (1, -1.25)], vec![(3, 2.0)], vec![], vec![(1, 0.25), (4, 1.0), (0, 1.5)]], inputs: 6 }
+}
+
+fn axis_filter<T: Real>(x: &[T], s: Shape, axis: Axis) -> Vec<T> {
+    let taps = taps();
+    let (h, w) = if axis == Axis::Height { (4, s.w) } else { (s.h, 4) };
+    let mut out = vec![zero(); s.n * h * w * s.c];
+    for (at, o) in out.iter_mut().enumerate() {
+        let (c, j, i, n) = (at % s.c, at / s.c % w, at / s.c / w % h, at / s.c / w / h);
+        for &(k, weight) in &taps.rows[if axis == Axis::Height { i } else { j }] {
+            let (y, z) = if axis == Axis::Height { (k, j) } else { (i, k) };
+            *o += T::of(weight.into()) * x[((n * s.h + y) * s.w + z) * s.c + c];
+        }
+    }
+    out
+}
+
+pub fn cases() -> Vec<Case> {
+    const X: Shape = s(2, 3, 5, 7);
+    const R: Shape = s(2, 6, 6, 3);
+    const F: Shape = s(2, 6, 5, 3);
+    let mut all = vec![
+        // Every register tile: 1 to 4 vectors of channels, whole and cut, with every remainder of pixels.
+        conv_case(1, 5, 7, 3, 3, 3, 1, false),
+        conv_case(2, 6, 31, 5, 16, 3, 1, true),
+        conv_case(1, 4, 27, 32, 32, 3, 1, true),
+        conv_case(1, 3, 15, 19, 48, 3, 1, false),
+        conv_case(1, 9, 13, 64, 96, 3, 1, true),
+        conv_case(1, 2, 9, 33, 130, 3, 1, false),
+        conv_case(2, 1, 1, 8, 70, 3, 1, false),
+        conv_case(1, 8, 8, 6, 20, 3, 2, false),
+        conv_case(2, 7, 9, 6, 20, 3, 2, false),
+        conv_case(2, 3, 5, 24, 40, 1, 1, true),
+        conv_case(1, 1, 1, 7, 5, 1, 1, false),
+        group_norm_case(s(2, 3, 5, 12), 4, false, false),
+        group_norm_case(s(1, 17, 31, 32), 16, true, true),
+        group_norm_case(s(2, 4, 4, 8), 8, true, false),
+        group_norm_case(s(3, 1, 2, 6), 1, false, true),
+        attention_case(2, 3, 3, 2, 5, QkvOrder::ByHead),
+        attention_case(1, 3, 3, 2, 5, QkvOrder::ByKind),
+        // More tokens than one block of queries and one block of keys.
+        attention_case(1, 15, 18, 1, 8, QkvOrder::ByKind),
+        case!("linear", vec![s(3, 1, 1, 9), s(17, 1, 1, 9), Shape::vector(17)], vec![0], Linear, |i: T| r::conv(
+            &i[0],
+            s(3, 1, 1, 9),
+            &i[1],
+            1,
+            1,
+            &i[2],
+            None
+        )),
+        case!("silu", vec![X], vec![0], Silu, |i: T| i[0].iter().map(|&x| silu(x)).collect()),
+        case!("add", vec![X, X], vec![0, 1], Add { scale: -0.75 }, |i: T| (i[0].iter().zip(&i[1]))
+            .map(|(&a, &b)| a - T::of(0.75) * b)
+            .collect()),
+        case!("scale", vec![X], vec![0], Scale { scale: 1.5 }, |i: T| i[0].iter().map(|&x| T::of(1.5) * x).collect()),
+        case!("clamp", vec![X], vec![0], Clamp { low: -0.5, high: 0.75 }, |i: T| i[0]
+            .iter()
+            .map(|&x| if x < T::of(-0.5) { T::of(-0.5) } else if x > T::of(0.75) { T::of(0.75) } else { x })
+            .collect()),
+        case!("concat", vec![X, s(2, 3, 5, 4)], vec![0, 1], Concat, |i: T| (i[0].chunks(7).zip(i[1].chunks(4)))
+            .flat_map(|(a, b)| a.iter().chain(b).copied().collect::<Vec<_>>())
+            .collect()),
+        case!("channel_slice", vec![X], vec![0], ChannelSlice { start: 2, len: 3 }, |i: T| (i[0].chunks(7))
+            .flat_map(|p| p[2..5].to_vec())
+            .collect()),
+        case!("channel_pad", vec![X], vec![0], ChannelPad { start: 2, total: 12 }, |i: T| (i[0].chunks(7))
+            .flat_map(|p| {
+                let mut out = vec![zero(); 12];
+                out[2..9].copy_from_slice(p);
+                out
+            })
+            .collect()),
+        case!("channel_bias", vec![X, Shape::rows(2, 7)], vec![0, 1], ChannelBias, |i: T| (0..X.numel())
+            .map(|k| i[0][k] + i[1][k / X.item() * 7 + k % 7])
+            .collect()),
+        case!("upsample", vec![X], vec![0], Upsample { gain: 1.5 }, |i: T| r::resample(&i[0], X, true, 1.5)),
+        case!("pool", vec![s(2, 4, 6, 3)], vec![0], Pool { gain: 0.25 }, |i: T| r::resample(&i[0], s(2, 4, 6, 3), false, 0.25)),
+        case!("crop", vec![X], vec![0], Crop { h: 2, w: 3 }, |i: T| (0..2 * 2 * 3 * 7)
+            .map(|k| i[0][((k / 42 * 3 + k / 21 % 2) * 5 + k / 7 % 3) * 7 + k % 7])
+            .collect()),
+        case!("zero_pad", vec![X], vec![0], ZeroPad { h: 4, w: 6 }, |i: T| (0..2 * 4 * 6 * 7)
+            .map(|k| {
+                let (c, x, y, n) = (k % 7, k / 7 % 6, k / 42 % 4, k / 168);
+                if x < 5 && y < 3 { i[0][((n * 3 + y) * 5 + x) * 7 + c] } else { zero() }
+            })
+            .collect()),
+        case!("axis_filter rows", vec![R], vec![0], AxisFilter { axis: Axis::Height, taps: Arc::new(taps()) }, |i: T| {
+            axis_filter(&i[0], R, Axis::Height)
+        }),
+        case!("axis_filter columns", vec![R], vec![0], AxisFilter { axis: Axis::Width, taps: Arc::new(taps()) }, |i: T| {
+            axis_filter(&i[0], R, Axis::Width)
+        }),
+        case!("filter2d", vec![F, s(2, 7, 7, 1)], vec![0], Filter2d, |i: T| r::filter2d(&i[0], F, &i[1], 7)),
+        case!("mask", vec![X, s(2, 3, 5, 1)], vec![0], Mask, |i: T| (0..X.numel())
+            .map(|k| i[0][k] * i[1][k / 7])
+            .collect()),
+        case!("residual_norm", vec![X, X], vec![0, 1], ResidualNorm, |i: T| r::distance(&i[0], &i[1], 2)),
+        case!("squared_norm", vec![X], vec![0], SquaredNorm, |i: T| r::distance(&i[0], &vec![zero(); X.numel()], 2)
+            .into_iter()
+            .map(|d| d * d)
+            .collect()),
+        case!(
+            "linear_combination",
+            vec![Shape::rows(2, 4), X, X, X],
+            vec![1, 2, 3],
+            LinearCombination { columns: vec![2, 0, 3] },
+            |i: T| (0..X.numel())
+                .map(|k| {
+                    let c = &i[0][k / X.item() * 4..];
+                    c[2] * i[1][k] + c[0] * i[2][k] + c[3] * i[3][k]
+                })
+                .collect()
+        ),
+        case!("sphere_projection", vec![X, X, Shape::rows(2, 3)], vec![], SphereProjection { column: 1 }, |i: T| {
+            let offset: Vec<T> = i[0].iter().zip(&i[1]).map(|(&z, &m)| z - m).collect();
+            r::moved(&i[1], &offset, |n| i[2][3 * n + 1], 2)
+        }),
+        case!("normalised_step", vec![X, X, Shape::rows(2, 3)], vec![], NormalisedStep { column: 2 }, |i: T| r::moved(
+            &i[0],
+            &i[1],
+            |n| -i[2][3 * n + 2],
+            2
+        )),
+        case!(
+            "learned_noise",
+            vec![X, X, X, Shape::rows(2, 3)],
+            vec![],
+            LearnedNoise { columns: [0, 1, 2] },
+            |i: T| (0..X.numel())
+                .map(|k| {
+                    let (c, f) = (&i[3][k / X.item() * 3..], (i[1][k] + T::of(1.0)) * T::of(0.5));
+                    i[0][k] + c[2] * (T::of(0.5) * (f * c[0] + (T::of(1.0) - f) * c[1])).exp() * i[2][k]
+                })
+                .collect()
+        ),
+    ];
+    // Timesteps and labels are not what a random tensor holds: the inputs are turned into them.
+    all.push(case!("timestep_embedding", vec![Shape::rows(3, 1)], vec![], TimestepEmbedding { channels: 6 }, |i: T| {
+        (i[0].iter())
+            .flat_map(|t| {
+                let angle = |k: usize| t.value() * (-(10000f64.ln()) * k as f64 / 3.0).exp();
+                (0..6).map(|k| T::of(if k < 3 { angle(k).cos() } else { angle(k - 3).sin() })).collect::<Vec<_>>()
+            })
+            .collect()
+    }));
+    all.push(case!("embedding", vec![Shape::rows(3, 1), s(1, 1, 1, 4)], vec![], Embedding, |i: T| {
+        // A table of one row: labels of 0 to 1 read it, negative ones give NaN, which the driver avoids.
+        (0..3).flat_map(|_| i[1].clone()).collect()
+    }));
+    all
+}

@@ -1,0 +1,168 @@
+//! Slow loops, one per op, independent of the library: straight from the formulas.
+
+use crate::real::{Real, silu, zero};
+use dmap::graph::Shape;
+
+pub fn conv<T: Real>(x: &[T], s: Shape, w: &[T], k: usize, stride: usize, bias: &[T], residual: Option<&[T]>) -> Vec<T> {
+    let (co, pad) = (bias.len(), (k / 2) as isize);
+    let (ho, wo) = (s.h.div_ceil(stride), s.w.div_ceil(stride));
+    let mut out = vec![zero(); s.n * ho * wo * co];
+    for n in 0..s.n {
+        for (i, j) in (0..ho).flat_map(|i| (0..wo).map(move |j| (i, j))) {
+            for o in 0..co {
+                let mut sum = bias[o];
+                for (a, b) in (0..k).flat_map(|a| (0..k).map(move |b| (a, b))) {
+                    let y = (i * stride + a) as isize - pad;
+                    let z = (j * stride + b) as isize - pad;
+                    if y < 0 || z < 0 || y >= s.h as isize || z >= s.w as isize {
+                        continue;
+                    }
+                    for c in 0..s.c {
+                        let from = ((n * s.h + y as usize) * s.w + z as usize) * s.c + c;
+                        sum += x[from] * w[((o * k + a) * k + b) * s.c + c];
+                    }
+                }
+                let at = ((n * ho + i) * wo + j) * co + o;
+                out[at] = residual.map_or(sum, |r| sum + r[at]);
+            }
+        }
+    }
+    out
+}
+
+pub fn group_norm<T: Real>(
+    x: &[T],
+    s: Shape,
+    groups: usize,
+    gamma: &[T],
+    beta: &[T],
+    film: Option<&[T]>,
+    with_silu: bool,
+) -> Vec<T> {
+    let per = s.c / groups;
+    let mut out = vec![zero(); x.len()];
+    for n in 0..s.n {
+        for g in 0..groups {
+            let members: Vec<usize> = (0..s.h * s.w)
+                .flat_map(|p| (g * per..(g + 1) * per).map(move |c| n * s.item() + p * s.c + c))
+                .collect();
+            let count = T::of(members.len() as f64);
+            let mut mean = zero::<T>();
+            members.iter().for_each(|&i| mean += x[i] / count);
+            let mut variance = zero::<T>();
+            members.iter().for_each(|&i| variance += (x[i] - mean) * (x[i] - mean) / count);
+            let deviation = (variance + T::of(1e-5)).sqrt();
+            for &i in &members {
+                let c = i % s.c;
+                let mut u = gamma[c] * (x[i] - mean) / deviation + beta[c];
+                if let Some(f) = film {
+                    u = u * (T::of(1.0) + f[2 * s.c * n + c]) + f[2 * s.c * n + s.c + c];
+                }
+                out[i] = if with_silu { silu(u) } else { u };
+            }
+        }
+    }
+    out
+}
+
+/// `by_head`: head by head [q | k | v]; else all q, all k, all v.
+pub fn attention<T: Real>(qkv: &[T], s: Shape, heads: usize, by_head: bool) -> Vec<T> {
+    let (tokens, c) = (s.h * s.w, s.c / 3);
+    let d = c / heads;
+    let mut out = vec![zero(); s.n * tokens * c];
+    for (n, h) in (0..s.n).flat_map(|n| (0..heads).map(move |h| (n, h))) {
+        let at = |kind: usize, token: usize, i: usize| {
+            let channel = if by_head { h * 3 * d + kind * d + i } else { kind * c + h * d + i };
+            qkv[(n * tokens + token) * s.c + channel]
+        };
+        for row in 0..tokens {
+            let scores: Vec<T> = (0..tokens)
+                .map(|col| {
+                    let mut sum = zero::<T>();
+                    (0..d).for_each(|i| sum += at(0, row, i) * at(1, col, i));
+                    sum / T::of(d as f64).sqrt()
+                })
+                .collect();
+            let largest = scores.iter().fold(scores[0], |m, &v| if v > m { v } else { m });
+            let mut total = zero::<T>();
+            scores.iter().for_each(|&v| total += (v - largest).exp());
+            for i in 0..d {
+                let mut sum = zero::<T>();
+                (0..tokens).for_each(|col| sum += (scores[col] - largest).exp() / total * at(2, col, i));
+                out[(n * tokens + row) * c + h * d + i] = sum;
+            }
+        }
+    }
+    out
+}
+
+pub fn resample<T: Real>(x: &[T], s: Shape, up: bool, gain: f64) -> Vec<T> {
+    let (h, w) = if up { (2 * s.h, 2 * s.w) } else { (s.h / 2, s.w / 2) };
+    let mut out = vec![zero(); s.n * h * w * s.c];
+    for n in 0..s.n {
+        for i in 0..2 * h.min(s.h) {
+            for j in 0..2 * w.min(s.w) {
+                for c in 0..s.c {
+                    let small = |rows: usize, columns: usize| ((n * rows + i / 2) * columns + j / 2) * s.c + c;
+                    let large = |rows: usize, columns: usize| ((n * rows + i) * columns + j) * s.c + c;
+                    if up {
+                        out[large(h, w)] = T::of(gain) * x[small(s.h, s.w)];
+                    } else {
+                        out[small(h, w)] += T::of(gain) * x[large(s.h, s.w)];
+                    }
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Cross-correlation after reflection without the edge.
+pub fn filter2d<T: Real>(x: &[T], s: Shape, kernel: &[T], k: usize) -> Vec<T> {
+    let reflect = |i: isize, n: usize| {
+        let mut i = i;
+        loop {
+            if i < 0 {
+                i = -i;
+            } else if i >= n as isize {
+                i = 2 * (n as isize - 1) - i;
+            } else {
+                return i as usize;
+            }
+        }
+    };
+    let mut out = vec![zero(); x.len()];
+    for n in 0..s.n {
+        for (i, j) in (0..s.h).flat_map(|i| (0..s.w).map(move |j| (i, j))) {
+            for c in 0..s.c {
+                let mut sum = zero::<T>();
+                for (a, b) in (0..k).flat_map(|a| (0..k).map(move |b| (a, b))) {
+                    let y = reflect(i as isize + a as isize - (k / 2) as isize, s.h);
+                    let z = reflect(j as isize + b as isize - (k / 2) as isize, s.w);
+                    sum += kernel[(n * k + a) * k + b] * x[((n * s.h + y) * s.w + z) * s.c + c];
+                }
+                out[((n * s.h + i) * s.w + j) * s.c + c] = sum;
+            }
+        }
+    }
+    out
+}
+
+/// || a - b || per item.
+pub fn distance<T: Real>(a: &[T], b: &[T], items: usize) -> Vec<T> {
+    let item = a.len() / items;
+    let norm = |n: usize| {
+        let mut sum = zero::<T>();
+        (n * item..(n + 1) * item).for_each(|i| sum += (a[i] - b[i]) * (a[i] - b[i]));
+        sum.sqrt()
+    };
+    (0..items).map(norm).collect()
+}
+
+/// z moved along `direction` of each item by `length[n] / ||direction||`.
+pub fn moved<T: Real>(z: &[T], direction: &[T], length: impl Fn(usize) -> T, items: usize) -> Vec<T> {
+    let item = z.len() / items;
+    let zeros = vec![zero::<T>(); direction.len()];
+    let norms = distance(direction, &zeros, items);
+    (0..z.len()).map(|i| z[i] + length(i / item) * direction[i] / norms[i / item]).collect()
+}
