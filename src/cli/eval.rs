@@ -5,7 +5,7 @@ use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::{Dtype, Graph, PlanOptions, Shape, TensorId, backward};
-use crate::model::{Model, adm::adm};
+use crate::model::Model;
 use crate::operator::parse_task;
 use crate::ops::clamp::Clamp;
 use crate::ops::concat::ChannelSlice;
@@ -47,10 +47,10 @@ pub struct Eval {
 
 pub(super) fn run(flags: Eval) -> anyhow::Result<ExitCode> {
     let model = Model::open_or_shipped(&flags.model)?;
-    let config = &model.config;
+    let prior = model.network.prior();
     let file = Checkpoint::open(&flags.input)?;
     let shape = file_shape(&file, "x")?;
-    let c = config.in_channels;
+    let c = prior.channels;
     if shape.c != c {
         return Err(file.error(format!("tensor x has {} channels, the model works on {c}", shape.c)).into());
     }
@@ -67,12 +67,12 @@ pub(super) fn run(flags: Eval) -> anyhow::Result<ExitCode> {
     };
     let x = input(&mut g, "x", shape)?;
     let t = input(&mut g, "t", Shape::rows(shape.n, 1))?;
-    let labels = if config.class_cond { Some(input(&mut g, "labels", Shape::rows(shape.n, 1))?) } else { None };
-    let output = adm(&mut g, config, x, t, labels)?;
+    let labels = if prior.classes.is_some() { Some(input(&mut g, "labels", Shape::rows(shape.n, 1))?) } else { None };
+    let output = model.network.record(&mut g, x, t, labels)?;
     g.output(output);
 
     let coefficients = g.input("coefficients", Shape::rows(shape.n, 2));
-    let eps = match config.learn_sigma {
+    let eps = match prior.learn_sigma {
         true => g.one(ChannelSlice { start: 0, len: c }, "eps", &[output])?,
         false => output,
     };
@@ -108,7 +108,7 @@ pub(super) fn run(flags: Eval) -> anyhow::Result<ExitCode> {
     }
     results.iter().for_each(|r| g.output(r.1));
 
-    let schedule = Schedule::new(&config.noise_schedule, config.diffusion_steps, config.diffusion_steps, Spacing::Linear)?;
+    let schedule = Schedule::new(&prior.noise_schedule, prior.diffusion_steps, prior.diffusion_steps, Spacing::Linear)?;
     let levels = tweedie(&schedule, &file)?;
     let memory = flags.memory.as_deref().map(quantity::bytes).transpose()?;
     let options = PlanOptions { storage: Dtype::F32, memory };

@@ -80,8 +80,8 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
     }
     let operator = parse_task(&flags.task)?;
     let settings = flags.sampler.settings()?;
-    let config = &model.config;
-    let schedule = Schedule::new(&config.noise_schedule, config.diffusion_steps, settings.steps, settings.spacing)?;
+    let prior = model.network.prior();
+    let schedule = Schedule::new(&prior.noise_schedule, prior.diffusion_steps, settings.steps, settings.spacing)?;
     let storage = match flags.precision {
         PrecisionFlag::F32 => Dtype::F32,
         PrecisionFlag::F16 => Dtype::F16,
@@ -89,10 +89,11 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
     };
     let options = PlanOptions { storage, memory: flags.memory.as_deref().map(bytes).transpose()? };
     let setup = Setup {
-        config,
+        network: model.network.as_ref(),
+        prior: &prior,
         weights: &model.weights,
         operator: operator.as_ref(),
-        image: Shape::new(flags.batch, h, w, config.in_channels),
+        image: Shape::new(flags.batch, h, w, prior.channels),
         settings: &settings,
         schedule: &schedule,
         plan: options,

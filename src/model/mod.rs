@@ -6,13 +6,61 @@ pub mod adm_config;
 pub use adm_config::AdmConfig;
 
 use crate::error::{Error, Result};
+use crate::graph::{Graph, TensorId};
 use crate::weights::{Checkpoint, Weights};
 use std::path::Path;
+use std::sync::Arc;
 
-/// A diffusion model: what it is and its weights. A preset has no weights and serves for planning.
+/// What a sampler has to know about a prior.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prior {
+    /// Channels of the image.
+    pub channels: usize,
+    /// The network also gives the interpolation of the log variance, as further channels.
+    pub learn_sigma: bool,
+    /// Number of classes of a class-conditional model.
+    pub classes: Option<usize>,
+    /// Steps of the training schedule.
+    pub diffusion_steps: usize,
+    /// Name of the training schedule.
+    pub noise_schedule: String,
+    /// The network is told `t * 1000 / diffusion_steps`.
+    pub rescale_timesteps: bool,
+    /// Height and width must be multiples of this.
+    pub size_multiple: usize,
+}
+
+/// A network that predicts eps.
+pub trait Network: Send + Sync {
+    /// What it is.
+    fn prior(&self) -> Prior;
+
+    /// Records the evaluation of x (n, h, w, channels) at timesteps t (n, 1, 1, 1), with labels (n, 1, 1, 1) for a
+    /// class-conditional model. Gives eps, then the variance's channels if learned.
+    fn record(&self, g: &mut Graph, x: TensorId, t: TensorId, labels: Option<TensorId>) -> Result<TensorId>;
+}
+
+impl Network for AdmConfig {
+    fn prior(&self) -> Prior {
+        Prior {
+            channels: self.in_channels,
+            learn_sigma: self.learn_sigma,
+            classes: self.class_cond.then_some(self.num_classes),
+            diffusion_steps: self.diffusion_steps,
+            noise_schedule: self.noise_schedule.clone(),
+            rescale_timesteps: self.rescale_timesteps,
+            size_multiple: self.size_multiple(),
+        }
+    }
+    fn record(&self, g: &mut Graph, x: TensorId, t: TensorId, labels: Option<TensorId>) -> Result<TensorId> {
+        adm::adm(g, self, x, t, labels)
+    }
+}
+
+/// A diffusion model: a network and its weights. A preset has no weights and serves for planning.
 pub struct Model {
-    /// The architecture and the schedule that the model was trained with.
-    pub config: AdmConfig,
+    /// The network.
+    pub network: Arc<dyn Network>,
     /// Its weights; [`Weights::none`] for a preset.
     pub weights: Weights,
     /// File name or preset name, for reports.
@@ -33,14 +81,14 @@ impl Model {
         let config = AdmConfig::of_checkpoint(&checkpoint)?;
         adm::check_tensors(&config, &checkpoint)?;
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        Ok(Model { config, weights: Weights::new(checkpoint), name })
+        Ok(Model { network: Arc::new(config), weights: Weights::new(checkpoint), name })
     }
 
     /// The prior inside the program: 4.4 million parameters, trained on photographs (weights/README.md).
     pub fn shipped() -> Result<Model> {
         let checkpoint = Checkpoint::of_bytes("photo", include_bytes!("../../weights/photo.safetensors"))?;
         let config = AdmConfig::of_checkpoint(&checkpoint)?;
-        Ok(Model { config, weights: Weights::new(checkpoint), name: "photo".into() })
+        Ok(Model { network: Arc::new(config), weights: Weights::new(checkpoint), name: "photo".into() })
     }
 
     /// A weight file, or the prior inside the program for the name `photo`.
@@ -51,7 +99,7 @@ impl Model {
     /// A known architecture without weights.
     pub fn preset(name: &str) -> Result<Model> {
         let config = AdmConfig::preset(name)?;
-        Ok(Model { config, weights: Weights::none(), name: name.to_string() })
+        Ok(Model { network: Arc::new(config), weights: Weights::none(), name: name.to_string() })
     }
 
     /// A file if there is one of that name, else a preset.

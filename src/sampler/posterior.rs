@@ -5,7 +5,7 @@ use crate::backend::Device;
 use crate::error::Result;
 use crate::executor::Executor;
 use crate::graph::{Graph, PlanOptions, Shape, TensorId, backward};
-use crate::model::{AdmConfig, adm::adm};
+use crate::model::{Network, Prior};
 use crate::noise::{Draw, KEY_WORDS, NoiseKey};
 use crate::operator::Operator;
 use crate::ops::clamp::Clamp;
@@ -20,7 +20,9 @@ use crate::weights::Weights;
 /// Everything that the graphs of a sampler depend on.
 pub struct Setup<'a> {
     /// The network.
-    pub config: &'a AdmConfig,
+    pub network: &'a dyn Network,
+    /// What the network is.
+    pub prior: &'a Prior,
     /// Its weights.
     pub weights: &'a Weights,
     /// The measurement.
@@ -86,7 +88,7 @@ pub struct MeasurementInputs {
 impl Setup<'_> {
     /// Extent of x: the image's, grown to what the model takes.
     pub fn canvas(&self) -> Shape {
-        canvas(self.config, self.image)
+        canvas(self.prior, self.image)
     }
 
     /// Records the inputs of a step.
@@ -95,7 +97,7 @@ impl Setup<'_> {
         Inputs {
             x: g.input("x", x),
             t: g.input("t", Shape::rows(x.n, 1)),
-            labels: self.config.class_cond.then(|| g.input("labels", Shape::rows(x.n, 1))),
+            labels: self.prior.classes.map(|_| g.input("labels", Shape::rows(x.n, 1))),
             coefficients: g.input("coefficients", Shape::rows(x.n, column::COUNT)),
         }
     }
@@ -110,9 +112,9 @@ impl Setup<'_> {
 
     /// x0 = E[x_0 | x_t] by Tweedie's formula, limited to [-1, 1] if so set; and the variance channels if learned.
     pub fn estimate(&self, g: &mut Graph, i: &Inputs) -> Result<(TensorId, Option<TensorId>)> {
-        let c = self.config.in_channels;
-        let out = adm(g, self.config, i.x, i.t, i.labels)?;
-        let (eps, v) = if self.config.learn_sigma {
+        let c = self.prior.channels;
+        let out = self.network.record(g, i.x, i.t, i.labels)?;
+        let (eps, v) = if self.prior.learn_sigma {
             let eps = g.one(ChannelSlice { start: 0, len: c }, "eps", &[out])?;
             (eps, Some(g.one(ChannelSlice { start: c, len: c }, "v", &[out])?))
         } else {
@@ -204,14 +206,14 @@ impl Setup<'_> {
 
     /// The timestep that the network is told at level `at`, once per item.
     pub fn timesteps(&self, at: usize) -> Vec<f32> {
-        let scale = if self.config.rescale_timesteps { 1000.0 / self.config.diffusion_steps as f64 } else { 1.0 };
+        let scale = if self.prior.rescale_timesteps { 1000.0 / self.prior.diffusion_steps as f64 } else { 1.0 };
         vec![(self.schedule.timesteps[at] as f64 * scale) as f32; self.image.n]
     }
 }
 
 /// The image's extent, grown to the next multiple that the model takes.
-pub fn canvas(config: &AdmConfig, image: Shape) -> Shape {
-    let m = config.size_multiple();
+pub fn canvas(prior: &Prior, image: Shape) -> Shape {
+    let m = prior.size_multiple;
     Shape { h: image.h.next_multiple_of(m), w: image.w.next_multiple_of(m), ..image }
 }
 

@@ -160,19 +160,21 @@ impl Restorer {
     ) -> Result<Restorer> {
         settings.check()?;
         operator.check(image)?;
-        if image.c != model.config.in_channels {
+        let prior = model.network.prior();
+        if image.c != prior.channels {
             return Err(Error::Invalid(format!(
                 "the model works on {} channels, the images have {}",
-                model.config.in_channels, image.c
+                prior.channels, image.c
             )));
         }
-        if settings.variance == Variance::LearnedRange && !model.config.learn_sigma {
+        if settings.variance == Variance::LearnedRange && !prior.learn_sigma {
             return Err(Error::Invalid("this model did not learn its variance: use fixed-small or fixed-large".into()));
         }
-        let (name, total) = (&model.config.noise_schedule, model.config.diffusion_steps);
+        let (name, total) = (&prior.noise_schedule, prior.diffusion_steps);
         let schedule = Schedule::new(name, total, settings.steps, settings.spacing)?;
         let setup = Setup {
-            config: &model.config,
+            network: model.network.as_ref(),
+            prior: &prior,
             weights: &model.weights,
             operator: operator.as_ref(),
             image,
@@ -185,9 +187,9 @@ impl Restorer {
             sampler: (settings.method.row().build)(&setup)?,
             measurer: Measurer::new(operator.as_ref(), image)?,
             image,
-            canvas: canvas(&model.config, image),
+            canvas: canvas(&prior, image),
             state_item: operator.state_shape(Shape { n: 1, ..image }).map_or(0, |s| s.numel()),
-            class_cond: model.config.class_cond.then_some(model.config.num_classes),
+            class_cond: prior.classes,
             settings: settings.clone(),
         })
     }

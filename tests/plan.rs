@@ -1,0 +1,132 @@
+//! Plans: recomputation changes memory and never numbers; budgets are kept or refused with the smallest possible figure.
+
+use dmap::backend::Device;
+use dmap::compare::relative_error;
+use dmap::executor::Executor;
+use dmap::graph::{Dtype, Graph, Plan, PlanOptions, Shape, TensorId, backward};
+use dmap::model::{Model, Network};
+use dmap::noise::{Draw, NoiseKey, fill_normal};
+use dmap::operator::parse_task;
+use dmap::sampler::{METHODS, Method, Schedule, Setup, Spacing};
+
+fn step_graph(preset: &str, size: usize, method: Method, plan: PlanOptions) -> Graph {
+    let model = Model::preset(preset).unwrap();
+    let operator = parse_task("sr4").unwrap();
+    let settings = method.defaults();
+    let prior = model.network.prior();
+    let schedule = Schedule::new("linear", 1000, settings.steps, Spacing::Linear).unwrap();
+    let setup = Setup {
+        network: model.network.as_ref(),
+        prior: &prior,
+        weights: &model.weights,
+        operator: operator.as_ref(),
+        image: Shape::new(1, size, size, 3),
+        settings: &settings,
+        schedule: &schedule,
+        plan,
+        device: &Device::cpu(),
+    };
+    (method.row().graph)(&setup).unwrap()
+}
+
+/// Forward and VJP of the shipped prior at 32x32.
+fn evaluation() -> (Graph, [TensorId; 3], [TensorId; 2], Model) {
+    let model = Model::shipped().unwrap();
+    let mut g = Graph::new();
+    let shape = Shape::new(2, 32, 32, 3);
+    let x = g.input("x", shape);
+    let t = g.input("t", Shape::rows(2, 1));
+    let out = model.network.record(&mut g, x, t, None).unwrap();
+    let v = g.input("v", shape);
+    let dx = backward(&mut g, out, v, x).unwrap();
+    g.output(out);
+    g.output(dx);
+    (g, [x, t, v], [out, dx], model)
+}
+
+fn run(plan: PlanOptions) -> (Vec<f32>, Vec<f32>, u64, u64) {
+    let (g, [x, t, v], [out, dx], model) = evaluation();
+    let mut e = Executor::new(g, &plan, &model.weights, &Device::cpu()).unwrap();
+    e.set_poison(true);
+    let mut values = vec![0.0; 2 * 32 * 32 * 3];
+    let key = NoiseKey { seed: 3, image: 0, step: 0, draw: Draw::Start }.to_words();
+    fill_normal(&key, 0, &mut values);
+    e.write(x, &values);
+    e.write(v, &values);
+    e.write(t, &[100.0, 900.0]);
+    e.run().unwrap();
+    (e.read(out), e.read(dx), e.plan().total_bytes(), e.plan().flops_recompute)
+}
+
+#[test]
+fn a_budget_changes_memory_and_not_one_bit_of_the_result() {
+    let (out, dx, free, none) = run(PlanOptions::default());
+    assert_eq!(none, 0);
+    let (g, ..) = evaluation();
+    let smallest = Plan::smallest(&g, Dtype::F32);
+    let free_arena = Plan::new(&g, &PlanOptions::default()).unwrap().arena_bytes;
+    assert!(smallest.arena_bytes * 4 < free_arena * 3, "{} of {free_arena}", smallest.arena_bytes);
+    for memory in [free - free / 20, (free + smallest.total_bytes()) / 2, smallest.total_bytes()] {
+        let (o, d, total, recomputed) = run(PlanOptions { memory: Some(memory), ..PlanOptions::default() });
+        assert!(total <= memory && recomputed > 0, "{total} of {memory}");
+        assert_eq!(relative_error(&o, &out), 0.0);
+        assert_eq!(relative_error(&d, &dx), 0.0);
+    }
+}
+
+#[test]
+fn a_budget_that_no_plan_meets_names_the_smallest_that_does() {
+    let (g, ..) = evaluation();
+    let smallest = Plan::smallest(&g, Dtype::F32).total_bytes();
+    let message = Plan::new(&g, &PlanOptions { storage: Dtype::F32, memory: Some(1 << 20) }).unwrap_err().to_string();
+    assert!(message.contains("1 MiB") && message.contains(&((smallest >> 20) + 1).to_string()), "{message}");
+    // What the message says is enough, is enough.
+    let enough = ((smallest >> 20) + 1) << 20;
+    Plan::new(&g, &PlanOptions { storage: Dtype::F32, memory: Some(enough) }).unwrap();
+}
+
+#[test]
+fn adm_512_in_bf16_fits_in_two_and_a_half_gibibytes() {
+    let memory = Some(5 << 29);
+    let options = PlanOptions { storage: Dtype::Bf16, memory };
+    let g = step_graph("adm-512", 512, Method::Dps, options);
+    let plan = Plan::new(&g, &options).unwrap();
+    assert!(plan.total_bytes() <= 5 << 29);
+    assert_eq!(plan.weight_bytes >> 20, 1064, "557,973,638 parameters of two bytes");
+    let share = plan.flops_recompute as f64 / (plan.flops_forward + plan.flops_vjp) as f64;
+    assert!(share <= 0.40, "recomputation costs {share}");
+    // The published count is 1982 G multiply-adds for the network alone.
+    assert!((plan.flops_forward as f64 / 2e9 - 1982.0).abs() < 30.0, "{}", plan.flops_forward);
+}
+
+#[test]
+fn parameters_of_the_presets_are_those_of_the_published_files() {
+    for (preset, tensors, parameters) in [
+        ("adm-256", 566, 552_814_086),
+        ("adm-256-cond", 567, 553_838_086),
+        ("adm-512", 644, 557_973_638),
+        ("adm-512-cond", 645, 558_997_638),
+        ("ffhq", 362, 93_563_910),
+    ] {
+        let config = dmap::model::AdmConfig::preset(preset).unwrap();
+        let mut g = Graph::new();
+        let size = config.size_multiple();
+        let x = g.input("x", Shape::new(1, size, size, 3));
+        let t = g.input("t", Shape::rows(1, 1));
+        let labels = config.class_cond.then(|| g.input("labels", Shape::rows(1, 1)));
+        config.record(&mut g, x, t, labels).unwrap();
+        let weights = g.tensors().iter().filter(|t| matches!(t.source, dmap::graph::Source::Weight));
+        let (count, sum) = weights.fold((0, 0), |(n, s), t| (n + 1, s + t.shape.numel()));
+        assert_eq!((count, sum), (tensors, parameters), "{preset}");
+    }
+}
+
+#[test]
+fn every_method_has_a_graph_that_plans() {
+    for row in METHODS {
+        let g = step_graph("photo", 64, row.method, PlanOptions::default());
+        let plan = Plan::new(&g, &PlanOptions::default()).unwrap();
+        assert!(plan.arena_bytes > 0 && plan.launches >= plan.steps.len());
+        assert_eq!(plan.memory.len(), plan.steps.len());
+    }
+}

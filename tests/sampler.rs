@@ -1,0 +1,319 @@
+//! Samplers on a linear-Gaussian problem whose posterior is known, and the promises about batches and seeds.
+//!
+//! The prior: pixels in pairs of neighbouring columns, each pair normal with covariance s2 [[1, r], [r, 1]]. Its denoiser
+//! is linear, so the chain is exact. What is measured, without noise, is
+//! - the mean of each pair: the posterior of both pixels is normal, its mean and mode are the measured value, and their half
+//!   difference has the prior's variance s2 (1 - r) / 2, or
+//! - one pixel of each pair: the posterior of the other has mean and mode r y and variance s2 (1 - r^2). Here a step along
+//!   J^T (x0hat - y), J the denoiser's Jacobian, moves the other pixel by (J J^T)_12 / (J J^T)_11 of what the seen one
+//!   moves, at high noise 2 r / (1 + r^2) > r: the known bias of the DPS likelihood, which the test pins down as well.
+
+use dmap::backend::Device;
+use dmap::error::Result;
+use dmap::graph::{Graph, PlanOptions, Reverse, Shape, Tensor, TensorId};
+use dmap::model::{Model, Network, Prior};
+use dmap::noise::{Draw, NoiseKey, fill_normal};
+use dmap::operator::{Operator, parse_task};
+use dmap::ops::axis_filter::{Axis, AxisFilter, Taps};
+use dmap::ops::{Launch, Op, Output};
+use dmap::sampler::{
+    Item, Measurement, Measurer, Method, Restoration, Restorer, Schedule, Settings, Spacing, Variance, Zeta,
+};
+use dmap::weights::Weights;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+const S2: f64 = 0.09;
+const R: f64 = 0.8;
+
+/// eps of the pair prior: x_t = a x_0 + b eps, so E[eps | x_t] = b (a^2 C + b^2)^-1 x_t, a symmetric map of each pair.
+#[derive(Debug, Clone)]
+struct PairEps {
+    alpha_bar: Vec<f64>,
+}
+
+impl Op for PairEps {
+    fn name(&self) -> &'static str {
+        "pair_eps"
+    }
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
+        Ok(vec![Output { name: "", shape: inputs[0].shape, precision: inputs[0].precision }])
+    }
+    fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
+        let (dout, t) = (r.dout(0)?, r.input(1));
+        // The map is symmetric: its adjoint is itself.
+        let dx = r.graph.one(self.clone(), "pair.vjp", &[dout, t])?;
+        r.give(0, dx);
+        Ok(())
+    }
+    fn flops(&self, _: &[Shape], _: &[Shape]) -> u64 {
+        0
+    }
+    fn run_cpu(&self, launch: &mut Launch<'_>) {
+        let s = launch.input_shapes[0];
+        for n in 0..s.n {
+            let a2 = self.alpha_bar[launch.inputs[1][n] as usize];
+            let b2 = 1.0 - a2;
+            // (a2 C + b2)^-1 has eigenvectors (1, 1) and (1, -1).
+            let (plus, minus) = (b2.sqrt() / (a2 * S2 * (1.0 + R) + b2), b2.sqrt() / (a2 * S2 * (1.0 - R) + b2));
+            let (same, other) = ((plus + minus) / 2.0, (plus - minus) / 2.0);
+            for p in 0..s.h * s.w {
+                for c in 0..s.c {
+                    let at = |p: usize| (n * s.h * s.w + p) * s.c + c;
+                    let x = launch.inputs[0];
+                    launch.outputs[0][at(p)] = (same * f64::from(x[at(p)]) + other * f64::from(x[at(p ^ 1)])) as f32;
+                }
+            }
+        }
+    }
+}
+
+struct PairPrior;
+
+impl Network for PairPrior {
+    fn prior(&self) -> Prior {
+        Prior {
+            channels: 3,
+            learn_sigma: false,
+            classes: None,
+            diffusion_steps: 1000,
+            noise_schedule: "linear".into(),
+            rescale_timesteps: false,
+            size_multiple: 2,
+        }
+    }
+    fn record(&self, g: &mut Graph, x: TensorId, t: TensorId, _: Option<TensorId>) -> Result<TensorId> {
+        let alpha_bar = Schedule::new("linear", 1000, 1000, Spacing::Linear)?.alpha_bar;
+        g.one(PairEps { alpha_bar }, "pair", &[x, t])
+    }
+}
+
+/// Sees every second column.
+#[derive(Debug)]
+struct EverySecondColumn;
+
+impl Operator for EverySecondColumn {
+    fn task(&self) -> String {
+        "every-second-column".into()
+    }
+    fn build(&self, g: &mut Graph, x: TensorId, _: Option<TensorId>) -> Result<TensorId> {
+        let s = g.shape(x);
+        let mask = (0..s.n * s.h * s.w).map(|p| if p % 2 == 0 { 1.0 } else { 0.0 }).collect();
+        let mask = g.constant("mask", Shape { c: 1, ..s }, mask);
+        g.one(dmap::ops::mask::Mask, "mask", &[x, mask])
+    }
+}
+
+/// Sees the mean of each pair.
+#[derive(Debug)]
+struct PairMean;
+
+impl Operator for PairMean {
+    fn task(&self) -> String {
+        "pair-mean".into()
+    }
+    fn measurement_shape(&self, x: Shape) -> Shape {
+        Shape { w: x.w / 2, ..x }
+    }
+    fn build(&self, g: &mut Graph, x: TensorId, _: Option<TensorId>) -> Result<TensorId> {
+        let w = g.shape(x).w;
+        let rows = (0..w / 2).map(|j| vec![(2 * j, 0.5), (2 * j + 1, 0.5)]).collect();
+        g.one(AxisFilter { axis: Axis::Width, taps: Arc::new(Taps { rows, inputs: w }) }, "pair.mean", &[x])
+    }
+}
+
+const IMAGE: Shape = Shape::new(1, 32, 64, 3);
+
+/// A measurement of a draw from the prior, and what the sampler makes of it.
+fn restore(operator: Arc<dyn Operator>, settings: &Settings) -> (Vec<f32>, Restoration) {
+    let model = Model { network: Arc::new(PairPrior), weights: Weights::none(), name: "pair".into() };
+    let mut x = vec![0.0; IMAGE.numel()];
+    fill_normal(&NoiseKey { seed: 8, image: 0, step: 0, draw: Draw::Measurement }.to_words(), 0, &mut x);
+    for pair in x.chunks_mut(6) {
+        for c in 0..3 {
+            pair[c] *= S2.sqrt() as f32;
+            pair[c + 3] = R as f32 * pair[c] + ((S2 * (1.0 - R * R)).sqrt() as f32) * pair[c + 3];
+        }
+    }
+    let y = Measurer::new(operator.as_ref(), IMAGE).unwrap().apply(&x, &[]).unwrap();
+    let mut restorer =
+        Restorer::new(&model, &operator, settings, IMAGE, PlanOptions::default(), &Device::cpu()).unwrap();
+    restorer.set_poison(true);
+    let item = Item { measurement: Measurement { y: y.clone(), state: vec![] }, seed: 1, sample: 0, label: None };
+    let restored = restorer.restore(&[item], |_| ControlFlow::Continue(())).unwrap().remove(0);
+    (y, restored)
+}
+
+/// Pairs of values (left, right) of every pair of pixels.
+fn pairs(x: &[f32]) -> Vec<(f64, f64)> {
+    x.chunks(6).flat_map(|p| (0..3).map(|c| (p[c].into(), p[c + 3].into())).collect::<Vec<_>>()).collect()
+}
+
+/// Slope of b over a, and the mean square of b around that line.
+fn regression(points: impl Iterator<Item = (f64, f64)> + Clone) -> (f64, f64) {
+    let count = points.clone().count() as f64;
+    let slope = points.clone().map(|(a, b)| a * b).sum::<f64>() / points.clone().map(|(a, _)| a * a).sum::<f64>();
+    (slope, points.map(|(a, b)| (b - slope * a).powi(2)).sum::<f64>() / count)
+}
+
+fn rms(values: impl Iterator<Item = f64> + Clone) -> f64 {
+    let count = values.clone().count() as f64;
+    (values.map(|v| v * v).sum::<f64>() / count).sqrt()
+}
+
+fn settings(method: Method, steps: usize, zeta: Zeta, inner: usize) -> Settings {
+    Settings { steps, zeta, inner, clip: false, spacing: Spacing::Linear, variance: Variance::FixedSmall, method }
+}
+
+fn unconditional(steps: usize) -> Settings {
+    settings(Method::Unconditional, steps, Zeta::Absolute(0.0), 0)
+}
+
+#[test]
+fn the_unconditional_chain_samples_the_prior() {
+    let (_, restored) = restore(Arc::new(PairMean), &unconditional(250));
+    let p = pairs(&restored.picture.values);
+    let variance = rms(p.iter().flat_map(|p| [p.0, p.1])).powi(2);
+    let covariance = p.iter().map(|p| p.0 * p.1).sum::<f64>() / p.len() as f64;
+    // 3072 pairs: a standard error of 2.5 %.
+    assert!((variance / S2 - 1.0).abs() < 0.08, "variance {variance}");
+    assert!((covariance / variance - R).abs() < 0.03, "correlation {}", covariance / variance);
+}
+
+#[test]
+fn dps_and_dmap_reach_the_posterior_mean_and_leave_the_unseen_to_the_prior() {
+    for s in [
+        settings(Method::Dmap, 100, Zeta::Relative(0.3), 2),
+        settings(Method::Dmap, 100, Zeta::Absolute(4.0), 4),
+        settings(Method::Dps, 400, Zeta::Absolute(3.0), 1),
+    ] {
+        let (y, restored) = restore(Arc::new(PairMean), &s);
+        let p = pairs(&restored.picture.values);
+        let y: Vec<f64> = y.iter().map(|&v| v.into()).collect();
+        let miss = rms(p.iter().zip(&y).map(|(p, y)| (p.0 + p.1) / 2.0 - y));
+        assert!(miss < 0.05 * S2.sqrt(), "{s:?}: the measured means miss by {miss}");
+        let (slope, variance) = regression(y.iter().zip(&p).map(|(y, p)| (*y, (p.0 - p.1) / 2.0)));
+        assert!(slope.abs() < 0.03, "{s:?}: the unseen difference follows the measurement with slope {slope}");
+        // Following the projection to the sphere, what the seen part gains in norm the unseen part loses.
+        let share = variance / (S2 * (1.0 - R) / 2.0);
+        assert!(share > 0.6 && share < 1.3, "{s:?}: variance of the unseen is {share} of the posterior's");
+        let reported = restored.residual / (y.len() as f64).sqrt();
+        assert!((reported - miss).abs() < 1e-3 * miss + 1e-7, "the reported residual is that of the image");
+    }
+}
+
+#[test]
+fn the_likelihood_through_the_denoiser_has_its_known_bias() {
+    for s in [
+        settings(Method::Dmap, 500, Zeta::Relative(0.1), 4),
+        settings(Method::Dmap, 1000, Zeta::Absolute(4.0), 1),
+        settings(Method::Dps, 1000, Zeta::Absolute(3.0), 1),
+    ] {
+        let (y, restored) = restore(Arc::new(EverySecondColumn), &s);
+        let (seen, p) = (pairs(&y), pairs(&restored.picture.values));
+        let miss = rms(p.iter().zip(&seen).map(|(p, y)| p.0 - y.0));
+        assert!(miss < 0.1 * S2.sqrt(), "{s:?}: the measured pixels miss by {miss}");
+        let (slope, around) = regression(seen.iter().zip(&p).map(|(y, p)| (y.0, p.1)));
+        let bias = 2.0 * R / (1.0 + R * R);
+        assert!(slope > R && slope < bias + 0.02, "{s:?}: slope {slope} between {R} and {bias}");
+        assert!(around < 1.2 * S2 * (1.0 - R * R), "{s:?}: variance {around}");
+    }
+}
+
+#[test]
+fn without_a_step_dps_is_the_unconditional_chain() {
+    let (_, dps) = restore(Arc::new(PairMean), &settings(Method::Dps, 30, Zeta::Absolute(0.0), 1));
+    let (_, prior) = restore(Arc::new(PairMean), &unconditional(30));
+    assert_eq!(dps.picture, prior.picture);
+}
+
+#[test]
+fn dmap_with_zeta_zero_is_finite() {
+    let (_, restored) = restore(Arc::new(PairMean), &settings(Method::Dmap, 20, Zeta::Relative(0.0), 1));
+    assert!(restored.picture.values.iter().all(|v| v.is_finite()));
+}
+
+/// The shipped prior on small pictures with a mask of their own each.
+fn photo_items() -> (Arc<dyn Operator>, Shape, Vec<Item>) {
+    let operator = parse_task("inpaint-random").unwrap();
+    let image = Shape::new(1, 16, 24, 3);
+    let items = (0..3).map(|k| {
+        let state = operator.draw_state(image, k).unwrap();
+        let y = (0..image.numel()).map(|i| state[i / 3] * ((i as f32 * 0.1 + k as f32).sin() * 0.5)).collect();
+        Item { measurement: Measurement { y, state }, seed: k / 2, sample: k as u32, label: None }
+    });
+    (operator.clone(), image, items.collect())
+}
+
+#[test]
+fn batch_size_and_order_never_change_an_image() {
+    let model = Model::shipped().unwrap();
+    let (operator, image, items) = photo_items();
+    for method in [Method::Dps, Method::Dmap] {
+        let settings = Settings { steps: 4, ..method.defaults() };
+        let run = |items: &[Item], n: usize| -> Vec<Restoration> {
+            let shape = Shape { n, ..image };
+            let mut r =
+                Restorer::new(&model, &operator, &settings, shape, PlanOptions::default(), &Device::cpu()).unwrap();
+            r.restore(items, |_| ControlFlow::Continue(())).unwrap()
+        };
+        let alone: Vec<Restoration> = items.iter().flat_map(|i| run(std::slice::from_ref(i), 1)).collect();
+        let together = run(&items, 3);
+        let reversed = run(&items.iter().rev().cloned().collect::<Vec<_>>(), 3);
+        let in_a_larger_batch = run(&items[..2], 3);
+        for k in 0..3 {
+            assert_eq!(alone[k].picture, together[k].picture, "{method:?} {k}");
+            assert_eq!(alone[k].picture, reversed[2 - k].picture, "{method:?} {k}");
+            assert_eq!(alone[k].residuals, together[k].residuals);
+        }
+        assert_eq!(in_a_larger_batch.len(), 2);
+        assert_eq!(in_a_larger_batch[1].picture, alone[1].picture);
+        assert_ne!(alone[0].picture, alone[1].picture);
+    }
+}
+
+#[test]
+fn a_run_can_be_stepped_and_stopped() {
+    let model = Model::shipped().unwrap();
+    let (operator, image, items) = photo_items();
+    let settings = Settings { steps: 5, ..Method::Dmap.defaults() };
+    let mut r = Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), &Device::cpu()).unwrap();
+    let whole = r.restore(&items[..1], |_| ControlFlow::Continue(())).unwrap();
+    let mut run = r.start(&items[..1]).unwrap();
+    let mut steps = 0;
+    while let Some(now) = run.step().unwrap() {
+        steps += 1;
+        assert_eq!((now.step, now.steps), (steps, 5));
+    }
+    assert_eq!(run.finish().unwrap()[0].picture, whole[0].picture);
+    let mut seen = 0;
+    let stopped = r.restore(&items[..1], |now| {
+        seen = now.step;
+        if now.step == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(matches!(stopped, Err(dmap::Error::Cancelled)) && seen == 2);
+}
+
+#[test]
+fn what_cannot_work_is_refused_in_a_sentence() {
+    let model = Model::shipped().unwrap();
+    let (operator, image, items) = photo_items();
+    let new = |settings: &Settings, image: Shape| {
+        Restorer::new(&model, &operator, settings, image, PlanOptions::default(), &Device::cpu()).map(|_| ())
+    };
+    let good = Method::Dmap.defaults();
+    let says = |r: Result<()>, words: &str| {
+        let message = r.unwrap_err().to_string();
+        assert!(message.contains(words), "{message}");
+    };
+    says(new(&Settings { steps: 0, ..good.clone() }, image), "0 steps");
+    says(new(&Settings { steps: 1001, ..good.clone() }, image), "1 to 1000");
+    says(new(&Settings { zeta: Zeta::Relative(f64::NAN), ..good.clone() }, image), "zeta");
+    says(new(&Settings { variance: Variance::LearnedRange, ..good.clone() }, image), "did not learn");
+    says(new(&good, Shape { c: 4, ..image }), "channels");
+    let mut r = Restorer::new(&model, &operator, &good, image, PlanOptions::default(), &Device::cpu()).unwrap();
+    assert!(r.start(&[]).is_err() && r.start(&items).is_err());
+    let mut wrong = items[0].clone();
+    wrong.measurement.y.pop();
+    assert!(r.start(&[wrong]).is_err());
+}
