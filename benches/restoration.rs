@@ -67,7 +67,10 @@ fn main() -> anyhow::Result<()> {
     let done = std::fs::read_to_string(&path).unwrap_or_default();
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&path)?;
     if done.is_empty() {
-        writeln!(file, "task\tmethod\tsteps\tinner\tzeta\tsamples\tphoto\tpsnr\tssim\tbaseline\tresidual_ratio\tpasses\tseconds")?;
+        writeln!(
+            file,
+            "task\tmethod\tsteps\tinner\tzeta\tsamples\tphoto\tpsnr\tssim\tbaseline\tresidual_ratio\tpasses\tseconds"
+        )?;
     }
     for task in &a.tasks {
         let operator = parse_task(task)?;
@@ -81,7 +84,9 @@ fn main() -> anyhow::Result<()> {
             }
             let zetas = match a.zeta.as_slice() {
                 [] => vec![settings.zeta],
-                given => given.iter().map(|&z| if a.absolute { Zeta::Absolute(z) } else { Zeta::Relative(z) }).collect(),
+                given => {
+                    given.iter().map(|&z| if a.absolute { Zeta::Absolute(z) } else { Zeta::Relative(z) }).collect()
+                }
             };
             for zeta in zetas {
                 settings.zeta = zeta;
@@ -98,12 +103,22 @@ fn main() -> anyhow::Result<()> {
                             row
                         }
                     };
-                    rows.push(row.split('\t').skip(7).map(|v| v.parse::<f64>().unwrap_or(f64::NAN)).collect::<Vec<_>>());
+                    rows.push(
+                        row.split('\t').skip(7).map(|v| v.parse::<f64>().unwrap_or(f64::NAN)).collect::<Vec<_>>(),
+                    );
                 }
                 let mean = |k: usize| rows.iter().map(|r| r[k]).sum::<f64>() / rows.len() as f64;
                 println!(
                     "{task:16} {name:6} N={} K={} {zeta:?} x{}: {:.2} dB, ssim {:.3}, baseline {:.2} dB, residual/noise {:.3}, {} passes, {:.1} s",
-                    settings.steps, settings.inner, a.samples, mean(0), mean(1), mean(2), mean(3), mean(4), mean(5)
+                    settings.steps,
+                    settings.inner,
+                    a.samples,
+                    mean(0),
+                    mean(1),
+                    mean(2),
+                    mean(3),
+                    mean(4),
+                    mean(5)
                 );
             }
         }

@@ -25,6 +25,7 @@ pub fn compare(what: &str, found: &[f32], expected: &[f64], limit: f64) -> Resul
     let (at, worst) = errors.enumerate().fold((0, 0.0), |w, (i, e)| if e > w.1 { (i, e) } else { w });
     let share = worst / limit;
     // Written so that a NaN limit fails.
+    #[allow(clippy::neg_cmp_op_on_partial_ord)]
     if !(worst <= limit) {
         return Err(format!(
             "{what}: {:.7e} at {at}, expected {:.7e}: error {worst:.2e} is {:.0} % of the limit",

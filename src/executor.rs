@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::graph::{Graph, Plan, PlanOptions, TensorId};
 use crate::weights::Weights;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Runs one graph again and again.
 pub struct Executor {
@@ -52,6 +53,11 @@ impl Executor {
     /// Runs the graph once.
     pub fn run(&mut self) -> Result<()> {
         self.program.run()
+    }
+
+    /// Runs the graph once and gives the time of each step of the plan.
+    pub fn run_timed(&mut self) -> Result<Vec<Duration>> {
+        self.program.run_timed()
     }
 
     /// Fills the arena with NaN before each run from now on.

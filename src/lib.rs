@@ -1,5 +1,127 @@
-//! dmap
-#![allow(missing_docs)]
+//! `dmap` restores images: given a degraded measurement `y`, a known operator `A` and a diffusion model as the prior, it
+//! draws images that explain the measurement.
+//!
+//! ```text
+//!     photo.png --image--> x in [-1,1], N,H,W,C
+//!         | operator::A                (or the user gives the measurement itself)
+//!         v
+//!     measurement y  ----------------------------------------------+
+//!                                                                  v
+//!     sampler loop (DPS, DMAP, ...)  --x_t, t-->  one step graph:  model -> x0|t -> A -> residual norm
+//!         ^                                          and its hand-derived reverse: norm -> A^T -> model
+//!         |                                                        |
+//!         +---- x_{t-1} <-- update, noise, projection <--- gradient of the residual norm at x_t
+//! ```
+//!
+//! A whole step is one [`graph::Graph`], recorded once. [`graph::backward`] appends the reverse, [`graph::Plan`] decides
+//! where everything lives and what is recomputed to fit a budget, [`executor::Executor`] runs it.
+//!
+//! # Restore an image
+//!
+//! ```
+//! use dmap::backend::Device;
+//! use dmap::graph::{PlanOptions, Shape};
+//! use dmap::model::Model;
+//! use dmap::operator::parse_task;
+//! use dmap::sampler::{Item, Measurement, Measurer, Method, Restorer, Settings};
+//! use std::ops::ControlFlow;
+//!
+//! # fn main() -> dmap::Result<()> {
+//! let model = Model::shipped()?; // or Model::open("adm.safetensors")
+//! let operator = parse_task("inpaint-random:missing=0.5")?;
+//! let image = Shape::new(1, 16, 16, 3); // a batch of one, 16 x 16 pixels, RGB
+//!
+//! // Measure a grey picture; your own y in [-1, 1] goes here.
+//! let state = operator.draw_state(image, 7)?;
+//! let y = Measurer::new(operator.as_ref(), image)?.apply(&vec![0.2; image.numel()], &state)?;
+//!
+//! let settings = Settings { steps: 4, ..Method::Dmap.defaults() };
+//! let mut restorer = Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), &Device::cpu())?;
+//! let item = Item { measurement: Measurement { y, state }, seed: 7, sample: 0, label: None };
+//! let restored = restorer.restore(&[item], |now| {
+//!     println!("step {} of {}, residual {:?}", now.step, now.steps, now.residual);
+//!     ControlFlow::Continue(()) // Break(()) stops the run
+//! })?;
+//! assert_eq!(restored[0].picture.width, 16);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Step by step
+//!
+//! ```
+//! # use dmap::backend::Device;
+//! # use dmap::graph::{PlanOptions, Shape};
+//! # use dmap::sampler::{Item, Measurement, Method, Restorer, Settings};
+//! # fn main() -> dmap::Result<()> {
+//! # let model = dmap::model::Model::shipped()?;
+//! let operator = dmap::operator::parse_task("denoise")?;
+//! let image = Shape::new(1, 8, 8, 3);
+//! let settings = Settings { steps: 3, ..Method::Dps.defaults() };
+//! let mut restorer = Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), &Device::cpu())?;
+//! let measurement = Measurement { y: vec![0.0; image.numel()], state: vec![] };
+//! let mut run = restorer.start(&[Item { measurement, seed: 0, sample: 0, label: None }])?;
+//! while let Some(now) = run.step()? {
+//!     assert!(now.x.iter().all(|v| v.is_finite()));
+//! }
+//! let restored = run.finish()?;
+//! # assert_eq!(restored.len(), 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Ask for the plan
+//!
+//! A plan needs neither weights nor a device.
+//!
+//! ```
+//! use dmap::graph::{backward, Dtype, Graph, Plan, PlanOptions, Shape};
+//! use dmap::model::{AdmConfig, Network};
+//!
+//! # fn main() -> dmap::Result<()> {
+//! let network = AdmConfig::preset("adm-256")?;
+//! let mut g = Graph::new();
+//! let x = g.input("x", Shape::new(1, 256, 256, 3));
+//! let t = g.input("t", Shape::rows(1, 1));
+//! let out = network.record(&mut g, x, t, None)?;
+//! let v = g.input("v", g.shape(out));
+//! let gradient = backward(&mut g, out, v, x)?;
+//! g.output(gradient);
+//! let plan = Plan::new(&g, &PlanOptions { storage: Dtype::Bf16, memory: Some(2 << 30) })?;
+//! assert!(plan.total_bytes() <= 2 << 30);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # An operator of your own
+//!
+//! Implement [`operator::Operator`]: record `A(x)` with ops that have a VJP, and the adjoint follows.
+//!
+//! ```
+//! use dmap::graph::{Graph, TensorId};
+//! use dmap::operator::Operator;
+//! use dmap::ops::resample::Pool;
+//!
+//! #[derive(Debug)]
+//! struct HalfSize;
+//!
+//! impl Operator for HalfSize {
+//!     fn task(&self) -> String {
+//!         "half-size".into()
+//!     }
+//!     fn measurement_shape(&self, x: dmap::graph::Shape) -> dmap::graph::Shape {
+//!         dmap::graph::Shape { h: x.h / 2, w: x.w / 2, ..x }
+//!     }
+//!     fn build(&self, g: &mut Graph, x: TensorId, _: Option<TensorId>) -> dmap::Result<TensorId> {
+//!         g.one(Pool { gain: 0.25 }, "operator.half", &[x])
+//!     }
+//! }
+//! # let image = dmap::graph::Shape::new(1, 4, 4, 3);
+//! # let y = dmap::sampler::Measurer::new(&HalfSize, image).unwrap().apply(&[0.5; 48], &[]).unwrap();
+//! # assert_eq!(y, [0.5; 12]);
+//! ```
+#![deny(missing_docs)]
+
 pub mod backend;
 pub mod cli;
 pub mod compare;
@@ -14,4 +136,5 @@ pub mod operator;
 pub mod ops;
 pub mod sampler;
 pub mod weights;
+
 pub use error::{Error, Result};

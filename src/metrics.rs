@@ -19,7 +19,8 @@ pub fn ssim(a: &Picture, b: &Picture) -> f64 {
         let rgb = p.to_rgb8();
         rgb.pixels().map(|p| 0.299 * f64::from(p[0]) + 0.587 * f64::from(p[1]) + 0.114 * f64::from(p[2])).collect()
     };
-    let weights: Vec<f64> = (0..=2 * radius).map(|i| (-0.5 * ((i as f64 - radius as f64) / 1.5).powi(2)).exp()).collect();
+    let weights: Vec<f64> =
+        (0..=2 * radius).map(|i| (-0.5 * ((i as f64 - radius as f64) / 1.5).powi(2)).exp()).collect();
     let total: f64 = weights.iter().sum();
     // Separable weighted mean over the valid positions.
     let mean = |x: &[f64]| -> Vec<f64> {
@@ -33,7 +34,8 @@ pub fn ssim(a: &Picture, b: &Picture) -> f64 {
         let mut out = vec![0.0; ow * oh];
         for i in 0..oh {
             for j in 0..ow {
-                out[i * ow + j] = weights.iter().enumerate().map(|(k, g)| g * narrow[(i + k) * ow + j]).sum::<f64>() / total;
+                out[i * ow + j] =
+                    weights.iter().enumerate().map(|(k, g)| g * narrow[(i + k) * ow + j]).sum::<f64>() / total;
             }
         }
         out

@@ -76,7 +76,10 @@ fn the_reverse_walk_is_the_adjoint_of_every_linear_operator() {
 fn every_row_of_the_table_is_tested_here() {
     for (name, ..) in OPERATORS {
         let covered = TASKS.iter().any(|t| t.starts_with(name)) || *name == "inpaint-mask";
-        assert!(covered, "add {name} to TASKS; inpaint-mask differs from inpaint-random only in where its mask is from");
+        assert!(
+            covered,
+            "add {name} to TASKS; inpaint-mask differs from inpaint-random only in where its mask is from"
+        );
     }
 }
 

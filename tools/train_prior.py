@@ -85,7 +85,7 @@ def main():
     model = ADM(PHOTO_CONFIG)
     test = load_photos(args.test, halves=False)
     if args.evaluate:
-        model.load_state_dict(load_file(args.evaluate))
+        model.load_state_dict({k: w.float() for k, w in load_file(args.evaluate).items()})
         print({s: round(v, 2) for s, v in denoising_psnr(model.eval(), test).items()})
         return
     photos = load_photos(args.photos)

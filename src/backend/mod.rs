@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, Plan, TensorId};
 use crate::weights::Weights;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// A plan made ready on a device: the arena and the weights are there, runs allocate nothing planned.
 pub trait Program: Send {
@@ -15,6 +16,8 @@ pub trait Program: Send {
     fn read(&self, output: TensorId, values: &mut [f32]);
     /// Runs every step once.
     fn run(&mut self) -> Result<()>;
+    /// Runs every step once and gives the time that each took.
+    fn run_timed(&mut self) -> Result<Vec<Duration>>;
     /// From now on fills the arena with NaN before each run, so that a value read before it is written shows.
     fn set_poison(&mut self, on: bool);
 }

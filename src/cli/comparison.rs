@@ -62,7 +62,8 @@ fn draw_plot(page: &mut RgbImage, (left, top): (u32, u32), (w, h): (u32, u32), v
 fn segment(page: &mut RgbImage, a: (u32, u32), b: (u32, u32)) {
     let steps = a.0.abs_diff(b.0).max(a.1.abs_diff(b.1)).max(1);
     for s in 0..=steps {
-        let at = |p: u32, q: u32| (f64::from(p) + (f64::from(q) - f64::from(p)) * f64::from(s) / f64::from(steps)) as u32;
+        let at =
+            |p: u32, q: u32| (f64::from(p) + (f64::from(q) - f64::from(p)) * f64::from(s) / f64::from(steps)) as u32;
         let (x, y) = (at(a.0, b.0), at(a.1, b.1));
         for dy in 0..2 {
             if x < page.width() && y + dy < page.height() {

@@ -142,7 +142,10 @@ fn tweedie(schedule: &Schedule, file: &Checkpoint) -> Result<Vec<f32>> {
     let mut rows = Vec::new();
     for t in file.values("t")? {
         if t < 0.0 || t.fract() != 0.0 || t as usize >= schedule.steps() {
-            return Err(Error::Invalid(format!("t is {t}; expected a whole number from 0 to {}", schedule.steps() - 1)));
+            return Err(Error::Invalid(format!(
+                "t is {t}; expected a whole number from 0 to {}",
+                schedule.steps() - 1
+            )));
         }
         let (a, b) = schedule.tweedie(t as usize);
         rows.extend([a as f32, b as f32]);

@@ -59,7 +59,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 /// Flags that set up a sampler.
 #[derive(Args, Debug, Clone)]
-pub struct SamplerFlags {
+pub(crate) struct SamplerFlags {
     /// Method: dmap, dps or unconditional
     #[arg(long, default_value = "dmap")]
     pub method: String,
@@ -87,20 +87,20 @@ pub struct SamplerFlags {
 }
 
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq)]
-pub enum ZetaUnit {
+pub(crate) enum ZetaUnit {
     Relative,
     Absolute,
 }
 
 #[derive(ValueEnum, Debug, Clone, Copy)]
-pub enum VarianceFlag {
+pub(crate) enum VarianceFlag {
     FixedSmall,
     FixedLarge,
     LearnedRange,
 }
 
 #[derive(ValueEnum, Debug, Clone, Copy)]
-pub enum SpacingFlag {
+pub(crate) enum SpacingFlag {
     Linear,
     Quadratic,
 }

@@ -1,7 +1,7 @@
 //! `dmap plan`: what a step needs, without weights or a device.
 
-use super::quantity::{bytes, readable, size};
 use super::SamplerFlags;
+use super::quantity::{bytes, readable, size};
 use crate::backend::Device;
 use crate::error::Error;
 use crate::graph::{Dtype, Graph, Plan, PlanOptions, Shape};
@@ -140,7 +140,11 @@ fn print(r: &Report<'_>, graph: &Graph, plan: &Plan, live_count: usize) {
     println!("  weights          {}", readable(r.weight_bytes));
     println!("  arena            {}", readable(r.arena_bytes));
     println!("  inputs           {}", readable(r.io_bytes));
-    println!("  total            {} (smallest plan found: {})", readable(r.total_bytes), readable(r.minimum_total_bytes));
+    println!(
+        "  total            {} (smallest plan found: {})",
+        readable(r.total_bytes),
+        readable(r.minimum_total_bytes)
+    );
     let share = 100.0 * r.flops_recompute as f64 / (r.flops_forward + r.flops_vjp) as f64;
     println!("  forward          {}", giga(r.flops_forward));
     println!("  reverse          {}", giga(r.flops_vjp));

@@ -118,10 +118,7 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
         operator: parse_task(&flags.task)?,
         settings: flags.sampler.settings()?,
         device: Device::open(&flags.device)?,
-        plan: PlanOptions {
-            storage: Dtype::F32,
-            memory: flags.memory.as_deref().map(quantity::bytes).transpose()?,
-        },
+        plan: PlanOptions { storage: Dtype::F32, memory: flags.memory.as_deref().map(quantity::bytes).transpose()? },
         size: flags.size.as_deref().map(quantity::size).transpose()?,
         model: Model::open_or_shipped(&flags.model)?,
         out: flags.out,
@@ -145,7 +142,9 @@ fn parse_noise(text: &str) -> Result<Noise> {
     match value.parse::<f64>() {
         Ok(rate) if poisson && rate > 0.0 && rate.is_finite() => Ok(Noise::Poisson(rate)),
         Ok(sigma) if !poisson && (0.0..=10.0).contains(&sigma) => Ok(Noise::Gaussian(sigma)),
-        _ => Err(Error::Invalid(format!("--noise {text}: write a deviation in [0,1] units such as 0.025, or poisson:RATE"))),
+        _ => Err(Error::Invalid(format!(
+            "--noise {text}: write a deviation in [0,1] units such as 0.025, or poisson:RATE"
+        ))),
     }
 }
 
@@ -262,7 +261,11 @@ fn read_measurement(job: &Job, path: &Path) -> Result<(Measurement, Picture)> {
             Some(expected) => {
                 let state = file.values("state")?;
                 if state.len() != expected.numel() {
-                    let reason = format!("tensor state has {} values, task {} needs {expected}", state.len(), job.operator.task());
+                    let reason = format!(
+                        "tensor state has {} values, task {} needs {expected}",
+                        state.len(),
+                        job.operator.task()
+                    );
                     return Err(file.error(reason));
                 }
                 state
@@ -462,7 +465,13 @@ fn write_results(job: &Job, p: &Pending, (arena_bytes, weight_bytes): (u64, u64)
             (Some(psnr), Some(naive)) => format!("{psnr:.2} dB ({baseline} {naive:.2} dB), "),
             _ => String::new(),
         };
-        println!("{}: {quality}residual {:.2}, {:.1} s -> {}", p.input.path.display(), result.residual, p.seconds, folder.display());
+        println!(
+            "{}: {quality}residual {:.2}, {:.1} s -> {}",
+            p.input.path.display(),
+            result.residual,
+            p.seconds,
+            folder.display()
+        );
     }
     Ok(())
 }

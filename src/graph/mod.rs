@@ -214,11 +214,8 @@ impl Graph {
     /// Records `op`; gives its outputs. An error names the node.
     pub fn add(&mut self, op: impl Op + 'static, name: &str, inputs: &[TensorId]) -> Result<Vec<TensorId>> {
         let described: Vec<&Tensor> = inputs.iter().map(|&i| self.tensor(i)).collect();
-        let outputs = op.infer(&described).map_err(|reason| Error::Graph {
-            node: name.to_string(),
-            op: op.name(),
-            reason,
-        })?;
+        let outputs =
+            op.infer(&described).map_err(|reason| Error::Graph { node: name.to_string(), op: op.name(), reason })?;
         let id = NodeId(self.nodes.len() as u32);
         let outputs = outputs
             .into_iter()

@@ -43,8 +43,7 @@ impl Search<'_> {
     fn simulate(&self) -> Outcome {
         let schedule = schedule(self.graph, &self.saved);
         let lifetimes = Lifetimes::of(self.graph, &schedule, self.storage);
-        let flops =
-            schedule.steps.iter().filter(|s| s.recomputed).map(|s| node_flops(self.graph, s.node)).sum();
+        let flops = schedule.steps.iter().filter(|s| s.recomputed).map(|s| node_flops(self.graph, s.node)).sum();
         Outcome { peak: lifetimes.peak_bytes, schedule, lifetimes, flops }
     }
 
@@ -85,8 +84,7 @@ impl Search<'_> {
 
     /// A saved forward activation; what a sampler reads after the run is kept in any case.
     fn can_drop(&self, t: TensorId) -> bool {
-        let produced_forward =
-            matches!(self.graph.tensor(t).source, Source::Node(n) if !self.graph.node(n).reverse);
+        let produced_forward = matches!(self.graph.tensor(t).source, Source::Node(n) if !self.graph.node(n).reverse);
         produced_forward && self.saved[t.0 as usize] && !self.graph.outputs().contains(&t)
     }
 

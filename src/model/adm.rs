@@ -93,8 +93,12 @@ fn time_embedding(g: &mut Graph, c: &AdmConfig, t: TensorId, labels: Option<Tens
             e = g.one(Add { scale: 1.0 }, "label_emb.sum", &[e, class])?;
         }
         (false, None) => {}
-        (true, None) => return Err(Error::Invalid("this model is class-conditional: it needs a label per image".into())),
-        (false, Some(_)) => return Err(Error::Invalid("this model is not class-conditional: it takes no labels".into())),
+        (true, None) => {
+            return Err(Error::Invalid("this model is class-conditional: it needs a label per image".into()));
+        }
+        (false, Some(_)) => {
+            return Err(Error::Invalid("this model is not class-conditional: it takes no labels".into()));
+        }
     }
     g.one(Silu, "emb.silu", &[e])
 }
@@ -182,17 +186,20 @@ pub fn check_tensors(config: &AdmConfig, checkpoint: &Checkpoint) -> Result<()> 
     let x = g.input("x", Shape::new(1, size, size, config.in_channels));
     let t = g.input("t", Shape::rows(1, 1));
     let labels = config.class_cond.then(|| g.input("labels", Shape::rows(1, 1)));
-    adm(&mut g, config, x, t, labels).map_err(|e| checkpoint.error(format!("its configuration can't be built: {e}")))?;
+    adm(&mut g, config, x, t, labels)
+        .map_err(|e| checkpoint.error(format!("its configuration can't be built: {e}")))?;
     let weights = || g.tensors().iter().filter(|t| matches!(t.source, Source::Weight));
     let missing: Vec<_> = weights().map(|t| &t.name).filter(|n| !checkpoint.tensors.contains_key(*n)).collect();
-    let extra: Vec<_> =
-        checkpoint.tensors.keys().filter(|n| !weights().any(|t| &t.name == *n)).collect();
+    let extra: Vec<_> = checkpoint.tensors.keys().filter(|n| !weights().any(|t| &t.name == *n)).collect();
     if !missing.is_empty() || !extra.is_empty() {
         let list = |what: &str, names: &[&String]| match names {
             [] => String::new(),
-            [first, rest @ ..] => format!("{} {what} ({first}{})", names.len(), if rest.is_empty() { "" } else { ", ..." }),
+            [first, rest @ ..] => {
+                format!("{} {what} ({first}{})", names.len(), if rest.is_empty() { "" } else { ", ..." })
+            }
         };
-        let parts: Vec<_> = [list("missing", &missing), list("unexpected", &extra)].into_iter().filter(|s| !s.is_empty()).collect();
+        let parts: Vec<_> =
+            [list("missing", &missing), list("unexpected", &extra)].into_iter().filter(|s| !s.is_empty()).collect();
         return Err(checkpoint.error(format!(
             "its tensors are not those of the configured ADM UNet: {}; put the right configuration into a JSON beside it",
             parts.join(", ")

@@ -85,8 +85,11 @@ impl AdmConfig {
     /// The configuration of a known model.
     pub fn preset(name: &str) -> Result<AdmConfig> {
         let adm = AdmConfig::default();
-        let adm_512 =
-            AdmConfig { channel_mult: vec![0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0], attention_ds: vec![16, 32, 64], ..adm.clone() };
+        let adm_512 = AdmConfig {
+            channel_mult: vec![0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0],
+            attention_ds: vec![16, 32, 64],
+            ..adm.clone()
+        };
         Ok(match name {
             "adm-256" => adm,
             "adm-256-cond" => AdmConfig { class_cond: true, ..adm },
@@ -148,7 +151,8 @@ impl AdmConfig {
     /// What the shapes of the tensors tell; the rest is as in guided-diffusion's published models.
     fn of_shapes(checkpoint: &Checkpoint) -> Result<AdmConfig> {
         let shape = |name: &str| checkpoint.tensors.get(name).map(|t| t.shape.as_slice());
-        let not_adm = || checkpoint.error("not an ADM UNet: time_embed.0.weight and input_blocks.0.0.weight are expected");
+        let not_adm =
+            || checkpoint.error("not an ADM UNet: time_embed.0.weight and input_blocks.0.0.weight are expected");
         let model_channels = *shape("time_embed.0.weight").and_then(|s| s.get(1)).ok_or_else(not_adm)?;
         let first = shape("input_blocks.0.0.weight").filter(|s| s.len() == 4).ok_or_else(not_adm)?;
         let (base, in_channels) = (first[0], first[1]);
@@ -210,7 +214,7 @@ impl AdmConfig {
 
     /// Heads of an attention over `channels`.
     pub fn heads(&self, channels: usize) -> usize {
-        if self.num_head_channels == 0 { self.num_heads } else { channels / self.num_head_channels }
+        channels.checked_div(self.num_head_channels).unwrap_or(self.num_heads)
     }
 
     fn check(&self) -> Result<(), String> {
@@ -227,7 +231,10 @@ impl AdmConfig {
         for i in 0..levels {
             let c = self.channels(i);
             if c == 0 || c % self.norm_groups != 0 {
-                return Err(format!("level {i} has {c} channels, which do not divide into {} groups", self.norm_groups));
+                return Err(format!(
+                    "level {i} has {c} channels, which do not divide into {} groups",
+                    self.norm_groups
+                ));
             }
         }
         Ok(())

@@ -124,7 +124,8 @@ pub fn nearest_fill(y: &Picture, mask: &[f32]) -> Picture {
     let (w, h) = (y.width as isize, y.height as isize);
     let mut origin: Vec<Option<usize>> = mask.iter().enumerate().map(|(i, &m)| (m != 0.0).then_some(i)).collect();
     let distance = |from: usize, to: usize| {
-        let (dy, dx) = ((from / y.width) as isize - (to / y.width) as isize, (from % y.width) as isize - (to % y.width) as isize);
+        let (dy, dx) =
+            ((from / y.width) as isize - (to / y.width) as isize, (from % y.width) as isize - (to % y.width) as isize);
         dx * dx + dy * dy
     };
     let mut front: Vec<usize> = (0..mask.len()).filter(|&i| mask[i] != 0.0).collect();

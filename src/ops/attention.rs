@@ -198,20 +198,11 @@ struct Rows {
 }
 
 /// dq, dk, dv of one head, each (tokens, d).
-fn backward_head(
-    g: &Rows,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    dout: &[f32],
-    out: &[f32],
-    lse: &[f32],
-) -> [Vec<f32>; 3] {
+fn backward_head(g: &Rows, q: &[f32], k: &[f32], v: &[f32], dout: &[f32], out: &[f32], lse: &[f32]) -> [Vec<f32>; 3] {
     let (d, s, os) = (g.d, g.stride, g.out_stride);
     let [mut dq, mut dk, mut dv] = [(); 3].map(|_| vec![0f32; g.tokens * d]);
-    let delta: Vec<f32> = (0..g.tokens)
-        .map(|r| dout[r * os..][..d].iter().zip(&out[r * os..][..d]).map(|(a, b)| a * b).sum())
-        .collect();
+    let delta: Vec<f32> =
+        (0..g.tokens).map(|r| dout[r * os..][..d].iter().zip(&out[r * os..][..d]).map(|(a, b)| a * b).sum()).collect();
     let (mut p, mut ds) = (vec![0f32; QUERIES * KEYS], vec![0f32; QUERIES * KEYS]);
     for from in (0..g.tokens).step_by(KEYS) {
         let keys = KEYS.min(g.tokens - from);

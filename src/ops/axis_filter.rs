@@ -1,7 +1,7 @@
 //! A sparse linear map along height or width: `y[i] = sum over taps (j, w) of row i of w x[j]`
 //!
 //! Resizing and separable blur are two of these, boundaries included in the taps.
-//! VJP: dx[j] = sum over (i, w) with (j, w) in row i of w dy[i]: the same op with the transposed taps.
+//! VJP: `dx[j] = sum over (i, w) with (j, w) in row i of w dy[i]`: the same op with the transposed taps.
 
 use super::*;
 use crate::backend::cpu::parallel::vectorised;

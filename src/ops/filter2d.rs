@@ -1,7 +1,7 @@
 //! A two-dimensional blur with a kernel per batch item, reflecting at the boundary without repeating the edge.
 //!
 //! `y[p] = sum over t of k[t] R(x)[p + t]` (cross-correlation), R the reflection padding.
-//! VJP: dx = R^T of (spread of dy by k): every dy[p] k[t] goes to the padded position p + t,
+//! VJP: dx = R^T of (spread of dy by k): every `dy[p] k[t]` goes to the padded position p + t,
 //! then the border is folded back onto the pixels that it reflects.
 
 use super::*;

@@ -1,6 +1,6 @@
 //! `y[n] = sum over k of coefficient[n, column_k] x_k[n]`: Tweedie's formula, the ancestral step, the DPS update
 //!
-//! VJP: dx_k[n] = coefficient[n, column_k] dy[n]. Coefficients come from the schedule and have no gradient.
+//! VJP: `dx_k[n] = coefficient[n, column_k] dy[n]`. Coefficients come from the schedule and have no gradient.
 
 use super::*;
 use crate::backend::cpu::parallel::for_item_chunks;

@@ -118,7 +118,15 @@ impl Method {
     /// The settings that the benchmark was tuned with.
     pub fn defaults(self) -> Settings {
         let (steps, zeta, inner) = self.row().defaults;
-        Settings { method: self, steps, zeta, inner, variance: Variance::default(), spacing: Spacing::default(), clip: true }
+        Settings {
+            method: self,
+            steps,
+            zeta,
+            inner,
+            variance: Variance::default(),
+            spacing: Spacing::default(),
+            clip: true,
+        }
     }
 }
 

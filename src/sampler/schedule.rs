@@ -87,7 +87,9 @@ impl Schedule {
     /// The training schedule respaced to `steps` steps.
     pub fn new(name: &str, total: usize, steps: usize, spacing: Spacing) -> Result<Schedule> {
         if steps == 0 || steps > total {
-            return Err(Error::Invalid(format!("{steps} steps: choose 1 to {total}, the steps of the training schedule")));
+            return Err(Error::Invalid(format!(
+                "{steps} steps: choose 1 to {total}, the steps of the training schedule"
+            )));
         }
         let mut product = 1.0;
         let full: Vec<f64> = (betas(name, total)?.iter())
@@ -188,12 +190,18 @@ mod tests {
 
     #[test]
     fn respacing_keeps_alpha_bar_and_both_ends() {
-        let (full, s) = (Schedule::new("linear", 1000, 1000, Spacing::Linear).unwrap(), Schedule::new("linear", 1000, 50, Spacing::Linear).unwrap());
+        let (full, s) = (
+            Schedule::new("linear", 1000, 1000, Spacing::Linear).unwrap(),
+            Schedule::new("linear", 1000, 50, Spacing::Linear).unwrap(),
+        );
         assert_eq!((s.timesteps[0], s.timesteps[49], s.timesteps[1]), (0, 999, 20));
         for (i, &t) in s.timesteps.iter().enumerate() {
             close(s.alpha_bar[i], full.alpha_bar[t]);
         }
-        assert!(Schedule::new("linear", 1000, 0, Spacing::Linear).is_err() && Schedule::new("linear", 1000, 1001, Spacing::Linear).is_err());
+        assert!(
+            Schedule::new("linear", 1000, 0, Spacing::Linear).is_err()
+                && Schedule::new("linear", 1000, 1001, Spacing::Linear).is_err()
+        );
         assert_eq!(spaced_timesteps(1000, 4), [0, 333, 666, 999]);
         assert_eq!(quadratic_timesteps(1000, 4), [0, 111, 444, 999]);
         for count in [1, 2, 20, 500, 999, 1000] {

@@ -63,9 +63,10 @@ impl Checkpoint {
             _ => {
                 return Err(Error::Weights {
                     path: path.into(),
-                    reason: "neither a .safetensors file nor a PyTorch zip archive (.pt); files written by PyTorch before \
+                    reason:
+                        "neither a .safetensors file nor a PyTorch zip archive (.pt); files written by PyTorch before \
                              version 1.6 have to be saved again"
-                        .into(),
+                            .into(),
                 });
             }
         };
@@ -121,7 +122,9 @@ impl Checkpoint {
             Dtype::Bf16 => bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
         };
         match values.iter().position(|v| !v.is_finite()) {
-            Some(i) => Err(self.error(format!("tensor {name} holds {} at position {i}; the file is damaged", values[i]))),
+            Some(i) => {
+                Err(self.error(format!("tensor {name} holds {} at position {i}; the file is damaged", values[i])))
+            }
             None => Ok(values),
         }
     }

@@ -47,10 +47,8 @@ const STORAGES: [&str; 9] = [
 ];
 
 fn allowed(global: &str) -> bool {
-    matches!(
-        global,
-        "collections.OrderedDict" | "torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_parameter"
-    ) || global.strip_prefix("torch.").is_some_and(|s| STORAGES.contains(&s))
+    matches!(global, "collections.OrderedDict" | "torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_parameter")
+        || global.strip_prefix("torch.").is_some_and(|s| STORAGES.contains(&s))
 }
 
 /// Runs the pickle; gives the value that it leaves.
@@ -91,7 +89,8 @@ impl<'a> Machine<'a> {
         }
     }
     fn pop_to_mark(&mut self) -> Result<Vec<Value>, String> {
-        let mark = self.stack.iter().rposition(|v| matches!(v, Value::Mark)).ok_or("its pickle is damaged (no mark)")?;
+        let mark =
+            self.stack.iter().rposition(|v| matches!(v, Value::Mark)).ok_or("its pickle is damaged (no mark)")?;
         let values = self.stack.split_off(mark + 1);
         self.stack.pop();
         Ok(values)
@@ -271,7 +270,13 @@ fn call(callable: &Value, arguments: &Value) -> Result<Value, String> {
         ("torch._utils._rebuild_parameter", [tensor @ Value::Tensor(_), ..]) => Ok(tensor.clone()),
         (
             "torch._utils._rebuild_tensor_v2",
-            [Value::Storage(storage, key, elements), Value::Int(offset), Value::Tuple(shape), Value::Tuple(strides), ..],
+            [
+                Value::Storage(storage, key, elements),
+                Value::Int(offset),
+                Value::Tuple(shape),
+                Value::Tuple(strides),
+                ..,
+            ],
         ) => Ok(Value::Tensor(Rc::new(PickledTensor {
             storage: storage.clone(),
             key: key.clone(),

@@ -25,15 +25,18 @@ use dmap::ops::sphere_projection::{NormalisedStep, SphereProjection};
 use dmap::ops::timestep_embedding::TimestepEmbedding;
 use std::sync::Arc;
 
+type Record = Box<dyn Fn(&mut Graph, &[TensorId]) -> dmap::Result<TensorId>>;
+type Reference<T> = Box<dyn Fn(&[Vec<T>]) -> Vec<T>>;
+
 /// One op on one set of extents.
 pub struct Case {
     pub name: String,
     pub shapes: Vec<Shape>,
     /// Inputs that the op has a gradient for.
     pub differentiable: Vec<usize>,
-    pub record: Box<dyn Fn(&mut Graph, &[TensorId]) -> dmap::Result<TensorId>>,
-    pub truth: Box<dyn Fn(&[Vec<f64>]) -> Vec<f64>>,
-    pub plain: Box<dyn Fn(&[Vec<f32>]) -> Vec<f32>>,
+    pub record: Record,
+    pub truth: Reference<f64>,
+    pub plain: Reference<f32>,
 }
 
 macro_rules! case {
@@ -58,8 +61,8 @@ const fn s(n: usize, h: usize, w: usize, c: usize) -> Shape {
     Shape::new(n, h, w, c)
 }
 
-fn conv_case(n: usize, h: usize, w: usize, ci: usize, co: usize, kernel: usize, stride: usize, residual: bool) -> Case {
-    let x = s(n, h, w, ci);
+fn conv_case(x: Shape, co: usize, (kernel, stride): (usize, usize), residual: bool) -> Case {
+    let Shape { n, h, w, c: ci } = x;
     let out = s(n, h.div_ceil(stride), w.div_ceil(stride), co);
     let mut shapes = vec![x, s(co, kernel, kernel, ci), Shape::vector(co)];
     let mut differentiable = vec![0];
@@ -118,7 +121,10 @@ fn attention_case(n: usize, h: usize, w: usize, heads: usize, d: usize, order: Q
 
 /// A map with a repeated input, an unread one and an empty row.
 fn taps() -> Taps {
-    Taps { rows: vec![vec![(0, 0.5), (1, -1.25)], vec![(3, 2.0)], vec![], vec![(1, 0.25), (4, 1.0), (0, 1.5)]], inputs: 6 }
+    Taps {
+        rows: vec![vec![(0, 0.5), (1, -1.25)], vec![(3, 2.0)], vec![], vec![(1, 0.25), (4, 1.0), (0, 1.5)]],
+        inputs: 6,
+    }
 }
 
 fn axis_filter<T: Real>(x: &[T], s: Shape, axis: Axis) -> Vec<T> {
@@ -141,17 +147,17 @@ pub fn cases() -> Vec<Case> {
     const F: Shape = s(2, 6, 5, 3);
     let mut all = vec![
         // Every register tile: 1 to 4 vectors of channels, whole and cut, with every remainder of pixels.
-        conv_case(1, 5, 7, 3, 3, 3, 1, false),
-        conv_case(2, 6, 31, 5, 16, 3, 1, true),
-        conv_case(1, 4, 27, 32, 32, 3, 1, true),
-        conv_case(1, 3, 15, 19, 48, 3, 1, false),
-        conv_case(1, 9, 13, 64, 96, 3, 1, true),
-        conv_case(1, 2, 9, 33, 130, 3, 1, false),
-        conv_case(2, 1, 1, 8, 70, 3, 1, false),
-        conv_case(1, 8, 8, 6, 20, 3, 2, false),
-        conv_case(2, 7, 9, 6, 20, 3, 2, false),
-        conv_case(2, 3, 5, 24, 40, 1, 1, true),
-        conv_case(1, 1, 1, 7, 5, 1, 1, false),
+        conv_case(s(1, 5, 7, 3), 3, (3, 1), false),
+        conv_case(s(2, 6, 31, 5), 16, (3, 1), true),
+        conv_case(s(1, 4, 27, 32), 32, (3, 1), true),
+        conv_case(s(1, 3, 15, 19), 48, (3, 1), false),
+        conv_case(s(1, 9, 13, 64), 96, (3, 1), true),
+        conv_case(s(1, 2, 9, 33), 130, (3, 1), false),
+        conv_case(s(2, 1, 1, 8), 70, (3, 1), false),
+        conv_case(s(1, 8, 8, 6), 20, (3, 2), false),
+        conv_case(s(2, 7, 9, 6), 20, (3, 2), false),
+        conv_case(s(2, 3, 5, 24), 40, (1, 1), true),
+        conv_case(s(1, 1, 1, 7), 5, (1, 1), false),
         group_norm_case(s(2, 3, 5, 12), 4, false, false),
         group_norm_case(s(1, 17, 31, 32), 16, true, true),
         group_norm_case(s(2, 4, 4, 8), 8, true, false),
@@ -176,7 +182,13 @@ pub fn cases() -> Vec<Case> {
         case!("scale", vec![X], vec![0], Scale { scale: 1.5 }, |i: T| i[0].iter().map(|&x| T::of(1.5) * x).collect()),
         case!("clamp", vec![X], vec![0], Clamp { low: -0.5, high: 0.75 }, |i: T| i[0]
             .iter()
-            .map(|&x| if x < T::of(-0.5) { T::of(-0.5) } else if x > T::of(0.75) { T::of(0.75) } else { x })
+            .map(|&x| if x < T::of(-0.5) {
+                T::of(-0.5)
+            } else if x > T::of(0.75) {
+                T::of(0.75)
+            } else {
+                x
+            })
             .collect()),
         case!("concat", vec![X, s(2, 3, 5, 4)], vec![0, 1], Concat, |i: T| (i[0].chunks(7).zip(i[1].chunks(4)))
             .flat_map(|(a, b)| a.iter().chain(b).copied().collect::<Vec<_>>())
@@ -195,7 +207,12 @@ pub fn cases() -> Vec<Case> {
             .map(|k| i[0][k] + i[1][k / X.item() * 7 + k % 7])
             .collect()),
         case!("upsample", vec![X], vec![0], Upsample { gain: 1.5 }, |i: T| r::resample(&i[0], X, true, 1.5)),
-        case!("pool", vec![s(2, 4, 6, 3)], vec![0], Pool { gain: 0.25 }, |i: T| r::resample(&i[0], s(2, 4, 6, 3), false, 0.25)),
+        case!("pool", vec![s(2, 4, 6, 3)], vec![0], Pool { gain: 0.25 }, |i: T| r::resample(
+            &i[0],
+            s(2, 4, 6, 3),
+            false,
+            0.25
+        )),
         case!("crop", vec![X], vec![0], Crop { h: 2, w: 3 }, |i: T| (0..2 * 2 * 3 * 7)
             .map(|k| i[0][((k / 42 * 3 + k / 21 % 2) * 5 + k / 7 % 3) * 7 + k % 7])
             .collect()),
@@ -205,12 +222,20 @@ pub fn cases() -> Vec<Case> {
                 if x < 5 && y < 3 { i[0][((n * 3 + y) * 5 + x) * 7 + c] } else { zero() }
             })
             .collect()),
-        case!("axis_filter rows", vec![R], vec![0], AxisFilter { axis: Axis::Height, taps: Arc::new(taps()) }, |i: T| {
-            axis_filter(&i[0], R, Axis::Height)
-        }),
-        case!("axis_filter columns", vec![R], vec![0], AxisFilter { axis: Axis::Width, taps: Arc::new(taps()) }, |i: T| {
-            axis_filter(&i[0], R, Axis::Width)
-        }),
+        case!(
+            "axis_filter rows",
+            vec![R],
+            vec![0],
+            AxisFilter { axis: Axis::Height, taps: Arc::new(taps()) },
+            |i: T| axis_filter(&i[0], R, Axis::Height)
+        ),
+        case!(
+            "axis_filter columns",
+            vec![R],
+            vec![0],
+            AxisFilter { axis: Axis::Width, taps: Arc::new(taps()) },
+            |i: T| axis_filter(&i[0], R, Axis::Width)
+        ),
         case!("filter2d", vec![F, s(2, 7, 7, 1)], vec![0], Filter2d, |i: T| r::filter2d(&i[0], F, &i[1], 7)),
         case!("mask", vec![X, s(2, 3, 5, 1)], vec![0], Mask, |i: T| (0..X.numel())
             .map(|k| i[0][k] * i[1][k / 7])
@@ -256,14 +281,20 @@ pub fn cases() -> Vec<Case> {
         ),
     ];
     // Timesteps and labels are not what a random tensor holds: the inputs are turned into them.
-    all.push(case!("timestep_embedding", vec![Shape::rows(3, 1)], vec![], TimestepEmbedding { channels: 6 }, |i: T| {
-        (i[0].iter())
-            .flat_map(|t| {
-                let angle = |k: usize| t.value() * (-(10000f64.ln()) * k as f64 / 3.0).exp();
-                (0..6).map(|k| T::of(if k < 3 { angle(k).cos() } else { angle(k - 3).sin() })).collect::<Vec<_>>()
-            })
-            .collect()
-    }));
+    all.push(case!(
+        "timestep_embedding",
+        vec![Shape::rows(3, 1)],
+        vec![],
+        TimestepEmbedding { channels: 6 },
+        |i: T| {
+            (i[0].iter())
+                .flat_map(|t| {
+                    let angle = |k: usize| t.value() * (-(10000f64.ln()) * k as f64 / 3.0).exp();
+                    (0..6).map(|k| T::of(if k < 3 { angle(k).cos() } else { angle(k - 3).sin() })).collect::<Vec<_>>()
+                })
+                .collect()
+        }
+    ));
     all.push(case!("embedding", vec![Shape::rows(3, 1), s(1, 1, 1, 4)], vec![], Embedding, |i: T| {
         // A table of one row: labels of 0 to 1 read it, negative ones give NaN, which the driver avoids.
         (0..3).flat_map(|_| i[1].clone()).collect()

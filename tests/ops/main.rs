@@ -151,5 +151,8 @@ fn wrong_extents_are_refused_by_the_name_of_the_node() {
     let a = g.input("a", dmap::graph::Shape::new(1, 4, 4, 8));
     let b = g.input("b", dmap::graph::Shape::new(1, 4, 5, 8));
     let error = g.sum("some.block", a, b).unwrap_err().to_string();
-    assert!(error.contains("some.block") && error.contains("(1, 4, 4, 8)") && error.contains("(1, 4, 5, 8)"), "{error}");
+    assert!(
+        error.contains("some.block") && error.contains("(1, 4, 4, 8)") && error.contains("(1, 4, 5, 8)"),
+        "{error}"
+    );
 }

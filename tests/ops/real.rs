@@ -15,7 +15,6 @@ pub trait Real:
     fn of(v: f64) -> Self;
     fn value(self) -> f64;
     fn exp(self) -> Self;
-    fn ln(self) -> Self;
     fn sqrt(self) -> Self;
 }
 
@@ -30,9 +29,6 @@ macro_rules! real {
             }
             fn exp(self) -> Self {
                 <$t>::exp(self)
-            }
-            fn ln(self) -> Self {
-                <$t>::ln(self)
             }
             fn sqrt(self) -> Self {
                 <$t>::sqrt(self)

@@ -6,6 +6,7 @@ use crate::graph::{Graph, Plan, Source, TensorId};
 use crate::ops::Launch;
 use crate::weights::Weights;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// One aligned piece of the arena, as large as the planner's alignment.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -87,12 +88,17 @@ impl Program for CpuProgram {
     }
 
     fn run(&mut self) -> Result<()> {
+        self.run_timed().map(drop)
+    }
+
+    fn run_timed(&mut self) -> Result<Vec<Duration>> {
         let mut arena = self.arena.lock().unwrap_or_else(|e| e.into_inner());
         let floats: &mut [f32] = bytemuck::cast_slice_mut(&mut arena.0);
         if self.poison {
             floats.fill(f32::NAN);
         }
         let base = floats.as_mut_ptr();
+        let mut times = Vec::with_capacity(self.plan.steps.len());
         for step in &self.plan.steps {
             let node = self.graph.node(step.node);
             let replaced = self.plan.placements[step.outputs[0].0 as usize].in_place_of;
@@ -124,8 +130,10 @@ impl Program for CpuProgram {
                 output_shapes: node.outputs.iter().map(|&o| self.graph.shape(o)).collect(),
                 in_place,
             };
+            let start = Instant::now();
             node.op.run_cpu(&mut launch);
+            times.push(start.elapsed());
         }
-        Ok(())
+        Ok(times)
     }
 }
