@@ -10,9 +10,9 @@ use crate::backend::cpu::parallel::{exp, vectorised};
 use rayon::prelude::*;
 
 /// Query rows of one block.
-const QUERIES: usize = 64;
+const QUERIES: usize = 128;
 /// Key rows of one block.
-const KEYS: usize = 256;
+const KEYS: usize = 512;
 
 /// Where q, k and v of head `h` stand among the 3c channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,17 +118,10 @@ fn forward_block(
         let keys = KEYS.min(tokens - from);
         let (k, v) = (&k[from * stride..], &v[from * stride..]);
         matmul((rows, keys, d), &mut scores, (KEYS, 1), false, q, (stride, 1), k, (1, stride), scale);
-        vectorised(|| {
-            for r in 0..rows {
-                let row = &mut scores[r * KEYS..][..keys];
-                let m = row.iter().fold(largest[r], |m, &x| if x > m { x } else { m });
-                let shrink = exp(largest[r] - m);
-                row.iter_mut().for_each(|x| *x = exp(*x - m));
-                sums[r] = sums[r] * shrink + row.iter().sum::<f32>();
-                largest[r] = m;
-                out[r * d..(r + 1) * d].iter_mut().for_each(|o| *o *= shrink);
-            }
-        });
+        for r in 0..rows {
+            let shrink = online_softmax(&mut scores[r * KEYS..][..keys], &mut largest[r], &mut sums[r]);
+            out[r * d..(r + 1) * d].iter_mut().for_each(|o| *o *= shrink);
+        }
         matmul((rows, d, keys), &mut out, (d, 1), true, &scores, (KEYS, 1), v, (stride, 1), 1.0);
     }
     for (o, s) in out.chunks_mut(d).zip(&sums) {
@@ -212,16 +205,10 @@ fn backward_head(g: &Rows, q: &[f32], k: &[f32], v: &[f32], dout: &[f32], out: &
             let (q, dout) = (&q[row * s..], &dout[row * os..]);
             matmul((rows, keys, d), &mut p, (KEYS, 1), false, q, (s, 1), k, (1, s), g.scale);
             matmul((rows, keys, d), &mut ds, (KEYS, 1), false, dout, (os, 1), v, (1, s), 1.0);
-            vectorised(|| {
-                for r in 0..rows {
-                    let (lse, delta) = (lse[row + r], delta[row + r]);
-                    let (p, ds) = (&mut p[r * KEYS..][..keys], &mut ds[r * KEYS..][..keys]);
-                    for (p, ds) in p.iter_mut().zip(ds) {
-                        *p = exp(*p - lse);
-                        *ds = *p * (*ds - delta) * g.scale;
-                    }
-                }
-            });
+            for r in 0..rows {
+                let (p, ds) = (&mut p[r * KEYS..][..keys], &mut ds[r * KEYS..][..keys]);
+                probabilities_and_slopes(p, ds, lse[row + r], delta[row + r], g.scale);
+            }
             let (dk, dv) = (&mut dk[from * d..], &mut dv[from * d..]);
             matmul((keys, d, rows), dv, (d, 1), true, &p, (1, KEYS), dout, (os, 1), 1.0);
             matmul((keys, d, rows), dk, (d, 1), true, &ds, (1, KEYS), q, (s, 1), 1.0);
@@ -229,6 +216,47 @@ fn backward_head(g: &Rows, q: &[f32], k: &[f32], v: &[f32], dout: &[f32], out: &
         }
     }
     [dq, dk, dv]
+}
+
+vectorised! {
+    /// Turns a row of scores into exp(score - maximum) with the maximum of all keys so far; gives the factor by which what was
+    /// summed before shrinks.
+    fn online_softmax(row: &mut [f32], largest: &mut f32, sum: &mut f32) -> f32 {
+        const LANES: usize = 16;
+        let mut lanes = [*largest; LANES];
+        for part in row.chunks_exact(LANES) {
+            (0..LANES).for_each(|l| lanes[l] = if part[l] > lanes[l] { part[l] } else { lanes[l] });
+        }
+        let rest = row.chunks_exact(LANES).remainder();
+        let m = lanes.iter().chain(rest).fold(*largest, |m, &x| if x > m { x } else { m });
+        let mut sums = [0f32; LANES];
+        let mut parts = row.chunks_exact_mut(LANES);
+        for part in &mut parts {
+            for l in 0..LANES {
+                part[l] = exp(part[l] - m);
+                sums[l] += part[l];
+            }
+        }
+        let mut total: f32 = sums.iter().sum();
+        for x in parts.into_remainder() {
+            *x = exp(*x - m);
+            total += *x;
+        }
+        let shrink = exp(*largest - m);
+        *sum = *sum * shrink + total;
+        *largest = m;
+        shrink
+    }
+}
+
+vectorised! {
+    /// p = exp(s - lse) in place of s, and dS = p (dp - delta) scale in place of dp.
+    fn probabilities_and_slopes(p: &mut [f32], ds: &mut [f32], lse: f32, delta: f32, scale: f32) {
+        for (p, ds) in p.iter_mut().zip(ds) {
+            *p = exp(*p - lse);
+            *ds = *p * (*ds - delta) * scale;
+        }
+    }
 }
 
 /// `out (+)= factor a b` for (rows, columns, depth) with (row, column) strides, on this thread.

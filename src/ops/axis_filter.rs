@@ -4,7 +4,6 @@
 //! VJP: `dx[j] = sum over (i, w) with (j, w) in row i of w dy[i]`: the same op with the transposed taps.
 
 use super::*;
-use crate::backend::cpu::parallel::vectorised;
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -80,7 +79,7 @@ impl Op for AxisFilter {
         launch.outputs[0].par_chunks_mut(o.w * o.c).enumerate().for_each(|(k, out)| {
             let (n, i) = (k / o.h, k % o.h);
             out.fill(0.0);
-            vectorised(|| match self.axis {
+            match self.axis {
                 Axis::Height => {
                     for &(j, w) in &self.taps.rows[i] {
                         out.iter_mut().zip(&x[(n * s.h + j) * row..]).for_each(|(o, x)| *o += w * x);
@@ -94,7 +93,7 @@ impl Op for AxisFilter {
                         }
                     }
                 }
-            });
+            };
         });
     }
 }

@@ -3,7 +3,6 @@
 //! VJP: dx = dy, the same tensor; db[n, c] = sum over pixels of dy.
 
 use super::*;
-use crate::backend::cpu::parallel::vectorised;
 use rayon::prelude::*;
 
 /// Adds one value per item and channel. Inputs: x, b (n, 1, 1, c).
@@ -50,7 +49,7 @@ impl Op for ChannelBias {
                 out.copy_from_slice(&x[k * row..][..row]);
             }
             let b = &b[k / s.h * s.c..][..s.c];
-            vectorised(|| out.chunks_mut(s.c).for_each(|out| out.iter_mut().zip(b).for_each(|(o, b)| *o += b)));
+            out.chunks_mut(s.c).for_each(|out| out.iter_mut().zip(b).for_each(|(o, b)| *o += b));
         });
     }
 }

@@ -5,7 +5,6 @@
 //! then the border is folded back onto the pixels that it reflects.
 
 use super::*;
-use crate::backend::cpu::parallel::vectorised;
 use rayon::prelude::*;
 
 /// The blur. Inputs: x (n, h, w, c), kernel (n, k, k, 1) with k odd and k / 2 < h, w.
@@ -77,12 +76,10 @@ impl Op for Filter2d {
             });
             out.par_chunks_mut(s.w * s.c).enumerate().for_each(|(i, out)| {
                 out.fill(0.0);
-                vectorised(|| {
-                    for &(a, b, w) in &taps {
-                        let row = &padded[reflected(i + a, border, s.h) * wide + b * s.c..];
-                        out.iter_mut().zip(row).for_each(|(o, x)| *o += w * x);
-                    }
-                });
+                for &(a, b, w) in &taps {
+                    let row = &padded[reflected(i + a, border, s.h) * wide + b * s.c..];
+                    out.iter_mut().zip(row).for_each(|(o, x)| *o += w * x);
+                }
             });
         }
     }
@@ -114,14 +111,12 @@ impl Op for Filter2dVjp {
             let taps = nonzero(&kernel[n * k * k..][..k * k], k);
             let mut padded = vec![0f32; tall * wide];
             padded.par_chunks_mut(wide).enumerate().for_each(|(i, row)| {
-                vectorised(|| {
-                    for &(a, b, w) in &taps {
-                        if let Some(y) = i.checked_sub(a).filter(|&y| y < s.h) {
-                            let dy = &dy[y * s.w * s.c..][..s.w * s.c];
-                            row[b * s.c..].iter_mut().zip(dy).for_each(|(r, d)| *r += w * d);
-                        }
+                for &(a, b, w) in &taps {
+                    if let Some(y) = i.checked_sub(a).filter(|&y| y < s.h) {
+                        let dy = &dy[y * s.w * s.c..][..s.w * s.c];
+                        row[b * s.c..].iter_mut().zip(dy).for_each(|(r, d)| *r += w * d);
                     }
-                });
+                }
             });
             dx.fill(0.0);
             for (i, row) in padded.chunks(wide).enumerate() {

@@ -6,9 +6,8 @@
 //! dscale = sum over pixels of du (gamma xhat + beta), dshift = sum over pixels of du.
 //! Needs x, mean, rstd and the parameters; y is never kept.
 
-use super::silu::silu_slope;
 use super::*;
-use crate::backend::cpu::parallel::{sigmoid, vectorised};
+use crate::backend::cpu::channel_loops::{affine, channel_squares, channel_sums, combine, slope_and_sums};
 use crate::graph::{Graph, TensorId};
 use rayon::prelude::*;
 
@@ -97,19 +96,7 @@ impl Op for GroupNorm {
             let (a, b) = p.slope_and_offset(n);
             y.par_chunks_mut(CHUNK_PIXELS * s.c).enumerate().for_each(|(k, y)| {
                 let x = &x[n * s.item() + k * CHUNK_PIXELS * s.c..][..y.len()];
-                vectorised(|| {
-                    for (y, x) in y.chunks_mut(s.c).zip(x.chunks(s.c)) {
-                        let terms = x.iter().zip(a.iter().zip(&b));
-                        if options.silu {
-                            y.iter_mut().zip(terms).for_each(|(y, (&x, (&a, &b)))| {
-                                let u = a * x + b;
-                                *y = u * sigmoid(u);
-                            });
-                        } else {
-                            y.iter_mut().zip(terms).for_each(|(y, (&x, (&a, &b)))| *y = a * x + b);
-                        }
-                    }
-                });
+                affine(y, x, &a, &b, options.silu);
             });
         });
     }
@@ -149,41 +136,33 @@ impl Op for GroupNormVjp {
         dx.par_chunks_mut(s.item()).enumerate().for_each(|(n, dx)| {
             let x = &x[n * s.item()..][..s.item()];
             let (a, b) = p.slope_and_offset(n);
-            // First pass: dy becomes du, and per channel the sums of du and du * x.
+            let centre = p.centre(n);
+            // First pass: dy becomes du, and per channel the sums of du and du (x - mean).
             let sums: Vec<(Vec<f64>, Vec<f64>)> = (dx.par_chunks_mut(CHUNK_PIXELS * s.c))
                 .zip(x.par_chunks(CHUNK_PIXELS * s.c))
-                .map(|(dy, x)| vectorised(|| slope_and_sums(dy, x, &a, &b, options.silu)))
+                .map(|(dy, x)| slope_and_sums(dy, x, &a, &b, &centre, options.silu))
                 .collect();
             let factor = p.factor(n);
-            let (mut term_one, mut term_x) = (vec![0f32; s.c], vec![0f32; s.c]);
-            let mut term_du = vec![0f32; s.c];
+            // dx = rstd (p - avg(p) - xhat avg(p xhat)) as by_du du + by_x (x - mean) + one.
+            let [mut by_du, mut by_x, mut one] = [(); 3].map(|_| vec![0f32; s.c]);
             for g in 0..options.groups {
-                let (mean, rstd) = (p.mean[n * options.groups + g] as f64, p.rstd[n * options.groups + g] as f64);
+                let rstd = p.rstd[n * options.groups + g] as f64;
                 let channels = g * per_group..(g + 1) * per_group;
                 let (mut sum_p, mut sum_px) = (0f64, 0f64);
                 for c in channels.clone() {
                     for (du, du_x) in &sums {
                         sum_p += du[c] * factor[c] as f64;
-                        sum_px += (du_x[c] - mean * du[c]) * rstd * factor[c] as f64;
+                        sum_px += du_x[c] * rstd * factor[c] as f64;
                     }
                 }
-                let (avg_p, avg_px) = (sum_p / count, sum_px / count);
-                // dx = rstd (p - avg_p - (x - mean) rstd avg_px), as one line in du and x.
                 for c in channels {
-                    term_du[c] = (rstd * factor[c] as f64) as f32;
-                    term_x[c] = (-rstd * rstd * avg_px) as f32;
-                    term_one[c] = (rstd * (mean * rstd * avg_px - avg_p)) as f32;
+                    by_du[c] = (rstd * factor[c] as f64) as f32;
+                    by_x[c] = (-rstd * rstd * sum_px / count) as f32;
+                    one[c] = (-rstd * sum_p / count) as f32;
                 }
             }
             dx.par_chunks_mut(CHUNK_PIXELS * s.c).zip(x.par_chunks(CHUNK_PIXELS * s.c)).for_each(|(dx, x)| {
-                vectorised(|| {
-                    for (dx, x) in dx.chunks_mut(s.c).zip(x.chunks(s.c)) {
-                        let (one, by_x, by_du) = (&term_one[..s.c], &term_x[..s.c], &term_du[..s.c]);
-                        for c in 0..s.c {
-                            dx[c] = by_du[c] * dx[c] + by_x[c] * x[c] + one[c];
-                        }
-                    }
-                })
+                combine(dx, x, &by_du, &by_x, &one, &centre);
             });
         });
     }
@@ -211,10 +190,11 @@ impl Op for GroupNormFilmVjp {
         launch.outputs[0].par_chunks_mut(2 * s.c).enumerate().for_each(|(n, dfilm)| {
             let (a, b) = p.slope_and_offset(n);
             let mut du = dy[n * s.item()..][..s.item()].to_vec();
-            let (sum, sum_x) = slope_and_sums(&mut du, &x[n * s.item()..][..s.item()], &a, &b, options.silu);
+            let x = &x[n * s.item()..][..s.item()];
+            let (sum, sum_x) = slope_and_sums(&mut du, x, &a, &b, &p.centre(n), options.silu);
             for c in 0..s.c {
                 let g = n * options.groups + c / (s.c / options.groups);
-                let normalised = (sum_x[c] - p.mean[g] as f64 * sum[c]) * p.rstd[g] as f64;
+                let normalised = sum_x[c] * p.rstd[g] as f64;
                 dfilm[c] = (p.gamma[c] as f64 * normalised + p.beta[c] as f64 * sum[c]) as f32;
                 dfilm[s.c + c] = sum[c] as f32;
             }
@@ -222,61 +202,26 @@ impl Op for GroupNormFilmVjp {
     }
 }
 
-/// Turns dy into du = dy silu'(u); gives the sums over pixels of du and du * x per channel.
-#[inline(always)]
-fn slope_and_sums(dy: &mut [f32], x: &[f32], a: &[f32], b: &[f32], silu: bool) -> (Vec<f64>, Vec<f64>) {
-    let c = a.len();
-    let (mut total, mut total_x) = (vec![0f64; c], vec![0f64; c]);
-    // f32 sums over a few pixels, f64 between them.
-    for (dy, x) in dy.chunks_mut(32 * c).zip(x.chunks(32 * c)) {
-        let (mut sum, mut sum_x) = (vec![0f32; c], vec![0f32; c]);
-        for (dy, x) in dy.chunks_mut(c).zip(x.chunks(c)) {
-            let (sum, sum_x, a, b) = (&mut sum[..c], &mut sum_x[..c], &a[..c], &b[..c]);
-            for i in 0..c {
-                let du = if silu { dy[i] * silu_slope(a[i] * x[i] + b[i]) } else { dy[i] };
-                dy[i] = du;
-                sum[i] += du;
-                sum_x[i] += du * x[i];
-            }
-        }
-        total.iter_mut().zip(&sum).for_each(|(t, &s)| *t += s as f64);
-        total_x.iter_mut().zip(&sum_x).for_each(|(t, &s)| *t += s as f64);
-    }
-    (total, total_x)
-}
-
 /// Mean and 1 / sqrt(variance + eps) per item and group: two passes over chunks that stay in the cache, then
 /// Chan's combination of the partial results, always in the same order.
 fn statistics(x: &[f32], s: Shape, options: GroupNormOptions, mean: &mut [f32], rstd: &mut [f32]) {
     let (groups, per_group) = (options.groups, s.c / options.groups);
     for (n, x) in x.chunks(s.item()).enumerate() {
-        let partial: Vec<(usize, Vec<f64>, Vec<f64>)> = x
-            .par_chunks(CHUNK_PIXELS * s.c)
+        let partial: Vec<(f64, Vec<f64>, Vec<f64>)> = (x.par_chunks(CHUNK_PIXELS * s.c))
             .map(|x| {
-                let pixels = x.len() / s.c;
-                vectorised(|| {
-                    let mut sum = vec![0f32; s.c];
-                    for x in x.chunks(s.c) {
-                        sum.iter_mut().zip(x).for_each(|(s, x)| *s += x);
-                    }
-                    let count = (pixels * per_group) as f64;
-                    let means: Vec<f64> =
-                        sum.chunks(per_group).map(|s| s.iter().map(|&v| v as f64).sum::<f64>() / count).collect();
-                    let centre: Vec<f32> = (0..s.c).map(|c| means[c / per_group] as f32).collect();
-                    let mut square = vec![0f32; s.c];
-                    for x in x.chunks(s.c) {
-                        let terms = x.iter().zip(&centre);
-                        square.iter_mut().zip(terms).for_each(|(s, (x, m))| *s += (x - m) * (x - m));
-                    }
-                    let squares = square.chunks(per_group).map(|s| s.iter().map(|&v| v as f64).sum()).collect();
-                    (pixels * per_group, means, squares)
-                })
+                let count = (x.len() / s.c * per_group) as f64;
+                let by_group = |sums: Vec<f32>| -> Vec<f64> {
+                    sums.chunks(per_group).map(|s| s.iter().map(|&v| v as f64).sum()).collect()
+                };
+                let means: Vec<f64> = by_group(channel_sums(x, s.c)).iter().map(|s| s / count).collect();
+                let centre: Vec<f32> = (0..s.c).map(|c| means[c / per_group] as f32).collect();
+                (count, means, by_group(channel_squares(x, &centre)))
             })
             .collect();
         for g in 0..groups {
             let (mut count, mut m, mut m2) = (0f64, 0f64, 0f64);
             for (k, means, squares) in &partial {
-                let (k, delta) = (*k as f64, means[g] - m);
+                let delta = means[g] - m;
                 m += delta * k / (count + k);
                 m2 += squares[g] + delta * delta * count * k / (count + k);
                 count += k;
@@ -301,6 +246,12 @@ impl<'a> Parameters<'a> {
     fn new(o: GroupNormOptions, inputs: &[&'a [f32]], mean: &'a [f32], rstd: &'a [f32]) -> Self {
         let film = o.film.then(|| inputs[2]);
         Parameters { gamma: inputs[0], beta: inputs[1], film, mean, rstd, groups: o.groups }
+    }
+
+    /// Mean of the group of each channel of item n.
+    fn centre(&self, n: usize) -> Vec<f32> {
+        let c = self.gamma.len();
+        (0..c).map(|i| self.mean[n * self.groups + i * self.groups / c]).collect()
     }
 
     /// gamma (1 + scale) of item n.

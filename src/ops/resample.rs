@@ -4,7 +4,6 @@
 //! pool: `y[i, j] = gain * sum over a, b of x[2i + a, 2j + b]` (average: gain 1/4). VJP: `up` with that gain.
 
 use super::*;
-use crate::backend::cpu::parallel::vectorised;
 use rayon::prelude::*;
 
 /// Nearest-neighbour x2. Input: x.
@@ -43,11 +42,9 @@ impl Op for Upsample {
         let (s, x, gain) = (launch.output_shapes[0], launch.inputs[0], self.gain);
         launch.outputs[0].par_chunks_mut(s.w * s.c).enumerate().for_each(|(row, out)| {
             let source = &x[row / 2 * (s.w / 2) * s.c..];
-            vectorised(|| {
-                for (j, out) in out.chunks_mut(s.c).enumerate() {
-                    out.iter_mut().zip(&source[j / 2 * s.c..]).for_each(|(o, x)| *o = gain * x);
-                }
-            });
+            for (j, out) in out.chunks_mut(s.c).enumerate() {
+                out.iter_mut().zip(&source[j / 2 * s.c..]).for_each(|(o, x)| *o = gain * x);
+            }
         });
     }
 }
@@ -77,14 +74,12 @@ impl Op for Pool {
         let (s, x, gain) = (launch.output_shapes[0], launch.inputs[0], self.gain);
         launch.outputs[0].par_chunks_mut(s.w * s.c).enumerate().for_each(|(row, out)| {
             let (above, below) = x[2 * row * 2 * s.w * s.c..][..4 * s.w * s.c].split_at(2 * s.w * s.c);
-            vectorised(|| {
-                for (j, out) in out.chunks_mut(s.c).enumerate() {
-                    let (a, b) = (&above[2 * j * s.c..][..2 * s.c], &below[2 * j * s.c..][..2 * s.c]);
-                    for (c, o) in out.iter_mut().enumerate() {
-                        *o = gain * (a[c] + a[c + s.c] + b[c] + b[c + s.c]);
-                    }
+            for (j, out) in out.chunks_mut(s.c).enumerate() {
+                let (a, b) = (&above[2 * j * s.c..][..2 * s.c], &below[2 * j * s.c..][..2 * s.c]);
+                for (c, o) in out.iter_mut().enumerate() {
+                    *o = gain * (a[c] + a[c + s.c] + b[c] + b[c + s.c]);
                 }
-            });
+            }
         });
     }
 }

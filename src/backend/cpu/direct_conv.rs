@@ -5,7 +5,6 @@
 //! each of those values, V vector loads of weights and P broadcasts for P * V multiply-adds.
 //! Weights are packed into blocks of V vectors on every call: 1 % of the work, and half the memory of keeping them.
 
-use super::parallel::vectorised;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -135,7 +134,7 @@ impl Packed {
         }
         parts.into_par_iter().for_each(|(first, width, part)| {
             let valid = width.min(co - first);
-            vectorised(|| match conv.order {
+            match conv.order {
                 WeightOrder::Forward => {
                     for c in 0..valid {
                         let source = &conv.weight[(first + c) * depth..][..depth];
@@ -151,7 +150,7 @@ impl Packed {
                         }
                     }
                 }
-            });
+            };
         });
         Packed { values, blocks, lanes, depth }
     }

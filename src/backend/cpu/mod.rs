@@ -1,5 +1,6 @@
 //! The CPU backend: f32, all cores. It is the reference for the kernels and the default where there is no GPU.
 
+pub mod channel_loops;
 pub mod direct_conv;
 pub mod parallel;
 mod program;

@@ -1,26 +1,62 @@
-//! Elementwise loops over all cores, compiled for the widest vectors of the machine.
+//! Loops over all cores, and functions compiled for the widest vectors of the machine.
 
 use rayon::prelude::*;
 
 /// Elements of one task: large enough to pay for it, small enough to stay in the cache.
 const CHUNK: usize = 1 << 15;
 
-/// Calls `f` compiled for the widest vector instructions that this machine has.
-#[inline(always)]
-pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(f)
+/// Compiles a function for AVX-512, for AVX2 and for the baseline, and calls the widest that this machine has.
+///
+/// A macro and not a function that takes a closure: a closure is compiled with the features of the place where it is
+/// written unless it happens to be inlined, and large ones are not.
+macro_rules! vectorised {
+    ($(#[$attribute:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
+        $(#[$attribute])*
+        $visibility fn $name($($argument: $type),*) $(-> $result)? {
+            #[inline(always)]
+            $(#[$attribute])*
+            fn plain($($argument: $type),*) $(-> $result)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq")]
+                $(#[$attribute])*
+                fn avx512($($argument: $type),*) $(-> $result)? {
+                    plain($($argument),*)
+                }
+                #[target_feature(enable = "avx2")]
+                $(#[$attribute])*
+                fn avx2($($argument: $type),*) $(-> $result)? {
+                    plain($($argument),*)
+                }
+                let has_512 = is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq");
+                if has_512 {
+                    // SAFETY: the features were found just now.
+                    return unsafe { avx512($($argument),*) };
+                }
+                if is_x86_feature_detected!("avx2") {
+                    // SAFETY: the feature was found just now.
+                    return unsafe { avx2($($argument),*) };
+                }
+            }
+            plain($($argument),*)
+        }
+    };
 }
+pub(crate) use vectorised;
 
 /// Splits `out` into tasks that stay within one batch item: `f(item, offset in the item, values)`.
 pub fn for_item_chunks(out: &mut [f32], item: usize, f: impl Fn(usize, usize, &mut [f32]) + Sync) {
     if out.len() <= CHUNK / 4 {
         for (n, values) in out.chunks_mut(item).enumerate() {
-            vectorised(|| f(n, 0, values));
+            f(n, 0, values);
         }
         return;
     }
     out.par_chunks_mut(item).enumerate().for_each(|(n, values)| {
-        values.par_chunks_mut(CHUNK).enumerate().for_each(|(k, part)| vectorised(|| f(n, k * CHUNK, part)));
+        values.par_chunks_mut(CHUNK).enumerate().for_each(|(k, part)| f(n, k * CHUNK, part));
     });
 }
 
@@ -47,7 +83,7 @@ pub fn map2(out: &mut [f32], a: Option<&[f32]>, b: Option<&[f32]>, f: impl Fn(f3
 /// Sum of `f(i)` over `0..count` in f64, the same for any number of threads.
 pub fn sum(count: usize, f: impl Fn(std::ops::Range<usize>) -> f64 + Sync) -> f64 {
     let tasks = count.div_ceil(CHUNK).max(1);
-    let partial = |k: usize| vectorised(|| f(k * CHUNK..((k + 1) * CHUNK).min(count)));
+    let partial = |k: usize| f(k * CHUNK..((k + 1) * CHUNK).min(count));
     if tasks == 1 {
         return partial(0);
     }

@@ -8,14 +8,29 @@ use crate::weights::Weights;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// One aligned piece of the arena, as large as the planner's alignment.
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(256))]
-struct Piece([f32; 64]);
-
-/// Memory that the programs of a device share.
+/// Memory that the programs of a device share. Mapped memory starts at a page, which is at least the planner's alignment,
+/// and takes no room before it is written.
 #[derive(Default)]
-pub struct Arena(Vec<Piece>);
+pub struct Arena(Option<memmap2::MmapMut>);
+
+impl Arena {
+    /// Grows to at least `bytes`; what it held is lost.
+    fn reserve(&mut self, bytes: usize) -> std::io::Result<()> {
+        if self.0.as_ref().map_or(0, |map| map.len()) < bytes {
+            self.0 = None;
+            self.0 = Some(memmap2::MmapMut::map_anon(bytes)?);
+        }
+        Ok(())
+    }
+
+    fn floats(&self) -> &[f32] {
+        self.0.as_ref().map_or(&[], |map| bytemuck::cast_slice(map))
+    }
+
+    fn floats_mut(&mut self) -> &mut [f32] {
+        self.0.as_mut().map_or(&mut [], |map| bytemuck::cast_slice_mut(map))
+    }
+}
 
 /// A plan on the CPU.
 pub struct CpuProgram {
@@ -32,16 +47,10 @@ pub struct CpuProgram {
 impl CpuProgram {
     /// Allocates inputs, takes the weights, and grows the shared arena if needed.
     pub fn new(graph: Arc<Graph>, plan: Arc<Plan>, weights: &Weights, arena: Arc<Mutex<Arena>>) -> Result<Self> {
-        let pieces = plan.arena_bytes as usize / size_of::<Piece>();
-        {
-            let mut arena = arena.lock().unwrap_or_else(|e| e.into_inner());
-            let missing = pieces.saturating_sub(arena.0.len());
-            arena.0.try_reserve_exact(missing).map_err(|_| {
-                Error::Device(format!("the machine can't give {} MiB for the arena", plan.arena_bytes >> 20))
-            })?;
-            let length = arena.0.len() + missing;
-            arena.0.resize(length, Piece([0.0; 64]));
-        }
+        let reserved = arena.lock().unwrap_or_else(|e| e.into_inner()).reserve(plan.arena_bytes as usize);
+        reserved.map_err(|e| {
+            Error::Device(format!("the machine can't give {} MiB for the arena ({e})", plan.arena_bytes >> 20))
+        })?;
         let outside = (graph.tensors().iter())
             .map(|t| match &t.source {
                 Source::Input => Ok(Some(Arc::new(vec![0.0; t.shape.numel()]))),
@@ -78,7 +87,7 @@ impl Program for CpuProgram {
             return values.copy_from_slice(outside);
         }
         let arena = self.arena.lock().unwrap_or_else(|e| e.into_inner());
-        let floats: &[f32] = bytemuck::cast_slice(&arena.0);
+        let floats = arena.floats();
         let (offset, len) = self.span(self.newest[output.0 as usize].expect("an output of this graph"));
         values.copy_from_slice(&floats[offset..offset + len]);
     }
@@ -93,7 +102,7 @@ impl Program for CpuProgram {
 
     fn run_timed(&mut self) -> Result<Vec<Duration>> {
         let mut arena = self.arena.lock().unwrap_or_else(|e| e.into_inner());
-        let floats: &mut [f32] = bytemuck::cast_slice_mut(&mut arena.0);
+        let floats = arena.floats_mut();
         if self.poison {
             floats.fill(f32::NAN);
         }
