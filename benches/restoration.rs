@@ -42,6 +42,9 @@ struct Arguments {
     absolute: bool,
     #[arg(long)]
     linear_spacing: bool,
+    /// Steps do not slow down at the noise.
+    #[arg(long)]
+    no_floor: bool,
     #[arg(long, default_value_t = 1)]
     samples: u32,
     /// Only every k-th photo.
@@ -141,13 +144,15 @@ fn restore(
     let masked = operator.state_shape(image).is_some_and(|s| s.c == 1 && (s.h, s.w) == (image.h, image.w));
     let clean = y.clone();
     Noise::Gaussian(a.noise).apply(&mut y, a.seed, |i| !masked || state[i / 3] != 0.0);
+    let noise_norm =
+        if a.no_floor { 0.0 } else { Noise::Gaussian(a.noise).expected_norm(&y, |i| !masked || state[i / 3] != 0.0) };
     let noise: f64 = y.iter().zip(&clean).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
     let mut restorer = Restorer::new(model, operator, settings, image, PlanOptions::default(), &Device::cpu())?;
     let start = std::time::Instant::now();
     let mut mean = vec![0f32; truth.values.len()];
     let mut residual = 0.0;
     for sample in 0..a.samples {
-        let measurement = Measurement { y: y.clone(), state: state.clone() };
+        let measurement = Measurement { y: y.clone(), state: state.clone(), noise_norm };
         let item = Item { measurement, seed: a.seed, sample, label: None };
         let restored = match restorer.restore(&[item], |_| ControlFlow::Continue(())) {
             Ok(mut r) => r.remove(0),

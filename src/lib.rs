@@ -37,7 +37,7 @@
 //!
 //! let settings = Settings { steps: 4, ..Method::Dmap.defaults() };
 //! let mut restorer = Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), &Device::cpu())?;
-//! let item = Item { measurement: Measurement { y, state }, seed: 7, sample: 0, label: None };
+//! let item = Item { measurement: Measurement { y, state, noise_norm: 0.0 }, seed: 7, sample: 0, label: None };
 //! let restored = restorer.restore(&[item], |now| {
 //!     println!("step {} of {}, residual {:?}", now.step, now.steps, now.residual);
 //!     ControlFlow::Continue(()) // Break(()) stops the run
@@ -59,7 +59,7 @@
 //! let image = Shape::new(1, 8, 8, 3);
 //! let settings = Settings { steps: 3, ..Method::Dps.defaults() };
 //! let mut restorer = Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), &Device::cpu())?;
-//! let measurement = Measurement { y: vec![0.0; image.numel()], state: vec![] };
+//! let measurement = Measurement { y: vec![0.0; image.numel()], state: vec![], noise_norm: 0.0 };
 //! let mut run = restorer.start(&[Item { measurement, seed: 0, sample: 0, label: None }])?;
 //! while let Some(now) = run.step()? {
 //!     assert!(now.x.iter().all(|v| v.is_finite()));

@@ -139,7 +139,12 @@ fn restore(operator: Arc<dyn Operator>, settings: &Settings) -> (Vec<f32>, Resto
     let mut restorer =
         Restorer::new(&model, &operator, settings, IMAGE, PlanOptions::default(), &Device::cpu()).unwrap();
     restorer.set_poison(true);
-    let item = Item { measurement: Measurement { y: y.clone(), state: vec![] }, seed: 1, sample: 0, label: None };
+    let item = Item {
+        measurement: Measurement { y: y.clone(), state: vec![], noise_norm: 0.0 },
+        seed: 1,
+        sample: 0,
+        label: None,
+    };
     let restored = restorer.restore(&[item], |_| ControlFlow::Continue(())).unwrap().remove(0);
     (y, restored)
 }
@@ -240,7 +245,7 @@ fn photo_items() -> (Arc<dyn Operator>, Shape, Vec<Item>) {
     let items = (0..3).map(|k| {
         let state = operator.draw_state(image, k).unwrap();
         let y = (0..image.numel()).map(|i| state[i / 3] * ((i as f32 * 0.1 + k as f32).sin() * 0.5)).collect();
-        Item { measurement: Measurement { y, state }, seed: k / 2, sample: k as u32, label: None }
+        Item { measurement: Measurement { y, state, noise_norm: 0.0 }, seed: k / 2, sample: k as u32, label: None }
     });
     (operator.clone(), image, items.collect())
 }

@@ -40,7 +40,7 @@ pub(super) fn run(flags: Demo) -> anyhow::Result<ExitCode> {
         device: Device::cpu(),
         plan: PlanOptions::default(),
         out: flags.out.clone(),
-        noise: Some(Noise::Gaussian(0.025)),
+        noise: Noise::Gaussian(0.025),
         seed: flags.seed,
         samples: 1,
         batch: 1,

@@ -38,7 +38,7 @@ pub struct Restore {
     /// Folder for the results, one folder per image
     #[arg(long)]
     out: PathBuf,
-    /// Noise added to the measurement: a deviation in [0,1] units, or poisson:RATE (255 RATE photons at white)
+    /// Noise of the measurement, added to photos: a deviation in [0,1] units, or poisson:RATE (255 RATE photons at white)
     #[arg(long, default_value = "0.025")]
     noise: String,
     /// Seed of mask, kernel, measurement noise and sampler
@@ -84,7 +84,8 @@ pub(super) struct Job {
     pub device: Device,
     pub plan: PlanOptions,
     pub out: PathBuf,
-    pub noise: Option<Noise>,
+    /// Added to what photos are measured as; what given measurements are said to hold.
+    pub noise: Noise,
     pub seed: u64,
     pub samples: u32,
     pub batch: usize,
@@ -110,7 +111,7 @@ struct Pending {
 
 pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
     let inputs = expand(&flags.inputs)?;
-    let noise = if flags.measurement { None } else { Some(parse_noise(&flags.noise)?) };
+    let noise = parse_noise(&flags.noise)?;
     if flags.save_every == Some(0) {
         return Err(Error::Invalid("--save-every 0: choose at least 1".into()).into());
     }
@@ -228,10 +229,7 @@ fn prepare(job: &Job, input: &Input) -> Result<Pending> {
     let state = operator.draw_state(image, job.seed)?;
     let mut values = measurer.apply(&truth.values, &state)?;
     let clean = values.clone();
-    let masked = operator.state_shape(image).is_some_and(|s| s.numel() == image.h * image.w);
-    if let Some(noise) = job.noise {
-        noise.apply(&mut values, job.seed, |i| !masked || state[i / 3] != 0.0);
-    }
+    job.noise.apply(&mut values, job.seed, |i| is_measured(operator, image, &state, i));
     let norm = values.iter().zip(&clean).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
     let shape = measurer.measurement_shape();
     Ok(Pending {
@@ -240,10 +238,21 @@ fn prepare(job: &Job, input: &Input) -> Result<Pending> {
         clean_to_noisy: Some(norm),
         image,
         y: Picture { width: shape.w, height: shape.h, values: values.clone() },
-        measurement: Measurement { y: values, state },
+        measurement: measurement(job, image, values, state),
         done: Vec::new(),
         seconds: 0.0,
     })
+}
+
+/// True unless value `i` of a masked image is missing.
+fn is_measured(operator: &dyn Operator, image: Shape, state: &[f32], i: usize) -> bool {
+    let masked = operator.state_shape(image).is_some_and(|s| s.numel() == image.h * image.w);
+    !masked || state[i / 3] != 0.0
+}
+
+fn measurement(job: &Job, image: Shape, y: Vec<f32>, state: Vec<f32>) -> Measurement {
+    let noise_norm = job.noise.expected_norm(&y, |i| is_measured(job.operator.as_ref(), image, &state, i));
+    Measurement { y, state, noise_norm }
 }
 
 /// A measurement picture, or a file with `y` (1, h, w, 3) and the operator's `state`.
@@ -272,7 +281,7 @@ fn read_measurement(job: &Job, path: &Path) -> Result<(Measurement, Picture)> {
             }
         };
         let picture = Picture { width, height, values: y.clone() };
-        return Ok((Measurement { y, state }, picture));
+        return Ok((measurement(job, image, y, state), picture));
     }
     let y = Picture::read(path)?.0;
     let image = job.operator.image_shape(Shape::new(1, y.height, y.width, 3));
@@ -283,7 +292,7 @@ fn read_measurement(job: &Job, path: &Path) -> Result<(Measurement, Picture)> {
         // Whatever the picture shows at missing pixels is not a measurement.
         values.chunks_mut(3).zip(&state).filter(|(_, m)| **m == 0.0).for_each(|(v, _)| v.fill(0.0));
     }
-    Ok((Measurement { y: values, state }, y))
+    Ok((measurement(job, image, values, state), y))
 }
 
 /// Collects samples of images of one size until a batch is full.
@@ -432,10 +441,10 @@ fn write_results(job: &Job, p: &Pending, (arena_bytes, weight_bytes): (u64, u64)
         size: [image.w, image.h],
         canvas: [canvas.w, canvas.h],
         samples: job.samples,
-        noise: job.noise.map(|n| match n {
+        noise: match job.noise {
             Noise::Gaussian(sigma) => sigma.to_string(),
             Noise::Poisson(rate) => format!("poisson:{rate}"),
-        }),
+        },
         psnr: against(&mean),
         psnr_samples: p.truth.as_ref().map(|t| p.done.iter().map(|s| psnr(&s.picture, t)).collect()),
         baseline,

@@ -32,8 +32,8 @@ pub struct ImageResult {
     pub canvas: [usize; 2],
     /// Samples of this measurement.
     pub samples: u32,
-    /// Noise that was added, as typed: `0.025`, `poisson:0.5`; none for given measurements.
-    pub noise: Option<String>,
+    /// Noise of the measurement, as typed: `0.025`, `poisson:0.5`.
+    pub noise: String,
     /// PSNR of the restored image (the mean, for several samples) in dB; none without a truth.
     pub psnr: Option<f64>,
     /// PSNR of each sample.

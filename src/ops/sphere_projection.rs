@@ -1,6 +1,8 @@
-//! The two moves of DMAP's inner loop.
+//! The two moves of guided samplers.
 //!
-//! step: `z' = z - length[n] g / ||g||` (z where g = 0); a step of stated length down the gradient.
+//! step: `z' = z - min(length[n], max(0, r - floor[n]) / ||g||) g / ||g||` for the gradient g of the residual norm r: Polyak's
+//! step, which to first order brings r down to the norm of the noise and no further, within a stated length; or
+//! `z - zeta[n] g`, the step as published.
 //! projection: `z' = mean + radius[n] (z - mean) / ||z - mean||` (mean where they coincide): back onto the sphere
 //! on which p(x_{t-1} | x_t) concentrates. Both move samples, nothing is differentiated through them.
 
@@ -10,11 +12,15 @@ use crate::backend::cpu::parallel::for_item_chunks;
 
 const NOT_A_MODEL: &str = "sampler updates are not differentiated";
 
-/// Inputs: z, g, lengths (n, 1, 1, any).
+/// Inputs: z, g, r (n, 1, 1, 1), coefficients (n, 1, 1, any).
 #[derive(Debug, Clone)]
-pub struct NormalisedStep {
-    /// Column of the lengths.
-    pub column: usize,
+pub struct GuidedStep {
+    /// Column of the lengths, or of zeta.
+    pub step: usize,
+    /// Column of the floors.
+    pub floor: usize,
+    /// Polyak's step within a length; else zeta times the gradient.
+    pub normalised: bool,
 }
 
 /// Inputs: z, mean, radii (n, 1, 1, any).
@@ -24,26 +30,20 @@ pub struct SphereProjection {
     pub column: usize,
 }
 
-fn check(inputs: &[&Tensor], column: usize) -> Result<Vec<Output>, String> {
-    expect_inputs(inputs, 3)?;
-    let z = inputs[0].shape;
-    expect_shape(inputs[1], z)?;
-    expect_shape(inputs[2], Shape::rows(z.n, inputs[2].shape.c))?;
-    if column >= inputs[2].shape.c {
-        return Err(format!("column {column} of {} coefficients", inputs[2].shape.c));
-    }
-    Ok(vec![full("", z)])
-}
-
-impl Op for NormalisedStep {
+impl Op for GuidedStep {
     fn name(&self) -> &'static str {
-        "normalised_step"
+        "guided_step"
     }
     fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
-        check(inputs, self.column)
+        expect_inputs(inputs, 4)?;
+        let z = inputs[0].shape;
+        expect_shape(inputs[1], z)?;
+        expect_shape(inputs[2], Shape::rows(z.n, 1))?;
+        expect_coefficients(inputs[3], z.n, self.step.max(self.floor))?;
+        Ok(vec![full("", z)])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
-        r.not_differentiable(0..3, NOT_A_MODEL)
+        r.not_differentiable(0..4, NOT_A_MODEL)
     }
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         4 * inputs[0].numel() as u64
@@ -52,12 +52,17 @@ impl Op for NormalisedStep {
         2
     }
     fn run_cpu(&self, launch: &mut Launch<'_>) {
-        let (item, width) = (launch.input_shapes[0].item(), launch.input_shapes[2].c);
-        let [z, g, lengths] = launch.inputs[..] else { unreachable!("three inputs") };
+        let (item, width) = (launch.input_shapes[0].item(), launch.input_shapes[3].c);
+        let [z, g, residual, coefficients] = launch.inputs[..] else { unreachable!("four inputs") };
         let factors: Vec<f32> = (g.chunks(item).enumerate())
             .map(|(n, g)| {
+                let (step, floor) = (coefficients[n * width + self.step], coefficients[n * width + self.floor]);
+                if !self.normalised {
+                    return step;
+                }
                 let norm = squared_norm(g).sqrt();
-                if norm > 0.0 { (lengths[n * width + self.column] as f64 / norm) as f32 } else { 0.0 }
+                let length = f64::from(step).min(f64::from(residual[n] - floor).max(0.0) / norm);
+                if norm > 0.0 { (length / norm) as f32 } else { 0.0 }
             })
             .collect();
         for_item_chunks(launch.outputs[0], item, |n, at, out| {
@@ -67,12 +72,23 @@ impl Op for NormalisedStep {
     }
 }
 
+fn expect_coefficients(tensor: &Tensor, n: usize, column: usize) -> Result<(), String> {
+    expect_shape(tensor, Shape::rows(n, tensor.shape.c))?;
+    if column >= tensor.shape.c {
+        return Err(format!("column {column} of {} coefficients", tensor.shape.c));
+    }
+    Ok(())
+}
+
 impl Op for SphereProjection {
     fn name(&self) -> &'static str {
         "sphere_projection"
     }
     fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
-        check(inputs, self.column)
+        expect_inputs(inputs, 3)?;
+        expect_shape(inputs[1], inputs[0].shape)?;
+        expect_coefficients(inputs[2], inputs[0].shape.n, self.column)?;
+        Ok(vec![full("", inputs[0].shape)])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         r.not_differentiable(0..3, NOT_A_MODEL)

@@ -50,7 +50,7 @@ pub fn inner_graph(s: &Setup<'_>) -> Result<(Graph, InnerHandles)> {
     let (x0, _) = s.estimate(&mut g, &inputs)?;
     let residual = s.residual(&mut g, x0, &measurement)?;
     let gradient = s.gradient(&mut g, residual, &inputs)?;
-    let moved = s.descend(&mut g, &inputs, inputs.x, gradient)?;
+    let moved = s.descend(&mut g, &inputs, inputs.x, gradient, residual)?;
     let projection = SphereProjection { column: column::RADIUS };
     let next = g.one(projection, "projection", &[moved, mean, inputs.coefficients])?;
     g.output(next);
@@ -73,7 +73,7 @@ pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
     let (inner, inner_handles) = inner_graph(s)?;
     let length = |i: usize| match s.settings.zeta {
         Zeta::Relative(zeta) => zeta * s.radius(i),
-        Zeta::Absolute(zeta) => -zeta * s.schedule.alpha_bar_before(i),
+        Zeta::Absolute(zeta) => zeta * s.schedule.alpha_bar_before(i),
     };
     let level = |at: usize, i: usize| (s.timesteps(at), s.coefficients(at, i, length(i)));
     Ok(Box::new(Dmap {
@@ -88,8 +88,8 @@ pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
 
 impl Sampler for Dmap {
     fn step(&mut self, i: usize, chain: &mut Chain) -> Result<()> {
-        let ((outer, h), (t, coefficients)) = (&mut self.outer, &self.outer_levels[i]);
-        write_inputs(outer, &h.inputs, &chain.x, t, coefficients, &chain.labels);
+        let (outer, h) = &mut self.outer;
+        write_inputs(outer, &h.inputs, &self.outer_levels[i], chain);
         write_keys(outer, h.keys, chain, i);
         outer.run()?;
         outer.read_into(h.mean, &mut self.mean);
@@ -98,9 +98,9 @@ impl Sampler for Dmap {
         if i == 0 {
             return Ok(());
         }
-        let ((inner, h), (t, coefficients)) = (&mut self.inner, &self.inner_levels[i]);
+        let (inner, h) = &mut self.inner;
         for _ in 0..self.repeats {
-            write_inputs(inner, &h.inputs, &chain.x, t, coefficients, &chain.labels);
+            write_inputs(inner, &h.inputs, &self.inner_levels[i], chain);
             write_measurement(inner, &h.measurement, chain);
             inner.write(h.mean, &self.mean);
             inner.run()?;

@@ -24,7 +24,7 @@ pub fn step_graph(s: &Setup<'_>) -> Result<(Graph, Handles)> {
     let residual = s.residual(&mut g, x0, &measurement)?;
     let (sample, _, keys) = s.ancestral(&mut g, &inputs, x0, v)?;
     let gradient = s.gradient(&mut g, residual, &inputs)?;
-    let next = s.descend(&mut g, &inputs, sample, gradient)?;
+    let next = s.descend(&mut g, &inputs, sample, gradient, residual)?;
     g.output(next);
     g.output(residual);
     Ok((g, Handles { inputs, measurement, keys, next, residual }))
@@ -41,7 +41,7 @@ pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
     let (graph, handles) = step_graph(s)?;
     let length = |i: usize| match s.settings.zeta {
         Zeta::Relative(zeta) => zeta * s.radius(i),
-        Zeta::Absolute(zeta) => -zeta,
+        Zeta::Absolute(zeta) => zeta,
     };
     let levels = (0..s.schedule.steps()).map(|i| (s.timesteps(i), s.coefficients(i, i, length(i)))).collect();
     Ok(Box::new(Dps { step: s.executor(graph)?, handles, levels }))
@@ -49,8 +49,8 @@ pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
 
 impl Sampler for Dps {
     fn step(&mut self, i: usize, chain: &mut Chain) -> Result<()> {
-        let (h, (t, coefficients)) = (&self.handles, &self.levels[i]);
-        write_inputs(&mut self.step, &h.inputs, &chain.x, t, coefficients, &chain.labels);
+        let h = &self.handles;
+        write_inputs(&mut self.step, &h.inputs, &self.levels[i], chain);
         write_measurement(&mut self.step, &h.measurement, chain);
         write_keys(&mut self.step, h.keys, chain, i);
         self.step.run()?;

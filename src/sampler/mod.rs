@@ -17,9 +17,10 @@ use crate::graph::{Graph, Plan};
 /// How far a step goes along the gradient g of the residual norm.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Zeta {
-    /// `zeta radius g / ||g||`: a share of the radius sqrt(numel) * s of the sphere that p(x_{t-1} | x_t) lives on.
+    /// Towards the noise's norm by Polyak's step, at most `zeta radius` far: a share of the radius sqrt(numel) * s of the
+    /// sphere that p(x_{t-1} | x_t) lives on.
     Relative(f64),
-    /// `zeta g`, in VP coordinates for DPS (as published), in sigma space for DMAP (as published).
+    /// `zeta g`, as published: in VP coordinates for DPS, in sigma space for DMAP.
     Absolute(f64),
 }
 
@@ -168,6 +169,8 @@ pub struct Chain {
     pub labels: Vec<f32>,
     /// Seed and sample number of each item.
     pub seeds: Vec<(u64, u32)>,
+    /// Norm of the noise in each measurement, 0 where unknown.
+    pub noise_norm: Vec<f32>,
     /// Residual norm of each item at the last gradient.
     pub residual: Vec<f32>,
 }

@@ -14,7 +14,7 @@ use crate::ops::crop::Crop;
 use crate::ops::learned_noise::LearnedNoise;
 use crate::ops::norm::ResidualNorm;
 use crate::ops::normal_noise::NormalNoise;
-use crate::ops::sphere_projection::NormalisedStep;
+use crate::ops::sphere_projection::GuidedStep;
 use crate::weights::Weights;
 
 /// Everything that the graphs of a sampler depend on.
@@ -63,8 +63,10 @@ pub mod column {
     pub const NOISE_ON: usize = 9;
     /// 1
     pub const ONE: usize = 10;
+    /// Norm of the measurement's noise, below which the residual is not to be brought.
+    pub const NOISE_NORM: usize = 11;
     /// Number of columns.
-    pub const COUNT: usize = 11;
+    pub const COUNT: usize = 12;
 }
 
 /// Inputs that every step graph has.
@@ -165,15 +167,19 @@ impl Setup<'_> {
         Ok((sample, mean, keys))
     }
 
-    /// z moved down the gradient, by a length (relative zeta) or by a multiple of it (absolute zeta).
-    pub fn descend(&self, g: &mut Graph, i: &Inputs, z: TensorId, gradient: TensorId) -> Result<TensorId> {
-        match self.settings.zeta {
-            Zeta::Relative(_) => {
-                let op = NormalisedStep { column: column::STEP };
-                g.one(op, "step", &[z, gradient, i.coefficients])
-            }
-            Zeta::Absolute(_) => g.combine("step", i.coefficients, &[(column::ONE, z), (column::STEP, gradient)]),
-        }
+    /// z moved down the gradient of the residual norm: towards the noise's norm within a length (relative zeta), or by a
+    /// multiple of the gradient (absolute zeta).
+    pub fn descend(
+        &self,
+        g: &mut Graph,
+        i: &Inputs,
+        z: TensorId,
+        gradient: TensorId,
+        residual: TensorId,
+    ) -> Result<TensorId> {
+        let normalised = matches!(self.settings.zeta, Zeta::Relative(_));
+        let op = GuidedStep { step: column::STEP, floor: column::NOISE_NORM, normalised };
+        g.one(op, "step", &[z, gradient, residual, i.coefficients])
     }
 
     /// Plans and allocates.
@@ -218,12 +224,16 @@ pub fn canvas(prior: &Prior, image: Shape) -> Shape {
 }
 
 /// Writes what a network evaluation reads.
-pub fn write_inputs(e: &mut Executor, i: &Inputs, x: &[f32], t: &[f32], coefficients: &[f32], labels: &[f32]) {
-    e.write(i.x, x);
+pub fn write_inputs(e: &mut Executor, i: &Inputs, (t, coefficients): &(Vec<f32>, Vec<f32>), chain: &Chain) {
+    e.write(i.x, &chain.x);
     e.write(i.t, t);
-    e.write(i.coefficients, coefficients);
+    let mut coefficients = coefficients.clone();
+    for (row, &noise) in coefficients.chunks_mut(column::COUNT).zip(&chain.noise_norm) {
+        row[column::NOISE_NORM] = noise;
+    }
+    e.write(i.coefficients, &coefficients);
     if let Some(id) = i.labels {
-        e.write(id, labels);
+        e.write(id, &chain.labels);
     }
 }
 

@@ -21,6 +21,9 @@ pub struct Measurement {
     pub y: Vec<f32>,
     /// Mask or kernel; empty for operators without a state.
     pub state: Vec<f32>,
+    /// Expected norm of the noise in y, in [-1, 1] units, as [`Noise::expected_norm`] gives it. Steps of
+    /// relative zeta bring the residual down to this and no further, so that noise is not fitted. 0 where it is unknown.
+    pub noise_norm: f64,
 }
 
 /// One image to restore.
@@ -110,6 +113,15 @@ pub enum Noise {
 }
 
 impl Noise {
+    /// Norm that the noise of y is expected to have, over the values that were measured.
+    pub fn expected_norm(self, y: &[f32], measured: impl Fn(usize) -> bool) -> f64 {
+        let variance = |v: f32| match self {
+            Noise::Gaussian(sigma) => 4.0 * sigma * sigma,
+            Noise::Poisson(rate) => 4.0 * ((f64::from(v) + 1.0) / 2.0).clamp(0.0, 1.0) / (255.0 * rate),
+        };
+        (0..y.len()).filter(|&i| measured(i)).map(|i| variance(y[i])).sum::<f64>().sqrt()
+    }
+
     /// Adds the noise to y in [-1, 1]. What the operator never measured (masked pixels) stays as it is.
     pub fn apply(self, y: &mut [f32], seed: u64, measured: impl Fn(usize) -> bool) {
         let key = NoiseKey { seed, image: 0, step: 0, draw: Draw::Measurement };
@@ -117,8 +129,7 @@ impl Noise {
             Noise::Gaussian(sigma) => {
                 let mut noise = vec![0.0; y.len()];
                 fill_normal(&key.to_words(), 0, &mut noise);
-                for (i, (y, n)) in y.iter_mut().zip(noise).enumerate().filter(|(i, _)| measured(*i)) {
-                    let _ = i;
+                for (_, (y, n)) in y.iter_mut().zip(noise).enumerate().filter(|(i, _)| measured(*i)) {
                     *y += 2.0 * sigma as f32 * n;
                 }
             }
@@ -273,6 +284,7 @@ impl Restorer {
             state: filled.iter().flat_map(|i| i.measurement.state.iter().copied()).collect(),
             labels,
             seeds: filled.iter().map(|i| (i.seed, i.sample)).collect(),
+            noise_norm: filled.iter().map(|i| i.measurement.noise_norm as f32).collect(),
             residual: vec![f32::NAN; n],
         };
         let left = self.settings.steps;

@@ -37,8 +37,8 @@ pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
 
 impl Sampler for Unconditional {
     fn step(&mut self, i: usize, chain: &mut Chain) -> Result<()> {
-        let (h, (t, coefficients)) = (&self.handles, &self.levels[i]);
-        write_inputs(&mut self.step, &h.inputs, &chain.x, t, coefficients, &chain.labels);
+        let h = &self.handles;
+        write_inputs(&mut self.step, &h.inputs, &self.levels[i], chain);
         write_keys(&mut self.step, h.keys, chain, i);
         self.step.run()?;
         self.step.read_into(h.next, &mut chain.x);

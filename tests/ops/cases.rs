@@ -21,7 +21,7 @@ use dmap::ops::mask::Mask;
 use dmap::ops::norm::{ResidualNorm, SquaredNorm};
 use dmap::ops::resample::{Pool, Upsample};
 use dmap::ops::silu::Silu;
-use dmap::ops::sphere_projection::{NormalisedStep, SphereProjection};
+use dmap::ops::sphere_projection::{GuidedStep, SphereProjection};
 use dmap::ops::timestep_embedding::TimestepEmbedding;
 use std::sync::Arc;
 
@@ -116,6 +116,30 @@ fn attention_case(n: usize, h: usize, w: usize, heads: usize, d: usize, order: Q
         record: Box::new(move |g, i| g.one(op.clone(), &label, i)),
         truth: Box::new(move |i| r::attention(&i[0], x, heads, by_head)),
         plain: Box::new(move |i| r::attention(&i[0], x, heads, by_head)),
+    }
+}
+
+/// Residuals of 300 and 1.5 over floors of 0 and 1: the stated length, 2, is the limit of the first item only.
+fn guided_step_case(normalised: bool) -> Case {
+    fn reference<T: Real>(i: &[Vec<T>], normalised: bool) -> Vec<T> {
+        let item = i[0].len() / 2;
+        let zeros = vec![zero::<T>(); i[1].len()];
+        let norms = r::distance(&i[1], &zeros, 2);
+        let polyak = T::of(0.5) / norms[1] / norms[1];
+        let step = |n: usize| match normalised {
+            true => [T::of(2.0) / norms[0], polyak][n],
+            false => T::of(2.0),
+        };
+        (0..i[0].len()).map(|k| i[0][k] - step(k / item) * i[1][k]).collect()
+    }
+    let x = s(2, 3, 5, 7);
+    Case {
+        name: format!("guided_step, normalised {normalised}"),
+        shapes: vec![x, x, Shape::rows(2, 1), Shape::rows(2, 3)],
+        differentiable: vec![],
+        record: Box::new(move |g, i| g.one(GuidedStep { step: 2, floor: 1, normalised }, "guided_step", i)),
+        truth: Box::new(move |i| reference(i, normalised)),
+        plain: Box::new(move |i| reference(i, normalised)),
     }
 }
 
@@ -261,12 +285,8 @@ pub fn cases() -> Vec<Case> {
             let offset: Vec<T> = i[0].iter().zip(&i[1]).map(|(&z, &m)| z - m).collect();
             r::moved(&i[1], &offset, |n| i[2][3 * n + 1], 2)
         }),
-        case!("normalised_step", vec![X, X, Shape::rows(2, 3)], vec![], NormalisedStep { column: 2 }, |i: T| r::moved(
-            &i[0],
-            &i[1],
-            |n| -i[2][3 * n + 2],
-            2
-        )),
+        guided_step_case(true),
+        guided_step_case(false),
         case!(
             "learned_noise",
             vec![X, X, X, Shape::rows(2, 3)],
