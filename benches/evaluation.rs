@@ -48,9 +48,9 @@ fn main() -> anyhow::Result<()> {
     for (id, s) in [(x, shape), (v, out_shape)] {
         let mut values = vec![0.0; s.numel()];
         fill_normal(&NoiseKey { seed: 1, image: 0, step: 0, draw: Draw::Start }.to_words(), 0, &mut values);
-        e.write(id, &values);
+        e.write(id, &values)?;
     }
-    e.write(t, &vec![300.0; a.batch]);
+    e.write(t, &vec![300.0; a.batch])?;
     e.run()?;
     let mut whole: Vec<Duration> = Vec::new();
     let mut per_op: BTreeMap<&str, (usize, Duration, u64)> = BTreeMap::new();

@@ -34,20 +34,31 @@ impl Executor {
     }
 
     /// Writes an input.
-    pub fn write(&mut self, input: TensorId, values: &[f32]) {
-        self.program.write(input, values);
+    pub fn write(&mut self, input: TensorId, values: &[f32]) -> Result<()> {
+        self.program.write(input, values)
     }
 
     /// Reads an output of the last run.
-    pub fn read(&self, output: TensorId) -> Vec<f32> {
+    pub fn read(&self, output: TensorId) -> Result<Vec<f32>> {
         let mut values = vec![0.0; self.graph.shape(output).numel()];
-        self.program.read(output, &mut values);
-        values
+        self.program.read(output, &mut values)?;
+        Ok(values)
     }
 
     /// Reads an output of the last run into `values`.
-    pub fn read_into(&self, output: TensorId, values: &mut [f32]) {
-        self.program.read(output, values);
+    pub fn read_into(&self, output: TensorId, values: &mut [f32]) -> Result<()> {
+        self.program.read(output, values)
+    }
+
+    /// Copies an output of the last run into an input of another executor on the same device, without passing the host where
+    /// the device is not the host.
+    pub fn copy_to(&self, output: TensorId, to: &mut Executor, input: TensorId) -> Result<()> {
+        self.program.copy_out(output, self.graph.shape(output).numel(), to.program.as_mut(), input)
+    }
+
+    /// Copies an output of the last run into an input for the next one.
+    pub fn carry(&mut self, output: TensorId, input: TensorId) -> Result<()> {
+        self.program.carry(output, self.graph.shape(output).numel(), input)
     }
 
     /// Runs the graph once.

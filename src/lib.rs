@@ -62,7 +62,7 @@
 //! let measurement = Measurement { y: vec![0.0; image.numel()], state: vec![], noise_norm: 0.0 };
 //! let mut run = restorer.start(&[Item { measurement, seed: 0, sample: 0, label: None }])?;
 //! while let Some(now) = run.step()? {
-//!     assert!(now.x.iter().all(|v| v.is_finite()));
+//!     assert!(now.x()?.iter().all(|v| v.is_finite()));
 //! }
 //! let restored = run.finish()?;
 //! # assert_eq!(restored.len(), 1);
@@ -87,7 +87,7 @@
 //! let v = g.input("v", g.shape(out));
 //! let gradient = backward(&mut g, out, v, x)?;
 //! g.output(gradient);
-//! let plan = Plan::new(&g, &PlanOptions { storage: Dtype::Bf16, memory: Some(2 << 30) })?;
+//! let plan = Plan::new(&g, &PlanOptions { storage: Dtype::Bf16, memory: Some(2 << 30), ..PlanOptions::default() })?;
 //! assert!(plan.total_bytes() <= 2 << 30);
 //! # Ok(())
 //! # }

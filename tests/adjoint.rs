@@ -53,19 +53,19 @@ fn the_reverse_walk_is_the_adjoint_of_every_linear_operator() {
             let mut e = Executor::new(g, &PlanOptions::default(), &Weights::none(), &Device::cpu()).unwrap();
             e.set_poison(true);
             let (xv, yv) = (normal(1, shape.numel()), normal(2, y_shape.numel()));
-            e.write(x, &xv);
-            e.write(y, &yv);
+            e.write(x, &xv).unwrap();
+            e.write(y, &yv).unwrap();
             if let Some((id, s)) = state {
                 // Every item of a batch has a state of its own.
                 let items = (0..2).flat_map(|k| operator.draw_state(Shape { n: 1, ..shape }, 5 + k).unwrap());
                 let values: Vec<f32> = items.collect();
                 assert_eq!(values.len(), s.numel());
-                e.write(id, &values);
+                e.write(id, &values).unwrap();
             }
             e.run().unwrap();
             let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
             let norm = |a: &[f32]| dot(a, a).sqrt();
-            let (axv, atyv) = (e.read(ax), e.read(aty));
+            let (axv, atyv) = (e.read(ax).unwrap(), e.read(aty).unwrap());
             let difference = (dot(&axv, &yv) - dot(&xv, &atyv)).abs() / (norm(&axv) * norm(&yv));
             assert!(difference < 1e-6, "{task} at {h}x{w}: {difference}");
         }

@@ -30,13 +30,13 @@ fn evaluate(model: &Model, io: &Checkpoint) -> (Vec<f32>, Vec<f32>) {
     let mut e = Executor::new(g, &PlanOptions::default(), &model.weights, &Device::cpu()).unwrap();
     e.set_poison(true);
     for (name, id) in [("x", x), ("t", t), ("v", v)] {
-        e.write(id, &io.values(name).unwrap());
+        e.write(id, &io.values(name).unwrap()).unwrap();
     }
     if let Some(id) = labels {
-        e.write(id, &io.values("labels").unwrap());
+        e.write(id, &io.values("labels").unwrap()).unwrap();
     }
     e.run().unwrap();
-    (e.read(out), e.read(dx))
+    (e.read(out).unwrap(), e.read(dx).unwrap())
 }
 
 #[test]

@@ -51,11 +51,11 @@ fn run(plan: PlanOptions) -> (Vec<f32>, Vec<f32>, u64, u64) {
     let mut values = vec![0.0; 2 * 32 * 32 * 3];
     let key = NoiseKey { seed: 3, image: 0, step: 0, draw: Draw::Start }.to_words();
     fill_normal(&key, 0, &mut values);
-    e.write(x, &values);
-    e.write(v, &values);
-    e.write(t, &[100.0, 900.0]);
+    e.write(x, &values).unwrap();
+    e.write(v, &values).unwrap();
+    e.write(t, &[100.0, 900.0]).unwrap();
     e.run().unwrap();
-    (e.read(out), e.read(dx), e.plan().total_bytes(), e.plan().flops_recompute)
+    (e.read(out).unwrap(), e.read(dx).unwrap(), e.plan().total_bytes(), e.plan().flops_recompute)
 }
 
 #[test]
@@ -78,17 +78,18 @@ fn a_budget_changes_memory_and_not_one_bit_of_the_result() {
 fn a_budget_that_no_plan_meets_names_the_smallest_that_does() {
     let (g, ..) = evaluation();
     let smallest = Plan::smallest(&g, Dtype::F32).total_bytes();
-    let message = Plan::new(&g, &PlanOptions { storage: Dtype::F32, memory: Some(1 << 20) }).unwrap_err().to_string();
+    let message =
+        Plan::new(&g, &PlanOptions { memory: Some(1 << 20), ..PlanOptions::default() }).unwrap_err().to_string();
     assert!(message.contains("1 MiB") && message.contains(&((smallest >> 20) + 1).to_string()), "{message}");
     // What the message says is enough, is enough.
     let enough = ((smallest >> 20) + 1) << 20;
-    Plan::new(&g, &PlanOptions { storage: Dtype::F32, memory: Some(enough) }).unwrap();
+    Plan::new(&g, &PlanOptions { memory: Some(enough), ..PlanOptions::default() }).unwrap();
 }
 
 #[test]
 fn adm_512_in_bf16_fits_in_two_and_a_half_gibibytes() {
     let memory = Some(5 << 29);
-    let options = PlanOptions { storage: Dtype::Bf16, memory };
+    let options = PlanOptions { storage: Dtype::Bf16, memory, ..PlanOptions::default() };
     let g = step_graph("adm-512", 512, Method::Dps, options);
     let plan = Plan::new(&g, &options).unwrap();
     assert!(plan.total_bytes() <= 5 << 29);

@@ -4,7 +4,7 @@ use super::quantity;
 use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
-use crate::graph::{Dtype, Graph, PlanOptions, Shape, TensorId, backward};
+use crate::graph::{Graph, PlanOptions, Shape, TensorId, backward};
 use crate::model::Model;
 use crate::operator::parse_task;
 use crate::ops::clamp::Clamp;
@@ -111,18 +111,18 @@ pub(super) fn run(flags: Eval) -> anyhow::Result<ExitCode> {
     let schedule = Schedule::new(&prior.noise_schedule, prior.diffusion_steps, prior.diffusion_steps, Spacing::Linear)?;
     let levels = tweedie(&schedule, &file)?;
     let memory = flags.memory.as_deref().map(quantity::bytes).transpose()?;
-    let options = PlanOptions { storage: Dtype::F32, memory };
+    let options = PlanOptions { memory, ..PlanOptions::default() };
     let mut e = Executor::new(g, &options, &model.weights, &Device::open(&flags.device)?)?;
-    values.iter().for_each(|(id, v)| e.write(*id, v));
-    e.write(coefficients, &levels);
+    values.iter().try_for_each(|(id, v)| e.write(*id, v))?;
+    e.write(coefficients, &levels)?;
     e.run()?;
     let read: Vec<(&str, Vec<usize>, Vec<f32>)> = (results.iter())
         .map(|&(name, id)| {
             let s = e.graph().shape(id);
             let extents = if name == "residual" { vec![s.n] } else { vec![s.n, s.h, s.w, s.c] };
-            (name, extents, e.read(id))
+            Ok((name, extents, e.read(id)?))
         })
-        .collect();
+        .collect::<Result<_>>()?;
     let tensors: Vec<_> = read.iter().map(|(n, s, v)| (*n, s.clone(), &v[..])).collect();
     write_safetensors(&flags.out, &tensors)?;
     println!("wrote {} to {}", results.iter().map(|r| r.0).collect::<Vec<_>>().join(", "), flags.out.display());

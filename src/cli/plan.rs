@@ -87,7 +87,8 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
         PrecisionFlag::F16 => Dtype::F16,
         PrecisionFlag::Bf16 => Dtype::Bf16,
     };
-    let options = PlanOptions { storage, memory: flags.memory.as_deref().map(bytes).transpose()? };
+    let options =
+        PlanOptions { storage, memory: flags.memory.as_deref().map(bytes).transpose()?, ..PlanOptions::default() };
     let setup = Setup {
         network: model.network.as_ref(),
         prior: &prior,

@@ -6,7 +6,7 @@ use super::prepare::{Pending, parse_noise, prepare};
 use super::{SamplerFlags, interrupted, make_folder, quantity};
 use crate::backend::Device;
 use crate::error::{Error, Result};
-use crate::graph::{Dtype, PlanOptions, Shape};
+use crate::graph::{PlanOptions, Shape};
 use crate::image::Picture;
 use crate::model::Model;
 use crate::operator::{Operator, parse_task};
@@ -105,7 +105,10 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
         operator: parse_task(&flags.task)?,
         settings: flags.sampler.settings()?,
         device: Device::open(&flags.device)?,
-        plan: PlanOptions { storage: Dtype::F32, memory: flags.memory.as_deref().map(quantity::bytes).transpose()? },
+        plan: PlanOptions {
+            memory: flags.memory.as_deref().map(quantity::bytes).transpose()?,
+            ..PlanOptions::default()
+        },
         size: flags.size.as_deref().map(quantity::size).transpose()?,
         model: Model::open_or_shipped(&flags.model)?,
         out: flags.out,
@@ -258,7 +261,11 @@ fn sample_batch(
             bar.set_message(format!("{mean:.2}"));
         }
         if job.save_every.is_some_and(|k| now.step % k == 0) {
-            for (&(i, sample), x) in part.iter().zip(now.x.chunks(canvas.item())) {
+            let x = now.x().unwrap_or_else(|e| {
+                eprintln!("dmap: {e}");
+                Vec::new()
+            });
+            for (&(i, sample), x) in part.iter().zip(x.chunks(canvas.item())) {
                 let folder = job.out.join(&waiting[i].input.name);
                 let picture = Picture { width: canvas.w, height: canvas.h, values: x.to_vec() };
                 let name = format!("step-{:04}{}.png", now.step, suffix(job, sample));

@@ -15,11 +15,13 @@ pub struct PlanOptions {
     pub storage: Dtype,
     /// Bytes that weights, inputs and arena together may take; none: no activation is dropped.
     pub memory: Option<u64>,
+    /// Products of f32 storage may be made in TF32 where the device has it; else in full f32.
+    pub tf32: bool,
 }
 
 impl Default for PlanOptions {
     fn default() -> Self {
-        PlanOptions { storage: Dtype::F32, memory: None }
+        PlanOptions { storage: Dtype::F32, memory: None, tf32: true }
     }
 }
 
@@ -54,6 +56,10 @@ pub struct MemoryPoint {
 /// Order, lifetimes and offsets of one immutable graph.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// Type that activations and weights are stored in.
+    pub storage: Dtype,
+    /// See [`PlanOptions::tf32`].
+    pub tf32: bool,
     /// Launches in order.
     pub steps: Vec<Step>,
     /// One entry per value; [`super::Instance`] is an index into this.
@@ -81,7 +87,8 @@ pub struct Plan {
 impl Plan {
     /// Plans `graph`. Fails, with the smallest possible figure, if the memory budget can't be met.
     pub fn new(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
-        let free = Plan::of(graph, schedule(graph, &saved_tensors(graph)), options.storage);
+        let of = |schedule| Plan { tf32: options.tf32, ..Plan::of(graph, schedule, options.storage) };
+        let free = of(schedule(graph, &saved_tensors(graph)));
         let Some(memory) = options.memory else { return free.verified(graph) };
         if free.total_bytes() <= memory {
             return free.verified(graph);
@@ -90,7 +97,7 @@ impl Plan {
         // Placement loses a little to gaps: aim lower until the arena itself fits.
         let mut target = memory.saturating_sub(fixed);
         for _ in 0..8 {
-            let plan = Plan::of(graph, within_budget(graph, options.storage, target), options.storage);
+            let plan = of(within_budget(graph, options.storage, target));
             if plan.total_bytes() <= memory {
                 return plan.verified(graph);
             }
@@ -100,7 +107,7 @@ impl Plan {
             }
             target -= over;
         }
-        let smallest = Plan::smallest(graph, options.storage);
+        let smallest = of(within_budget(graph, options.storage, 0));
         if smallest.total_bytes() <= memory {
             return smallest.verified(graph);
         }
@@ -157,6 +164,8 @@ impl Plan {
             .map(|(s, &live)| MemoryPoint { live, reverse: graph.node(s.node).reverse, recomputed: s.recomputed })
             .collect();
         Plan {
+            storage,
+            tf32: true,
             flops_forward: sum(&|s| !graph.node(s.node).reverse && !s.recomputed),
             flops_vjp: sum(&|s| graph.node(s.node).reverse),
             flops_recompute: sum(&|s| s.recomputed),

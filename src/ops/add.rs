@@ -51,6 +51,12 @@ impl Op for Add {
         let (a, b, s) = (launch.input_unless_in_place(0), launch.input_unless_in_place(1), self.scale);
         map2(launch.outputs[0], a, b, move |a, b| a + s * b);
     }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let (a, b, y) = (r.inputs[0], r.inputs[1], r.outputs[0]);
+        let count = y.shape.numel();
+        r.each("add", count.div_ceil(4), 1, Params::new().view_out(&y).view(&a).view(&b).i64(count).f32(self.scale));
+        Ok(())
+    }
 }
 
 impl Op for Scale {
@@ -76,6 +82,12 @@ impl Op for Scale {
     fn run_cpu(&self, launch: &mut Launch<'_>) {
         let (x, s) = (launch.input_unless_in_place(0), self.scale);
         crate::backend::cpu::parallel::map1(launch.outputs[0], x, move |x| s * x);
+    }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let (x, y) = (r.inputs[0], r.outputs[0]);
+        let count = y.shape.numel();
+        r.each("add::scale", count.div_ceil(4), 1, Params::new().view_out(&y).view(&x).i64(count).f32(self.scale));
+        Ok(())
     }
 }
 

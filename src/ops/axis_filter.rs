@@ -96,4 +96,19 @@ impl Op for AxisFilter {
             };
         });
     }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let (x, y) = (r.inputs[0], r.outputs[0]);
+        let (s, rows) = (x.shape, self.taps.rows.len());
+        let inside = if self.axis == Axis::Height { s.w * s.c } else { s.c };
+        let mut start = vec![0i32];
+        let all: Vec<(usize, f32)> = self.taps.rows.concat();
+        self.taps.rows.iter().for_each(|row| start.push(start[start.len() - 1] + row.len() as i32));
+        let start = r.table(&start)?;
+        let index = r.table(&all.iter().map(|t| t.0 as i32).collect::<Vec<_>>())?;
+        let weight = r.table(&all.iter().map(|t| t.1).collect::<Vec<_>>())?;
+        let params = Params::new().view_out(&y).view(&x).read(&start).read(&index).read(&weight);
+        let params = params.i64(y.shape.numel()).i32s(&[rows, self.taps.inputs]).i64(inside);
+        r.each("axis_filter", y.shape.numel(), 1, params);
+        Ok(())
+    }
 }

@@ -52,6 +52,13 @@ impl Op for ChannelBias {
             out.chunks_mut(s.c).for_each(|out| out.iter_mut().zip(b).for_each(|(o, b)| *o += b));
         });
     }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let (x, b, y) = (r.inputs[0], r.inputs[1], r.outputs[0]);
+        let item = y.shape.item();
+        let params = Params::new().view_out(&y).view(&x).view(&b).i64(item).i32(y.shape.c);
+        r.each("channel_bias", item, y.shape.n, params);
+        Ok(())
+    }
 }
 
 impl Op for ChannelSum {
@@ -78,5 +85,11 @@ impl Op for ChannelSum {
             }
             out.iter_mut().zip(&sums).for_each(|(o, &s)| *o = s as f32);
         }
+    }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let (x, y) = (r.inputs[0], r.outputs[0]);
+        let params = Params::new().view_out(&y).view(&x).i64(x.shape.h * x.shape.w).i32(x.shape.c);
+        r.launch("channel_bias::channel_sum", [x.shape.c.div_ceil(32), x.shape.n, 1], 256, 1024, params);
+        Ok(())
     }
 }

@@ -47,6 +47,13 @@ impl Op for Clamp {
         let (x, low, high) = (launch.input_unless_in_place(0), self.low, self.high);
         map1(launch.outputs[0], x, move |x| x.max(low).min(high));
     }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let (x, y) = (r.inputs[0], r.outputs[0]);
+        let count = y.shape.numel();
+        let params = Params::new().view_out(&y).view(&x).i64(count).f32(self.low).f32(self.high);
+        r.each("clamp", count.div_ceil(4), 1, params);
+        Ok(())
+    }
 }
 
 impl Op for ClampVjp {
@@ -70,5 +77,12 @@ impl Op for ClampVjp {
     fn run_cpu(&self, launch: &mut Launch<'_>) {
         let (dy, x, low, high) = (launch.input_unless_in_place(0), launch.inputs[1], self.low, self.high);
         map2(launch.outputs[0], dy, Some(x), move |dy, x| if x >= low && x <= high { dy } else { 0.0 });
+    }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let (dy, x, dx) = (r.inputs[0], r.inputs[1], r.outputs[0]);
+        let count = dx.shape.numel();
+        let params = Params::new().view_out(&dx).view(&dy).view(&x).i64(count).f32(self.low).f32(self.high);
+        r.each("clamp::clamp_vjp", count.div_ceil(4), 1, params);
+        Ok(())
     }
 }

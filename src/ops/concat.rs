@@ -5,6 +5,7 @@
 //! `pad(x)` puts zeros around. VJP: the slice again.
 
 use super::*;
+use crate::backend::cuda::Operand;
 use crate::graph::{Graph, TensorId};
 use rayon::prelude::*;
 
@@ -62,6 +63,12 @@ impl Op for Concat {
             out[ca..].copy_from_slice(&b[p * cb..][..cb]);
         });
     }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let (a, b) = (r.inputs[0], r.inputs[1]);
+        copy_channels(r, &a, 0, 0, a.shape.c);
+        copy_channels(r, &b, a.shape.c, 0, b.shape.c);
+        Ok(())
+    }
 }
 
 impl Op for ChannelSlice {
@@ -89,6 +96,11 @@ impl Op for ChannelSlice {
         let (c, x) = (launch.input_shapes[0].c, launch.inputs[0]);
         let (start, len) = (self.start, self.len);
         for_pixels(launch.outputs[0], len, |p, out| out.copy_from_slice(&x[p * c + start..][..len]));
+    }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let x = r.inputs[0];
+        copy_channels(r, &x, 0, self.start, self.len);
+        Ok(())
     }
 }
 
@@ -120,6 +132,21 @@ impl Op for ChannelPad {
             out[start..start + c].copy_from_slice(&x[p * c..][..c]);
         });
     }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let (x, y) = (r.inputs[0], r.outputs[0]);
+        let params = Params::new().view_out(&y).view(&x).i64(y.shape.numel() / y.shape.c);
+        let params = params.i32s(&[self.total, x.shape.c, self.start]);
+        r.each("concat::channel_pad", y.shape.numel(), 1, params);
+        Ok(())
+    }
+}
+
+/// Channels `from .. from + count` of x become channels `to ..` of the output.
+fn copy_channels(r: &mut Recorder<'_>, x: &Operand, to: usize, from: usize, count: usize) {
+    let y = r.outputs[0];
+    let pixels = y.shape.numel() / y.shape.c;
+    let params = Params::new().view_out(&y).view(x).i64(pixels).i32s(&[y.shape.c, x.shape.c, to, from, count]);
+    r.each("concat::channel_copy", pixels * count.div_ceil(4), 1, params);
 }
 
 fn for_pixels(out: &mut [f32], c: usize, f: impl Fn(usize, &mut [f32]) + Sync) {

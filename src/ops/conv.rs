@@ -7,6 +7,8 @@
 
 use super::*;
 use crate::backend::cpu::direct_conv::{DirectConv, Geometry, WeightOrder};
+use crate::backend::cuda::Operand;
+use crate::backend::cuda::launch::type_name;
 use crate::graph::{Graph, TensorId};
 
 /// The convolution. Inputs: x, weight (cout, kernel, kernel, cin), bias (1, 1, 1, cout), then the residual if any.
@@ -94,6 +96,21 @@ impl Op for Conv {
         };
         conv.run(launch.outputs[0]);
     }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        CudaConv {
+            x: r.inputs[0],
+            weight: r.inputs[1],
+            bias: Some(r.inputs[2]),
+            addend: r.inputs.get(3).copied(),
+            y: r.outputs[0],
+            kernel: self.kernel,
+            stride: self.stride,
+            dilation: 1,
+            gradient: false,
+        }
+        .record(r);
+        Ok(())
+    }
 }
 
 impl Op for ConvVjp {
@@ -141,6 +158,97 @@ impl Op for ConvVjp {
             addend_in_out: launch.in_place == Some(2),
         };
         conv.run(launch.outputs[0]);
+    }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        CudaConv {
+            x: r.inputs[0],
+            weight: r.inputs[1],
+            bias: None,
+            addend: r.inputs.get(2).copied(),
+            y: r.outputs[0],
+            kernel: self.kernel,
+            stride: 1,
+            dilation: self.stride,
+            gradient: true,
+        }
+        .record(r);
+        Ok(())
+    }
+}
+
+/// A convolution or its data gradient as kernels/conv.cu takes it. For the gradient x is dy and `dilation` the forward stride.
+pub(crate) struct CudaConv {
+    pub x: Operand,
+    pub weight: Operand,
+    pub bias: Option<Operand>,
+    pub addend: Option<Operand>,
+    pub y: Operand,
+    pub kernel: usize,
+    pub stride: usize,
+    pub dilation: usize,
+    pub gradient: bool,
+}
+
+impl CudaConv {
+    /// Tensor cores where all tensors are of one type and their channels whole 16-byte vectors, else plain f32 arithmetic.
+    pub fn record(&self, r: &mut Recorder<'_>) {
+        let dtype = self.y.dtype;
+        let operands = [Some(self.x), Some(self.weight), self.bias, self.addend];
+        let one_type = operands.iter().flatten().all(|o| o.dtype == dtype);
+        let vector = 16 / dtype.bytes();
+        let whole = self.x.shape.c % vector == 0 && self.y.shape.c % vector == 0;
+        if one_type && whole && !(r.strict && dtype == crate::graph::Dtype::F32) {
+            self.record_mma(r, 64 / dtype.bytes());
+        } else {
+            self.record_simt(r);
+        }
+    }
+
+    fn geometry(&self) -> [usize; 10] {
+        let (x, y) = (self.x.shape, self.y.shape);
+        [x.n, x.h, x.w, x.c, y.h, y.w, y.c, self.kernel, self.stride, self.dilation]
+    }
+
+    /// Large tiles where they fill the chip; else small ones, and parts of the sum over blocks where even those do not.
+    fn record_mma(&self, r: &mut Recorder<'_>, slice: usize) {
+        let (rows, channels) = (self.y.shape.numel() / self.y.shape.c, self.y.shape.c);
+        let slices = self.kernel * self.kernel * self.x.shape.c.div_ceil(slice);
+        let tiles = |size: usize| rows.div_ceil(size) * channels.div_ceil(size);
+        let chip = r.limits.multiprocessors;
+        let (size, splits) = match tiles(128) {
+            large if 4 * large >= 3 * chip => (128, 1),
+            _ => (64, (2 * chip / tiles(64)).clamp(1, 16).min(slices.div_ceil(8))),
+        };
+        // Every part has work: the parts are rounded up.
+        let splits = slices.div_ceil(slices.div_ceil(splits));
+        let partial = (splits > 1).then(|| r.scratch(splits * rows * channels));
+        let fused = |o: &Option<Operand>| if splits == 1 { *o } else { None };
+        let params = Params::new().write(&self.y).read(&self.x).read(&self.weight);
+        let params = params.read_if(fused(&self.bias).as_ref()).read_if(fused(&self.addend).as_ref());
+        let params = match &partial {
+            Some(partial) => params.write(partial),
+            None => params.i64(0),
+        };
+        let way = if self.gradient { "conv_vjp" } else { "conv" };
+        let name = format!("conv::{way}_mma_{}_{size}x{size}", type_name(self.y.dtype));
+        let grid = [rows.div_ceil(size), channels.div_ceil(size), splits];
+        // STAGES stages of SLICE bytes a row.
+        let shared = 4 * 2 * size * 64;
+        r.launch(name, grid, 2 * size, shared, params.i32s(&self.geometry()).i32s(&[splits, 0]));
+        if let Some(partial) = partial {
+            let count = rows * channels;
+            let params = Params::new().view_out(&self.y).view_if(self.bias.as_ref()).view_if(self.addend.as_ref());
+            let params = params.read(&partial).i64(count).i32s(&[channels, splits]);
+            r.each("conv::conv_finish", count / 4, 1, params);
+        }
+    }
+
+    fn record_simt(&self, r: &mut Recorder<'_>) {
+        let (rows, channels) = (self.y.shape.numel() / self.y.shape.c, self.y.shape.c);
+        let params = Params::new().view_out(&self.y).view(&self.x).view(&self.weight);
+        let params = params.view_if(self.bias.as_ref()).view_if(self.addend.as_ref());
+        let params = params.i32s(&self.geometry()).i32s(&[usize::from(self.gradient), 0]);
+        r.launch("conv::conv_simt", [rows.div_ceil(64), channels.div_ceil(64), 1], 256, 2 * 16 * 68 * 4, params);
     }
 }
 

@@ -51,6 +51,14 @@ impl Op for Crop {
             out.copy_from_slice(&x[(n * s.h + i) * s.w * s.c..][..self.w * s.c]);
         });
     }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let (x, y) = (r.inputs[0], r.outputs[0]);
+        let count = y.shape.numel();
+        let params = Params::new().view_out(&y).view(&x).i64(count);
+        let params = params.i32s(&[y.shape.h, y.shape.w, x.shape.h, x.shape.w, x.shape.c]);
+        r.each("crop", count, 1, params);
+        Ok(())
+    }
 }
 
 impl Op for ZeroPad {
@@ -84,5 +92,13 @@ impl Op for ZeroPad {
                 out[..row].copy_from_slice(&x[(n * s.h + i) * row..][..row]);
             }
         });
+    }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let (x, y) = (r.inputs[0], r.outputs[0]);
+        let count = y.shape.numel();
+        let params = Params::new().view_out(&y).view(&x).i64(count);
+        let params = params.i32s(&[y.shape.h, y.shape.w, x.shape.h, x.shape.w, x.shape.c]);
+        r.each("crop::zero_pad", count, 1, params);
+        Ok(())
     }
 }

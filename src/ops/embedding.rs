@@ -33,4 +33,10 @@ impl Op for Embedding {
             }
         }
     }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let (label, table, y) = (r.inputs[0], r.inputs[1], r.outputs[0]);
+        let params = Params::new().view_out(&y).view(&label).view(&table).i32s(&[table.shape.n, table.shape.c]);
+        r.launch("embedding", [label.shape.n, 1, 1], 256, 0, params);
+        Ok(())
+    }
 }

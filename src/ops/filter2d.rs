@@ -83,6 +83,10 @@ impl Op for Filter2d {
             });
         }
     }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        record(r, "filter2d");
+        Ok(())
+    }
 }
 
 impl Op for Filter2dVjp {
@@ -128,4 +132,15 @@ impl Op for Filter2dVjp {
             }
         }
     }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        record(r, "filter2d::filter2d_vjp");
+        Ok(())
+    }
+}
+
+fn record(r: &mut Recorder<'_>, kernel: &str) {
+    let (x, k, y) = (r.inputs[0], r.inputs[1], r.outputs[0]);
+    let s = x.shape;
+    let params = Params::new().view_out(&y).view(&x).read(&k).i32s(&[s.h, s.w, s.c, k.shape.h]);
+    r.launch(kernel, [(s.h * s.w).div_ceil(256), s.c.div_ceil(4), s.n], 256, 0, params);
 }

@@ -8,6 +8,8 @@
 
 use super::*;
 use crate::backend::cpu::channel_loops::{affine, channel_squares, channel_sums, combine, slope_and_sums};
+use crate::backend::cuda::Operand;
+use crate::backend::cuda::launch::type_name;
 use crate::graph::{Graph, TensorId};
 use rayon::prelude::*;
 
@@ -84,7 +86,7 @@ impl Op for GroupNorm {
         14 * inputs[0].numel() as u64
     }
     fn launches(&self) -> usize {
-        2
+        3
     }
     fn run_cpu(&self, launch: &mut Launch<'_>) {
         let s = launch.input_shapes[0];
@@ -99,6 +101,18 @@ impl Op for GroupNorm {
                 affine(y, x, &a, &b, options.silu);
             });
         });
+    }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let norm = CudaNorm {
+            x: r.inputs[0],
+            dy: None,
+            y: r.outputs[0],
+            statistics: [r.outputs[1], r.outputs[2]],
+            parameters: r.inputs[1..].to_vec(),
+            options: self.0,
+        };
+        norm.record(r, ["group_norm_statistics", "group_norm_combine", "group_norm"])?;
+        Ok(())
     }
 }
 
@@ -122,7 +136,7 @@ impl Op for GroupNormVjp {
         &[0]
     }
     fn launches(&self) -> usize {
-        2
+        3
     }
     fn run_cpu(&self, launch: &mut Launch<'_>) {
         let s = launch.input_shapes[1];
@@ -166,6 +180,18 @@ impl Op for GroupNormVjp {
             });
         });
     }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let norm = CudaNorm {
+            x: r.inputs[1],
+            dy: Some(r.inputs[0]),
+            y: r.outputs[0],
+            statistics: [r.inputs[2], r.inputs[3]],
+            parameters: r.inputs[4..].to_vec(),
+            options: self.0,
+        };
+        norm.record(r, ["group_norm_vjp_statistics", "group_norm_vjp_combine", "group_norm_vjp"])?;
+        Ok(())
+    }
 }
 
 impl Op for GroupNormFilmVjp {
@@ -199,6 +225,21 @@ impl Op for GroupNormFilmVjp {
                 dfilm[s.c + c] = sum[c] as f32;
             }
         });
+    }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let norm = CudaNorm {
+            x: r.inputs[1],
+            dy: Some(r.inputs[0]),
+            y: r.outputs[0],
+            statistics: [r.inputs[2], r.inputs[3]],
+            parameters: r.inputs[4..].to_vec(),
+            options: self.0,
+        };
+        norm.name("")?;
+        let s = norm.x.shape;
+        let name = format!("group_norm::group_norm_film_vjp_{}", type_name(norm.x.dtype));
+        r.launch(name, [s.c.div_ceil(32), s.n, 1], 256, 2048, norm.params(None, None, true, r));
+        Ok(())
     }
 }
 
@@ -276,6 +317,68 @@ impl<'a> Parameters<'a> {
             offset.push((self.beta[i] - self.mean[g] * a) * (1.0 + scale) + shift);
         }
         (slope, offset)
+    }
+}
+
+/// What the kernels of one node are given; see kernels/group_norm.cu.
+struct CudaNorm {
+    x: Operand,
+    dy: Option<Operand>,
+    y: Operand,
+    statistics: [Operand; 2],
+    /// gamma, beta, and film if any.
+    parameters: Vec<Operand>,
+    options: GroupNormOptions,
+}
+
+impl CudaNorm {
+    /// Pixels of a chunk and number of chunks: enough blocks to fill the chip, each large enough to be worth one.
+    fn chunks(&self, r: &Recorder<'_>) -> (usize, usize) {
+        let (s, wanted) = (self.x.shape, 4 * r.limits.multiprocessors);
+        let pixels = s.h * s.w;
+        let chunk = (pixels * s.n).div_ceil(wanted).clamp(8, 1024).min(pixels.max(1));
+        (chunk, pixels.div_ceil(chunk))
+    }
+
+    fn params(&self, partial: Option<&Operand>, sums: Option<&Operand>, writes: bool, r: &Recorder<'_>) -> Params {
+        let (s, (chunk, chunks)) = (self.x.shape, self.chunks(r));
+        let params = if writes { Params::new().write(&self.y) } else { Params::new().i64(0) };
+        let params = params.read(&self.x).read_if(self.dy.as_ref());
+        let params = params.write(&self.statistics[0]).write(&self.statistics[1]);
+        let params = params.read(&self.parameters[0]).read(&self.parameters[1]).read_if(self.parameters.get(2));
+        let params = [partial, sums].iter().fold(params, |p, o| o.map_or(p.clone().i64(0), |o| p.write(o)));
+        let sizes = [s.n, s.h * s.w, s.c, self.options.groups, chunk, chunks, usize::from(self.options.silu)];
+        params.i32s(&sizes).f32(self.options.eps)
+    }
+
+    /// Whole vectors of channels, or one channel at a time.
+    fn name(&self, what: &str) -> Result<String> {
+        let dtype = self.x.dtype;
+        let stored = self.parameters.iter().chain(&self.dy).chain([&self.y]);
+        if !stored.clone().all(|o| o.dtype == dtype) {
+            return Err(Error::Device("group_norm: its tensors are not stored in one type".into()));
+        }
+        let any = if self.x.shape.c % (16 / dtype.bytes()) == 0 { "" } else { "_any" };
+        Ok(format!("group_norm::{what}_{}{any}", type_name(dtype)))
+    }
+
+    fn record(&self, r: &mut Recorder<'_>, names: [&str; 3]) -> Result<()> {
+        let (s, (_, chunks)) = (self.x.shape, self.chunks(r));
+        let vector = if self.x.shape.c % (16 / self.x.dtype.bytes()) == 0 { 16 / self.x.dtype.bytes() } else { 1 };
+        let rows = 256 / (s.c / vector).min(256);
+        let partial = r.scratch(s.n * chunks * self.options.groups * 2);
+        let sums = r.scratch(s.n * self.options.groups * 2);
+        // One row of channel sums per row of threads; the reverse has two of them.
+        let tables = if self.dy.is_some() { 2 } else { 1 };
+        let shared = 4 * (tables * rows * s.c + self.options.groups);
+        let grid = [chunks, s.n, 1];
+        let first = self.params(Some(&partial), None, false, r);
+        r.launch(self.name(names[0])?, grid, 256, shared, first);
+        let second = self.params(Some(&partial), Some(&sums), false, r);
+        r.launch(format!("group_norm::{}", names[1]), [s.n * self.options.groups, 1, 1], 32, 0, second);
+        let last = self.params(None, Some(&sums), true, r);
+        r.launch(self.name(names[2])?, grid, 256, 0, last);
+        Ok(())
     }
 }
 

@@ -43,4 +43,12 @@ impl Op for LearnedNoise {
             }
         });
     }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let [mean, v, noise, c] = r.inputs[..] else { unreachable!("four inputs") };
+        let y = r.outputs[0];
+        let item = y.shape.item();
+        let params = Params::new().view_out(&y).view(&mean).view(&v).view(&noise).read(&c).i64(item).i32(c.shape.c);
+        r.each("learned_noise", item.div_ceil(4), y.shape.n, params.i32s(&self.columns));
+        Ok(())
+    }
 }

@@ -2,8 +2,10 @@
 //!
 //! VJP: dx[n, i] = sum over o of dy[n, o] w[o, i].
 
+use super::conv::CudaConv;
 use super::*;
 use crate::backend::cpu::direct_conv::{DirectConv, Geometry, WeightOrder};
+use crate::backend::cuda::Operand;
 use crate::graph::{Graph, TensorId};
 
 /// The linear layer. Inputs: x, weight (out, 1, 1, in), bias (1, 1, 1, out).
@@ -38,6 +40,18 @@ impl Op for Linear {
     fn run_cpu(&self, launch: &mut Launch<'_>) {
         matrix_product(launch, WeightOrder::Forward, Some(launch.inputs[2]));
     }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let (x, w, bias, y) = (r.inputs[0], r.inputs[1], r.inputs[2], r.outputs[0]);
+        let rows = x.shape.numel() / x.shape.c;
+        if rows <= FEW_ROWS {
+            let params = Params::new().view_out(&y).view(&x).view(&w).view(&bias);
+            let params = params.i32s(&[rows, x.shape.c, y.shape.c]);
+            r.launch("linear", [y.shape.c.div_ceil(8), 1, 1], 256, 0, params);
+        } else {
+            record_product(r, Some(bias), false);
+        }
+        Ok(())
+    }
 }
 
 impl Op for LinearVjp {
@@ -58,6 +72,10 @@ impl Op for LinearVjp {
     }
     fn run_cpu(&self, launch: &mut Launch<'_>) {
         matrix_product(launch, WeightOrder::Transposed, None);
+    }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        record_product(r, None, true);
+        Ok(())
     }
 }
 
@@ -80,6 +98,19 @@ fn matrix_product(launch: &mut Launch<'_>, order: WeightOrder, bias: Option<&[f3
         addend_in_out: false,
     };
     conv.run(launch.outputs[0]);
+}
+
+/// Up to how many rows a warp per output is the better kernel: the weights are all that is read.
+const FEW_ROWS: usize = 16;
+
+/// Rows as the pixels of one image.
+fn as_pixels(o: Operand) -> Operand {
+    Operand { shape: Shape::new(1, 1, o.shape.numel() / o.shape.c, o.shape.c), ..o }
+}
+
+fn record_product(r: &mut Recorder<'_>, bias: Option<Operand>, gradient: bool) {
+    let (x, weight, y) = (as_pixels(r.inputs[0]), r.inputs[1], as_pixels(r.outputs[0]));
+    CudaConv { x, weight, bias, addend: None, y, kernel: 1, stride: 1, dilation: 1, gradient }.record(r);
 }
 
 impl Graph {

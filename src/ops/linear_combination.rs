@@ -70,6 +70,24 @@ impl Op for LinearCombination {
             }
         });
     }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let (c, y) = (r.inputs[0], r.outputs[0]);
+        let count = self.columns.len();
+        if count > 4 {
+            return Err(Error::Device(format!("linear_combination: {count} summands, the kernel takes up to 4")));
+        }
+        let mut params = Params::new().view_out(&y);
+        for k in 0..4 {
+            params = params.view_if(r.inputs[1..].get(k));
+        }
+        let item = y.shape.item();
+        params = params.read(&c).i64(item).i32(c.shape.c);
+        for k in 0..4 {
+            params = params.i32(self.columns.get(k).copied().unwrap_or(0));
+        }
+        r.each(format!("linear_combination::linear_combination_{count}"), item.div_ceil(4), y.shape.n, params);
+        Ok(())
+    }
 }
 
 impl Graph {

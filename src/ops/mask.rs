@@ -38,4 +38,10 @@ impl Op for Mask {
             }
         });
     }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let (x, mask, y) = (r.inputs[0], r.inputs[1], r.outputs[0]);
+        let count = y.shape.numel();
+        r.each("mask", count, 1, Params::new().view_out(&y).view(&x).view(&mask).i64(count).i32(y.shape.c));
+        Ok(())
+    }
 }

@@ -25,7 +25,8 @@ pub mod silu;
 pub mod sphere_projection;
 pub mod timestep_embedding;
 
-use crate::error::Result;
+use crate::backend::cuda::{Params, Recorder};
+use crate::error::{Error, Result};
 use crate::graph::{Precision, Reverse, Shape, Tensor};
 
 /// Why gradients of gradients are refused.
@@ -77,6 +78,11 @@ pub trait Op: std::fmt::Debug + Send + Sync {
 
     /// Runs on the CPU.
     fn run_cpu(&self, launch: &mut Launch<'_>);
+
+    /// Records the kernel launches of one run on a CUDA device. An op that a program brings along may do without.
+    fn record_cuda(&self, _: &mut Recorder<'_>) -> Result<()> {
+        Err(Error::Device(format!("the operation {} has no CUDA kernel; use --device cpu", self.name())))
+    }
 }
 
 /// Data of one run of an op on the CPU.

@@ -6,6 +6,7 @@
 use super::linear_combination::LinearCombination;
 use super::*;
 use crate::backend::cpu::parallel::{for_item_chunks, interleaved_sum, sum};
+use crate::backend::cuda::Operand;
 
 /// Un-squared norm of a difference. Inputs: a, y. Output (n, 1, 1, 1).
 #[derive(Debug, Clone)]
@@ -70,6 +71,13 @@ impl Op for ResidualNorm {
             *r = squared_distance(a, y).sqrt() as f32;
         }
     }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let (a, y) = (r.inputs[0], r.inputs[1]);
+        let partial = record_squares(r, &a, Some(&y));
+        let params = Params::new().view_out(&r.outputs[0]).read(&partial).i32(a.shape.n);
+        r.launch("norm::residual_norm", [1; 3], 32, 0, params);
+        Ok(())
+    }
 }
 
 impl Op for ResidualNormVjp {
@@ -95,6 +103,13 @@ impl Op for ResidualNormVjp {
             let (a, y) = (&a[n * item + at..], &y[n * item + at..]);
             out.iter_mut().zip(a.iter().zip(y)).for_each(|(o, (a, y))| *o = factor * (a - y));
         });
+    }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let [dr, a, y, norm] = r.inputs[..] else { unreachable!("four inputs") };
+        let (da, item) = (r.outputs[0], a.shape.item());
+        let params = Params::new().view_out(&da).view(&dr).view(&a).view(&y).view(&norm).i64(item);
+        r.each("norm::residual_norm_vjp", item.div_ceil(4), a.shape.n, params);
+        Ok(())
     }
 }
 
@@ -125,4 +140,22 @@ impl Op for SquaredNorm {
             *s = squared_norm(x) as f32;
         }
     }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let x = r.inputs[0];
+        let partial = record_squares(r, &x, None);
+        let params = Params::new().view_out(&r.outputs[0]).read(&partial).i32(x.shape.n);
+        r.launch("norm::squared_norm", [1; 3], 32, 0, params);
+        Ok(())
+    }
+}
+
+/// Blocks that each leave a part of an item's sum: PARTIALS of kernels/include/item_norm.cuh.
+const PARTIALS: usize = 64;
+
+/// Records the partial sums of `|| a - b ||^2` of every item; gives where they are left.
+pub(crate) fn record_squares(r: &mut Recorder<'_>, a: &Operand, b: Option<&Operand>) -> Operand {
+    let partial = r.scratch(PARTIALS * a.shape.n);
+    let params = Params::new().write(&partial).view(a).view_if(b).i64(a.shape.item());
+    r.launch("norm::squares_partial", [PARTIALS, a.shape.n, 1], 256, 32, params);
+    partial
 }

@@ -36,4 +36,10 @@ impl Op for NormalNoise {
             item.par_chunks_mut(CHUNK).enumerate().for_each(|(k, out)| fill_normal(&key, k * CHUNK, out));
         });
     }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let (keys, y) = (r.inputs[0], r.outputs[0]);
+        let item = self.shape.item();
+        r.each("normal_noise", item.div_ceil(4), self.shape.n, Params::new().write(&y).read(&keys).i64(item));
+        Ok(())
+    }
 }

@@ -47,6 +47,10 @@ impl Op for Upsample {
             }
         });
     }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        record(r, "resample::upsample", r.inputs[0].shape, self.gain);
+        Ok(())
+    }
 }
 
 impl Op for Pool {
@@ -82,4 +86,16 @@ impl Op for Pool {
             }
         });
     }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        record(r, "resample::pool", r.outputs[0].shape, self.gain);
+        Ok(())
+    }
+}
+
+/// `small` is the extent of the smaller image.
+fn record(r: &mut Recorder<'_>, kernel: &str, small: Shape, gain: f32) {
+    let (x, y) = (r.inputs[0], r.outputs[0]);
+    let vectors = if small.c % 4 == 0 { small.c / 4 } else { small.c };
+    let params = Params::new().view_out(&y).view(&x).i64(small.n * small.h).i32s(&[small.w, small.c]).f32(gain);
+    r.each(kernel, small.n * small.h * small.w * vectors, 1, params);
 }

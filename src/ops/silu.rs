@@ -45,6 +45,12 @@ impl Op for Silu {
         let x = launch.input_unless_in_place(0);
         map1(launch.outputs[0], x, |x| x * sigmoid(x));
     }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let (x, y) = (r.inputs[0], r.outputs[0]);
+        let count = y.shape.numel();
+        r.each("silu", count.div_ceil(4), 1, Params::new().view_out(&y).view(&x).i64(count));
+        Ok(())
+    }
 }
 
 impl Op for SiluVjp {
@@ -68,5 +74,11 @@ impl Op for SiluVjp {
     fn run_cpu(&self, launch: &mut Launch<'_>) {
         let (dy, x) = (launch.input_unless_in_place(0), launch.inputs[1]);
         map2(launch.outputs[0], dy, Some(x), |dy, x| dy * silu_slope(x));
+    }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let (dy, x, dx) = (r.inputs[0], r.inputs[1], r.outputs[0]);
+        let count = dx.shape.numel();
+        r.each("silu::silu_vjp", count.div_ceil(4), 1, Params::new().view_out(&dx).view(&dy).view(&x).i64(count));
+        Ok(())
     }
 }

@@ -6,7 +6,7 @@
 //! projection: `z' = mean + radius[n] (z - mean) / ||z - mean||` (mean where they coincide): back onto the sphere
 //! on which p(x_{t-1} | x_t) concentrates. Both move samples, nothing is differentiated through them.
 
-use super::norm::{squared_distance, squared_norm};
+use super::norm::{record_squares, squared_distance, squared_norm};
 use super::*;
 use crate::backend::cpu::parallel::for_item_chunks;
 
@@ -70,6 +70,15 @@ impl Op for GuidedStep {
             out.iter_mut().zip(z.iter().zip(g)).for_each(|(o, (z, g))| *o = z - factors[n] * g);
         });
     }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let [z, g, residual, c] = r.inputs[..] else { unreachable!("four inputs") };
+        let (out, item) = (r.outputs[0], z.shape.item());
+        let partial = record_squares(r, &g, None);
+        let params = Params::new().view_out(&out).view(&z).view(&g).view(&residual).read(&partial).read(&c).i64(item);
+        let params = params.i32s(&[c.shape.c, self.step, self.floor, usize::from(self.normalised)]);
+        r.each("sphere_projection::guided_step", item.div_ceil(4), z.shape.n, params);
+        Ok(())
+    }
 }
 
 fn expect_coefficients(tensor: &Tensor, n: usize, column: usize) -> Result<(), String> {
@@ -112,5 +121,13 @@ impl Op for SphereProjection {
             let (z, mean) = (&z[n * item + at..], &mean[n * item + at..]);
             out.iter_mut().zip(z.iter().zip(mean)).for_each(|(o, (z, m))| *o = m + factors[n] * (z - m));
         });
+    }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let [z, mean, c] = r.inputs[..] else { unreachable!("three inputs") };
+        let (out, item) = (r.outputs[0], z.shape.item());
+        let partial = record_squares(r, &z, Some(&mean));
+        let params = Params::new().view_out(&out).view(&z).view(&mean).read(&partial).read(&c).i64(item);
+        r.each("sphere_projection", item.div_ceil(4), z.shape.n, params.i32s(&[c.shape.c, self.column]));
+        Ok(())
     }
 }

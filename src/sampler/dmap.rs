@@ -5,7 +5,7 @@
 //! z' <- mean + s_up sqrt(numel) (z' - mean) / ||z' - mean||. With x' = sqrt(abar') z' the gradient is
 //! dL/dz' = sqrt(abar') dL/dx', so the step in x' is zeta abar' dL/dx'; the projection keeps its form.
 
-use super::posterior::{Inputs, MeasurementInputs, Setup, write_inputs, write_keys, write_measurement};
+use super::posterior::{Inputs, MeasurementInputs, Setup, write_batch, write_keys, write_level};
 use super::{Chain, Sampler, Zeta};
 use crate::error::Result;
 use crate::executor::Executor;
@@ -65,7 +65,8 @@ struct Dmap {
     /// Per level i: (timesteps, coefficients) of the outer evaluation at i and of the inner ones at i - 1.
     outer_levels: Vec<(Vec<f32>, Vec<f32>)>,
     inner_levels: Vec<(Vec<f32>, Vec<f32>)>,
-    mean: Vec<f32>,
+    /// x is the sample of the outer graph, not yet moved by the inner one.
+    at_sample: bool,
 }
 
 pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
@@ -82,32 +83,42 @@ pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
         repeats: s.settings.inner,
         outer_levels: (0..s.schedule.steps()).map(|i| level(i, i)).collect(),
         inner_levels: (0..s.schedule.steps()).map(|i| level(i.saturating_sub(1), i)).collect(),
-        mean: vec![0.0; s.canvas().numel()],
+        at_sample: false,
     }))
 }
 
 impl Sampler for Dmap {
+    fn begin(&mut self, chain: &Chain) -> Result<()> {
+        let (outer, inner) = (&mut self.outer, &mut self.inner);
+        write_batch(&mut outer.0, &outer.1.inputs, None, chain)?;
+        write_batch(&mut inner.0, &inner.1.inputs, Some(&inner.1.measurement), chain)
+    }
     fn step(&mut self, i: usize, chain: &mut Chain) -> Result<()> {
-        let (outer, h) = &mut self.outer;
-        write_inputs(outer, &h.inputs, &self.outer_levels[i], chain);
-        write_keys(outer, h.keys, chain, i);
+        let (outer, o) = &mut self.outer;
+        let (inner, h) = &mut self.inner;
+        write_level(outer, &o.inputs, &self.outer_levels[i], chain)?;
+        write_keys(outer, o.keys, chain, i)?;
         outer.run()?;
-        outer.read_into(h.mean, &mut self.mean);
-        outer.read_into(h.sample, &mut chain.x);
         // At the last step the posterior has no spread: the sphere is a point and there is nowhere to go.
+        self.at_sample = i == 0;
         if i == 0 {
             return Ok(());
         }
-        let (inner, h) = &mut self.inner;
+        outer.copy_to(o.mean, inner, h.mean)?;
+        outer.copy_to(o.sample, inner, h.inputs.x)?;
+        write_level(inner, &h.inputs, &self.inner_levels[i], chain)?;
         for _ in 0..self.repeats {
-            write_inputs(inner, &h.inputs, &self.inner_levels[i], chain);
-            write_measurement(inner, &h.measurement, chain);
-            inner.write(h.mean, &self.mean);
             inner.run()?;
-            inner.read_into(h.next, &mut chain.x);
-            inner.read_into(h.residual, &mut chain.residual);
+            inner.carry(h.next, h.inputs.x)?;
         }
-        Ok(())
+        inner.read_into(h.residual, &mut chain.residual)?;
+        inner.copy_to(h.next, outer, o.inputs.x)
+    }
+    fn read_x(&self, x: &mut [f32]) -> Result<()> {
+        match self.at_sample {
+            true => self.outer.0.read_into(self.outer.1.sample, x),
+            false => self.inner.0.read_into(self.inner.1.next, x),
+        }
     }
     fn plans(&self) -> Vec<&Plan> {
         vec![self.outer.0.plan(), self.inner.0.plan()]

@@ -1,6 +1,6 @@
 //! Diffusion posterior sampling in pixel space (Chung et al. 2023, algorithm 1).
 
-use super::posterior::{Inputs, MeasurementInputs, Setup, write_inputs, write_keys, write_measurement};
+use super::posterior::{Inputs, MeasurementInputs, Setup, write_batch, write_keys, write_level};
 use super::{Chain, Sampler, Zeta};
 use crate::error::Result;
 use crate::executor::Executor;
@@ -48,15 +48,19 @@ pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
 }
 
 impl Sampler for Dps {
+    fn begin(&mut self, chain: &Chain) -> Result<()> {
+        write_batch(&mut self.step, &self.handles.inputs, Some(&self.handles.measurement), chain)
+    }
     fn step(&mut self, i: usize, chain: &mut Chain) -> Result<()> {
         let h = &self.handles;
-        write_inputs(&mut self.step, &h.inputs, &self.levels[i], chain);
-        write_measurement(&mut self.step, &h.measurement, chain);
-        write_keys(&mut self.step, h.keys, chain, i);
+        write_level(&mut self.step, &h.inputs, &self.levels[i], chain)?;
+        write_keys(&mut self.step, h.keys, chain, i)?;
         self.step.run()?;
-        self.step.read_into(h.next, &mut chain.x);
-        self.step.read_into(h.residual, &mut chain.residual);
-        Ok(())
+        self.step.carry(h.next, h.inputs.x)?;
+        self.step.read_into(h.residual, &mut chain.residual)
+    }
+    fn read_x(&self, x: &mut [f32]) -> Result<()> {
+        self.step.read_into(self.handles.next, x)
     }
     fn plans(&self) -> Vec<&Plan> {
         vec![self.step.plan()]

@@ -78,7 +78,7 @@ pub const METHODS: &[MethodRow] = &[
         method: Method::Dmap,
         name: "dmap",
         what: "explicit posterior ascent: K projected gradient steps per noise level",
-        defaults: (20, Zeta::Relative(0.1), 2),
+        defaults: (6, Zeta::Relative(0.4), 5),
         build: dmap::build,
         graph: |s| Ok(dmap::inner_graph(s)?.0),
     },
@@ -86,7 +86,7 @@ pub const METHODS: &[MethodRow] = &[
         method: Method::Dps,
         name: "dps",
         what: "diffusion posterior sampling: one gradient step per noise level",
-        defaults: (50, Zeta::Absolute(1.0), 1),
+        defaults: (28, Zeta::Relative(0.3), 1),
         build: dps::build,
         graph: |s| Ok(dps::step_graph(s)?.0),
     },
@@ -157,9 +157,9 @@ impl Settings {
     }
 }
 
-/// The state of a batch between two steps, on the host.
+/// A batch on the host.
 pub struct Chain {
-    /// x_i in VP coordinates, (n, h, w, c).
+    /// x_T, and later whatever x was last asked for, in VP coordinates, (n, h, w, c).
     pub x: Vec<f32>,
     /// Measurements, one after the other.
     pub y: Vec<f32>,
@@ -177,8 +177,12 @@ pub struct Chain {
 
 /// One method, ready to step.
 pub trait Sampler: Send {
-    /// From level `i` to the level before it.
+    /// Takes a batch over to the device: x_T, measurements, labels. x stays there from step to step.
+    fn begin(&mut self, chain: &Chain) -> Result<()>;
+    /// From level `i` to the level before it. Leaves the residuals in `chain`.
     fn step(&mut self, i: usize, chain: &mut Chain) -> Result<()>;
+    /// x as the last step left it.
+    fn read_x(&self, x: &mut [f32]) -> Result<()>;
     /// The plans that run.
     fn plans(&self) -> Vec<&Plan>;
     /// Fills the arena with NaN before each run from now on.

@@ -223,32 +223,40 @@ pub fn canvas(prior: &Prior, image: Shape) -> Shape {
     Shape { h: image.h.next_multiple_of(m), w: image.w.next_multiple_of(m), ..image }
 }
 
-/// Writes what a network evaluation reads.
-pub fn write_inputs(e: &mut Executor, i: &Inputs, (t, coefficients): &(Vec<f32>, Vec<f32>), chain: &Chain) {
-    e.write(i.x, &chain.x);
-    e.write(i.t, t);
+/// Writes what changes from level to level.
+pub fn write_level(
+    e: &mut Executor,
+    i: &Inputs,
+    (t, coefficients): &(Vec<f32>, Vec<f32>),
+    chain: &Chain,
+) -> Result<()> {
+    e.write(i.t, t)?;
     let mut coefficients = coefficients.clone();
     for (row, &noise) in coefficients.chunks_mut(column::COUNT).zip(&chain.noise_norm) {
         row[column::NOISE_NORM] = noise;
     }
-    e.write(i.coefficients, &coefficients);
-    if let Some(id) = i.labels {
-        e.write(id, &chain.labels);
-    }
+    e.write(i.coefficients, &coefficients)
 }
 
-/// Writes the measurement.
-pub fn write_measurement(e: &mut Executor, m: &MeasurementInputs, chain: &Chain) {
-    e.write(m.y, &chain.y);
-    if let Some(state) = m.state {
-        e.write(state, &chain.state);
+/// Writes what stays the same for a whole run: x_T, labels, and the measurement where the graph reads one.
+pub fn write_batch(e: &mut Executor, i: &Inputs, m: Option<&MeasurementInputs>, chain: &Chain) -> Result<()> {
+    e.write(i.x, &chain.x)?;
+    if let Some(id) = i.labels {
+        e.write(id, &chain.labels)?;
     }
+    if let Some(m) = m {
+        e.write(m.y, &chain.y)?;
+        if let Some(state) = m.state {
+            e.write(state, &chain.state)?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes the keys of the ancestral noise of step `i`.
-pub fn write_keys(e: &mut Executor, keys: TensorId, chain: &Chain, i: usize) {
+pub fn write_keys(e: &mut Executor, keys: TensorId, chain: &Chain, i: usize) -> Result<()> {
     let words = chain.seeds.iter().flat_map(|&(seed, image)| {
         NoiseKey { seed, image, step: i as u32, draw: Draw::Ancestral }.to_words().map(f32::from_bits)
     });
-    e.write(keys, &words.collect::<Vec<_>>());
+    e.write(keys, &words.collect::<Vec<_>>())
 }

@@ -40,7 +40,7 @@ pub struct Item {
 }
 
 /// Where a run stands after a step.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Progress<'a> {
     /// Steps done.
     pub step: usize,
@@ -48,9 +48,21 @@ pub struct Progress<'a> {
     pub steps: usize,
     /// Residual norm of each item at the last gradient, in [-1, 1] units.
     pub residual: &'a [f32],
-    /// x of the whole batch, (n, h, w, c) on the canvas.
-    pub x: &'a [f32],
+    sampler: &'a dyn Sampler,
+    shape: Shape,
 }
+
+impl Progress<'_> {
+    /// x of the whole batch as it is now, (n, h, w, c) on the canvas; fetched from the device when asked for.
+    pub fn x(&self) -> Result<Vec<f32>> {
+        let mut x = vec![0.0; self.shape.numel()];
+        self.sampler.read_x(&mut x)?;
+        Ok(x)
+    }
+}
+
+/// Steps between two looks at whether x is still finite.
+const FINITE_EVERY: usize = 4;
 
 /// One restored image.
 #[derive(Clone, Debug)]
@@ -89,12 +101,12 @@ impl Measurer {
 
     /// A(x)
     pub fn apply(&mut self, x: &[f32], state: &[f32]) -> Result<Vec<f32>> {
-        self.executor.write(self.x, x);
+        self.executor.write(self.x, x)?;
         if let Some(id) = self.state {
-            self.executor.write(id, state);
+            self.executor.write(id, state)?;
         }
         self.executor.run()?;
-        Ok(self.executor.read(self.y))
+        self.executor.read(self.y)
     }
 
     /// Extent of y.
@@ -287,6 +299,7 @@ impl Restorer {
             noise_norm: filled.iter().map(|i| i.measurement.noise_norm as f32).collect(),
             residual: vec![f32::NAN; n],
         };
+        self.sampler.begin(&chain)?;
         let left = self.settings.steps;
         Ok(Run { restorer: self, chain, left, residuals: vec![Vec::new(); n], count: items.len() })
     }
@@ -314,23 +327,30 @@ impl Run<'_> {
                 trace.push(r);
             }
         }
-        if let Some(i) = self.chain.x.iter().position(|v| !v.is_finite()) {
-            let item = i / self.restorer.canvas.item();
-            return Err(Error::Invalid(format!(
-                "image {item} of the batch became infinite at step {}; choose a smaller zeta",
-                self.restorer.settings.steps - self.left
-            )));
+        let step = self.restorer.settings.steps - self.left;
+        // Fetching x from a device stops it for a moment: not every time.
+        if step % FINITE_EVERY == 0 || self.left == 0 {
+            self.restorer.sampler.read_x(&mut self.chain.x)?;
+            if let Some(i) = self.chain.x.iter().position(|v| !v.is_finite()) {
+                let item = i / self.restorer.canvas.item();
+                let reason = format!("image {item} of the batch became infinite by step {step}; choose a smaller zeta");
+                return Err(Error::Invalid(reason));
+            }
         }
         Ok(Some(Progress {
-            step: self.restorer.settings.steps - self.left,
+            step,
             steps: self.restorer.settings.steps,
             residual: &self.chain.residual[..self.count],
-            x: &self.chain.x,
+            sampler: self.restorer.sampler.as_ref(),
+            shape: self.restorer.canvas,
         }))
     }
 
     /// The images as they are now.
-    pub fn finish(self) -> Result<Vec<Restoration>> {
+    pub fn finish(mut self) -> Result<Vec<Restoration>> {
+        if self.left < self.restorer.settings.steps {
+            self.restorer.sampler.read_x(&mut self.chain.x)?;
+        }
         let (canvas, image) = (self.restorer.canvas, self.restorer.image);
         let y_item = self.restorer.measurer.measurement_shape().numel();
         let mut out = Vec::with_capacity(self.count);

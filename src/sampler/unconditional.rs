@@ -1,6 +1,6 @@
 //! Ancestral sampling of the prior (Ho et al. 2020, algorithm 2); shows what a model knows by itself.
 
-use super::posterior::{Inputs, Setup, write_inputs, write_keys};
+use super::posterior::{Inputs, Setup, write_batch, write_keys, write_level};
 use super::{Chain, Sampler};
 use crate::error::Result;
 use crate::executor::Executor;
@@ -36,13 +36,18 @@ pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
 }
 
 impl Sampler for Unconditional {
+    fn begin(&mut self, chain: &Chain) -> Result<()> {
+        write_batch(&mut self.step, &self.handles.inputs, None, chain)
+    }
     fn step(&mut self, i: usize, chain: &mut Chain) -> Result<()> {
         let h = &self.handles;
-        write_inputs(&mut self.step, &h.inputs, &self.levels[i], chain);
-        write_keys(&mut self.step, h.keys, chain, i);
+        write_level(&mut self.step, &h.inputs, &self.levels[i], chain)?;
+        write_keys(&mut self.step, h.keys, chain, i)?;
         self.step.run()?;
-        self.step.read_into(h.next, &mut chain.x);
-        Ok(())
+        self.step.carry(h.next, h.inputs.x)
+    }
+    fn read_x(&self, x: &mut [f32]) -> Result<()> {
+        self.step.read_into(self.handles.next, x)
     }
     fn plans(&self) -> Vec<&Plan> {
         vec![self.step.plan()]

@@ -164,9 +164,19 @@ impl Checkpoint {
     }
 }
 
+struct WeightsId(u64);
+
+impl Default for WeightsId {
+    fn default() -> Self {
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        WeightsId(NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+    }
+}
+
 /// The weights of a model in the layout of the graph, read when first asked for and shared by all programs.
 #[derive(Default)]
 pub struct Weights {
+    id: WeightsId,
     checkpoint: Option<Checkpoint>,
     loaded: Mutex<HashMap<String, Arc<Vec<f32>>>>,
 }
@@ -174,7 +184,7 @@ pub struct Weights {
 impl Weights {
     /// Weights out of a file.
     pub fn new(checkpoint: Checkpoint) -> Weights {
-        Weights { checkpoint: Some(checkpoint), loaded: Mutex::default() }
+        Weights { checkpoint: Some(checkpoint), ..Weights::default() }
     }
 
     /// No weights at all, for graphs that have none.
@@ -185,7 +195,7 @@ impl Weights {
     /// Weights given in the layout of the graph, for tests and for programs that make their own.
     pub fn from_values(values: impl IntoIterator<Item = (String, Vec<f32>)>) -> Weights {
         let loaded = values.into_iter().map(|(k, v)| (k, Arc::new(v))).collect();
-        Weights { checkpoint: None, loaded: Mutex::new(loaded) }
+        Weights { loaded: Mutex::new(loaded), ..Weights::default() }
     }
 
     /// The file behind these weights.
@@ -193,7 +203,20 @@ impl Weights {
         self.checkpoint.as_ref()
     }
 
-    /// Weight `name` with extent `shape` (see [`Shape`]).
+    /// Tells these weights from all others of the process.
+    pub fn id(&self) -> u64 {
+        self.id.0
+    }
+
+    /// Weight `name` with extent `shape`, for a device that keeps its own copy: nothing stays on the host.
+    pub fn read(&self, name: &str, shape: Shape) -> Result<Arc<Vec<f32>>> {
+        match &self.checkpoint {
+            Some(checkpoint) => Ok(Arc::new(checkpoint.values_as(name, shape)?)),
+            None => self.get(name, shape),
+        }
+    }
+
+    /// Weight `name` with extent `shape` (see [`Shape`]), kept for all that ask.
     pub fn get(&self, name: &str, shape: Shape) -> Result<Arc<Vec<f32>>> {
         let mut loaded = self.loaded.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(values) = loaded.get(name) {

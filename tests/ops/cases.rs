@@ -61,7 +61,7 @@ const fn s(n: usize, h: usize, w: usize, c: usize) -> Shape {
     Shape::new(n, h, w, c)
 }
 
-fn conv_case(x: Shape, co: usize, (kernel, stride): (usize, usize), residual: bool) -> Case {
+pub fn conv_case(x: Shape, co: usize, (kernel, stride): (usize, usize), residual: bool) -> Case {
     let Shape { n, h, w, c: ci } = x;
     let out = s(n, h.div_ceil(stride), w.div_ceil(stride), co);
     let mut shapes = vec![x, s(co, kernel, kernel, ci), Shape::vector(co)];
@@ -83,7 +83,7 @@ fn conv_case(x: Shape, co: usize, (kernel, stride): (usize, usize), residual: bo
     }
 }
 
-fn group_norm_case(x: Shape, groups: usize, film: bool, with_silu: bool) -> Case {
+pub fn group_norm_case(x: Shape, groups: usize, film: bool, with_silu: bool) -> Case {
     let mut shapes = vec![x, Shape::vector(x.c), Shape::vector(x.c)];
     let mut differentiable = vec![0];
     if film {
@@ -103,7 +103,7 @@ fn group_norm_case(x: Shape, groups: usize, film: bool, with_silu: bool) -> Case
     }
 }
 
-fn attention_case(n: usize, h: usize, w: usize, heads: usize, d: usize, order: QkvOrder) -> Case {
+pub fn attention_case(n: usize, h: usize, w: usize, heads: usize, d: usize, order: QkvOrder) -> Case {
     let x = s(n, h, w, 3 * heads * d);
     let by_head = order == QkvOrder::ByHead;
     let op = Attention { heads, order };
@@ -116,6 +116,36 @@ fn attention_case(n: usize, h: usize, w: usize, heads: usize, d: usize, order: Q
         record: Box::new(move |g, i| g.one(op.clone(), &label, i)),
         truth: Box::new(move |i| r::attention(&i[0], x, heads, by_head)),
         plain: Box::new(move |i| r::attention(&i[0], x, heads, by_head)),
+    }
+}
+
+pub fn linear_case(x: Shape, out: usize) -> Case {
+    let reference = move |i: &[Vec<f64>]| r::conv(&i[0], x, &i[1], 1, 1, &i[2], None);
+    Case {
+        name: format!("linear {x} -> {out}"),
+        shapes: vec![x, s(out, 1, 1, x.c), Shape::vector(out)],
+        differentiable: vec![0],
+        record: Box::new(|g, i| g.one(Linear, "linear", i)),
+        truth: Box::new(reference),
+        plain: Box::new(move |i| r::conv(&i[0], x, &i[1], 1, 1, &i[2], None)),
+    }
+}
+
+pub fn linear_combination_case(columns: Vec<usize>) -> Case {
+    fn reference<T: Real>(i: &[Vec<T>], columns: &[usize], item: usize) -> Vec<T> {
+        let term = |k: usize, j: usize| i[0][k / item * 4 + columns[j]] * i[j + 1][k];
+        (0..i[1].len()).map(|k| (0..columns.len()).fold(zero(), |sum: T, j| sum + term(k, j))).collect()
+    }
+    let x = s(2, 3, 5, 8);
+    let count = columns.len();
+    let [of_truth, of_plain] = [columns.clone(), columns.clone()];
+    Case {
+        name: format!("linear_combination of {count}"),
+        shapes: std::iter::once(Shape::rows(2, 4)).chain(vec![x; count]).collect(),
+        differentiable: (1..=count).collect(),
+        record: Box::new(move |g, i| g.one(LinearCombination { columns: columns.clone() }, "linear_combination", i)),
+        truth: Box::new(move |i| reference(i, &of_truth, x.item())),
+        plain: Box::new(move |i| reference(i, &of_plain, x.item())),
     }
 }
 
@@ -190,15 +220,7 @@ pub fn cases() -> Vec<Case> {
         attention_case(1, 3, 3, 2, 5, QkvOrder::ByKind),
         // More tokens than one block of queries and one block of keys.
         attention_case(1, 15, 18, 1, 8, QkvOrder::ByKind),
-        case!("linear", vec![s(3, 1, 1, 9), s(17, 1, 1, 9), Shape::vector(17)], vec![0], Linear, |i: T| r::conv(
-            &i[0],
-            s(3, 1, 1, 9),
-            &i[1],
-            1,
-            1,
-            &i[2],
-            None
-        )),
+        linear_case(s(3, 1, 1, 9), 17),
         case!("silu", vec![X], vec![0], Silu, |i: T| i[0].iter().map(|&x| silu(x)).collect()),
         case!("add", vec![X, X], vec![0, 1], Add { scale: -0.75 }, |i: T| (i[0].iter().zip(&i[1]))
             .map(|(&a, &b)| a - T::of(0.75) * b)
@@ -269,18 +291,7 @@ pub fn cases() -> Vec<Case> {
             .into_iter()
             .map(|d| d * d)
             .collect()),
-        case!(
-            "linear_combination",
-            vec![Shape::rows(2, 4), X, X, X],
-            vec![1, 2, 3],
-            LinearCombination { columns: vec![2, 0, 3] },
-            |i: T| (0..X.numel())
-                .map(|k| {
-                    let c = &i[0][k / X.item() * 4..];
-                    c[2] * i[1][k] + c[0] * i[2][k] + c[3] * i[3][k]
-                })
-                .collect()
-        ),
+        linear_combination_case(vec![2, 0, 3]),
         case!("sphere_projection", vec![X, X, Shape::rows(2, 3)], vec![], SphereProjection { column: 1 }, |i: T| {
             let offset: Vec<T> = i[0].iter().zip(&i[1]).map(|(&z, &m)| z - m).collect();
             r::moved(&i[1], &offset, |n| i[2][3 * n + 1], 2)

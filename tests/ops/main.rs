@@ -2,6 +2,8 @@
 //! that is full of NaN before each run.
 
 mod cases;
+#[cfg(feature = "emulate")]
+mod emulated;
 mod real;
 mod reference;
 
@@ -49,20 +51,30 @@ fn wide(values: &[Vec<f32>]) -> Vec<Vec<f64>> {
     values.iter().map(|v| v.iter().map(|&x| x.into()).collect()).collect()
 }
 
+/// The error that plain f32 loops make on `values`, and the largest value of the truth.
+fn plain_f32(case: &Case, values: &[Vec<f32>], truth: &[f64]) -> (f64, f64) {
+    let plain = (case.plain)(values);
+    let error = plain.iter().zip(truth).map(|(p, t)| (f64::from(*p) - t).abs()).fold(0.0, f64::max);
+    (error, truth.iter().fold(0.0f64, |m, t| m.max(t.abs())))
+}
+
 /// Our error may be at most twice that of a plain f32 loop, plus a few units in the last place of the largest value.
 fn forward(case: &Case) -> Result<(), String> {
     let values = inputs(case);
     let truth = (case.truth)(&wide(&values));
-    let plain = (case.plain)(&values);
-    let plain_error = plain.iter().zip(&truth).map(|(p, t)| (f64::from(*p) - t).abs()).fold(0.0, f64::max);
-    let largest = truth.iter().fold(0.0f64, |m, t| m.max(t.abs()));
+    let (plain_error, largest) = plain_f32(case, &values, &truth);
     let (mut g, ids, out) = record(case);
     g.output(out);
     let mut e = executor(g);
     for _ in 0..2 {
-        ids.iter().zip(&values).for_each(|(id, v)| e.write(*id, v));
+        ids.iter().zip(&values).for_each(|(id, v)| e.write(*id, v).unwrap());
         e.run().unwrap();
-        compare(&case.name, &e.read(out), &truth, 2.0 * plain_error + 8.0 * f64::from(f32::EPSILON) * largest)?;
+        compare(
+            &case.name,
+            &e.read(out).unwrap(),
+            &truth,
+            2.0 * plain_error + 8.0 * f64::from(f32::EPSILON) * largest,
+        )?;
     }
     Ok(())
 }
@@ -77,10 +89,10 @@ fn vjp(case: &Case, input: usize) -> Result<(), String> {
     let gradient = backward(&mut g, out, v, ids[input]).map_err(|e| e.to_string())?;
     g.output(gradient);
     let mut e = executor(g);
-    ids.iter().zip(&values).for_each(|(id, x)| e.write(*id, x));
-    e.write(v, &cotangent);
+    ids.iter().zip(&values).for_each(|(id, x)| e.write(*id, x).unwrap());
+    e.write(v, &cotangent).unwrap();
     e.run().unwrap();
-    let gradient = e.read(gradient);
+    let gradient = e.read(gradient).unwrap();
     let norm = gradient.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
     for draw in 0..3 {
         let direction = random(&case.name, 100 + draw, values[input].len());

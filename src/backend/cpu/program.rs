@@ -2,7 +2,7 @@
 
 use crate::backend::Program;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Plan, Source, TensorId};
+use crate::graph::{Dtype, Graph, Plan, Source, TensorId};
 use crate::ops::Launch;
 use crate::weights::Weights;
 use std::sync::{Arc, Mutex};
@@ -47,6 +47,9 @@ pub struct CpuProgram {
 impl CpuProgram {
     /// Allocates inputs, takes the weights, and grows the shared arena if needed.
     pub fn new(graph: Arc<Graph>, plan: Arc<Plan>, weights: &Weights, arena: Arc<Mutex<Arena>>) -> Result<Self> {
+        if plan.storage != Dtype::F32 {
+            return Err(Error::Invalid("the CPU computes in f32 only: use --precision f32, or a CUDA device".into()));
+        }
         let reserved = arena.lock().unwrap_or_else(|e| e.into_inner()).reserve(plan.arena_bytes as usize);
         reserved.map_err(|e| {
             Error::Device(format!("the machine can't give {} MiB for the arena ({e})", plan.arena_bytes >> 20))
@@ -76,20 +79,23 @@ impl CpuProgram {
 }
 
 impl Program for CpuProgram {
-    fn write(&mut self, input: TensorId, values: &[f32]) {
+    fn write(&mut self, input: TensorId, values: &[f32]) -> Result<()> {
         let slot = self.outside[input.0 as usize].as_mut().expect("an input of this graph");
         Arc::get_mut(slot).expect("inputs belong to one program").copy_from_slice(values);
+        Ok(())
     }
 
-    fn read(&self, output: TensorId, values: &mut [f32]) {
+    fn read(&self, output: TensorId, values: &mut [f32]) -> Result<()> {
         // An output may be an input: the gradient through an identity is the cotangent itself.
         if let Some(outside) = &self.outside[output.0 as usize] {
-            return values.copy_from_slice(outside);
+            values.copy_from_slice(outside);
+            return Ok(());
         }
         let arena = self.arena.lock().unwrap_or_else(|e| e.into_inner());
         let floats = arena.floats();
         let (offset, len) = self.span(self.newest[output.0 as usize].expect("an output of this graph"));
         values.copy_from_slice(&floats[offset..offset + len]);
+        Ok(())
     }
 
     fn set_poison(&mut self, on: bool) {

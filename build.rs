@@ -1,0 +1,182 @@
+//! Compiles kernels/*.cu with NVRTC to one CUBIN per architecture and one PTX, and embeds them with their sources.
+//!
+//! No GPU and no CUDA toolkit is needed: NVRTC alone does it, from the toolkit, the loader's path or the PyPI wheel. Without it the
+//! build says so in one line and the program compiles at first use. With the feature `emulate` the same files are also compiled as
+//! C++ for the emulated driver.
+
+#[allow(dead_code)]
+#[path = "src/backend/cuda/nvrtc.rs"]
+mod nvrtc;
+
+use std::collections::hash_map::DefaultHasher;
+use std::fmt::Write as _;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// Chips that get a CUBIN of their own; any later one takes the PTX.
+const ARCHITECTURES: &str = "80,86,89,90a,100a,120";
+/// What the PTX asks for at least.
+const PTX: &str = "compute_80";
+
+fn main() {
+    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let out = PathBuf::from(std::env::var("OUT_DIR").expect("cargo sets it"));
+    for variable in ["DMAP_NVRTC", "DMAP_CUDA_ARCHS", "CUDA_HOME", "CUDA_PATH", "VIRTUAL_ENV"] {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
+    // Without kernels/ (a source package for other languages' documentation, say) there is nothing to watch.
+    println!("cargo:rerun-if-changed=kernels");
+    println!("cargo:rerun-if-changed=src/backend/cuda/nvrtc.rs");
+    println!("cargo:rerun-if-changed=.venv/pyvenv.cfg");
+    let files = texts(&root.join("kernels"), "cu", "");
+    let headers = texts(&root.join("kernels/include"), "cuh", "include/");
+    let images = compile_all(&root, &out, &files, &headers);
+    write_table(&out, &files, &headers, &images);
+    if std::env::var_os("CARGO_FEATURE_EMULATE").is_some() {
+        compile_emulated(&root, &out, &files);
+    }
+}
+
+/// (name, text) of every file with this extension, sorted.
+fn texts(folder: &Path, extension: &str, prefix: &str) -> Vec<(String, String)> {
+    let entries = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let mut all: Vec<_> = (entries.flatten().map(|e| e.path()))
+        .filter(|p| p.extension().is_some_and(|e| e == extension))
+        .map(|p| {
+            let text = std::fs::read_to_string(&p).unwrap_or_else(|e| panic!("{}: {e}", p.display()));
+            (format!("{prefix}{}", p.file_name().unwrap_or_default().to_string_lossy()), text)
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+struct Image {
+    file: usize,
+    architecture: String,
+    path: PathBuf,
+    log: String,
+}
+
+fn compile_all(root: &Path, out: &Path, files: &[(String, String)], headers: &[(String, String)]) -> Vec<Image> {
+    let nvrtc = match nvrtc::Nvrtc::find(root) {
+        Ok(nvrtc) => nvrtc,
+        Err(reason) => {
+            println!("cargo:warning=CUDA kernels are not compiled now but at first use: {reason}");
+            return Vec::new();
+        }
+    };
+    let supported = nvrtc.architectures();
+    let listed = std::env::var("DMAP_CUDA_ARCHS").unwrap_or_else(|_| ARCHITECTURES.into());
+    let number = |a: &str| a.trim_end_matches(char::is_alphabetic).parse().unwrap_or(0);
+    let known = listed.split(',').map(str::trim).filter(|a| supported.contains(&number(a)));
+    let architectures: Vec<String> = known.map(|a| format!("sm_{a}")).chain([PTX.to_string()]).collect();
+    let header_names: Vec<_> = with_short_names(headers);
+    // Largest files first, so that the cores finish together.
+    let mut work: Vec<(usize, &String)> =
+        (0..files.len()).flat_map(|f| architectures.iter().map(move |a| (f, a))).collect();
+    work.sort_by_key(|(f, _)| files[*f].1.len());
+    let (work, images, failures) = (Mutex::new(work), Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some((file, architecture)) = { work.lock().expect("no panic").pop() } {
+                    let (name, source) = &files[file];
+                    let mut hash = DefaultHasher::new();
+                    (source, headers, architecture, nvrtc.version).hash(&mut hash);
+                    let path = out.join(format!("{name}.{architecture}.{:016x}", hash.finish()));
+                    let log_path = path.with_extension(format!("{:016x}.log", hash.finish()));
+                    let cached = path.exists().then(|| std::fs::read_to_string(&log_path).ok()).flatten();
+                    let log = match cached {
+                        Some(log) => log,
+                        None => match nvrtc.compile(name, source, &header_names, architecture) {
+                            Ok(compiled) => {
+                                std::fs::write(&path, &compiled.image).expect("OUT_DIR can be written");
+                                std::fs::write(&log_path, &compiled.log).expect("OUT_DIR can be written");
+                                compiled.log
+                            }
+                            Err(log) => {
+                                failures
+                                    .lock()
+                                    .expect("no panic")
+                                    .push(format!("kernels/{name} for {architecture}:\n{log}"));
+                                continue;
+                            }
+                        },
+                    };
+                    let image = Image { file, architecture: architecture.clone(), path, log };
+                    images.lock().expect("no panic").push(image);
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().expect("no panic");
+    assert!(failures.is_empty(), "kernels do not compile with NVRTC {:?}:\n{}", nvrtc.version, failures.join("\n"));
+    let mut images = images.into_inner().expect("no panic");
+    images.sort_by(|a, b| (a.file, &a.architecture).cmp(&(b.file, &b.architecture)));
+    println!("cargo:rustc-env=DMAP_NVRTC_VERSION={}.{}", nvrtc.version.0, nvrtc.version.1);
+    images
+}
+
+/// Headers include each other by their bare names, kernel files by `include/`.
+fn with_short_names(headers: &[(String, String)]) -> Vec<(String, String)> {
+    let short = headers.iter().map(|(name, text)| (name.trim_start_matches("include/").to_string(), text.clone()));
+    headers.iter().cloned().chain(short).collect()
+}
+
+/// images.rs: sources, headers, and the compiled images with what the compiler said about them.
+fn write_table(out: &Path, files: &[(String, String)], headers: &[(String, String)], images: &[Image]) {
+    let mut table = String::from("/// Every kernel file.\npub static SOURCES: &[Source] = &[\n");
+    for (name, text) in files {
+        writeln!(table, "    Source {{ name: {name:?}, text: {text:?} }},").expect("memory");
+    }
+    table.push_str("];\n/// What they include: (name, text).\npub static HEADERS: &[(&str, &str)] = &[\n");
+    for (name, text) in with_short_names(headers) {
+        writeln!(table, "    ({name:?}, {text:?}),").expect("memory");
+    }
+    table.push_str("];\n/// Every image made at build time.\npub static IMAGES: &[Image] = &[\n");
+    for Image { file, architecture, path, log } in images {
+        writeln!(
+            table,
+            "    Image {{ file: {:?}, architecture: {architecture:?}, bytes: include_bytes!({path:?}), log: {log:?} }},",
+            files[*file].0
+        )
+        .expect("memory");
+    }
+    table.push_str("];\n");
+    std::fs::write(out.join("images.rs"), table).expect("OUT_DIR can be written");
+}
+
+/// One object per kernel file; a table of their symbols keeps the linker from dropping them.
+fn compile_emulated(root: &Path, out: &Path, files: &[(String, String)]) {
+    let mut registry = String::new();
+    let mut build = cc::Build::new();
+    build
+        .cpp(true)
+        .std("c++20")
+        .opt_level(2)
+        .define("DMAP_EMULATE", None)
+        .flag("-march=native")
+        .flag("-fno-strict-aliasing");
+    build.flag("-Wno-unknown-pragmas").include(root.join("kernels"));
+    // Beside the kernels those with planted mistakes, for the test of the emulator itself.
+    let names = files.iter().map(|(name, _)| name.as_str()).chain(["emulator/faults.cu"]);
+    let mut symbols = Vec::new();
+    for name in names {
+        let stem = Path::new(name).file_stem().unwrap_or_default().to_string_lossy();
+        let symbol = format!("dmap_emulated_file_{stem}");
+        let wrapper = out.join(format!("{symbol}.cpp"));
+        std::fs::write(&wrapper, format!("#define DMAP_EMULATED_FILE {symbol}\n#include \"{name}\"\n"))
+            .expect("OUT_DIR can be written");
+        build.file(wrapper);
+        writeln!(registry, "extern int {symbol};").expect("memory");
+        symbols.push(format!("&{symbol}"));
+    }
+    let table = format!("extern \"C\" {{ int* dmap_emulated_files[] = {{{}}}; }}", symbols.join(", "));
+    writeln!(registry, "#include \"emulator/emulator.cpp\"\n{table}").expect("memory");
+    let path = out.join("emulated_registry.cpp");
+    std::fs::write(&path, registry).expect("OUT_DIR can be written");
+    build.file(path).compile("dmap_emulated");
+}

@@ -1,0 +1,469 @@
+// Multi-head attention, self and cross, the scores never stored; and its VJP.
+//
+//   S = scale q k^T,  P = softmax(S),  o = P v,  lse = log sum exp S per row
+//   P = exp(S - lse),  delta = rowsum(do * o),  dv = P^T do,  dS = P * (do v^T - delta),  dq = scale dS k,  dk = scale dS^T q
+//
+// attention_mma: a block takes 64 rows of one head, a warp 16 of them, and walks over tiles of the other side through two
+// buffers of cp.async. Forward and dq rows are queries; dk, dv rows are keys, with the transposed scores. P goes from the accumulators
+// of one product into the left operand of the next without leaving the registers.
+// attention_simt: any head size, any mix of storage types, plain f32 arithmetic.
+// All overwrite their outputs. blockIdx.x is the tile of rows, blockIdx.y the head, blockIdx.z the item.
+#include "include/mma.cuh"
+#include "include/reduce.cuh"
+#include "include/view.cuh"
+
+// One of q, k, v, o: elements between items, between tokens, between heads.
+struct Matrix {
+    View view;
+    i64 item;
+    int row, head;
+
+    DEVICE i64 start() const { return i64(blockIdx.z) * item + i64(blockIdx.y) * head; }
+};
+
+// o, do, dq have `queries` tokens, k, v, dk, dv `keys`. lse and delta are (n, heads, queries).
+struct AttentionParams {
+    Matrix q, k, v, o, dout, dq, dk, dv;
+    float *lse, *delta;
+    int queries, keys, d, heads;
+    float scale;
+    int reserved;
+
+    DEVICE i64 row_base() const { return (i64(blockIdx.z) * heads + blockIdx.y) * queries; }
+};
+
+constexpr float LOG2E = 1.4426950408889634f;
+
+// delta[r] = sum over the head's channels of do o: a warp per row.
+KERNEL(attention_delta, AttentionParams, 256, 4) {
+    int row = blockIdx.x * 8 + threadIdx.x / 32;
+    if (row >= p.queries) return;
+    float sum = 0;
+    for (int c = threadIdx.x % 32; c < p.d; c += 32) {
+        sum += at(p.o.view, p.o.start() + i64(row) * p.o.row + c) * at(p.dout.view, p.dout.start() + i64(row) * p.dout.row + c);
+    }
+    sum = warp_sum(sum);
+    if (threadIdx.x % 32 == 0) p.delta[p.row_base() + row] = sum;
+}
+
+// Tiles of ROWS x D in shared memory. A row is an odd number of 16-byte chunks long, so eight rows at one chunk fall into
+// eight different bank groups.
+template <class S, int D> struct Tile {
+    static constexpr int STRIDE = D * int(sizeof(S)) + 16;
+    static constexpr int CHUNKS = D * int(sizeof(S)) / 16;
+    static constexpr int STEPS = D * int(sizeof(S)) / 32;  // products over the head's channels
+    static constexpr int DEPTH = 32 / int(sizeof(S));      // values of a row in one product
+
+    // Tokens first .. first + ROWS of a matrix, zeros past its end and past its channels.
+    template <int ROWS> static DEVICE void copy(u8* tile, const Matrix& m, int first, int tokens, int d) {
+        for (int i = threadIdx.x; i < ROWS * CHUNKS; i += 128) {
+            int r = i / CHUNKS, c = i % CHUNKS;
+            bool valid = first + r < tokens && c * VECTOR<S> < d;
+            const S* from = static_cast<const S*>(m.view.data) + (valid ? m.start() + i64(first + r) * m.row + c * VECTOR<S> : 0);
+            copy_async(tile + r * STRIDE + 16 * c, from, valid);
+        }
+    }
+
+    // 16 rows as the left operand.
+    static DEVICE void left(u32 (&r)[4], const u8* tile, int row, int step, int lane) {
+        load_matrices(r, tile + (row + lane % 16) * STRIDE + 32 * step + 16 * (lane / 16));
+        for (int k = 0; k < 4; k++) round_fragment(r[k], S{});
+    }
+
+    // 16 rows as columns of the right operand: products of rows with rows.
+    static DEVICE void right_rows(u32 (&r)[4], const u8* tile, int row, int step, int lane) {
+        load_matrices(r, tile + (row + lane % 8 + lane / 16 * 8) * STRIDE + 32 * step + 16 * (lane / 8 % 2));
+        for (int k = 0; k < 4; k++) round_fragment(r[k], S{});
+    }
+
+    // Columns column .. + 16 of DEPTH rows, summed over the rows. In TF32 the rows go in the order in which probabilities()
+    // hands over its columns: 0, 2, 4, 6, 1, 3, 5, 7.
+    static DEVICE void right_columns(u32 (&r)[4], const u8* tile, int row, int column, int lane) {
+        if constexpr (sizeof(S) == 2) {
+            load_matrices_transposed(r, tile + (row + lane % 16) * STRIDE + 2 * column + 16 * (lane / 16));
+        } else {
+            for (int k = 0; k < 4; k++) {
+                const u8* from = tile + (row + 2 * (lane % 4) + (k & 1)) * STRIDE + 4 * (column + lane / 4 + 8 * (k >> 1));
+                r[k] = *reinterpret_cast<const u32*>(from);
+            }
+        }
+        for (int k = 0; k < 4; k++) round_fragment(r[k], S{});
+    }
+
+    // Accumulators of columns DEPTH step .. as the left operand of the next product.
+    template <int N> static DEVICE void probabilities(u32 (&r)[4], const float (&sum)[N][4], int step) {
+        if constexpr (sizeof(S) == 2) {
+            for (int k = 0; k < 4; k++) r[k] = pack2<S>(sum[2 * step + k / 2][2 * (k & 1)], sum[2 * step + k / 2][2 * (k & 1) + 1]);
+        } else {
+            r[0] = round_tf32(sum[step][0]);
+            r[1] = round_tf32(sum[step][2]);
+            r[2] = round_tf32(sum[step][1]);
+            r[3] = round_tf32(sum[step][3]);
+        }
+    }
+
+    // sum = rows of `a` (16 of them) times rows of `b`.
+    template <int N> static DEVICE void rows_by_rows(float (&sum)[N][4], const u8* a, int row, const u8* b, int lane) {
+        for (int j = 0; j < N; j++) {
+            for (int e = 0; e < 4; e++) sum[j][e] = 0;
+        }
+#pragma unroll
+        for (int step = 0; step < STEPS; step++) {
+            u32 l[4];
+            left(l, a, row, step, lane);
+#pragma unroll
+            for (int j = 0; j < N / 2; j++) {
+                u32 r[4];
+                right_rows(r, b, 16 * j, step, lane);
+                multiply(sum[2 * j], l, r[0], r[1], S{});
+                multiply(sum[2 * j + 1], l, r[2], r[3], S{});
+            }
+        }
+    }
+
+    // out += weights (16 x 8N, accumulators) times the tile's rows.
+    template <int N> static DEVICE void add_weighted(float (&out)[D / 8][4], const float (&weights)[N][4], const u8* tile, int lane) {
+#pragma unroll
+        for (int step = 0; step < 8 * N / DEPTH; step++) {
+            u32 l[4];
+            probabilities(l, weights, step);
+#pragma unroll
+            for (int j = 0; j < D / 16; j++) {
+                u32 r[4];
+                right_columns(r, tile, DEPTH * step, 16 * j, lane);
+                multiply(out[2 * j], l, r[0], r[1], S{});
+                multiply(out[2 * j + 1], l, r[2], r[3], S{});
+            }
+        }
+    }
+
+    // Accumulators of 16 rows, times a factor for rows g and g + 8, to tokens first .. of a matrix.
+    static DEVICE void store(const Matrix& m, const float (&out)[D / 8][4], const float (&factor)[2], int first, int tokens, int d, int lane) {
+        for (int half = 0; half < 2; half++) {
+            int token = first + lane / 4 + 8 * half;
+            if (token >= tokens) continue;
+            S* to = static_cast<S*>(m.view.data) + m.start() + i64(token) * m.row;
+            for (int j = 0; j < D / 8; j++) {
+                int c = 8 * j + 2 * (lane % 4);
+                if (c >= d) continue;
+                float a = out[j][2 * half] * factor[half], b = out[j][2 * half + 1] * factor[half];
+                if constexpr (sizeof(S) == 2) *reinterpret_cast<u32*>(to + c) = pack2<S>(a, b);
+                else store_words2(to + c, Words2{{float_bits(a), float_bits(b)}});
+            }
+        }
+    }
+};
+
+// Largest or total of a row over the four lanes that hold it.
+DEVICE float row_max(float v) {
+    v = larger(v, shuffle_xor(v, 1));
+    return larger(v, shuffle_xor(v, 2));
+}
+DEVICE float row_sum(float v) {
+    v += shuffle_xor(v, 1);
+    return v + shuffle_xor(v, 2);
+}
+
+// Shared memory: q, then two buffers of (k, v).
+template <class S, int D, int KEYS> DEVICE void attention_forward(const AttentionParams& p) {
+    using T = Tile<S, D>;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, q0 = blockIdx.x * 64;
+    u8* q = shared_memory();
+    u8* buffers = q + 64 * T::STRIDE;
+    constexpr int BUFFER = 2 * KEYS * T::STRIDE;
+    auto copy_keys = [&](int tile) {
+        u8* to = buffers + tile % 2 * BUFFER;
+        T::template copy<KEYS>(to, p.k, tile * KEYS, p.keys, p.d);
+        T::template copy<KEYS>(to + KEYS * T::STRIDE, p.v, tile * KEYS, p.keys, p.d);
+        commit_copies();
+    };
+    T::template copy<64>(q, p.q, q0, p.queries, p.d);
+    copy_keys(0);
+    const float to_log2 = p.scale * LOG2E;
+    float out[D / 8][4] = {}, largest[2] = {-INFINITY_F, -INFINITY_F}, total[2] = {};
+    const int tiles = (p.keys + KEYS - 1) / KEYS;
+    for (int tile = 0; tile < tiles; tile++) {
+        if (tile + 1 < tiles) copy_keys(tile + 1);
+        else commit_copies();
+        wait_for_copies<1>();
+        block_barrier();
+        const u8* k = buffers + tile % 2 * BUFFER;
+        float s[KEYS / 8][4];
+        T::rows_by_rows(s, q, 16 * warp, k, lane);
+        for (int half = 0; half < 2; half++) {
+            float m = largest[half];
+            for (int j = 0; j < KEYS / 8; j++) {
+                for (int e = 2 * half; e < 2 * half + 2; e++) {
+                    bool valid = tile * KEYS + 8 * j + 2 * (lane % 4) + (e & 1) < p.keys;
+                    s[j][e] = valid ? s[j][e] * to_log2 : -INFINITY_F;
+                    m = larger(m, s[j][e]);
+                }
+            }
+            m = row_max(m);  // finite: every tile has a key
+            float shrink = exp2_fast(largest[half] - m), sum = 0;
+            largest[half] = m;
+            for (int j = 0; j < KEYS / 8; j++) {
+                for (int e = 2 * half; e < 2 * half + 2; e++) {
+                    s[j][e] = exp2_fast(s[j][e] - m);
+                    sum += s[j][e];
+                }
+            }
+            total[half] = total[half] * shrink + sum;
+            for (int j = 0; j < D / 8; j++) {
+                out[j][2 * half] *= shrink;
+                out[j][2 * half + 1] *= shrink;
+            }
+        }
+        T::add_weighted(out, s, k + KEYS * T::STRIDE, lane);
+        block_barrier();
+    }
+    wait_for_copies<0>();
+    float factor[2];
+    for (int half = 0; half < 2; half++) {
+        float sum = row_sum(total[half]);
+        factor[half] = 1.0f / sum;
+        int row = q0 + 16 * warp + lane / 4 + 8 * half;
+        if (lane % 4 == 0 && row < p.queries) p.lse[p.row_base() + row] = largest[half] / LOG2E + logf(sum);
+    }
+    T::store(p.o, out, factor, q0 + 16 * warp, p.queries, p.d, lane);
+}
+
+// Shared memory: q, do, then two buffers of (k, v).
+template <class S, int D, int KEYS> DEVICE void attention_dq(const AttentionParams& p) {
+    using T = Tile<S, D>;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, q0 = blockIdx.x * 64;
+    u8* q = shared_memory();
+    u8* dout = q + 64 * T::STRIDE;
+    u8* buffers = dout + 64 * T::STRIDE;
+    constexpr int BUFFER = 2 * KEYS * T::STRIDE;
+    auto copy_keys = [&](int tile) {
+        u8* to = buffers + tile % 2 * BUFFER;
+        T::template copy<KEYS>(to, p.k, tile * KEYS, p.keys, p.d);
+        T::template copy<KEYS>(to + KEYS * T::STRIDE, p.v, tile * KEYS, p.keys, p.d);
+        commit_copies();
+    };
+    T::template copy<64>(q, p.q, q0, p.queries, p.d);
+    T::template copy<64>(dout, p.dout, q0, p.queries, p.d);
+    copy_keys(0);
+    float out[D / 8][4] = {}, lse[2], delta[2];
+    for (int half = 0; half < 2; half++) {
+        int row = q0 + 16 * warp + lane / 4 + 8 * half;
+        bool valid = row < p.queries;
+        lse[half] = valid ? p.lse[p.row_base() + row] * LOG2E : 0.0f;
+        delta[half] = valid ? p.delta[p.row_base() + row] : 0.0f;
+    }
+    const int tiles = (p.keys + KEYS - 1) / KEYS;
+    for (int tile = 0; tile < tiles; tile++) {
+        if (tile + 1 < tiles) copy_keys(tile + 1);
+        else commit_copies();
+        wait_for_copies<1>();
+        block_barrier();
+        const u8* k = buffers + tile % 2 * BUFFER;
+        float s[KEYS / 8][4], ds[KEYS / 8][4];
+        T::rows_by_rows(s, q, 16 * warp, k, lane);
+        T::rows_by_rows(ds, dout, 16 * warp, k + KEYS * T::STRIDE, lane);
+        for (int j = 0; j < KEYS / 8; j++) {
+            for (int e = 0; e < 4; e++) {
+                bool valid = tile * KEYS + 8 * j + 2 * (lane % 4) + (e & 1) < p.keys;
+                float probability = valid ? exp2_fast(s[j][e] * p.scale * LOG2E - lse[e / 2]) : 0.0f;
+                ds[j][e] = probability * (ds[j][e] - delta[e / 2]);
+            }
+        }
+        T::add_weighted(out, ds, k, lane);
+        block_barrier();
+    }
+    wait_for_copies<0>();
+    float factor[2] = {p.scale, p.scale};
+    T::store(p.dq, out, factor, q0 + 16 * warp, p.queries, p.d, lane);
+}
+
+// Shared memory: k, v, then two buffers of (q, do).
+template <class S, int D, int QUERIES> DEVICE void attention_dkv(const AttentionParams& p) {
+    using T = Tile<S, D>;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, k0 = blockIdx.x * 64;
+    u8* k = shared_memory();
+    u8* v = k + 64 * T::STRIDE;
+    u8* buffers = v + 64 * T::STRIDE;
+    constexpr int BUFFER = 2 * QUERIES * T::STRIDE;
+    auto copy_queries = [&](int tile) {
+        u8* to = buffers + tile % 2 * BUFFER;
+        T::template copy<QUERIES>(to, p.q, tile * QUERIES, p.queries, p.d);
+        T::template copy<QUERIES>(to + QUERIES * T::STRIDE, p.dout, tile * QUERIES, p.queries, p.d);
+        commit_copies();
+    };
+    T::template copy<64>(k, p.k, k0, p.keys, p.d);
+    T::template copy<64>(v, p.v, k0, p.keys, p.d);
+    copy_queries(0);
+    float dk[D / 8][4] = {}, dv[D / 8][4] = {};
+    const int tiles = (p.queries + QUERIES - 1) / QUERIES;
+    for (int tile = 0; tile < tiles; tile++) {
+        if (tile + 1 < tiles) copy_queries(tile + 1);
+        else commit_copies();
+        wait_for_copies<1>();
+        block_barrier();
+        const u8* q = buffers + tile % 2 * BUFFER;
+        const u8* dout = q + QUERIES * T::STRIDE;
+        float s[QUERIES / 8][4], ds[QUERIES / 8][4];
+        T::rows_by_rows(s, k, 16 * warp, q, lane);
+        T::rows_by_rows(ds, v, 16 * warp, dout, lane);
+        for (int j = 0; j < QUERIES / 8; j++) {
+            for (int column = 0; column < 2; column++) {
+                int row = tile * QUERIES + 8 * j + 2 * (lane % 4) + column;
+                bool valid = row < p.queries;
+                float lse = valid ? p.lse[p.row_base() + row] * LOG2E : 0.0f, delta = valid ? p.delta[p.row_base() + row] : 0.0f;
+                for (int e = column; e < 4; e += 2) {
+                    s[j][e] = valid ? exp2_fast(s[j][e] * p.scale * LOG2E - lse) : 0.0f;
+                    ds[j][e] = s[j][e] * (ds[j][e] - delta);
+                }
+            }
+        }
+        T::add_weighted(dv, s, dout, lane);
+        T::add_weighted(dk, ds, q, lane);
+        block_barrier();
+    }
+    wait_for_copies<0>();
+    float scale[2] = {p.scale, p.scale}, one[2] = {1.0f, 1.0f};
+    T::store(p.dk, dk, scale, k0 + 16 * warp, p.keys, p.d, lane);
+    T::store(p.dv, dv, one, k0 + 16 * warp, p.keys, p.d, lane);
+}
+
+// `wide` tiles of the other side forward, `narrow` ones in reverse, where a row needs more registers.
+#define ATTENTION_MMA(type, S, D, wide, narrow, blocks, reverse)                                                \
+    KERNEL(attention_mma_##type##_##D, AttentionParams, 128, blocks) { attention_forward<S, D, wide>(p); }      \
+    KERNEL(attention_dq_mma_##type##_##D, AttentionParams, 128, reverse) { attention_dq<S, D, narrow>(p); }     \
+    KERNEL(attention_dkv_mma_##type##_##D, AttentionParams, 128, reverse) { attention_dkv<S, D, narrow>(p); }
+
+#define ATTENTION_TYPES(D, wide, narrow, blocks, reverse)       \
+    ATTENTION_MMA(f16, f16, D, wide, narrow, blocks, reverse)   \
+    ATTENTION_MMA(bf16, bf16, D, wide, narrow, blocks, reverse) \
+    ATTENTION_MMA(f32, tf32, D, wide, narrow, blocks, reverse)
+
+ATTENTION_TYPES(32, 64, 32, 3, 3)
+ATTENTION_TYPES(48, 64, 32, 3, 2)
+ATTENTION_TYPES(64, 64, 32, 3, 2)
+ATTENTION_TYPES(80, 32, 32, 2, 2)
+ATTENTION_TYPES(160, 32, 16, 1, 1)
+
+// Rows of a matrix as f32 in shared memory, `stride` floats apart, zeros past its end.
+DEVICE void load_rows(float* to, int stride, const Matrix& m, int first, int rows, int tokens, int d) {
+    for (int i = threadIdx.x; i < rows * d; i += blockDim.x) {
+        int r = i / d, c = i % d;
+        to[r * stride + c] = first + r < tokens ? at(m.view, m.start() + i64(first + r) * m.row + c) : 0.0f;
+    }
+}
+
+DEVICE float dot(const float* a, const float* b, int d) {
+    float sum = 0;
+    for (int c = 0; c < d; c++) sum += a[c] * b[c];
+    return sum;
+}
+
+// 8 queries a block, 16 keys at a time: a thread per score, then all threads over the channels.
+KERNEL(attention_simt, AttentionParams, 128, 2) {
+    const int d = p.d, stride = d + 1, q0 = blockIdx.x * 8, row = threadIdx.x / 16, key = threadIdx.x % 16;
+    float* q = reinterpret_cast<float*>(shared_memory());
+    float *k = q + 8 * stride, *v = k + 16 * stride, *out = v + 16 * stride, *s = out + 8 * stride;
+    float *largest = s + 128, *total = largest + 8, *shrink = total + 8;
+    load_rows(q, stride, p.q, q0, 8, p.queries, d);
+    for (int i = threadIdx.x; i < 8 * stride; i += 128) out[i] = 0;
+    if (threadIdx.x < 8) {
+        largest[threadIdx.x] = -INFINITY_F;
+        total[threadIdx.x] = 0;
+    }
+    for (int from = 0; from < p.keys; from += 16) {
+        load_rows(k, stride, p.k, from, 16, p.keys, d);
+        load_rows(v, stride, p.v, from, 16, p.keys, d);
+        block_barrier();
+        s[threadIdx.x] = from + key < p.keys ? dot(q + row * stride, k + key * stride, d) * p.scale : -INFINITY_F;
+        block_barrier();
+        if (threadIdx.x < 8) {
+            float* mine = s + 16 * threadIdx.x;
+            float m = largest[threadIdx.x], sum = 0;
+            for (int i = 0; i < 16; i++) m = larger(m, mine[i]);
+            for (int i = 0; i < 16; i++) sum += mine[i] = expf(mine[i] - m);
+            shrink[threadIdx.x] = expf(largest[threadIdx.x] - m);
+            total[threadIdx.x] = total[threadIdx.x] * shrink[threadIdx.x] + sum;
+            largest[threadIdx.x] = m;
+        }
+        block_barrier();
+        for (int i = threadIdx.x; i < 8 * d; i += 128) {
+            int r = i / d, c = i % d;
+            float sum = out[r * stride + c] * shrink[r];
+            for (int j = 0; j < 16; j++) sum += s[16 * r + j] * v[j * stride + c];
+            out[r * stride + c] = sum;
+        }
+        block_barrier();
+    }
+    for (int i = threadIdx.x; i < 8 * d; i += 128) {
+        int r = i / d, c = i % d;
+        if (q0 + r < p.queries) put(p.o.view, p.o.start() + i64(q0 + r) * p.o.row + c, out[r * stride + c] / total[r]);
+    }
+    if (threadIdx.x < 8 && q0 + int(threadIdx.x) < p.queries) {
+        p.lse[p.row_base() + q0 + threadIdx.x] = largest[threadIdx.x] + logf(total[threadIdx.x]);
+    }
+}
+
+// 4 queries a block, 16 keys at a time.
+KERNEL(attention_dq_simt, AttentionParams, 64, 2) {
+    const int d = p.d, stride = d + 1, q0 = blockIdx.x * 4, row = threadIdx.x / 16, key = threadIdx.x % 16;
+    float* q = reinterpret_cast<float*>(shared_memory());
+    float *dout = q + 4 * stride, *out = dout + 4 * stride, *k = out + 4 * stride, *v = k + 16 * stride, *ds = v + 16 * stride;
+    load_rows(q, stride, p.q, q0, 4, p.queries, d);
+    load_rows(dout, stride, p.dout, q0, 4, p.queries, d);
+    for (int i = threadIdx.x; i < 4 * stride; i += 64) out[i] = 0;
+    bool valid = q0 + row < p.queries;
+    float lse = valid ? p.lse[p.row_base() + q0 + row] : 0.0f, delta = valid ? p.delta[p.row_base() + q0 + row] : 0.0f;
+    for (int from = 0; from < p.keys; from += 16) {
+        load_rows(k, stride, p.k, from, 16, p.keys, d);
+        load_rows(v, stride, p.v, from, 16, p.keys, d);
+        block_barrier();
+        float probability = from + key < p.keys ? expf(dot(q + row * stride, k + key * stride, d) * p.scale - lse) : 0.0f;
+        ds[threadIdx.x] = probability * (dot(dout + row * stride, v + key * stride, d) - delta) * p.scale;
+        block_barrier();
+        for (int i = threadIdx.x; i < 4 * d; i += 64) {
+            int r = i / d, c = i % d;
+            for (int j = 0; j < 16; j++) out[r * stride + c] += ds[16 * r + j] * k[j * stride + c];
+        }
+        block_barrier();
+    }
+    for (int i = threadIdx.x; i < 4 * d; i += 64) {
+        int r = i / d, c = i % d;
+        if (q0 + r < p.queries) put(p.dq.view, p.dq.start() + i64(q0 + r) * p.dq.row + c, out[r * stride + c]);
+    }
+}
+
+// 4 keys a block, 16 queries at a time.
+KERNEL(attention_dkv_simt, AttentionParams, 64, 2) {
+    const int d = p.d, stride = d + 1, k0 = blockIdx.x * 4, key = threadIdx.x / 16, row = threadIdx.x % 16;
+    float* k = reinterpret_cast<float*>(shared_memory());
+    float *v = k + 4 * stride, *dk = v + 4 * stride, *dv = dk + 4 * stride, *q = dv + 4 * stride, *dout = q + 16 * stride;
+    float *s = dout + 16 * stride, *ds = s + 64;
+    load_rows(k, stride, p.k, k0, 4, p.keys, d);
+    load_rows(v, stride, p.v, k0, 4, p.keys, d);
+    for (int i = threadIdx.x; i < 4 * stride; i += 64) dk[i] = dv[i] = 0;
+    for (int from = 0; from < p.queries; from += 16) {
+        load_rows(q, stride, p.q, from, 16, p.queries, d);
+        load_rows(dout, stride, p.dout, from, 16, p.queries, d);
+        block_barrier();
+        bool valid = from + row < p.queries;
+        float lse = valid ? p.lse[p.row_base() + from + row] : 0.0f, delta = valid ? p.delta[p.row_base() + from + row] : 0.0f;
+        float probability = valid ? expf(dot(q + row * stride, k + key * stride, d) * p.scale - lse) : 0.0f;
+        s[threadIdx.x] = probability;
+        ds[threadIdx.x] = probability * (dot(dout + row * stride, v + key * stride, d) - delta) * p.scale;
+        block_barrier();
+        for (int i = threadIdx.x; i < 4 * d; i += 64) {
+            int r = i / d, c = i % d;
+            for (int j = 0; j < 16; j++) {
+                dv[r * stride + c] += s[16 * r + j] * dout[j * stride + c];
+                dk[r * stride + c] += ds[16 * r + j] * q[j * stride + c];
+            }
+        }
+        block_barrier();
+    }
+    for (int i = threadIdx.x; i < 4 * d; i += 64) {
+        int r = i / d, c = i % d;
+        if (k0 + r >= p.keys) continue;
+        put(p.dk.view, p.dk.start() + i64(k0 + r) * p.dk.row + c, dk[r * stride + c]);
+        put(p.dv.view, p.dv.start() + i64(k0 + r) * p.dv.row + c, dv[r * stride + c]);
+    }
+}

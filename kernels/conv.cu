@@ -1,0 +1,291 @@
+// Convolution 3x3 (stride 1 or 2) and 1x1 as an implicit matrix product, and its data gradient.
+//
+//   y[m, o] = sum over tap, c of x[source(m, tap), c] w[o, tap, c] + bias[o] (+ addend[m, o])      m = (n, i, j)
+// source(m, tap) is pixel (i stride + tap_y - pad, j stride + tap_x - pad), zeros outside the image.
+// The data gradient is the same product over dy: its source is spread by the forward stride (`dilation`: only every second
+// position holds a value) and its weights are w[c, flipped tap, o], read as they are stored: rows of the shared tile are then
+// the summed channels and ldmatrix transposes, so that the weights are kept once.
+//
+// Reads x, w, bias, addend; overwrites y, which may be the addend's place: a thread reads what it adds where it writes.
+//
+// conv_mma: a block makes BM x BN outputs; each of its (BM / WM)(BN / WN) warps WM x WN of them. K runs over taps and 64-byte
+// slices of the channels in STAGES stages of cp.async. Where the grid would leave most of the chip idle, blockIdx.z takes parts
+// of K and leaves sums in `partial`, which conv_finish adds up in order.
+// conv_simt: any channel count, any mix of storage types, plain f32 arithmetic.
+#include "include/mma.cuh"
+#include "include/view.cuh"
+
+struct ConvParams {
+    void* y;
+    const void *x, *w, *bias, *addend;
+    float* partial;
+    int n, xh, xw, ci, yh, yw, co, kernel, stride, dilation, splits, reserved;
+};
+
+constexpr int SLICE = 64;  // bytes of K in a stage
+constexpr int STAGES = 4;
+
+// Where 16-byte chunk `chunk` of a 64-byte row lies: eight rows at one chunk fall into eight different bank groups.
+DEVICE int slice_offset(int row, int chunk) { return row * SLICE + ((chunk ^ (row >> 1 & 3)) << 4); }
+
+// The same for a tile whose rows are the summed channels.
+template <class S, int BN> DEVICE int transposed_offset(int row, int chunk) {
+    int swizzle = sizeof(S) == 2 ? row & 7 : (row & 3) << 1;
+    return row * BN * int(sizeof(S)) + ((chunk ^ swizzle) << 4);
+}
+
+template <class S, int BM, int BN, int WM, int WN, bool GRADIENT> struct ConvTile {
+    static constexpr int WARPS = (BM / WM) * (BN / WN), THREADS = 32 * WARPS;
+    static constexpr int BK = SLICE / int(sizeof(S));
+    static constexpr int A_BYTES = BM * SLICE, STAGE_BYTES = (BM + BN) * SLICE;
+    static constexpr int A_LOADS = BM * 4 / THREADS, B_LOADS = BN * 4 / THREADS;
+    static constexpr int MI = WM / 16, NI = WN / 8;
+    static_assert(WM % 16 == 0 && WN == 32, "a warp's rows of results are staged as eight 16-byte chunks");
+    static_assert(BM * 4 % THREADS == 0 && BN * 4 % THREADS == 0, "every thread copies the same number of chunks");
+    static_assert(WARPS * WM * WN * 4 <= STAGES * STAGE_BYTES, "results are staged where the operands were");
+
+    struct Row { i64 item; int y, x; };
+
+    static DEVICE void run(const ConvParams& p) {
+        u8* shared = shared_memory();
+        const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
+        const int warp_m = warp / (BN / WN) * WM, warp_n = warp % (BN / WN) * WN;
+        const int rows = p.n * p.yh * p.yw, m0 = blockIdx.x * BM, n0 = blockIdx.y * BN;
+        const int taps = p.kernel * p.kernel, slices = (p.ci + BK - 1) / BK, pad = p.kernel / 2;
+        const int all = taps * slices, per = (all + p.splits - 1) / p.splits;
+        const int first = blockIdx.z * per, last = smaller(first + per, all);
+
+        // The pixels whose channels this thread copies.
+        const int chunk = thread % 4;
+        Row row[A_LOADS];
+        for (int i = 0; i < A_LOADS; i++) {
+            int m = m0 + thread / 4 + i * (THREADS / 4);
+            int j = m % p.yw, rest = m / p.yw;
+            row[i].item = m < rows ? i64(rest / p.yh) * p.xh : -1;
+            row[i].y = rest % p.yh * p.stride - pad;
+            row[i].x = j * p.stride - pad;
+        }
+        int tap = first / slices, slice = first % slices;
+
+        auto copy_slice = [&](int stage) {
+            u8* a = shared + stage * STAGE_BYTES;
+            u8* b = a + A_BYTES;
+            const int ky = tap / p.kernel, kx = tap % p.kernel, channel = slice * BK + chunk * VECTOR<S>;
+            for (int i = 0; i < A_LOADS; i++) {
+                int y = row[i].y + ky, x = row[i].x + kx;
+                bool valid = row[i].item >= 0 && channel < p.ci;
+                if (p.dilation == 2) {
+                    valid = valid && ((y | x) & 1) == 0;
+                    y >>= 1;
+                    x >>= 1;
+                }
+                valid = valid && u32(y) < u32(p.xh) && u32(x) < u32(p.xw);
+                const S* from = static_cast<const S*>(p.x) + (valid ? ((row[i].item + y) * p.xw + x) * p.ci + channel : 0);
+                copy_async(a + slice_offset(thread / 4 + i * (THREADS / 4), chunk), from, valid);
+            }
+            for (int i = 0; i < B_LOADS; i++) {
+                const S* w = static_cast<const S*>(p.w);
+                if (GRADIENT) {
+                    constexpr int CHUNKS = BN * int(sizeof(S)) / 16;
+                    int r = (thread + i * THREADS) / CHUNKS, c = (thread + i * THREADS) % CHUNKS;
+                    int k = slice * BK + r, o = n0 + c * VECTOR<S>;
+                    bool valid = k < p.ci && o < p.co;
+                    copy_async(b + transposed_offset<S, BN>(r, c), w + (valid ? (i64(k) * taps + taps - 1 - tap) * p.co + o : 0), valid);
+                } else {
+                    int r = thread / 4 + i * (THREADS / 4), o = n0 + r;
+                    bool valid = o < p.co && channel < p.ci;
+                    copy_async(b + slice_offset(r, chunk), w + (valid ? (i64(o) * taps + tap) * p.ci + channel : 0), valid);
+                }
+            }
+            if (++slice == slices) {
+                slice = 0;
+                tap++;
+            }
+        };
+
+        float sum[MI][NI][4] = {};
+        for (int s = 0; s < STAGES - 1; s++) {
+            if (first + s < last) copy_slice(s);
+            commit_copies();
+        }
+        for (int s = first; s < last; s++) {
+            wait_for_copies<STAGES - 2>();
+            block_barrier();
+            if (s + STAGES - 1 < last) copy_slice((s - first + STAGES - 1) % STAGES);
+            commit_copies();
+            const u8* a = shared + (s - first) % STAGES * STAGE_BYTES;
+            const u8* b = a + A_BYTES;
+#pragma unroll
+            for (int step = 0; step < 2; step++) {
+                u32 left[MI][4], right[NI / 2][4];
+#pragma unroll
+                for (int i = 0; i < MI; i++) {
+                    load_matrices(left[i], a + slice_offset(warp_m + 16 * i + lane % 16, 2 * step + lane / 16));
+                    for (int k = 0; k < 4; k++) round_fragment(left[i][k], S{});
+                }
+#pragma unroll
+                for (int j = 0; j < NI / 2; j++) load_right(right[j], b, step, warp_n + 16 * j, lane);
+#pragma unroll
+                for (int i = 0; i < MI; i++) {
+#pragma unroll
+                    for (int j = 0; j < NI; j++) multiply(sum[i][j], left[i], right[j / 2][2 * (j & 1)], right[j / 2][2 * (j & 1) + 1], S{});
+                }
+            }
+        }
+        wait_for_copies<0>();
+        block_barrier();
+        finish(p, sum, reinterpret_cast<float*>(shared) + warp * WM * WN, m0 + warp_m, n0 + warp_n, rows, lane);
+    }
+
+    // Fragments of 16 columns from `column` on: words 0, 1 are the first eight columns, 2, 3 the others.
+    static DEVICE void load_right(u32 (&r)[4], const u8* b, int step, int column, int lane) {
+        if constexpr (!GRADIENT) {
+            load_matrices(r, b + slice_offset(column + lane % 8 + lane / 16 * 8, 2 * step + lane / 8 % 2));
+        } else if constexpr (sizeof(S) == 2) {
+            load_matrices_transposed(r, b + transposed_offset<S, BN>(16 * step + lane % 16, column / 8 + lane / 16));
+        } else {
+            for (int k = 0; k < 4; k++) {
+                int row = 8 * step + lane % 4 + 4 * (k & 1), c = column + lane / 4 + 8 * (k >> 1);
+                r[k] = *reinterpret_cast<const u32*>(b + transposed_offset<S, BN>(row, c / 4) + c % 4 * 4);
+            }
+        }
+        for (int k = 0; k < 4; k++) round_fragment(r[k], S{});
+    }
+
+    // Accumulators to shared memory, and from there in whole 16-byte vectors to y. Each warp works in its own part.
+    static DEVICE void finish(const ConvParams& p, const float (&sum)[MI][NI][4], float* stage, int m0, int n0, int rows, int lane) {
+        const int g = lane / 4, t = lane % 4;
+        for (int i = 0; i < MI; i++) {
+            for (int j = 0; j < NI; j++) {
+                for (int half = 0; half < 2; half++) {
+                    int r = 16 * i + g + 8 * half, chunk = (2 * j + t / 2) ^ (r & 7);
+                    float* at = stage + r * WN + 4 * chunk + 2 * (t & 1);
+                    store_words2(at, Words2{{float_bits(sum[i][j][2 * half]), float_bits(sum[i][j][2 * half + 1])}});
+                }
+            }
+        }
+        warp_barrier();
+        if (p.splits > 1) {
+            float* partial = p.partial + i64(blockIdx.z) * rows * p.co;
+            for (int r = lane / 8; r < WM; r += 4) {
+                int c = lane % 8;
+                if (m0 + r < rows && n0 + 4 * c < p.co) {
+                    store_words4(partial + i64(m0 + r) * p.co + n0 + 4 * c, load_words4(stage + r * WN + 4 * (c ^ (r & 7))));
+                }
+            }
+            return;
+        }
+        constexpr int V = VECTOR<S>, VECTORS = WN / V;
+        const int c = lane % VECTORS * V, o = n0 + c;
+        if (o >= p.co) return;
+        float bias[V] = {};
+        if (p.bias) load_vector(static_cast<const S*>(p.bias) + o, bias);
+        for (int r = lane / VECTORS; r < WM; r += 32 / VECTORS) {
+            if (m0 + r >= rows) break;
+            float v[V];
+            for (int e = 0; e < V; e += 4) {
+                Words4 w = load_words4(stage + r * WN + 4 * ((c + e) / 4 ^ (r & 7)));
+                for (int k = 0; k < 4; k++) v[e + k] = bits_float(w.w[k]) + bias[e + k];
+            }
+            i64 at = i64(m0 + r) * p.co + o;
+            if (p.addend) {
+                float a[V];
+                load_vector(static_cast<const S*>(p.addend) + at, a);
+                for (int e = 0; e < V; e++) v[e] += a[e];
+            }
+            store_vector(static_cast<S*>(p.y) + at, v);
+        }
+    }
+};
+
+#define CONV_MMA(type, S, bm, bn, wm, wn, blocks)                                                                   \
+    KERNEL(conv_mma_##type##_##bm##x##bn, ConvParams, 32 * (bm / wm) * (bn / wn), blocks) {                         \
+        ConvTile<S, bm, bn, wm, wn, false>::run(p);                                                                 \
+    }                                                                                                               \
+    KERNEL(conv_vjp_mma_##type##_##bm##x##bn, ConvParams, 32 * (bm / wm) * (bn / wn), blocks) {                     \
+        ConvTile<S, bm, bn, wm, wn, true>::run(p);                                                                  \
+    }
+
+CONV_MMA(f16, f16, 128, 128, 64, 32, 2)
+CONV_MMA(bf16, bf16, 128, 128, 64, 32, 2)
+CONV_MMA(f32, tf32, 128, 128, 64, 32, 1)
+CONV_MMA(f16, f16, 64, 64, 32, 32, 4)
+CONV_MMA(bf16, bf16, 64, 64, 32, 32, 4)
+CONV_MMA(f32, tf32, 64, 64, 32, 32, 3)
+
+// Adds the parts of K in order, then bias and addend. A thread makes four values.
+struct ConvFinishParams { View y, bias, addend; const float* partial; i64 count; int co, splits; };
+KERNEL(conv_finish, ConvFinishParams, 256, 4) {
+    i64 step = i64(gridDim.x) * blockDim.x;
+    for (i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x; i < p.count / 4; i += step) {
+        float v[4] = {}, part[4];
+        for (int z = 0; z < p.splits; z++) {
+            load_vector(p.partial + i64(z) * p.count + 4 * i, part);
+            for (int e = 0; e < 4; e++) v[e] += part[e];
+        }
+        if (p.bias.data) {
+            load4(p.bias, 4 * i % p.co, part);
+            for (int e = 0; e < 4; e++) v[e] += part[e];
+        }
+        if (p.addend.data) {
+            load4(p.addend, 4 * i, part);
+            for (int e = 0; e < 4; e++) v[e] += part[e];
+        }
+        store4(p.y, 4 * i, v);
+    }
+}
+
+// 64 pixels by 64 channels a block, 4 x 4 a thread, 16 values of K at a time.
+struct ConvSimtParams {
+    View y, x, w, bias, addend;
+    int n, xh, xw, ci, yh, yw, co, kernel, stride, dilation, gradient, reserved;
+};
+KERNEL(conv_simt, ConvSimtParams, 256, 2) {
+    constexpr int ROW = 68;
+    float* a = reinterpret_cast<float*>(shared_memory());
+    float* b = a + 16 * ROW;
+    const int rows = p.n * p.yh * p.yw, m0 = blockIdx.x * 64, n0 = blockIdx.y * 64;
+    const int taps = p.kernel * p.kernel, depth = taps * p.ci, pad = p.kernel / 2;
+    const int tm = threadIdx.x / 16 * 4, tn = threadIdx.x % 16 * 4;
+    float sum[4][4] = {};
+    for (int k0 = 0; k0 < depth; k0 += 16) {
+        for (int i = threadIdx.x; i < 16 * 64; i += 256) {
+            int k = k0 + i % 16, r = i / 16, m = m0 + r, tap = k / p.ci, c = k % p.ci;
+            float v = 0;
+            if (m < rows && k < depth) {
+                int j = m % p.yw, rest = m / p.yw;
+                int y = rest % p.yh * p.stride - pad + tap / p.kernel, x = j * p.stride - pad + tap % p.kernel;
+                bool valid = true;
+                if (p.dilation == 2) {
+                    valid = ((y | x) & 1) == 0;
+                    y >>= 1;
+                    x >>= 1;
+                }
+                if (valid && u32(y) < u32(p.xh) && u32(x) < u32(p.xw)) v = at(p.x, ((i64(rest / p.yh) * p.xh + y) * p.xw + x) * p.ci + c);
+            }
+            a[i % 16 * ROW + r] = v;
+            int o = n0 + r;
+            v = 0;
+            if (o < p.co && k < depth) {
+                v = p.gradient ? at(p.w, (i64(c) * taps + taps - 1 - tap) * p.co + o) : at(p.w, (i64(o) * taps + tap) * p.ci + c);
+            }
+            b[i % 16 * ROW + r] = v;
+        }
+        block_barrier();
+        for (int k = 0; k < 16; k++) {
+            for (int i = 0; i < 4; i++) {
+                for (int j = 0; j < 4; j++) sum[i][j] += a[k * ROW + tm + i] * b[k * ROW + tn + j];
+            }
+        }
+        block_barrier();
+    }
+    for (int i = 0; i < 4; i++) {
+        for (int j = 0; j < 4; j++) {
+            int m = m0 + tm + i, o = n0 + tn + j;
+            if (m >= rows || o >= p.co) continue;
+            float v = sum[i][j] + (p.bias.data ? at(p.bias, o) : 0.0f);
+            i64 to = i64(m) * p.co + o;
+            put(p.y, to, v + (p.addend.data ? at(p.addend, to) : 0.0f));
+        }
+    }
+}

@@ -1,0 +1,12 @@
+// y[n] = table[label[n]], NaN for a label outside the table. blockIdx.x is the item.
+#include "include/view.cuh"
+
+struct EmbeddingParams { View y, label, table; int rows, channels; };
+KERNEL(embedding, EmbeddingParams, 256, 1) {
+    float label = at(p.label, blockIdx.x);
+    bool known = label >= 0 && label < float(p.rows);
+    for (int c = threadIdx.x; c < p.channels; c += blockDim.x) {
+        float v = known ? at(p.table, i64(label) * p.channels + c) : bits_float(0x7fc00000u);
+        put(p.y, i64(blockIdx.x) * p.channels + c, v);
+    }
+}

@@ -1,0 +1,326 @@
+// Runs one block of a kernel: see emulator.h.
+#include "emulator.h"
+
+#include <map>
+#include <string>
+#include <sys/mman.h>
+#include <vector>
+
+#ifndef __x86_64__
+#error "the emulated driver switches fibers with x86-64 instructions"
+#endif
+
+// Saves the callee-saved registers on the stack of the fiber that stops, and takes those of the one that goes on.
+extern "C" void dmap_fiber_switch(void** save, void* load);
+asm(R"(
+.text
+.globl dmap_fiber_switch
+.type dmap_fiber_switch,@function
+dmap_fiber_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+.size dmap_fiber_switch,.-dmap_fiber_switch
+)");
+
+namespace emulator {
+
+constexpr size_t STACK = 96 << 10;
+constexpr size_t GUARD = 4096;
+constexpr u8 POISON = 0xff;  // NaN in every storage type
+
+thread_local Registers* registers;
+
+struct Kernel { size_t parameter_bytes; Body body; u32 threads; };
+static std::map<std::string, Kernel>& kernels() {
+    static std::map<std::string, Kernel> all;
+    return all;
+}
+Registration::Registration(const char* name, size_t bytes, Body body, u32 threads) { kernels()[name] = {bytes, body, threads}; }
+
+struct Copy { void* to; const void* from; bool valid; };
+
+struct Warp {
+    Lane lanes[2][32];
+    Kind kind;
+    u32 arrived = 0, generation = 0, size = 0;
+};
+
+struct Fiber {
+    Registers registers;
+    void* stack_pointer;
+    const u32* waits_for;  // runs on once *waits_for differs from `seen`
+    u32 seen;
+    bool done;
+    Warp* warp;
+    u32 lane;
+    std::vector<std::vector<Copy>> groups;
+    std::vector<Copy> open;
+};
+
+struct Block {
+    std::vector<Fiber> fibers;
+    std::vector<Warp> warps;
+    std::vector<u8*> stacks;
+    std::vector<u8> shared;
+    u8* shared_base = nullptr;
+    u32 waiting = 0, finished = 0, generation = 0;
+    Fiber* now = nullptr;
+    void* scheduler = nullptr;
+    Body body = nullptr;
+    const void* parameters = nullptr;
+    std::string error;
+};
+static thread_local Block block;
+
+u8* shared_memory() { return block.shared_base; }
+
+static void yield() { dmap_fiber_switch(&block.now->stack_pointer, block.scheduler); }
+
+void fail(const char* what) {
+    if (block.error.empty()) {
+        Index t = block.now->registers.thread, b = block.now->registers.block;
+        block.error = std::string(what) + " (thread " + std::to_string(t.x) + " of block " + std::to_string(b.x) + ", " +
+                      std::to_string(b.y) + ", " + std::to_string(b.z) + ")";
+    }
+    for (;;) yield();
+}
+
+static void wait_while(const u32* counter, u32 seen) {
+    block.now->waits_for = counter;
+    block.now->seen = seen;
+    yield();
+    block.now->waits_for = nullptr;
+}
+
+void block_barrier() {
+    u32 seen = block.generation;
+    if (block.finished) fail("a barrier is not reached by threads that have ended");
+    if (++block.waiting == block.fibers.size()) {
+        block.waiting = 0;
+        block.generation++;
+        return;
+    }
+    wait_while(&block.generation, seen);
+}
+
+static float product_operand(Kind kind, const u32* words, int k) {
+    if (kind == MULTIPLY_TF32) return bits_float(words[k] & ~0x1fffu);
+    u16 half = u16(words[k / 2] >> (16 * (k & 1)));
+    return kind == MULTIPLY_F16 ? to_float(f16{half}) : bits_float(u32(half) << 16);
+}
+
+// D = A B + C from the fragment layouts of the PTX manual.
+static void multiply_warp(Kind kind, Lane* lanes) {
+    const int per_word = kind == MULTIPLY_TF32 ? 1 : 2, depth = 8 * per_word;
+    float a[16][16], b[16][8];
+    for (int lane = 0; lane < 32; lane++) {
+        int g = lane / 4, t = lane % 4;
+        for (int word = 0; word < 4; word++) {
+            for (int e = 0; e < per_word; e++) {
+                int row = g + 8 * (word & 1), k = (word >> 1) * 4 * per_word + t * per_word + e;
+                a[row][k] = product_operand(kind, lanes[lane].in + word, e);
+            }
+        }
+        for (int word = 0; word < 2; word++) {
+            for (int e = 0; e < per_word; e++) {
+                b[word * 4 * per_word + t * per_word + e][g] = product_operand(kind, lanes[lane].in + 4 + word, e);
+            }
+        }
+    }
+    for (int lane = 0; lane < 32; lane++) {
+        int g = lane / 4, t = lane % 4;
+        for (int i = 0; i < 4; i++) {
+            int row = g + 8 * (i >> 1), column = 2 * t + (i & 1);
+            float sum = bits_float(lanes[lane].in[6 + i]);
+            for (int k = 0; k < depth; k++) sum += a[row][k] * b[k][column];
+            lanes[lane].out[i] = float_bits(sum);
+        }
+    }
+}
+
+static void matrices(Lane* lanes, bool transposed) {
+    for (int lane = 0; lane < 32; lane++) {
+        int g = lane / 4, t = lane % 4;
+        for (int m = 0; m < 4; m++) {
+            u16 pair[2];
+            for (int e = 0; e < 2; e++) {
+                int row = transposed ? 2 * t + e : g, column = transposed ? g : 2 * t + e;
+                memcpy(&pair[e], static_cast<const u8*>(lanes[8 * m + row].address) + 2 * column, 2);
+            }
+            lanes[lane].out[m] = u32(pair[0]) | u32(pair[1]) << 16;
+        }
+    }
+}
+
+Lane& collective(Kind kind, const u32* in, int count, const void* address) {
+    Fiber& fiber = *block.now;
+    Warp& warp = *fiber.warp;
+    u32 seen = warp.generation;
+    // Two sets of slots: a lane can be at most one collective ahead of the others.
+    Lane* lanes = warp.lanes[seen & 1];
+    Lane& mine = lanes[fiber.lane];
+    for (int i = 0; i < count; i++) mine.in[i] = in[i];
+    mine.address = address;
+    if (warp.arrived == 0) warp.kind = kind;
+    if (warp.kind != kind) fail("lanes of a warp are at different collectives");
+    if (++warp.arrived < warp.size) {
+        wait_while(&warp.generation, seen);
+        return mine;
+    }
+    if (warp.size != 32 && kind != BARRIER) fail("a collective in a warp of fewer than 32 lanes");
+    switch (kind) {
+        case BARRIER: break;
+        case SHUFFLE:
+            for (int l = 0; l < 32; l++) lanes[l].out[0] = lanes[l ^ lanes[l].in[1]].in[0];
+            break;
+        case MATRICES: matrices(lanes, false); break;
+        case MATRICES_TRANSPOSED: matrices(lanes, true); break;
+        default: multiply_warp(kind, lanes);
+    }
+    warp.arrived = 0;
+    warp.generation++;
+    return mine;
+}
+
+void warp_barrier() { collective(BARRIER, nullptr, 0, nullptr); }
+
+void copy_async(void* to, const void* from, bool valid) {
+    check_alignment(to, 16);
+    if (valid) check_alignment(from, 16);
+    block.now->open.push_back({to, from, valid});
+}
+void commit_copies() {
+    block.now->groups.push_back(std::move(block.now->open));
+    block.now->open.clear();
+}
+void wait_for_copies(int allowed) {
+    auto& groups = block.now->groups;
+    while (groups.size() > size_t(allowed)) {
+        for (const Copy& c : groups.front()) {
+            if (c.valid) memcpy(c.to, c.from, 16);
+            else memset(c.to, 0, 16);
+        }
+        groups.erase(groups.begin());
+    }
+}
+
+static void fiber_main() {
+    block.body(block.parameters);
+    for (const auto& group : block.now->groups) {
+        if (!group.empty()) fail("the kernel ended with asynchronous copies under way");
+    }
+    if (!block.now->open.empty()) fail("the kernel ended with asynchronous copies under way");
+    block.now->done = true;
+    block.finished++;
+    if (block.waiting) fail("a thread ended while others wait at a barrier");
+    yield();
+    __builtin_unreachable();
+}
+
+static void start(Fiber& fiber, u8* stack) {
+    void** top = reinterpret_cast<void**>(stack + STACK);
+    *--top = nullptr;  // a return address that is never used; keeps the stack as after a call
+    *--top = reinterpret_cast<void*>(fiber_main);
+    for (int i = 0; i < 6; i++) *--top = nullptr;
+    fiber.stack_pointer = top;
+}
+
+struct Random {
+    u64 state;
+    u32 below(u32 n) {
+        state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+        return u32(state >> 32) % n;
+    }
+};
+
+}  // namespace emulator
+
+using namespace emulator;
+
+extern "C" size_t dmap_emulated_parameter_bytes(const char* name) {
+    auto found = kernels().find(name);
+    return found == kernels().end() ? 0 : found->second.parameter_bytes;
+}
+
+// Names of all kernels, one after the other, each ended by a zero; gives the bytes needed.
+extern "C" size_t dmap_emulated_kernels(char* out, size_t room) {
+    std::string all;
+    for (const auto& k : kernels()) all += k.first + '\0';
+    if (all.size() <= room) memcpy(out, all.data(), all.size());
+    return all.size();
+}
+
+// Runs one block. Gives 0, or 1 with a message.
+extern "C" int dmap_emulated_block(const char* name, const void* parameters, const u32* grid, const u32* size, const u32* at,
+                                   u32 shared_bytes, u64 seed, char* message, size_t room) {
+    const Kernel& kernel = kernels().at(name);
+    u32 threads = size[0] * size[1] * size[2];
+    block.error.clear();
+    if (threads > kernel.threads) block.error = "more threads than the kernel's launch bound";
+    block.body = kernel.body;
+    block.parameters = parameters;
+    block.shared.assign(shared_bytes + 2 * GUARD + 128, POISON);
+    uintptr_t base = reinterpret_cast<uintptr_t>(block.shared.data()) + GUARD;
+    block.shared_base = reinterpret_cast<u8*>((base + 127) / 128 * 128);
+    block.warps.assign((threads + 31) / 32, Warp());
+    block.fibers.clear();
+    block.fibers.resize(threads);
+    block.waiting = block.finished = block.generation = 0;
+    while (block.stacks.size() < threads) {
+        void* memory = mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        block.stacks.push_back(static_cast<u8*>(memory));
+    }
+    Random random{seed * 0x9E3779B97F4A7C15ull + 1};
+    std::vector<u32> order(threads);
+    for (u32 i = 0; i < threads; i++) {
+        Fiber& f = block.fibers[i];
+        f.registers = {{i % size[0], i / size[0] % size[1], i / size[0] / size[1]}, {at[0], at[1], at[2]},
+                       {size[0], size[1], size[2]}, {grid[0], grid[1], grid[2]}};
+        f.warp = &block.warps[i / 32];
+        f.lane = i % 32;
+        f.warp->size++;
+        f.waits_for = nullptr;
+        f.done = false;
+        start(f, block.stacks[i]);
+        order[i] = i;
+    }
+    while (block.error.empty() && block.finished < threads) {
+        for (u32 i = threads; i > 1; i--) std::swap(order[i - 1], order[random.below(i)]);
+        bool moved = false;
+        for (u32 i : order) {
+            Fiber& f = block.fibers[i];
+            if (f.done || (f.waits_for && *f.waits_for == f.seen)) continue;
+            moved = true;
+            block.now = &f;
+            registers = &f.registers;
+            dmap_fiber_switch(&block.scheduler, f.stack_pointer);
+            if (!block.error.empty()) break;
+        }
+        if (!moved) block.error = "threads wait for each other: a barrier or collective is not reached by all";
+    }
+    if (block.error.empty()) {
+        for (u8* p = block.shared.data(); p < block.shared_base; p++) {
+            if (*p != POISON) { block.error = "a write before the shared memory"; break; }
+        }
+        for (u8* p = block.shared_base + shared_bytes; p < block.shared.data() + block.shared.size(); p++) {
+            if (*p != POISON) { block.error = "a write past the shared memory that the launch states"; break; }
+        }
+    }
+    if (block.error.empty()) return 0;
+    strncpy(message, block.error.c_str(), room - 1);
+    message[room - 1] = 0;
+    return 1;
+}

@@ -1,0 +1,133 @@
+// The device side of a GPU as C++20: threads of a block are fibers, barriers and warp collectives switch between them.
+//
+// Adversarial on purpose: shared memory starts as NaN and has a guard band, asynchronous copies happen as late as their wait
+// allows, fibers run in a seeded random order, misaligned vectors and diverged collectives stop the launch with a message.
+#pragma once
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+typedef uint8_t u8;
+typedef uint16_t u16;
+typedef uint32_t u32;
+typedef unsigned long long u64;
+typedef long long i64;
+
+#define DEVICE inline
+
+namespace emulator {
+
+struct Index { u32 x, y, z; };
+
+// The index registers of the fiber that runs.
+struct Registers { Index thread, block, block_size, grid_size; };
+extern thread_local Registers* registers;
+
+using Body = void (*)(const void*);
+struct Registration {
+    Registration(const char* name, size_t parameter_bytes, Body body, u32 threads);
+};
+
+u8* shared_memory();
+void block_barrier();
+void warp_barrier();
+// Stops the launch.
+[[noreturn]] void fail(const char* what);
+
+// What a lane puts into a collective, and what it gets.
+struct Lane { u32 in[12]; u32 out[4]; const void* address; };
+enum Kind { SHUFFLE, MATRICES, MATRICES_TRANSPOSED, MULTIPLY_F16, MULTIPLY_BF16, MULTIPLY_TF32, BARRIER };
+// Waits for the other lanes of the warp; the last one to come computes for all of them.
+Lane& collective(Kind kind, const u32* in, int count, const void* address);
+
+void copy_async(void* to, const void* from, bool valid);
+void commit_copies();
+void wait_for_copies(int groups);
+
+inline void check_alignment(const void* p, size_t bytes) {
+    if (reinterpret_cast<uintptr_t>(p) % bytes) fail("a vector access is not aligned");
+}
+
+}  // namespace emulator
+
+#define KERNEL(name, Params, threads, blocks)                                                             \
+    static void name(const Params& p);                                                                    \
+    static emulator::Registration registration_##name(                                                    \
+        #name, sizeof(Params), [](const void* q) { name(*static_cast<const Params*>(q)); }, threads);     \
+    static void name(const Params& p)
+
+#define threadIdx (emulator::registers->thread)
+#define blockIdx (emulator::registers->block)
+#define blockDim (emulator::registers->block_size)
+#define gridDim (emulator::registers->grid_size)
+
+#define INFINITY_F __builtin_inff()
+
+inline u8* shared_memory() { return emulator::shared_memory(); }
+inline void block_barrier() { emulator::block_barrier(); }
+inline void warp_barrier() { emulator::warp_barrier(); }
+inline u32 float_bits(float v) { u32 u; memcpy(&u, &v, 4); return u; }
+inline float bits_float(u32 u) { float v; memcpy(&v, &u, 4); return v; }
+inline u32 multiply_high(u32 a, u32 b) { return u32((u64(a) * b) >> 32); }
+inline float exp2_fast(float x) { return exp2f(x); }
+
+inline float shuffle_xor(float value, int mask) {
+    u32 in[2] = {float_bits(value), u32(mask)};
+    return bits_float(emulator::collective(emulator::SHUFFLE, in, 2, nullptr).out[0]);
+}
+
+struct alignas(16) Words4 { u32 w[4]; };
+struct alignas(8) Words2 { u32 w[2]; };
+template <class W> W load_words(const void* p) {
+    emulator::check_alignment(p, sizeof(W));
+    W v;
+    memcpy(&v, p, sizeof(W));
+    return v;
+}
+template <class W> void store_words(void* p, W v) {
+    emulator::check_alignment(p, sizeof(W));
+    memcpy(p, &v, sizeof(W));
+}
+inline Words4 load_words4(const void* p) { return load_words<Words4>(p); }
+inline Words2 load_words2(const void* p) { return load_words<Words2>(p); }
+inline void store_words4(void* p, Words4 v) { store_words(p, v); }
+inline void store_words2(void* p, Words2 v) { store_words(p, v); }
+
+struct f16 { u16 bits; };
+struct bf16 { u16 bits; };
+inline float to_float(f16 v) { _Float16 h; memcpy(&h, &v.bits, 2); return float(h); }
+inline f16 round_f16(float v) { _Float16 h = _Float16(v); f16 r; memcpy(&r.bits, &h, 2); return r; }
+inline bf16 round_bf16(float v) {
+    u32 u = float_bits(v);
+    if (v != v) return bf16{0x7fff};
+    return bf16{u16((u + 0x7fff + (u >> 16 & 1)) >> 16)};
+}
+// Ties away from zero, as cvt.rna.
+inline u32 round_tf32(float v) { u32 u = float_bits(v); return v != v ? u : (u + 0x1000) & ~0x1fffu; }
+
+inline void load_matrices_of(emulator::Kind kind, u32 (&r)[4], const void* row) {
+    emulator::check_alignment(row, 16);
+    emulator::Lane& lane = emulator::collective(kind, nullptr, 0, row);
+    for (int i = 0; i < 4; i++) r[i] = lane.out[i];
+}
+inline void load_matrices(u32 (&r)[4], const void* row) { load_matrices_of(emulator::MATRICES, r, row); }
+inline void load_matrices_transposed(u32 (&r)[4], const void* row) { load_matrices_of(emulator::MATRICES_TRANSPOSED, r, row); }
+
+inline void multiply_of(emulator::Kind kind, float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    u32 in[10] = {a[0], a[1], a[2], a[3], b0, b1, float_bits(c[0]), float_bits(c[1]), float_bits(c[2]), float_bits(c[3])};
+    emulator::Lane& lane = emulator::collective(kind, in, 10, nullptr);
+    for (int i = 0; i < 4; i++) c[i] = bits_float(lane.out[i]);
+}
+inline void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1, f16) { multiply_of(emulator::MULTIPLY_F16, c, a, b0, b1); }
+inline void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1, bf16) { multiply_of(emulator::MULTIPLY_BF16, c, a, b0, b1); }
+inline void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1, float) { multiply_of(emulator::MULTIPLY_TF32, c, a, b0, b1); }
+
+inline void copy_async(void* to, const void* from, bool valid) { emulator::copy_async(to, from, valid); }
+inline void commit_copies() { emulator::commit_copies(); }
+template <int N> void wait_for_copies() { emulator::wait_for_copies(N); }
+
+// Each kernel file has an object of its own, which the linker keeps because a table names this symbol.
+#ifdef DMAP_EMULATED_FILE
+int DMAP_EMULATED_FILE;
+#endif

@@ -1,0 +1,69 @@
+// filter2d: y[p] = sum over t of k[t] R(x)[p + t], R reflects at the boundary without repeating the edge; a kernel per item.
+// filter2d_vjp: dx[q] = sum over the padded positions P that reflect q, and t, of k[t] dy[P - t]: up to three P an axis.
+// One thread per pixel, for up to four channels; the kernel's zeros (motion blur: most of it) are skipped by whole blocks.
+#include "include/view.cuh"
+
+struct Filter2dParams { View y, x; const float* kernel; int h, w, channels, size; };
+
+DEVICE int reflected(int i, int n) {
+    i = i < 0 ? -i : i;
+    return i < n ? i : 2 * (n - 1) - i;
+}
+
+// blockIdx.x covers the pixels, blockIdx.y four channels, blockIdx.z the item.
+KERNEL(filter2d, Filter2dParams, 256, 2) {
+    int pixel = blockIdx.x * blockDim.x + threadIdx.x;
+    if (pixel >= p.h * p.w) return;
+    int i = pixel / p.w, j = pixel % p.w, border = p.size / 2, c0 = blockIdx.y * 4, count = smaller(4, p.channels - c0);
+    const float* kernel = p.kernel + i64(blockIdx.z) * p.size * p.size;
+    i64 base = i64(blockIdx.z) * p.h * p.w;
+    float sum[4] = {};
+    for (int a = 0; a < p.size; a++) {
+        i64 row = base + i64(reflected(i + a - border, p.h)) * p.w;
+        for (int b = 0; b < p.size; b++) {
+            float weight = kernel[a * p.size + b];
+            if (weight == 0) continue;
+            i64 from = (row + reflected(j + b - border, p.w)) * p.channels + c0;
+            for (int c = 0; c < count; c++) sum[c] += weight * at(p.x, from + c);
+        }
+    }
+    for (int c = 0; c < count; c++) put(p.y, (base + pixel) * p.channels + c0 + c, sum[c]);
+}
+
+// The positions, counted from the image's first row, that R fills from row i: i itself, and its mirror images in the border.
+DEVICE int mirror_images(int i, int n, int border, int (&out)[3]) {
+    int count = 0;
+    out[count++] = i;
+    if (i >= 1 && i <= border) out[count++] = -i;
+    int below = 2 * (n - 1) - i;
+    if (i <= n - 2 && below <= n - 1 + border) out[count++] = below;
+    return count;
+}
+
+KERNEL(filter2d_vjp, Filter2dParams, 256, 2) {
+    int pixel = blockIdx.x * blockDim.x + threadIdx.x;
+    if (pixel >= p.h * p.w) return;
+    int border = p.size / 2, c0 = blockIdx.y * 4, count = smaller(4, p.channels - c0);
+    const float* kernel = p.kernel + i64(blockIdx.z) * p.size * p.size;
+    i64 base = i64(blockIdx.z) * p.h * p.w;
+    int rows[3], columns[3];
+    int row_count = mirror_images(pixel / p.w, p.h, border, rows), column_count = mirror_images(pixel % p.w, p.w, border, columns);
+    float sum[4] = {};
+    for (int a = 0; a < p.size; a++) {
+        for (int b = 0; b < p.size; b++) {
+            float weight = kernel[a * p.size + b];
+            if (weight == 0) continue;
+            for (int r = 0; r < row_count; r++) {
+                int i = rows[r] + border - a;
+                if (i < 0 || i >= p.h) continue;
+                for (int q = 0; q < column_count; q++) {
+                    int j = columns[q] + border - b;
+                    if (j < 0 || j >= p.w) continue;
+                    i64 from = (base + i64(i) * p.w + j) * p.channels + c0;
+                    for (int c = 0; c < count; c++) sum[c] += weight * at(p.x, from + c);
+                }
+            }
+        }
+    }
+    for (int c = 0; c < count; c++) put(p.y, (base + pixel) * p.channels + c0 + c, sum[c]);
+}

@@ -1,0 +1,26 @@
+// || a - b ||^2 of every batch item in two launches: partial sums by PARTIALS blocks an item, then whoever needs the norm adds
+// them up in one fixed order.
+#pragma once
+#include "reduce.cuh"
+#include "view.cuh"
+
+constexpr int PARTIALS = 64;
+
+// blockIdx.x is the part, blockIdx.y the item; 256 threads; b may be absent.
+DEVICE void partial_squares(float* partial, View a, View b, i64 item) {
+    float* scratch = reinterpret_cast<float*>(shared_memory());
+    i64 base = i64(blockIdx.y) * item, step = i64(gridDim.x) * blockDim.x;
+    float sum = 0;
+    for (i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x; i < item; i += step) {
+        float d = at(a, base + i) - (b.data ? at(b, base + i) : 0.0f);
+        sum += d * d;
+    }
+    sum = block_sum(sum, scratch);
+    if (threadIdx.x == 0) partial[i64(blockIdx.y) * PARTIALS + blockIdx.x] = sum;
+}
+
+DEVICE float total_squares(const float* partial, i64 n) {
+    double sum = 0;
+    for (int k = 0; k < PARTIALS; k++) sum += partial[n * PARTIALS + k];
+    return float(sum);
+}

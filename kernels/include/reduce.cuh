@@ -1,0 +1,25 @@
+// Sums over a warp and a block, in one fixed order: the same bits each run.
+#pragma once
+#include "kernel.cuh"
+
+DEVICE float warp_sum(float v) {
+    for (int mask = 16; mask > 0; mask /= 2) v += shuffle_xor(v, mask);
+    return v;
+}
+
+DEVICE float warp_max(float v) {
+    for (int mask = 16; mask > 0; mask /= 2) v = larger(v, shuffle_xor(v, mask));
+    return v;
+}
+
+// Sum over the block, given to every thread; `scratch` has one float per warp. All threads of the block take part.
+DEVICE float block_sum(float v, float* scratch) {
+    v = warp_sum(v);
+    int warps = blockDim.x / 32;
+    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = v;
+    block_barrier();
+    float sum = 0;
+    for (int w = 0; w < warps; w++) sum += scratch[w];
+    block_barrier();
+    return sum;
+}

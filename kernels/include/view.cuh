@@ -1,0 +1,82 @@
+// Tensors whose storage type is known at launch only: for the kernels that memory bounds, where one uniform branch per four
+// values costs nothing and the number of type combinations would be large.
+#pragma once
+#include "kernel.cuh"
+
+// Storage types as the host numbers them.
+enum Dtype { F32 = 0, F16 = 1, BF16 = 2 };
+
+struct View {
+    void* data;
+    i64 dtype;
+};
+
+DEVICE float at(View v, i64 i) {
+    if (v.dtype == F32) return static_cast<const float*>(v.data)[i];
+    if (v.dtype == F16) return to_float(static_cast<const f16*>(v.data)[i]);
+    return to_float(static_cast<const bf16*>(v.data)[i]);
+}
+
+DEVICE void put(View v, i64 i, float x) {
+    if (v.dtype == F32) static_cast<float*>(v.data)[i] = x;
+    else if (v.dtype == F16) static_cast<f16*>(v.data)[i] = round_f16(x);
+    else static_cast<bf16*>(v.data)[i] = round_bf16(x);
+}
+
+// Values i .. i + 4; i is a multiple of 4.
+DEVICE void load4(View v, i64 i, float (&out)[4]) {
+    if (v.dtype == F32) {
+        load_vector(static_cast<const float*>(v.data) + i, out);
+        return;
+    }
+    Words2 w = load_words2(static_cast<const u16*>(v.data) + i);
+    for (int k = 0; k < 4; k++) {
+        u32 half = w.w[k / 2] >> (16 * (k & 1));
+        out[k] = v.dtype == F16 ? unpack(half, f16{}) : unpack(half, bf16{});
+    }
+}
+
+DEVICE void store4(View v, i64 i, const float (&in)[4]) {
+    if (v.dtype == F32) {
+        store_vector(static_cast<float*>(v.data) + i, in);
+        return;
+    }
+    Words2 w;
+    for (int k = 0; k < 2; k++) {
+        w.w[k] = v.dtype == F16 ? pack2<f16>(in[2 * k], in[2 * k + 1]) : pack2<bf16>(in[2 * k], in[2 * k + 1]);
+    }
+    store_words2(static_cast<u16*>(v.data) + i, w);
+}
+
+// y[i] = f(operands at i, item) for items of `item` values: blockIdx.y is the item, a thread takes four values at a time
+// where items are a multiple of four, else one. In place is fine: a value is read before it is written, by the same thread.
+template <int COUNT, class F> DEVICE void elementwise(View y, const View (&x)[COUNT], i64 item, F f) {
+    i64 base = i64(blockIdx.y) * item;
+    i64 first = i64(blockIdx.x) * blockDim.x + threadIdx.x, step = i64(gridDim.x) * blockDim.x;
+    if (item % 4 == 0) {
+        for (i64 i = first; i < item / 4; i += step) {
+            float in[COUNT][4], out[4];
+            for (int k = 0; k < COUNT; k++) load4(x[k], base + 4 * i, in[k]);
+            for (int e = 0; e < 4; e++) {
+                float values[COUNT];
+                for (int k = 0; k < COUNT; k++) values[k] = in[k][e];
+                out[e] = f(values);
+            }
+            store4(y, base + 4 * i, out);
+        }
+        return;
+    }
+    for (i64 i = first; i < item; i += step) {
+        float values[COUNT];
+        for (int k = 0; k < COUNT; k++) values[k] = at(x[k], base + i);
+        put(y, base + i, f(values));
+    }
+}
+
+DEVICE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+DEVICE float silu_of(float x) { return x * sigmoid(x); }
+// d silu / dx = s (1 + x (1 - s))
+DEVICE float silu_slope(float x) {
+    float s = sigmoid(x);
+    return s * (1.0f + x * (1.0f - s));
+}

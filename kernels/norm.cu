@@ -1,0 +1,21 @@
+// residual_norm: r[n] = || a[n] - y[n] ||; da = dr (a - y) / r, 0 where r = 0. squared_norm: s[n] = || x[n] ||^2.
+// squares_partial comes first and leaves PARTIALS sums an item; the second launch adds them up, one thread an item.
+#include "include/item_norm.cuh"
+
+struct SquaresPartialParams { float* partial; View a, b; i64 item; };
+KERNEL(squares_partial, SquaresPartialParams, 256, 4) { partial_squares(p.partial, p.a, p.b, p.item); }
+
+struct NormParams { View r; const float* partial; int items; };
+KERNEL(residual_norm, NormParams, 32, 1) {
+    for (int n = threadIdx.x; n < p.items; n += 32) put(p.r, n, sqrtf(total_squares(p.partial, n)));
+}
+KERNEL(squared_norm, NormParams, 32, 1) {
+    for (int n = threadIdx.x; n < p.items; n += 32) put(p.r, n, total_squares(p.partial, n));
+}
+
+struct ResidualNormVjpParams { View da, dr, a, y, r; i64 item; };
+KERNEL(residual_norm_vjp, ResidualNormVjpParams, 256, 4) {
+    float r = at(p.r, blockIdx.y), factor = r > 0 ? at(p.dr, blockIdx.y) / r : 0.0f;
+    View x[2] = {p.a, p.y};
+    elementwise(p.da, x, p.item, [&](const float (&v)[2]) { return factor * (v[0] - v[1]); });
+}

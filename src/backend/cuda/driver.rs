@@ -1,0 +1,46 @@
+//! What the CUDA backend needs of a driver, and nothing more.
+
+use super::launch::{Launch, NodeLaunches};
+use crate::error::Result;
+use std::time::Duration;
+
+/// What launch configurations depend on.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Streaming multiprocessors.
+    pub multiprocessors: usize,
+    /// Bytes of shared memory that a block may ask for.
+    pub shared_bytes: usize,
+}
+
+/// Memory, copies and launches of one device, all in one order.
+pub trait Driver: Send + Sync {
+    /// The device in words, for reports.
+    fn name(&self) -> String;
+    /// What launch configurations depend on.
+    fn limits(&self) -> &Limits;
+    /// Memory that starts at a multiple of 256 bytes. An error says how much there was.
+    fn allocate(&self, bytes: u64) -> Result<u64>;
+    /// Gives memory back once everything launched so far has ended.
+    fn free(&self, address: u64);
+    /// Host to device; `bytes` may change as soon as this returns.
+    fn upload(&self, to: u64, bytes: &[u8]) -> Result<()>;
+    /// Device to host, after everything launched so far.
+    fn download(&self, from: u64, bytes: &mut [u8]) -> Result<()>;
+    /// Device to device.
+    fn copy(&self, to: u64, from: u64, bytes: u64) -> Result<()>;
+    /// Sets every byte.
+    fn fill(&self, to: u64, bytes: u64, value: u8) -> Result<()>;
+    /// Fails if a kernel is not there or takes another parameter struct than the launch has.
+    fn check(&self, launch: &Launch) -> Result<()>;
+    /// Makes launches ready to be replayed in order, again and again.
+    fn instantiate(&self, nodes: Vec<NodeLaunches>) -> Result<Box<dyn Replay>>;
+}
+
+/// Launches captured once.
+pub trait Replay: Send {
+    /// Runs all; may return before they have ended.
+    fn run(&mut self) -> Result<()>;
+    /// Runs all one by one and gives the time of each node.
+    fn run_timed(&mut self) -> Result<Vec<Duration>>;
+}

@@ -1,0 +1,300 @@
+//! The emulated driver: the kernels compiled as C++, run block by block on the CPU.
+//!
+//! Every tensor that a launch is given lies on an island of its own between guard bands of NaN: what is read past an end poisons
+//! the result, what is written there is reported. Outputs start as NaN, and one left so is reported as unwritten.
+
+use super::driver::{Driver, Limits, Replay};
+use super::launch::{Access, Launch, NodeLaunches, Pointer};
+use crate::error::{Error, Result};
+use rayon::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{CStr, CString, c_char};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+unsafe extern "C" {
+    fn dmap_emulated_parameter_bytes(name: *const c_char) -> usize;
+    fn dmap_emulated_kernels(out: *mut u8, room: usize) -> usize;
+    #[allow(clippy::too_many_arguments)]
+    fn dmap_emulated_block(
+        name: *const c_char,
+        parameters: *const u8,
+        grid: *const u32,
+        size: *const u32,
+        at: *const u32,
+        shared_bytes: u32,
+        seed: u64,
+        message: *mut c_char,
+        room: usize,
+    ) -> i32;
+}
+
+const GUARD: usize = 4096;
+const POISON: u8 = 0xff;
+
+/// Names of all kernels.
+pub fn kernels() -> Vec<String> {
+    // SAFETY: with no room the call only tells the size; the second one fills exactly that.
+    let bytes = unsafe {
+        let mut bytes = vec![0u8; dmap_emulated_kernels(std::ptr::null_mut(), 0)];
+        dmap_emulated_kernels(bytes.as_mut_ptr(), bytes.len());
+        bytes
+    };
+    bytes.split(|b| *b == 0).filter(|n| !n.is_empty()).map(|n| String::from_utf8_lossy(n).into_owned()).collect()
+}
+
+/// Names of the kernels that have run in this process: a test looks whether any was left out.
+pub fn kernels_run() -> BTreeSet<String> {
+    RUN.lock().unwrap_or_else(|e| e.into_inner()).clone()
+}
+
+static RUN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// The driver. Blocks and the threads of a block run in an order that `seed` decides.
+pub struct Emulated {
+    memory: Arc<Mutex<Memory>>,
+    limits: Limits,
+    seed: u64,
+}
+
+/// Allocations by address; addresses are never used again, so that a stale one is caught.
+struct Memory {
+    next: u64,
+    allocations: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Memory {
+    /// The allocation that holds `bytes` bytes from `address` on, and the offset in it.
+    fn find(&mut self, address: u64, bytes: u64) -> Result<&mut [u8]> {
+        let found = self.allocations.range_mut(..=address).next_back();
+        match found {
+            Some((start, data)) if address - start + bytes <= data.len() as u64 => {
+                let at = (address - start) as usize;
+                Ok(&mut data[at..at + bytes as usize])
+            }
+            _ => Err(Error::Device(format!("{bytes} bytes at {address:#x} are not allocated"))),
+        }
+    }
+}
+
+impl Emulated {
+    /// A small device. Few multiprocessors, so that small tensors reach every launch configuration.
+    pub fn new(seed: u64) -> Emulated {
+        let memory = Memory { next: 1 << 32, allocations: BTreeMap::new() };
+        Emulated {
+            memory: Arc::new(Mutex::new(memory)),
+            limits: Limits { multiprocessors: 2, shared_bytes: 227 << 10 },
+            seed,
+        }
+    }
+
+    fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl Driver for Emulated {
+    fn name(&self) -> String {
+        format!("emulated CUDA device (seed {})", self.seed)
+    }
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+    fn allocate(&self, bytes: u64) -> Result<u64> {
+        let mut memory = self.memory();
+        let address = memory.next;
+        memory.next += bytes.next_multiple_of(256) + (1 << 20);
+        memory.allocations.insert(address, vec![POISON; bytes as usize]);
+        Ok(address)
+    }
+    fn free(&self, address: u64) {
+        self.memory().allocations.remove(&address);
+    }
+    fn upload(&self, to: u64, bytes: &[u8]) -> Result<()> {
+        self.memory().find(to, bytes.len() as u64)?.copy_from_slice(bytes);
+        Ok(())
+    }
+    fn download(&self, from: u64, bytes: &mut [u8]) -> Result<()> {
+        bytes.copy_from_slice(self.memory().find(from, bytes.len() as u64)?);
+        Ok(())
+    }
+    fn copy(&self, to: u64, from: u64, bytes: u64) -> Result<()> {
+        let mut memory = self.memory();
+        let values = memory.find(from, bytes)?.to_vec();
+        memory.find(to, bytes)?.copy_from_slice(&values);
+        Ok(())
+    }
+    fn fill(&self, to: u64, bytes: u64, value: u8) -> Result<()> {
+        self.memory().find(to, bytes)?.fill(value);
+        Ok(())
+    }
+    fn check(&self, launch: &Launch) -> Result<()> {
+        check(launch, &self.limits)
+    }
+    fn instantiate(&self, nodes: Vec<NodeLaunches>) -> Result<Box<dyn Replay>> {
+        Ok(Box::new(EmulatedReplay { nodes, memory: self.memory.clone(), seed: self.seed }))
+    }
+}
+
+fn check(launch: &Launch, limits: &Limits) -> Result<()> {
+    let fault = |what: String| Err(Error::Device(format!("kernel {}: {what}", launch.kernel)));
+    let name = CString::new(launch.kernel.as_str()).map_err(|e| Error::Device(e.to_string()))?;
+    // SAFETY: a zero-terminated name.
+    let expected = unsafe { dmap_emulated_parameter_bytes(name.as_ptr()) };
+    if expected == 0 {
+        return fault("there is no such kernel".into());
+    }
+    if expected != launch.params.bytes.len() {
+        return fault(format!("its parameters take {expected} bytes, the launch has {}", launch.params.bytes.len()));
+    }
+    if launch.shared as usize > limits.shared_bytes {
+        return fault(format!("{} bytes of shared memory of {}", launch.shared, limits.shared_bytes));
+    }
+    if launch.block == 0 || launch.block > 1024 || launch.grid[1] > 65535 || launch.grid[2] > 65535 {
+        return fault(format!("a grid of {:?} blocks of {} threads", launch.grid, launch.block));
+    }
+    Ok(())
+}
+
+/// A copy of one tensor between guard bands.
+struct Island {
+    data: Vec<u64>,
+    start: usize,
+    bytes: usize,
+    access: Access,
+}
+
+impl Island {
+    fn new(bytes: &[u8]) -> Island {
+        let words = (bytes.len() + 2 * GUARD).div_ceil(8) + 32;
+        let mut data = vec![u64::MAX; words];
+        let address = data.as_ptr() as usize + GUARD;
+        let start = GUARD + address.next_multiple_of(256) - address;
+        bytemuck::cast_slice_mut::<u64, u8>(&mut data)[start..start + bytes.len()].copy_from_slice(bytes);
+        Island { data, start, bytes: bytes.len(), access: Access::Read }
+    }
+    fn all(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.data)
+    }
+    fn contents(&self) -> &[u8] {
+        &self.all()[self.start..self.start + self.bytes]
+    }
+}
+
+fn run_launch(memory: &Mutex<Memory>, launch: &Launch, seed: u64) -> Result<()> {
+    let fault = |what: String| Error::Device(format!("kernel {}: {what}", launch.kernel));
+    RUN.lock().unwrap_or_else(|e| e.into_inner()).insert(launch.kernel.clone());
+    let mut islands: BTreeMap<u64, Island> = BTreeMap::new();
+    for Pointer { base, bytes, access, .. } in &launch.params.pointers {
+        let mut memory = memory.lock().unwrap_or_else(|e| e.into_inner());
+        let contents = memory.find(*base, *bytes)?;
+        if !islands.contains_key(base) {
+            islands.insert(*base, Island::new(contents));
+        }
+        if *access == Access::Write {
+            islands.get_mut(base).expect("just inserted").access = Access::Write;
+        }
+    }
+    let mut parameters = launch.params.bytes.clone();
+    for Pointer { at, base, .. } in &launch.params.pointers {
+        let field: [u8; 8] = parameters[*at..*at + 8].try_into().expect("eight bytes");
+        let island = &islands[base];
+        let moved = island.all().as_ptr() as u64 + island.start as u64 + (u64::from_le_bytes(field) - base);
+        parameters[*at..*at + 8].copy_from_slice(&moved.to_le_bytes());
+    }
+    let before: Vec<Vec<u8>> =
+        islands.values().map(|i| if i.access == Access::Read { i.contents().to_vec() } else { Vec::new() }).collect();
+    // The struct holds pointers: it has to lie where they can.
+    let mut words = vec![0u64; parameters.len().div_ceil(8)];
+    bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..parameters.len()].copy_from_slice(&parameters);
+    let name = CString::new(launch.kernel.as_str()).map_err(|e| Error::Device(e.to_string()))?;
+    let [x, y, z] = launch.grid.map(u64::from);
+    let blocks = x * y * z;
+    (0..blocks as usize).into_par_iter().with_min_len(1 + blocks as usize / 64).try_for_each(|i| {
+        let i = i as u64;
+        // Every block in the place of another one.
+        let i = if seed % 2 == 0 { i } else { blocks - 1 - i };
+        let at = [(i % x) as u32, (i / x % y) as u32, (i / x / y) as u32];
+        let mut message = [0 as c_char; 256];
+        // SAFETY: the kernel was checked to exist and to take this many bytes of parameters; what it is pointed to lives until
+        // the end of this function. A kernel that writes outside is a defect that the guard bands are there to show.
+        let failed = unsafe {
+            dmap_emulated_block(
+                name.as_ptr(),
+                words.as_ptr().cast(),
+                launch.grid.as_ptr(),
+                [launch.block, 1, 1].as_ptr(),
+                at.as_ptr(),
+                launch.shared,
+                seed.wrapping_mul(31).wrapping_add(i),
+                message.as_mut_ptr(),
+                message.len(),
+            )
+        };
+        if failed == 0 {
+            return Ok(());
+        }
+        // SAFETY: the block left a zero-terminated message.
+        Err(fault(unsafe { CStr::from_ptr(message.as_ptr()) }.to_string_lossy().into_owned()))
+    })?;
+    let mut memory = memory.lock().unwrap_or_else(|e| e.into_inner());
+    for ((base, island), before) in islands.iter().zip(before) {
+        let all = island.all();
+        let guards = [(&all[..island.start], "before"), (&all[island.start + island.bytes..], "past")];
+        if let Some((_, side)) = guards.iter().find(|(g, _)| g.iter().any(|b| *b != POISON)) {
+            return Err(fault(format!("a write {side} a tensor of {} bytes", island.bytes)));
+        }
+        if island.access == Access::Read {
+            if island.contents() != before {
+                return Err(fault(format!("a write to a tensor of {} bytes that it should only read", island.bytes)));
+            }
+        } else {
+            memory.find(*base, island.bytes as u64)?.copy_from_slice(island.contents());
+        }
+    }
+    Ok(())
+}
+
+struct EmulatedReplay {
+    nodes: Vec<NodeLaunches>,
+    memory: Arc<Mutex<Memory>>,
+    seed: u64,
+}
+
+impl EmulatedReplay {
+    fn run_node(&self, node: &NodeLaunches) -> Result<()> {
+        let lock = || self.memory.lock().unwrap_or_else(|e| e.into_inner());
+        for (o, in_place) in &node.outputs {
+            if !in_place {
+                lock().find(o.address, o.bytes)?.fill(POISON);
+            }
+        }
+        for launch in &node.launches {
+            run_launch(&self.memory, launch, self.seed)
+                .map_err(|e| Error::Device(format!("node {}: {e}", node.node)))?;
+        }
+        for (o, _) in &node.outputs {
+            let mut memory = lock();
+            let mut elements = memory.find(o.address, o.bytes)?.chunks_exact(o.dtype.bytes());
+            if let Some(i) = elements.position(|e| e.iter().all(|b| *b == POISON)) {
+                let kernels: Vec<_> = node.launches.iter().map(|l| l.kernel.as_str()).collect();
+                let kernels = kernels.join(", ");
+                return Err(Error::Device(format!("node {} ({kernels}): element {i} is not written", node.node)));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Replay for EmulatedReplay {
+    fn run(&mut self) -> Result<()> {
+        self.nodes.iter().try_for_each(|n| self.run_node(n))
+    }
+    fn run_timed(&mut self) -> Result<Vec<Duration>> {
+        let timed = |n: &NodeLaunches| {
+            let start = Instant::now();
+            self.run_node(n).map(|()| start.elapsed())
+        };
+        self.nodes.iter().map(timed).collect()
+    }
+}

@@ -1,0 +1,220 @@
+//! From a node of the graph to kernel launches: operands, parameter structs, scratch.
+
+use super::driver::Limits;
+use crate::error::Result;
+use crate::graph::{Dtype, Shape};
+
+/// A tensor in device memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand {
+    /// First byte.
+    pub address: u64,
+    /// Bytes of all elements.
+    pub bytes: u64,
+    /// Storage type.
+    pub dtype: Dtype,
+    /// Extent.
+    pub shape: Shape,
+}
+
+/// What a kernel does with memory that it is given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Only reads it.
+    Read,
+    /// Writes it, in part or in full.
+    Write,
+}
+
+/// A pointer inside a parameter struct.
+#[derive(Clone, Copy, Debug)]
+pub struct Pointer {
+    /// Byte of the struct at which it stands.
+    pub at: usize,
+    /// First byte and length of the memory that it leads into.
+    pub base: u64,
+    /// See `base`.
+    pub bytes: u64,
+    /// What the kernel does there.
+    pub access: Access,
+}
+
+/// The by-value parameter struct of a kernel: fields in the order of the .cu file, aligned as C++ aligns them.
+#[derive(Clone, Debug, Default)]
+pub struct Params {
+    /// The struct so far.
+    pub bytes: Vec<u8>,
+    /// Its pointers.
+    pub pointers: Vec<Pointer>,
+}
+
+impl Params {
+    /// An empty struct.
+    pub fn new() -> Params {
+        Params::default()
+    }
+
+    fn push(mut self, alignment: usize, bytes: &[u8]) -> Params {
+        self.bytes.resize(self.bytes.len().next_multiple_of(alignment), 0);
+        self.bytes.extend_from_slice(bytes);
+        self
+    }
+
+    fn pointer(mut self, o: &Operand, elements: usize, access: Access) -> Params {
+        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+        self.pointers.push(Pointer { at: self.bytes.len(), base: o.address, bytes: o.bytes, access });
+        self.push(8, &(o.address + (elements * o.dtype.bytes()) as u64).to_le_bytes())
+    }
+
+    /// `const T*`
+    pub fn read(self, o: &Operand) -> Params {
+        self.pointer(o, 0, Access::Read)
+    }
+    /// `T*`
+    pub fn write(self, o: &Operand) -> Params {
+        self.pointer(o, 0, Access::Write)
+    }
+    /// `const T*` that may be absent.
+    pub fn read_if(self, o: Option<&Operand>) -> Params {
+        match o {
+            Some(o) => self.read(o),
+            None => self.i64(0),
+        }
+    }
+    /// A `View` that is read, from element `first` on.
+    pub fn view_at(self, o: &Operand, first: usize) -> Params {
+        self.pointer(o, first, Access::Read).i64(dtype_code(o.dtype))
+    }
+    /// A `View` that is read.
+    pub fn view(self, o: &Operand) -> Params {
+        self.view_at(o, 0)
+    }
+    /// A `View` that may be absent.
+    pub fn view_if(self, o: Option<&Operand>) -> Params {
+        match o {
+            Some(o) => self.view(o),
+            None => self.i64(0).i64(0),
+        }
+    }
+    /// A `View` that is written, from element `first` on.
+    pub fn view_out_at(self, o: &Operand, first: usize) -> Params {
+        self.pointer(o, first, Access::Write).i64(dtype_code(o.dtype))
+    }
+    /// A `View` that is written.
+    pub fn view_out(self, o: &Operand) -> Params {
+        self.view_out_at(o, 0)
+    }
+    /// `i64`
+    pub fn i64(self, v: usize) -> Params {
+        self.push(8, &(v as i64).to_le_bytes())
+    }
+    /// `int`
+    pub fn i32(self, v: usize) -> Params {
+        self.push(4, &(v as i32).to_le_bytes())
+    }
+    /// Several `int`.
+    pub fn i32s(self, values: &[usize]) -> Params {
+        values.iter().fold(self, |p, &v| p.i32(v))
+    }
+    /// `float`
+    pub fn f32(self, v: f32) -> Params {
+        self.push(4, &v.to_le_bytes())
+    }
+    /// Whole struct: padded to the alignment of its pointers.
+    pub(super) fn finish(mut self) -> Params {
+        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+        self
+    }
+}
+
+fn dtype_code(dtype: Dtype) -> usize {
+    match dtype {
+        Dtype::F32 => 0,
+        Dtype::F16 => 1,
+        Dtype::Bf16 => 2,
+    }
+}
+
+/// Part of a kernel's name.
+pub fn type_name(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F32 => "f32",
+        Dtype::F16 => "f16",
+        Dtype::Bf16 => "bf16",
+    }
+}
+
+/// One kernel launch.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// The kernel file, without its ending.
+    pub file: String,
+    /// Symbol of the kernel.
+    pub kernel: String,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: u32,
+    /// Bytes of shared memory.
+    pub shared: u32,
+    /// Its parameter struct.
+    pub params: Params,
+}
+
+/// The launches of one node, and what they have to write in full.
+#[derive(Clone, Debug)]
+pub struct NodeLaunches {
+    /// Name of the node, for messages and profiles.
+    pub node: String,
+    /// Outputs; true where one stands in the place of an input.
+    pub outputs: Vec<(Operand, bool)>,
+    /// In order.
+    pub launches: Vec<Launch>,
+}
+
+/// Collects the launches of a node.
+pub struct Recorder<'a> {
+    /// Inputs of the node. One that the first output takes the place of has the same address.
+    pub inputs: Vec<Operand>,
+    /// Outputs of the node.
+    pub outputs: Vec<Operand>,
+    /// What launch configurations depend on.
+    pub limits: &'a Limits,
+    /// f32 products in full f32, not TF32.
+    pub strict: bool,
+    pub(super) scratch_base: u64,
+    pub(super) scratch_used: u64,
+    pub(super) tables: &'a mut dyn FnMut(&[u8]) -> Result<Operand>,
+    pub(super) launches: Vec<Launch>,
+}
+
+impl Recorder<'_> {
+    /// Room for `count` f32 values that lives as long as the node runs.
+    pub fn scratch(&mut self, count: usize) -> Operand {
+        let address = self.scratch_base + self.scratch_used;
+        let bytes = 4 * count as u64;
+        self.scratch_used += bytes.next_multiple_of(256);
+        Operand { address, bytes, dtype: Dtype::F32, shape: Shape::vector(count) }
+    }
+
+    /// A fixed table of 32-bit values, uploaded once.
+    pub fn table<T: bytemuck::NoUninit>(&mut self, values: &[T]) -> Result<Operand> {
+        (self.tables)(bytemuck::cast_slice(values))
+    }
+
+    /// Adds a launch of `file::kernel`, or of the kernel that is called like its file.
+    pub fn launch(&mut self, kernel: impl Into<String>, grid: [usize; 3], block: usize, shared: usize, params: Params) {
+        let grid = grid.map(|g| u32::try_from(g.max(1)).expect("a grid of fewer than 2^32 blocks"));
+        debug_assert!(grid[1] <= 65535 && grid[2] <= 65535);
+        let (name, params) = (kernel.into(), params.finish());
+        let (file, kernel) = name.split_once("::").unwrap_or((&name, &name));
+        let (file, kernel) = (file.to_string(), kernel.to_string());
+        self.launches.push(Launch { file, kernel, grid, block: block as u32, shared: shared as u32, params });
+    }
+
+    /// Adds a launch of 256 threads a block for `work` independent values of each of `items` items.
+    pub fn each(&mut self, kernel: impl Into<String>, work: usize, items: usize, params: Params) {
+        let blocks = work.div_ceil(256).min(16 * self.limits.multiprocessors);
+        self.launch(kernel, [blocks, items, 1], 256, 0, params);
+    }
+}

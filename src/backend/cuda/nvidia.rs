@@ -1,0 +1,338 @@
+//! The real driver: CUDA's driver API, loaded when first asked for. One stream, plain allocations, everything in order.
+
+use super::driver::{Driver, Limits, Replay};
+use super::images::{HEADERS, IMAGES, Image, SOURCES};
+use super::launch::{Launch, NodeLaunches};
+use super::nvrtc::Nvrtc;
+use crate::error::{Error, Result};
+use cudarc::driver::{result, sys};
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// First generation with the instructions that the kernels use (cp.async, bf16 and TF32 products).
+const OLDEST: (i32, i32) = (8, 0);
+/// First driver whose interface this crate asks for.
+const OLDEST_DRIVER: i32 = 12020;
+
+/// A GPU.
+pub struct Nvidia {
+    shared: Arc<Shared>,
+    name: String,
+    limits: Limits,
+}
+
+struct Shared {
+    context: sys::CUcontext,
+    stream: sys::CUstream,
+    capability: (i32, i32),
+    functions: Mutex<Functions>,
+}
+
+#[derive(Default)]
+struct Functions {
+    modules: HashMap<&'static str, sys::CUmodule>,
+    by_name: HashMap<String, sys::CUfunction>,
+}
+
+// SAFETY: handles of the driver may be used from any thread that has made the context current, which every entry point does.
+unsafe impl Send for Shared {}
+unsafe impl Sync for Shared {}
+
+fn failed(what: &str) -> impl FnOnce(result::DriverError) -> Error + '_ {
+    move |e| Error::Device(format!("CUDA: {what}: {e}"))
+}
+
+impl Nvidia {
+    /// Device number `ordinal`.
+    pub fn open(ordinal: usize) -> Result<Nvidia> {
+        // SAFETY: only looks whether the library loads; cudarc panics later if it does not.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(Error::Device(
+                "no CUDA driver on this machine (libcuda was not found); use --device cpu".into(),
+            ));
+        }
+        // SAFETY: plain queries with out-parameters that live here.
+        unsafe {
+            let mut version = 0;
+            sys::cuDriverGetVersion(&mut version).result().map_err(failed("version"))?;
+            if version < OLDEST_DRIVER {
+                return Err(Error::Device(format!(
+                    "the CUDA driver speaks version {}.{}, dmap needs {}.{} or newer; update the driver or use --device cpu",
+                    version / 1000,
+                    version % 1000 / 10,
+                    OLDEST_DRIVER / 1000,
+                    OLDEST_DRIVER % 1000 / 10
+                )));
+            }
+            result::init().map_err(failed("no usable device"))?;
+            let count = result::device::get_count().map_err(failed("number of devices"))? as usize;
+            if ordinal >= count {
+                return Err(Error::Device(format!("there is no CUDA device {ordinal}: this machine has {count}")));
+            }
+            let device = result::device::get(ordinal as i32).map_err(failed("device"))?;
+            let name = result::device::get_name(device).map_err(failed("device name"))?;
+            use sys::CUdevice_attribute_enum as A;
+            let attribute = |a| result::device::get_attribute(device, a).map_err(failed("device attribute"));
+            let capability = (
+                attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+                attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+            );
+            if capability < OLDEST {
+                return Err(Error::Device(format!(
+                    "{name} has compute capability {}.{}, the kernels need {}.{} (Ampere) or newer; use --device cpu",
+                    capability.0, capability.1, OLDEST.0, OLDEST.1
+                )));
+            }
+            let limits = Limits {
+                multiprocessors: attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize,
+                shared_bytes: attribute(A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize,
+            };
+            let context = result::primary_ctx::retain(device).map_err(failed("context"))?;
+            result::ctx::set_current(context).map_err(failed("context"))?;
+            let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("stream"))?;
+            let shared = Shared { context, stream, capability, functions: Mutex::default() };
+            Ok(Nvidia { shared: Arc::new(shared), name: format!("{name} (cuda:{ordinal})"), limits })
+        }
+    }
+}
+
+impl Shared {
+    fn enter(&self) -> Result<()> {
+        // SAFETY: the primary context is kept until the process ends.
+        unsafe { result::ctx::set_current(self.context).map_err(failed("context")) }
+    }
+
+    /// The image of a kernel file that runs on this chip: its own CUBIN, one of the same generation, or PTX; without any, the
+    /// source compiled now.
+    fn image(&self, file: &'static str) -> Result<Vec<u8>> {
+        let (major, minor) = self.capability;
+        let exact = [format!("sm_{major}{minor}a"), format!("sm_{major}{minor}")];
+        let of = |wanted: &dyn Fn(&Image) -> bool| IMAGES.iter().find(|i| i.file == file && wanted(i));
+        // A CUBIN of an earlier chip of the same generation runs too; the `a` ones run on their own chip only.
+        let related = |i: &Image| {
+            let number = i.architecture.strip_prefix("sm_").and_then(|a| a.parse::<i32>().ok());
+            number.is_some_and(|n| n / 10 == major && n % 10 <= minor)
+        };
+        let found = of(&|i| exact.iter().any(|e| e == i.architecture))
+            .or_else(|| of(&related))
+            .or_else(|| of(&|i| i.architecture.starts_with("compute_")));
+        if let Some(image) = found {
+            let mut bytes = image.bytes.to_vec();
+            bytes.push(0); // PTX is text and ends with a zero
+            return Ok(bytes);
+        }
+        let source = SOURCES.iter().find(|s| s.name == file).expect("a file of the table");
+        super::first_use::compiled(source, HEADERS, &format!("sm_{major}{minor}"), || {
+            Nvrtc::find(std::path::Path::new(".")).map_err(Error::Device)
+        })
+    }
+
+    fn function(&self, launch: &Launch) -> Result<sys::CUfunction> {
+        let kernel = launch.kernel.as_str();
+        let mut functions = self.functions.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(found) = functions.by_name.get(kernel) {
+            return Ok(*found);
+        }
+        let file = format!("{}.cu", launch.file);
+        let source = SOURCES
+            .iter()
+            .find(|s| s.name == file)
+            .ok_or_else(|| Error::Device(format!("there is no kernels/{file}")))?;
+        self.enter()?;
+        // SAFETY: the image comes from NVRTC and lives over the call; the name ends with a zero.
+        unsafe {
+            let module = match functions.modules.get(source.name) {
+                Some(module) => *module,
+                None => {
+                    let image = self.image(source.name)?;
+                    let module = result::module::load_data(image.as_ptr().cast::<c_void>())
+                        .map_err(failed(&format!("loading kernels/{}", source.name)))?;
+                    functions.modules.insert(source.name, module);
+                    module
+                }
+            };
+            let name = CString::new(kernel).map_err(|e| Error::Device(e.to_string()))?;
+            let function = result::module::get_function(module, name).map_err(failed(kernel))?;
+            functions.by_name.insert(kernel.to_string(), function);
+            Ok(function)
+        }
+    }
+
+    fn launch(&self, launch: &Launch) -> Result<()> {
+        let function = self.function(launch)?;
+        let [x, y, z] = launch.grid;
+        let mut words = vec![0u64; launch.params.bytes.len().div_ceil(8)];
+        bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..launch.params.bytes.len()]
+            .copy_from_slice(&launch.params.bytes);
+        // SAFETY: `check` compared the struct with the kernel's; its pointers lead into live allocations of the program.
+        unsafe {
+            result::launch_kernel(
+                function,
+                (x, y, z),
+                (launch.block, 1, 1),
+                launch.shared,
+                self.stream,
+                &mut [words.as_mut_ptr().cast::<c_void>()],
+            )
+        }
+        .map_err(failed(&format!("launching {}", launch.kernel)))
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        // SAFETY: the stream lives as long as `self`.
+        unsafe { result::stream::synchronize(self.stream).map_err(failed("a kernel failed")) }
+    }
+}
+
+impl Driver for Nvidia {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+    fn allocate(&self, bytes: u64) -> Result<u64> {
+        self.shared.enter()?;
+        // SAFETY: a plain allocation.
+        unsafe {
+            result::malloc_sync(bytes as usize).map_err(|_| {
+                let (free, total) = result::mem_get_info().unwrap_or((0, 0));
+                Error::Device(format!(
+                    "{} has {} MiB free of {} MiB, {} MiB more are needed",
+                    self.name,
+                    free >> 20,
+                    total >> 20,
+                    bytes.div_ceil(1 << 20)
+                ))
+            })
+        }
+    }
+    fn free(&self, address: u64) {
+        // SAFETY: an address from `allocate`, given back once, after everything that may use it.
+        unsafe {
+            let _ = self.shared.enter();
+            let _ = result::stream::synchronize(self.shared.stream);
+            let _ = result::free_sync(address);
+        }
+    }
+    fn upload(&self, to: u64, bytes: &[u8]) -> Result<()> {
+        self.shared.enter()?;
+        // SAFETY: the caller's range; pageable memory is staged by the driver before the call returns.
+        unsafe { result::memcpy_htod_async(to, bytes, self.shared.stream).map_err(failed("copying to the device")) }
+    }
+    fn download(&self, from: u64, bytes: &mut [u8]) -> Result<()> {
+        self.shared.enter()?;
+        // SAFETY: the caller's range; synchronised before `bytes` is looked at.
+        unsafe {
+            result::memcpy_dtoh_async(bytes, from, self.shared.stream).map_err(failed("copying from the device"))?
+        };
+        self.shared.synchronize()
+    }
+    fn copy(&self, to: u64, from: u64, bytes: u64) -> Result<()> {
+        self.shared.enter()?;
+        // SAFETY: the caller's ranges.
+        unsafe {
+            result::memcpy_dtod_async(to, from, bytes as usize, self.shared.stream)
+                .map_err(failed("copying on the device"))
+        }
+    }
+    fn fill(&self, to: u64, bytes: u64, value: u8) -> Result<()> {
+        self.shared.enter()?;
+        // SAFETY: the caller's range.
+        unsafe { result::memset_d8_async(to, value, bytes as usize, self.shared.stream).map_err(failed("filling")) }
+    }
+    fn check(&self, launch: &Launch) -> Result<()> {
+        let function = self.shared.function(launch)?;
+        if launch.shared as usize > self.limits.shared_bytes {
+            return Err(Error::Device(format!(
+                "kernel {}: {} bytes of shared memory, {} has {}",
+                launch.kernel, launch.shared, self.name, self.limits.shared_bytes
+            )));
+        }
+        if launch.shared > 48 << 10 {
+            let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: a function of a loaded module.
+            unsafe {
+                result::function::set_function_attribute(function, attribute, launch.shared as i32)
+                    .map_err(failed(&launch.kernel))?;
+            }
+        }
+        Ok(())
+    }
+    fn instantiate(&self, nodes: Vec<NodeLaunches>) -> Result<Box<dyn Replay>> {
+        self.shared.enter()?;
+        // SAFETY: the stream belongs to this device; nothing else records on it meanwhile.
+        let graph = unsafe {
+            result::stream::begin_capture(
+                self.shared.stream,
+                sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL,
+            )
+            .map_err(failed("recording"))?;
+            let launched = nodes.iter().flat_map(|n| &n.launches).try_for_each(|l| self.shared.launch(l));
+            let captured = result::stream::end_capture(self.shared.stream).map_err(failed("recording"));
+            launched?;
+            captured?
+        };
+        // SAFETY: the graph just captured.
+        let executable = unsafe {
+            let executable =
+                result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0)).map_err(failed("recording"));
+            let _ = result::graph::destroy(graph);
+            executable?
+        };
+        Ok(Box::new(Captured { shared: self.shared.clone(), executable, nodes }))
+    }
+}
+
+struct Captured {
+    shared: Arc<Shared>,
+    executable: sys::CUgraphExec,
+    nodes: Vec<NodeLaunches>,
+}
+
+// SAFETY: as for Shared.
+unsafe impl Send for Captured {}
+
+impl Replay for Captured {
+    fn run(&mut self) -> Result<()> {
+        self.shared.enter()?;
+        // SAFETY: the executable graph lives as long as `self`.
+        unsafe { result::graph::launch(self.executable, self.shared.stream).map_err(failed("launching the step")) }
+    }
+    fn run_timed(&mut self) -> Result<Vec<Duration>> {
+        self.shared.enter()?;
+        let event = || result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(failed("event"));
+        let (start, end) = (event()?, event()?);
+        let mut times = Vec::with_capacity(self.nodes.len());
+        for node in &self.nodes {
+            // SAFETY: both events belong to this context.
+            unsafe {
+                result::event::record(start, self.shared.stream).map_err(failed("event"))?;
+                node.launches.iter().try_for_each(|l| self.shared.launch(l))?;
+                result::event::record(end, self.shared.stream).map_err(failed("event"))?;
+                result::event::synchronize(end).map_err(failed(&node.node))?;
+                let milliseconds = result::event::elapsed(start, end).map_err(failed("event"))?;
+                times.push(Duration::from_secs_f64(f64::from(milliseconds) * 1e-3));
+            }
+        }
+        // SAFETY: not used any more.
+        unsafe {
+            let _ = result::event::destroy(start);
+            let _ = result::event::destroy(end);
+        }
+        Ok(times)
+    }
+}
+
+impl Drop for Captured {
+    fn drop(&mut self) {
+        // SAFETY: nothing replays it any more once the stream is idle.
+        unsafe {
+            let _ = self.shared.enter();
+            let _ = result::stream::synchronize(self.shared.stream);
+            let _ = result::graph::exec_destroy(self.executable);
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Runs a plan on a CUDA device: everything is allocated and recorded once, a run replays.
+
+use super::CudaDevice;
+use super::launch::{NodeLaunches, Operand, Recorder};
+use crate::backend::Program;
+use crate::error::{Error, Result};
+use crate::graph::{Dtype, Graph, Instance, Plan, Precision, Shape, Source, TensorId};
+use crate::weights::Weights;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Device memory, given back when dropped.
+pub(super) struct Buffer {
+    device: Arc<dyn super::Driver>,
+    pub address: u64,
+    pub bytes: u64,
+}
+
+impl Buffer {
+    pub fn new(device: &Arc<dyn super::Driver>, bytes: u64) -> Result<Buffer> {
+        Ok(Buffer { device: device.clone(), address: device.allocate(bytes.max(256))?, bytes })
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.device.free(self.address);
+    }
+}
+
+/// A plan on a CUDA device.
+pub struct CudaProgram {
+    device: CudaDevice,
+    graph: Arc<Graph>,
+    plan: Arc<Plan>,
+    /// Per tensor: inputs, weights and constants.
+    outside: Vec<Option<Arc<Buffer>>>,
+    /// Per tensor: the value that stands at the end of a run.
+    newest: Vec<Option<usize>>,
+    /// Tables of the nodes, in the order in which they are asked for.
+    tables: Vec<Buffer>,
+    replay: Option<Box<dyn super::Replay>>,
+    /// Addresses of the arena and scratch that `replay` was recorded with.
+    recorded_for: (u64, u64),
+    poison: bool,
+}
+
+impl CudaProgram {
+    /// Uploads weights and constants, reserves the shared arena, records every launch.
+    pub fn new(graph: Arc<Graph>, plan: Arc<Plan>, weights: &Weights, device: CudaDevice) -> Result<Self> {
+        let storage = plan.storage;
+        let mut outside = Vec::with_capacity(graph.tensors().len());
+        for t in graph.tensors() {
+            let buffer = match &t.source {
+                Source::Node(_) => None,
+                Source::Weight => Some(device.weight(weights, &t.name, t.shape, storage)?),
+                Source::Input => Some(Arc::new(device.filled(&vec![0.0; t.shape.numel()])?)),
+                Source::Constant(values) => Some(Arc::new(device.filled(values)?)),
+            };
+            outside.push(buffer);
+        }
+        let mut newest = vec![None; graph.tensors().len()];
+        for output in plan.steps.iter().flat_map(|s| &s.outputs) {
+            newest[plan.placements[output.0 as usize].tensor.0 as usize] = Some(output.0 as usize);
+        }
+        let mut program = CudaProgram {
+            device,
+            graph,
+            plan,
+            outside,
+            newest,
+            tables: Vec::new(),
+            replay: None,
+            recorded_for: (0, 0),
+            poison: false,
+        };
+        program.device.reserve_arena(program.plan.arena_bytes)?;
+        program.record()?;
+        Ok(program)
+    }
+
+    /// Every launch of every step, for where arena and scratch are now. Scratch grows to what the largest node needs.
+    fn record(&mut self) -> Result<()> {
+        loop {
+            let (arena, scratch, scratch_bytes) = self.device.places();
+            let mut needed = 0;
+            let mut all = Vec::with_capacity(self.plan.steps.len());
+            let mut asked = 0;
+            for step in &self.plan.steps {
+                let node = self.graph.node(step.node);
+                let driver = &self.device.driver;
+                let tables = &mut self.tables;
+                let mut table = |bytes: &[u8]| -> Result<Operand> {
+                    if asked == tables.len() {
+                        let buffer = Buffer::new(driver, bytes.len() as u64)?;
+                        driver.upload(buffer.address, bytes)?;
+                        tables.push(buffer);
+                    }
+                    let address = tables[asked].address;
+                    asked += 1;
+                    let shape = Shape::vector(bytes.len() / 4);
+                    Ok(Operand { address, bytes: bytes.len() as u64, dtype: Dtype::F32, shape })
+                };
+                let describe = |values: &[Instance]| -> Vec<Operand> {
+                    let placements = values.iter().map(|v| &self.plan.placements[v.0 as usize]);
+                    let place = |offset: Option<u64>| arena + offset.unwrap_or(0);
+                    placements
+                        .map(|p| located(&self.graph, &self.plan, &self.outside, p.tensor, place(p.offset)))
+                        .collect()
+                };
+                let (inputs, outputs) = (describe(&step.inputs), describe(&step.outputs));
+                let in_place = |o: &Operand| inputs.iter().any(|i| i.address == o.address);
+                let written = outputs.iter().map(|o| (*o, in_place(o))).collect();
+                let mut recorder = Recorder {
+                    inputs: inputs.clone(),
+                    outputs,
+                    limits: self.device.driver.limits(),
+                    strict: !self.plan.tf32,
+                    scratch_base: scratch,
+                    scratch_used: 0,
+                    tables: &mut table,
+                    launches: Vec::new(),
+                };
+                node.op.record_cuda(&mut recorder)?;
+                needed = recorder.scratch_used.max(needed);
+                let launches = recorder.launches;
+                for launch in &launches {
+                    self.device.driver.check(launch)?;
+                }
+                all.push(NodeLaunches { node: node.name.clone(), outputs: written, launches });
+            }
+            if needed > scratch_bytes {
+                self.device.reserve_scratch(needed)?;
+                continue;
+            }
+            self.replay = Some(self.device.driver.instantiate(all)?);
+            self.recorded_for = (arena, scratch);
+            return Ok(());
+        }
+    }
+
+    /// Another program may have made the shared arena grow since.
+    fn ready(&mut self) -> Result<&mut Box<dyn super::Replay>> {
+        let (arena, scratch, _) = self.device.places();
+        if self.replay.is_none() || self.recorded_for != (arena, scratch) {
+            self.replay = None;
+            self.record()?;
+        }
+        if self.poison {
+            self.device.driver.fill(arena, self.plan.arena_bytes, 0xff)?;
+        }
+        Ok(self.replay.as_mut().expect("recorded above"))
+    }
+
+    /// An output of the last run. It may be an input: the gradient through an identity is the cotangent itself.
+    fn output(&self, output: TensorId) -> Operand {
+        let (arena, ..) = self.device.places();
+        let offset = self.newest[output.0 as usize].and_then(|value| self.plan.placements[value].offset);
+        located(&self.graph, &self.plan, &self.outside, output, arena + offset.unwrap_or(0))
+    }
+}
+
+/// Where a tensor lies: outside, or at `place` in the arena.
+fn located(graph: &Graph, plan: &Plan, outside: &[Option<Arc<Buffer>>], tensor: TensorId, place: u64) -> Operand {
+    let described = graph.tensor(tensor);
+    // Weights and activations follow the run; inputs and constants are always f32.
+    let dtype = if described.precision == Precision::Full { Dtype::F32 } else { plan.storage };
+    let address = outside[tensor.0 as usize].as_ref().map_or(place, |buffer| buffer.address);
+    let bytes = (described.shape.numel() * dtype.bytes()) as u64;
+    Operand { address, bytes, dtype, shape: described.shape }
+}
+
+/// Values in their storage type.
+pub(super) fn encode(values: &[f32], dtype: Dtype) -> Vec<u8> {
+    match dtype {
+        Dtype::F32 => bytemuck::cast_slice(values).to_vec(),
+        Dtype::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
+        Dtype::Bf16 => values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
+    }
+}
+
+fn decode(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
+    let halves = || bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+    match dtype {
+        Dtype::F32 => out
+            .iter_mut()
+            .zip(bytes.chunks_exact(4))
+            .for_each(|(o, b)| *o = f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+        Dtype::F16 => out.iter_mut().zip(halves()).for_each(|(o, b)| *o = half::f16::from_bits(b).to_f32()),
+        Dtype::Bf16 => out.iter_mut().zip(halves()).for_each(|(o, b)| *o = half::bf16::from_bits(b).to_f32()),
+    }
+}
+
+impl Program for CudaProgram {
+    fn write(&mut self, input: TensorId, values: &[f32]) -> Result<()> {
+        let buffer = self.outside[input.0 as usize].as_ref().expect("an input of this graph");
+        self.device.driver.upload(buffer.address, bytemuck::cast_slice(values))
+    }
+
+    fn read(&self, output: TensorId, values: &mut [f32]) -> Result<()> {
+        let operand = self.output(output);
+        let mut bytes = vec![0; operand.bytes as usize];
+        self.device.driver.download(operand.address, &mut bytes)?;
+        decode(&bytes, operand.dtype, values);
+        Ok(())
+    }
+
+    fn run(&mut self) -> Result<()> {
+        self.ready()?.run()
+    }
+
+    fn run_timed(&mut self) -> Result<Vec<Duration>> {
+        self.ready()?.run_timed()
+    }
+
+    fn set_poison(&mut self, on: bool) {
+        self.poison = on;
+    }
+
+    fn input_address(&self, input: TensorId) -> Option<u64> {
+        self.outside[input.0 as usize].as_ref().map(|b| b.address)
+    }
+
+    fn copy_out(&self, output: TensorId, count: usize, to: &mut dyn Program, input: TensorId) -> Result<()> {
+        let from = self.output(output);
+        match to.input_address(input) {
+            Some(address) if from.dtype == Dtype::F32 => self.device.driver.copy(address, from.address, from.bytes),
+            _ => {
+                let mut values = vec![0.0; count];
+                self.read(output, &mut values)?;
+                to.write(input, &values)
+            }
+        }
+    }
+
+    fn carry(&mut self, output: TensorId, count: usize, input: TensorId) -> Result<()> {
+        let (from, to) = (self.output(output), self.input_address(input).expect("an input of this graph"));
+        if from.dtype == Dtype::F32 {
+            return self.device.driver.copy(to, from.address, from.bytes);
+        }
+        let mut values = vec![0.0; count];
+        self.read(output, &mut values)?;
+        self.write(input, &values)
+    }
+}
+
+/// Weights of one model in one storage type, shared by all programs of a device.
+pub(super) type WeightCache = HashMap<(u64, String, Dtype), Arc<Buffer>>;
+
+impl CudaDevice {
+    fn filled(&self, values: &[f32]) -> Result<Buffer> {
+        let buffer = Buffer::new(&self.driver, 4 * values.len() as u64)?;
+        self.driver.upload(buffer.address, bytemuck::cast_slice(values))?;
+        Ok(buffer)
+    }
+
+    fn weight(&self, weights: &Weights, name: &str, shape: Shape, dtype: Dtype) -> Result<Arc<Buffer>> {
+        let key = (weights.id(), name.to_string(), dtype);
+        let mut shared = self.shared.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(buffer) = shared.weights.get(&key) {
+            return Ok(buffer.clone());
+        }
+        let values = weights.read(name, shape)?;
+        let buffer = Buffer::new(&self.driver, (values.len() * dtype.bytes()) as u64)?;
+        self.driver.upload(buffer.address, &encode(&values, dtype))?;
+        let buffer = Arc::new(buffer);
+        shared.weights.insert(key, buffer.clone());
+        Ok(buffer)
+    }
+
+    /// Addresses of arena and scratch, and bytes of scratch.
+    fn places(&self) -> (u64, u64, u64) {
+        let shared = self.shared.lock().unwrap_or_else(|e| e.into_inner());
+        let at = |b: &Option<Buffer>| b.as_ref().map_or(0, |b| b.address);
+        (at(&shared.arena), at(&shared.scratch), shared.scratch.as_ref().map_or(0, |b| b.bytes))
+    }
+
+    fn reserve_arena(&self, bytes: u64) -> Result<()> {
+        let mut shared = self.shared.lock().unwrap_or_else(|e| e.into_inner());
+        grow(&self.driver, &mut shared.arena, bytes)
+    }
+
+    fn reserve_scratch(&self, bytes: u64) -> Result<()> {
+        let mut shared = self.shared.lock().unwrap_or_else(|e| e.into_inner());
+        grow(&self.driver, &mut shared.scratch, bytes)
+    }
+}
+
+/// At least `bytes`; what it held is lost.
+fn grow(driver: &Arc<dyn super::Driver>, buffer: &mut Option<Buffer>, bytes: u64) -> Result<()> {
+    if buffer.as_ref().is_none_or(|b| b.bytes < bytes) {
+        *buffer = None;
+        *buffer = Some(Buffer::new(driver, bytes).map_err(|e| match e {
+            Error::Device(reason) => {
+                Error::Device(format!("no room for the arena of the plan: {reason}; give a --memory budget"))
+            }
+            other => other,
+        })?);
+    }
+    Ok(())
+}

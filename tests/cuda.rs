@@ -1,0 +1,140 @@
+//! The CUDA backend on the emulated device: the emulator catches planted mistakes, whole steps agree with the CPU, and no kernel
+//! is left out.
+#![cfg(feature = "emulate")]
+
+use dmap::backend::Device;
+use dmap::backend::cuda::emulated::Emulated;
+use dmap::backend::cuda::launch::{Launch, NodeLaunches};
+use dmap::backend::cuda::{Driver, Operand, Params};
+use dmap::compare::relative_error;
+use dmap::graph::{Dtype, PlanOptions, Shape};
+use dmap::model::Model;
+use dmap::operator::parse_task;
+use dmap::sampler::{Item, Measurement, Measurer, Method, Restorer, Settings, Variance};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+const COUNT: usize = 128;
+
+/// Runs one kernel of kernels/emulator/faults.cu as a node and gives its output, or what the device said.
+fn run_fault(kernel: &str, seed: u64) -> Result<Vec<f32>, String> {
+    let driver = Emulated::new(seed);
+    let bytes = 4 * COUNT as u64;
+    let place = |address| Operand { address, bytes, dtype: Dtype::F32, shape: Shape::vector(COUNT) };
+    let (x, y) = (place(driver.allocate(bytes).unwrap()), place(driver.allocate(bytes).unwrap()));
+    let values: Vec<f32> = (0..COUNT).map(|i| i as f32).collect();
+    driver.upload(x.address, bytemuck::cast_slice(&values)).unwrap();
+    let launch = Launch {
+        file: "emulator/faults".into(),
+        kernel: kernel.into(),
+        grid: [1; 3],
+        block: COUNT as u32,
+        shared: 4 * COUNT as u32,
+        params: Params::new().write(&y).read(&x).i32s(&[COUNT, 0]),
+    };
+    driver.check(&launch).map_err(|e| e.to_string())?;
+    let node = NodeLaunches { node: kernel.into(), outputs: vec![(y, false)], launches: vec![launch] };
+    driver.instantiate(vec![node]).unwrap().run().map_err(|e| e.to_string())?;
+    let mut out = vec![0f32; COUNT];
+    driver.download(y.address, bytemuck::cast_slice_mut(&mut out)).unwrap();
+    Ok(out)
+}
+
+#[test]
+fn a_kernel_without_a_mistake_passes() {
+    for seed in 0..4 {
+        let reversed: Vec<f32> = (0..COUNT).rev().map(|i| i as f32).collect();
+        assert_eq!(run_fault("fault_none", seed).unwrap(), reversed);
+        let same: Vec<f32> = (0..COUNT).map(|i| i as f32).collect();
+        assert_eq!(run_fault("fault_none_asynchronous", seed).unwrap(), same);
+    }
+}
+
+#[test]
+fn every_planted_mistake_is_caught() {
+    for (kernel, message) in [
+        ("fault_write_past_the_end", "a write past a tensor"),
+        ("fault_misaligned", "not aligned"),
+        ("fault_unwritten", "element 5 is not written"),
+        ("fault_shared_past_the_end", "past the shared memory"),
+        ("fault_barrier_not_reached_by_all", "barrier"),
+        ("fault_write_to_an_input", "only read"),
+        // The poison of shared memory comes through as it is: the output still looks unwritten.
+        ("fault_missing_barrier", "not written"),
+        ("fault_missing_wait", "not written"),
+    ] {
+        for seed in 0..4 {
+            let error = run_fault(kernel, seed).expect_err(kernel);
+            assert!(error.contains(message) && error.contains(kernel), "{kernel}: {error}");
+        }
+    }
+    // What lies past a tensor is NaN, whatever it is multiplied with, and makes the element look unwritten.
+    let error = run_fault("fault_read_past_the_end", 0).unwrap_err();
+    assert!(error.contains("element 127"), "{error}");
+}
+
+#[test]
+fn a_launch_that_does_not_fit_its_kernel_is_refused() {
+    let driver = Emulated::new(0);
+    let launch = |kernel: &str, shared: u32, params: Params| Launch {
+        file: String::new(),
+        kernel: kernel.into(),
+        grid: [1; 3],
+        block: 32,
+        shared,
+        params,
+    };
+    let error = |l: &Launch| driver.check(l).unwrap_err().to_string();
+    assert!(error(&launch("no_such_kernel", 0, Params::new())).contains("no such kernel"));
+    assert!(error(&launch("fault_none", 0, Params::new().i64(0))).contains("24 bytes"));
+    let room = Params::new().i64(0).i64(0).i64(0);
+    assert!(error(&launch("fault_none", 1 << 20, room)).contains("shared memory"));
+}
+
+/// Two levels of `method` on a small network with random weights, 16x16.
+fn restore(model: &str, task: &str, settings: &Settings, plan: PlanOptions, device: &Device) -> (Vec<f32>, Vec<f32>) {
+    let model = Model::open(Path::new(model)).unwrap();
+    let operator = parse_task(task).unwrap();
+    let image = Shape::new(2, 16, 16, 3);
+    let mut x = vec![0f32; image.item()];
+    x.iter_mut().enumerate().for_each(|(i, x)| *x = ((i * 37 % 101) as f32 / 50.0 - 1.0) * 0.8);
+    let state = operator.draw_state(image, 5).unwrap();
+    let y = Measurer::new(operator.as_ref(), image).unwrap().apply(&x, &state).unwrap();
+    let item = |seed| Item {
+        measurement: Measurement { y: y.clone(), state: state.clone(), noise_norm: 0.1 },
+        seed,
+        sample: 0,
+        label: Some(1).filter(|_| model.network.prior().classes.is_some()),
+    };
+    let mut restorer = Restorer::new(&model, &operator, settings, image, plan, device).unwrap();
+    restorer.set_poison(true);
+    let restored = restorer.restore(&[item(3), item(4)], |_| ControlFlow::Continue(())).unwrap();
+    let residuals = restored.iter().flat_map(|r| r.residuals.clone()).collect();
+    (restored.into_iter().flat_map(|r| r.picture.values).collect(), residuals)
+}
+
+#[test]
+fn whole_steps_agree_with_the_cpu_in_every_storage_type() {
+    let f32 = ("f32", Dtype::F32, false, 2e-5);
+    let others = [("tf32", Dtype::F32, true, 1e-2), ("f16", Dtype::F16, true, 1e-2), ("bf16", Dtype::Bf16, true, 6e-2)];
+    for (method, task) in [(Method::Dps, "sr4"), (Method::Dmap, "motion-blur:size=9")] {
+        for name in ["a", "b", "c"] {
+            let file = format!("tests/data/adm_{name}.safetensors");
+            let learned = Model::open(Path::new(&file)).unwrap().network.prior().learn_sigma;
+            let variance = if learned && method == Method::Dps { Variance::LearnedRange } else { Variance::FixedSmall };
+            let settings = Settings { steps: 2, inner: 2, variance, ..method.defaults() };
+            let (expected, traced) = restore(&file, task, &settings, PlanOptions::default(), &Device::cpu());
+            // Between them the three networks use every switch, the first one every storage type.
+            let others = others.iter().take(if name == "a" { 3 } else { 0 });
+            for &(mode, storage, tf32, limit) in std::iter::once(&f32).chain(others) {
+                let seed = if method == Method::Dps { 1 } else { 2 };
+                let plan = PlanOptions { storage, tf32, ..PlanOptions::default() };
+                let (found, residuals) = restore(&file, task, &settings, plan, &Device::emulated(seed));
+                let error = relative_error(&found, &expected);
+                assert!(error <= limit, "{method:?}, adm_{name}, {mode}: {error:.1e} of {limit:.1e}");
+                let error = relative_error(&residuals, &traced);
+                assert!(error <= limit, "{method:?}, adm_{name}, {mode}, residuals: {error:.1e}");
+            }
+        }
+    }
+}
