@@ -135,6 +135,7 @@ pub mod noise;
 pub mod operator;
 pub mod ops;
 pub mod sampler;
+pub mod selftest;
 pub mod weights;
 
 pub use error::{Error, Result};

@@ -138,3 +138,14 @@ fn whole_steps_agree_with_the_cpu_in_every_storage_type() {
         }
     }
 }
+
+#[test]
+fn the_selftest_passes_on_the_emulated_device() {
+    use dmap::selftest::{MODES, run};
+    let mode = MODES.iter().find(|m| m.name == "bf16").unwrap();
+    let mut reasons = Vec::new();
+    let failures = run(&Device::emulated(3), mode, |o| {
+        reasons.extend(o.result.as_ref().err().map(|e| format!("{}: {e}", o.name)))
+    });
+    assert_eq!(failures, 0, "{reasons:?}");
+}

@@ -255,6 +255,11 @@ extern "C" size_t dmap_emulated_parameter_bytes(const char* name) {
     return found == kernels().end() ? 0 : found->second.parameter_bytes;
 }
 
+extern "C" u32 dmap_emulated_threads(const char* name) {
+    auto found = kernels().find(name);
+    return found == kernels().end() ? 0 : found->second.threads;
+}
+
 // Names of all kernels, one after the other, each ended by a zero; gives the bytes needed.
 extern "C" size_t dmap_emulated_kernels(char* out, size_t room) {
     std::string all;

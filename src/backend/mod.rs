@@ -85,6 +85,11 @@ impl Device {
         Ok(Device(Kind::Cuda(cuda::CudaDevice::new(Arc::new(cuda::nvidia::Nvidia::open(ordinal)?)))))
     }
 
+    /// True for the CPU backend.
+    pub fn is_cpu(&self) -> bool {
+        matches!(self.0, Kind::Cpu(_))
+    }
+
     /// Name for reports: of the CPU with the number of threads.
     pub fn name(&self) -> String {
         match &self.0 {

@@ -1,10 +1,9 @@
 //! `dmap demo`: one shipped photo, degraded and restored.
 
+use super::device::DeviceFlags;
 use super::inputs::Input;
 use super::make_folder;
 use super::restore::{Job, restore_all};
-use crate::backend::Device;
-use crate::graph::PlanOptions;
 use crate::image::write_whole;
 use crate::model::Model;
 use crate::operator::parse_task;
@@ -27,6 +26,8 @@ pub struct Demo {
     /// Seed of mask, noise and sampler
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    device: DeviceFlags,
 }
 
 pub(super) fn run(flags: Demo) -> anyhow::Result<ExitCode> {
@@ -37,8 +38,8 @@ pub(super) fn run(flags: Demo) -> anyhow::Result<ExitCode> {
         model: Model::shipped()?,
         operator: parse_task(&flags.task)?,
         settings: Method::Dmap.defaults(),
-        device: Device::cpu(),
-        plan: PlanOptions::default(),
+        device: flags.device.open()?,
+        plan: flags.device.plan()?,
         out: flags.out.clone(),
         noise: Noise::Gaussian(0.025),
         seed: flags.seed,

@@ -1,10 +1,9 @@
 //! `dmap eval`: one raw evaluation from and to safetensors files, for checking this program against other software.
 
-use super::quantity;
-use crate::backend::Device;
+use super::device::DeviceFlags;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
-use crate::graph::{Graph, PlanOptions, Shape, TensorId, backward};
+use crate::graph::{Graph, Shape, TensorId, backward};
 use crate::model::Model;
 use crate::operator::parse_task;
 use crate::ops::clamp::Clamp;
@@ -37,12 +36,8 @@ pub struct Eval {
     /// Limit x0 to [-1, 1], as samplers do
     #[arg(long)]
     clip: bool,
-    /// Memory for weights and activations
-    #[arg(long)]
-    memory: Option<String>,
-    /// auto or cpu
-    #[arg(long, default_value = "auto")]
-    device: String,
+    #[command(flatten)]
+    device: DeviceFlags,
 }
 
 pub(super) fn run(flags: Eval) -> anyhow::Result<ExitCode> {
@@ -110,9 +105,7 @@ pub(super) fn run(flags: Eval) -> anyhow::Result<ExitCode> {
 
     let schedule = Schedule::new(&prior.noise_schedule, prior.diffusion_steps, prior.diffusion_steps, Spacing::Linear)?;
     let levels = tweedie(&schedule, &file)?;
-    let memory = flags.memory.as_deref().map(quantity::bytes).transpose()?;
-    let options = PlanOptions { memory, ..PlanOptions::default() };
-    let mut e = Executor::new(g, &options, &model.weights, &Device::open(&flags.device)?)?;
+    let mut e = Executor::new(g, &flags.device.plan()?, &model.weights, &flags.device.open()?)?;
     values.iter().try_for_each(|(id, v)| e.write(*id, v))?;
     e.write(coefficients, &levels)?;
     e.run()?;

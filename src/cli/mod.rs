@@ -1,7 +1,9 @@
 //! The command line: what was typed becomes a checked, ready-to-run job.
 
+mod bench;
 mod comparison;
 mod demo;
+mod device;
 mod eval;
 mod info;
 mod inputs;
@@ -11,6 +13,7 @@ mod prepare;
 mod quantity;
 mod restore;
 mod result;
+mod selftest;
 
 use crate::error::{Error, Result};
 use crate::sampler::{Method, Settings, Spacing, Variance, Zeta};
@@ -40,6 +43,10 @@ enum Command {
     Eval(eval::Eval),
     /// Show what a weight file is
     Info(info::Info),
+    /// Check the kernels of a device against the CPU
+    Selftest(selftest::Selftest),
+    /// Measure a device op by op and step by step
+    Bench(bench::Bench),
     /// List tasks, methods and presets
     Tasks,
 }
@@ -52,6 +59,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Plan(plan) => plan::run(plan),
         Command::Eval(eval) => eval::run(eval),
         Command::Info(info) => info::run(info),
+        Command::Selftest(selftest) => selftest::run(selftest),
+        Command::Bench(bench) => bench::run(bench),
         Command::Tasks => {
             info::list();
             Ok(ExitCode::SUCCESS)

@@ -1,15 +1,15 @@
 //! `dmap plan`: what a step needs, without weights or a device.
 
 use super::SamplerFlags;
-use super::quantity::{bytes, readable, size};
+use super::device::StorageFlags;
+use super::quantity::{readable, size};
 use crate::backend::Device;
 use crate::error::Error;
-use crate::graph::{Dtype, Graph, Plan, PlanOptions, Shape};
+use crate::graph::{Graph, Plan, Shape};
 use crate::image::write_whole;
 use crate::model::Model;
 use crate::operator::parse_task;
 use crate::sampler::{Schedule, Setup};
-use clap::ValueEnum;
 use serde::Serialize;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -24,9 +24,8 @@ pub struct PlanArguments {
     /// Image size: S or WxH
     #[arg(long, default_value = "512")]
     size: String,
-    /// Storage type of activations and weights
-    #[arg(long, value_enum, default_value = "f32")]
-    precision: PrecisionFlag,
+    #[command(flatten)]
+    storage: StorageFlags,
     /// Images at the same time
     #[arg(long, default_value_t = 1)]
     batch: usize,
@@ -35,22 +34,12 @@ pub struct PlanArguments {
     task: String,
     #[command(flatten)]
     sampler: SamplerFlags,
-    /// Memory for weights and activations, such as 3GiB
-    #[arg(long)]
-    memory: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
     /// Draw memory over the step
     #[arg(long)]
     svg: Option<PathBuf>,
-}
-
-#[derive(ValueEnum, Debug, Clone, Copy)]
-enum PrecisionFlag {
-    F32,
-    F16,
-    Bf16,
 }
 
 #[derive(Serialize)]
@@ -82,13 +71,7 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
     let settings = flags.sampler.settings()?;
     let prior = model.network.prior();
     let schedule = Schedule::new(&prior.noise_schedule, prior.diffusion_steps, settings.steps, settings.spacing)?;
-    let storage = match flags.precision {
-        PrecisionFlag::F32 => Dtype::F32,
-        PrecisionFlag::F16 => Dtype::F16,
-        PrecisionFlag::Bf16 => Dtype::Bf16,
-    };
-    let options =
-        PlanOptions { storage, memory: flags.memory.as_deref().map(bytes).transpose()?, ..PlanOptions::default() };
+    let options = flags.storage.plan()?;
     let setup = Setup {
         network: model.network.as_ref(),
         prior: &prior,
@@ -103,7 +86,7 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
     let row = settings.method.row();
     let graph = (row.graph)(&setup)?;
     let plan = Plan::new(&graph, &options)?;
-    let smallest = Plan::smallest(&graph, storage).total_bytes().min(plan.total_bytes());
+    let smallest = Plan::smallest(&graph, options.storage).total_bytes().min(plan.total_bytes());
     let mut live = plan.live_at_peak(&graph);
     let live_count = live.len();
     live.truncate(16);

@@ -1,5 +1,6 @@
 //! `dmap restore`: photos or measurements in, restored images out.
 
+use super::device::DeviceFlags;
 use super::inputs::{Input, expand};
 use super::outputs::{suffix, write_results};
 use super::prepare::{Pending, parse_noise, prepare};
@@ -54,12 +55,8 @@ pub struct Restore {
     /// Class of a class-conditional model
     #[arg(long)]
     label: Option<u32>,
-    /// Memory for weights and activations, such as 4GiB; activations are recomputed to fit
-    #[arg(long)]
-    memory: Option<String>,
-    /// auto or cpu
-    #[arg(long, default_value = "auto")]
-    device: String,
+    #[command(flatten)]
+    device: DeviceFlags,
     /// The inputs are measurements: pictures, or measurement.safetensors of an earlier run
     #[arg(long)]
     measurement: bool,
@@ -104,11 +101,8 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
     let job = Job {
         operator: parse_task(&flags.task)?,
         settings: flags.sampler.settings()?,
-        device: Device::open(&flags.device)?,
-        plan: PlanOptions {
-            memory: flags.memory.as_deref().map(quantity::bytes).transpose()?,
-            ..PlanOptions::default()
-        },
+        device: flags.device.open()?,
+        plan: flags.device.plan()?,
         size: flags.size.as_deref().map(quantity::size).transpose()?,
         model: Model::open_or_shipped(&flags.model)?,
         out: flags.out,
@@ -123,6 +117,9 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
         json: flags.json,
     };
     make_folder(&job.out)?;
+    if !job.json {
+        println!("on {}", job.device.name());
+    }
     restore_all(&job, &inputs)
 }
 

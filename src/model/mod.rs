@@ -6,7 +6,8 @@ pub mod adm_config;
 pub use adm_config::AdmConfig;
 
 use crate::error::{Error, Result};
-use crate::graph::{Graph, TensorId};
+use crate::graph::{Graph, Shape, Source, TensorId};
+use crate::noise::{Draw, NoiseKey, fill_normal};
 use crate::weights::{Checkpoint, Weights};
 use std::path::Path;
 use std::sync::Arc;
@@ -100,6 +101,26 @@ impl Model {
     pub fn preset(name: &str) -> Result<Model> {
         let config = AdmConfig::preset(name)?;
         Ok(Model { network: Arc::new(config), weights: Weights::none(), name: name.to_string() })
+    }
+
+    /// This architecture with small random weights, for measuring.
+    pub fn with_random_weights(self) -> Model {
+        let mut g = Graph::new();
+        let prior = self.network.prior();
+        let x = g.input("x", Shape::new(1, prior.size_multiple, prior.size_multiple, prior.channels));
+        let t = g.input("t", Shape::rows(1, 1));
+        let labels = prior.classes.map(|_| g.input("labels", Shape::rows(1, 1)));
+        let recorded = self.network.record(&mut g, x, t, labels);
+        debug_assert!(recorded.is_ok(), "a known architecture");
+        let values = g.tensors().iter().filter(|t| matches!(t.source, Source::Weight)).enumerate().map(|(k, t)| {
+            let mut values = vec![0.0; t.shape.numel()];
+            fill_normal(&NoiseKey { seed: 0, image: k as u32, step: 0, draw: Draw::Start }.to_words(), 0, &mut values);
+            // About the variance that keeps activations of size 1.
+            let deviation = ((t.shape.item().max(2)) as f32).sqrt().recip();
+            values.iter_mut().for_each(|v| *v *= deviation);
+            (t.name.clone(), values)
+        });
+        Model { weights: Weights::from_values(values), ..self }
     }
 
     /// A file if there is one of that name, else a preset.

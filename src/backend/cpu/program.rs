@@ -48,7 +48,7 @@ impl CpuProgram {
     /// Allocates inputs, takes the weights, and grows the shared arena if needed.
     pub fn new(graph: Arc<Graph>, plan: Arc<Plan>, weights: &Weights, arena: Arc<Mutex<Arena>>) -> Result<Self> {
         if plan.storage != Dtype::F32 {
-            return Err(Error::Invalid("the CPU computes in f32 only: use --precision f32, or a CUDA device".into()));
+            return Err(Error::Invalid("the CPU computes in f32 only: choose f32, or a CUDA device".into()));
         }
         let reserved = arena.lock().unwrap_or_else(|e| e.into_inner()).reserve(plan.arena_bytes as usize);
         reserved.map_err(|e| {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 unsafe extern "C" {
     fn dmap_emulated_parameter_bytes(name: *const c_char) -> usize;
+    fn dmap_emulated_threads(name: *const c_char) -> u32;
     fn dmap_emulated_kernels(out: *mut u8, room: usize) -> usize;
     #[allow(clippy::too_many_arguments)]
     fn dmap_emulated_block(
@@ -41,6 +42,12 @@ pub fn kernels() -> Vec<String> {
         bytes
     };
     bytes.split(|b| *b == 0).filter(|n| !n.is_empty()).map(|n| String::from_utf8_lossy(n).into_owned()).collect()
+}
+
+/// Threads of a block at most, 0 for a kernel that is not there.
+pub fn threads(kernel: &str) -> usize {
+    // SAFETY: a zero-terminated name.
+    CString::new(kernel).map_or(0, |name| unsafe { dmap_emulated_threads(name.as_ptr()) } as usize)
 }
 
 /// Names of the kernels that have run in this process: a test looks whether any was left out.

@@ -20,6 +20,43 @@ pub struct Image {
     pub log: &'static str,
 }
 
+/// What the compiler said of one kernel on one architecture.
+pub struct Resources {
+    /// The kernel.
+    pub kernel: String,
+    /// As in [`Image`].
+    pub architecture: &'static str,
+    /// Registers of a thread.
+    pub registers: usize,
+    /// Bytes stored to and loaded from local memory because registers ran out.
+    pub spilled: usize,
+}
+
+/// Registers and spills of every kernel in every CUBIN of this build, sorted; empty where the build had no NVRTC.
+pub fn resources() -> Vec<Resources> {
+    let mut all = Vec::new();
+    for image in IMAGES.iter().filter(|i| i.architecture.starts_with("sm_")) {
+        let (mut kernel, mut spilled) = (String::new(), 0);
+        for line in image.log.lines() {
+            let number_before = |what: &str| -> Option<usize> {
+                line.split(what).next().filter(|l| l.len() < line.len())?.split_whitespace().next_back()?.parse().ok()
+            };
+            if let Some(rest) = line.split("Compiling entry function '").nth(1) {
+                kernel = rest.split('\'').next().unwrap_or_default().to_string();
+            } else if let (Some(stores), Some(loads)) =
+                (number_before(" bytes spill stores"), number_before(" bytes spill loads"))
+            {
+                spilled = stores + loads;
+            } else if let Some(registers) = number_before(" registers") {
+                let architecture = image.architecture;
+                all.push(Resources { kernel: std::mem::take(&mut kernel), architecture, registers, spilled });
+            }
+        }
+    }
+    all.sort_by(|a, b| (&a.kernel, a.architecture).cmp(&(&b.kernel, b.architecture)));
+    all
+}
+
 include!(concat!(env!("OUT_DIR"), "/images.rs"));
 
 /// The NVRTC that made the images, if they were made at build time.

@@ -1,0 +1,65 @@
+//! Flags that say where and how a plan runs.
+
+use super::quantity;
+use crate::backend::Device;
+use crate::error::Result;
+use crate::graph::{Dtype, PlanOptions};
+use clap::{Args, ValueEnum};
+
+/// `--device`, `--precision` and `--memory`.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct DeviceFlags {
+    /// cpu, cuda, cuda:N, or auto: the first CUDA device that can be used, else the CPU
+    #[arg(long, default_value = "auto")]
+    device: String,
+    #[command(flatten)]
+    storage: StorageFlags,
+}
+
+/// `--precision` and `--memory`: all that a plan depends on.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct StorageFlags {
+    /// Storage type of activations and weights; sums are always f32. The CPU takes f32 only
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: PrecisionFlag,
+    /// Memory for weights and activations, such as 4GiB; activations are recomputed to fit
+    #[arg(long)]
+    memory: Option<String>,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy)]
+enum PrecisionFlag {
+    /// f32, products in TF32 where the device has it
+    F32,
+    /// f32 throughout
+    F32Strict,
+    /// IEEE half precision
+    F16,
+    /// bfloat16
+    Bf16,
+}
+
+impl StorageFlags {
+    /// What these flags mean for a plan.
+    pub fn plan(&self) -> Result<PlanOptions> {
+        let (storage, tf32) = match self.precision {
+            PrecisionFlag::F32 => (Dtype::F32, true),
+            PrecisionFlag::F32Strict => (Dtype::F32, false),
+            PrecisionFlag::F16 => (Dtype::F16, true),
+            PrecisionFlag::Bf16 => (Dtype::Bf16, true),
+        };
+        Ok(PlanOptions { storage, tf32, memory: self.memory.as_deref().map(quantity::bytes).transpose()? })
+    }
+}
+
+impl DeviceFlags {
+    /// The device.
+    pub fn open(&self) -> Result<Device> {
+        Device::open(&self.device)
+    }
+
+    /// What these flags mean for a plan.
+    pub fn plan(&self) -> Result<PlanOptions> {
+        self.storage.plan()
+    }
+}
