@@ -55,7 +55,7 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT> struct ConvTil
         const int all = taps * slices, per = (all + p.splits - 1) / p.splits;
         const int first = blockIdx.z * per, last = smaller(first + per, all);
 
-        // The pixels whose channels this thread copies.
+        // The pixels whose channels this thread copies, and where their chunks go.
         const int chunk = thread % 4;
         Row row[A_LOADS];
         for (int i = 0; i < A_LOADS; i++) {
@@ -65,41 +65,61 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT> struct ConvTil
             row[i].y = rest % p.yh * p.stride - pad;
             row[i].x = j * p.stride - pad;
         }
+        // Whatever does not change within a tap is worked out once per tap: the loop over slices only adds.
+        const S* pixel[A_LOADS];   // null outside the image
+        const S* weight[B_LOADS];  // at tap 0, slice 0; null outside the channels
+        constexpr int CHUNKS = BN * int(sizeof(S)) / 16;
+        for (int i = 0; i < B_LOADS; i++) {
+            const S* w = static_cast<const S*>(p.w);
+            int r = GRADIENT ? (thread + i * THREADS) / CHUNKS : thread / 4 + i * (THREADS / 4);
+            int o = n0 + (GRADIENT ? (thread + i * THREADS) % CHUNKS * VECTOR<S> : r);
+            if (GRADIENT) weight[i] = o < p.co ? w + (i64(r) * taps + taps - 1) * p.co + o : nullptr;
+            else weight[i] = o < p.co ? w + i64(o) * taps * p.ci + chunk * VECTOR<S> : nullptr;
+        }
         int tap = first / slices, slice = first % slices;
+        const i64 weight_slice = GRADIENT ? i64(BK) * taps * p.co : BK;
+        i64 weight_offset;
 
-        auto copy_slice = [&](int stage) {
-            u8* a = shared + stage * STAGE_BYTES;
-            u8* b = a + A_BYTES;
-            const int ky = tap / p.kernel, kx = tap % p.kernel, channel = slice * BK + chunk * VECTOR<S>;
+        auto enter_tap = [&]() {
+            const int ky = tap / p.kernel, kx = tap % p.kernel;
             for (int i = 0; i < A_LOADS; i++) {
                 int y = row[i].y + ky, x = row[i].x + kx;
-                bool valid = row[i].item >= 0 && channel < p.ci;
+                bool valid = row[i].item >= 0;
                 if (p.dilation == 2) {
                     valid = valid && ((y | x) & 1) == 0;
                     y >>= 1;
                     x >>= 1;
                 }
                 valid = valid && u32(y) < u32(p.xh) && u32(x) < u32(p.xw);
-                const S* from = static_cast<const S*>(p.x) + (valid ? ((row[i].item + y) * p.xw + x) * p.ci + channel : 0);
+                pixel[i] = valid ? static_cast<const S*>(p.x) + ((row[i].item + y) * p.xw + x) * p.ci + chunk * VECTOR<S> : nullptr;
+            }
+            weight_offset = GRADIENT ? -i64(tap) * p.co : i64(tap) * p.ci;
+            weight_offset += slice * weight_slice;
+        };
+        enter_tap();
+
+        auto copy_slice = [&](int stage) {
+            u8* a = shared + stage * STAGE_BYTES;
+            u8* b = a + A_BYTES;
+            const int channel = slice * BK;
+            const bool whole = channel + chunk * VECTOR<S> < p.ci;
+            for (int i = 0; i < A_LOADS; i++) {
+                bool valid = pixel[i] && whole;
+                const void* from = valid ? static_cast<const void*>(pixel[i] + channel) : p.x;
                 copy_async(a + slice_offset(thread / 4 + i * (THREADS / 4), chunk), from, valid);
             }
             for (int i = 0; i < B_LOADS; i++) {
-                const S* w = static_cast<const S*>(p.w);
-                if (GRADIENT) {
-                    constexpr int CHUNKS = BN * int(sizeof(S)) / 16;
-                    int r = (thread + i * THREADS) / CHUNKS, c = (thread + i * THREADS) % CHUNKS;
-                    int k = slice * BK + r, o = n0 + c * VECTOR<S>;
-                    bool valid = k < p.ci && o < p.co;
-                    copy_async(b + transposed_offset<S, BN>(r, c), w + (valid ? (i64(k) * taps + taps - 1 - tap) * p.co + o : 0), valid);
-                } else {
-                    int r = thread / 4 + i * (THREADS / 4), o = n0 + r;
-                    bool valid = o < p.co && channel < p.ci;
-                    copy_async(b + slice_offset(r, chunk), w + (valid ? (i64(o) * taps + tap) * p.ci + channel : 0), valid);
-                }
+                int r = GRADIENT ? (thread + i * THREADS) / CHUNKS : thread / 4 + i * (THREADS / 4);
+                bool valid = weight[i] && (GRADIENT ? channel + r < p.ci : whole);
+                const void* from = valid ? static_cast<const void*>(weight[i] + weight_offset) : p.w;
+                int to = GRADIENT ? transposed_offset<S, BN>(r, (thread + i * THREADS) % CHUNKS) : slice_offset(r, chunk);
+                copy_async(b + to, from, valid);
             }
+            weight_offset += weight_slice;
             if (++slice == slices) {
                 slice = 0;
                 tap++;
+                enter_tap();
             }
         };
 

@@ -58,6 +58,8 @@ struct Report<'a> {
     flops_vjp: u64,
     flops_recompute: u64,
     launches: usize,
+    traffic_bytes: u64,
+    traffic_lower_bound: u64,
     live_at_peak: Vec<(&'a str, u64)>,
 }
 
@@ -108,6 +110,8 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
         flops_vjp: plan.flops_vjp,
         flops_recompute: plan.flops_recompute,
         launches: plan.launches,
+        traffic_bytes: plan.traffic_bytes,
+        traffic_lower_bound: plan.traffic_lower_bound,
         live_at_peak: live,
     };
     if flags.json {

@@ -80,6 +80,10 @@ pub struct Plan {
     pub flops_recompute: u64,
     /// Kernel launches of one run.
     pub launches: usize,
+    /// Bytes that the nodes of one run read and write, each operand counted once per node.
+    pub traffic_bytes: u64,
+    /// Bytes that no engine gets below: each weight read, each value that the reverse pass reads written and read, once.
+    pub traffic_lower_bound: u64,
     /// Live bytes over the steps.
     pub memory: Vec<MemoryPoint>,
 }
@@ -160,6 +164,14 @@ impl Plan {
         let bytes_where = |keep: &dyn Fn(&Source) -> bool| -> u64 {
             graph.tensors().iter().filter(|t| keep(&t.source)).map(|t| tensor_bytes(t, storage)).sum()
         };
+        let touched = |s: &Step| -> u64 {
+            let values = s.inputs.iter().chain(&s.outputs);
+            values.map(|v| tensor_bytes(graph.tensor(schedule.tensor_of[v.0 as usize]), storage)).sum()
+        };
+        let saved = saved_tensors(graph);
+        let stored = graph.tensors().iter().zip(&saved).filter(|(_, saved)| **saved);
+        let stored_bytes: u64 = stored.map(|(t, _)| tensor_bytes(t, storage)).sum();
+        let weight_bytes = bytes_where(&|s| matches!(s, Source::Weight));
         let memory = (schedule.steps.iter().zip(&lifetimes.live))
             .map(|(s, &live)| MemoryPoint { live, reverse: graph.node(s.node).reverse, recomputed: s.recomputed })
             .collect();
@@ -170,7 +182,9 @@ impl Plan {
             flops_vjp: sum(&|s| graph.node(s.node).reverse),
             flops_recompute: sum(&|s| s.recomputed),
             launches: schedule.steps.iter().map(|s| graph.node(s.node).op.launches()).sum(),
-            weight_bytes: bytes_where(&|s| matches!(s, Source::Weight)),
+            traffic_bytes: schedule.steps.iter().map(touched).sum(),
+            traffic_lower_bound: weight_bytes + 2 * stored_bytes,
+            weight_bytes,
             io_bytes: bytes_where(&|s| matches!(s, Source::Input | Source::Constant(_))),
             peak_step: lifetimes.peak_step,
             steps: schedule.steps,
