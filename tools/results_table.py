@@ -1,8 +1,9 @@
 """Writes the README's table of results from the rows that `cargo bench --bench restoration` left.
 
-    python tools/results_table.py benches/records/DATE-MACHINE/restoration.tsv [benches/records/.../samples.tsv]
+    python tools/results_table.py benches/records/DATE-MACHINE/*.tsv
 
-Replaces what stands between `<!-- results -->` and `<!-- end of results -->` in README.md.
+Replaces what stands between `<!-- results -->` and `<!-- end of results -->` in README.md. Per task each method is shown with its best
+step size of those in the rows, over the photographs that all methods restored; DMAP also over all that it restored.
 """
 
 import collections
@@ -11,53 +12,62 @@ import pathlib
 import sys
 
 README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
+NAIVE = {"sr4": "bicubic", "inpaint-box": "nearest pixel", "inpaint-random": "nearest pixel"}
+COLUMNS = {("dps", "Absolute"): "DPS, published step", ("dps", "Relative"): "DPS, Polyak's step", ("dmap", "Relative"): "DMAP"}
 
 
-def means(path):
-    groups = collections.OrderedDict()
-    for row in csv.DictReader(open(path), delimiter="\t"):
-        groups.setdefault((row["task"], row["method"], row["steps"], row["inner"], row["zeta"], row["samples"]), []).append(row)
-    out = collections.OrderedDict()
-    for key, rows in groups.items():
-        mean = lambda name: sum(float(r[name]) for r in rows) / len(rows)
-        out[key] = {n: mean(n) for n in ("psnr", "ssim", "baseline", "residual_ratio", "passes", "seconds")} | {"photos": len(rows)}
-    return out
-
-
-BASELINE = {"sr4": "bicubic", "inpaint-box": "nearest pixel", "inpaint-random": "nearest pixel"}
+def mean(rows, name):
+    return sum(float(r[name]) for r in rows) / len(rows)
 
 
 def main():
-    single = means(sys.argv[1])
-    methods = {}
-    for (task, method, steps, inner, zeta, _), m in single.items():
-        methods.setdefault(task, {})[method] = m
-        methods.setdefault("settings", {})[method] = f"{method}: {steps} levels, K = {inner}, {zeta}, {m['passes']:.0f} network passes"
-    settings = methods.pop("settings")
-    photos = next(iter(single.values()))["photos"]
+    runs = collections.defaultdict(dict)  # (task, method, unit, samples) -> settings -> {photo: row}
+    for path in sys.argv[1:]:
+        for row in csv.DictReader(open(path), delimiter="\t"):
+            unit = row["zeta"].split("(")[0]
+            settings = (row["steps"], row["inner"], row["zeta"])
+            runs[row["task"], row["method"], unit, row["samples"]].setdefault(settings, {})[row["photo"]] = row
+    tasks = list(dict.fromkeys(task for task, _, _, samples in runs if samples == "1"))
     lines = [
-        "## Results",
+        "Mean PSNR in dB (SSIM of the luma) over the centre 256x256 pixels of photographs that the prior has not seen, noise 0.025, seed 0,",
+        "one sample, 56 network passes (forward evaluations plus VJPs) for every method. DMAP: 6 levels, K = 5, zeta 0.4, its default.",
         "",
-        f"Mean PSNR in dB (SSIM of the luma) over the centre 256x256 pixels of {photos} photographs that the prior has not seen, noise 0.025, seed 0, one sample,",
-        f"the same number of network passes (forward evaluations plus VJPs) for both methods. {'; '.join(settings.values())}.",
-        "",
-        "| task | naive | DPS | DMAP | DMAP over DPS | DMAP's residual over the noise |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| task | photos | naive | " + " | ".join(COLUMNS.values()) + " | DMAP's residual over the noise | DMAP, all photos |",
+        "| --- | --- | --- |" + " --- |" * (len(COLUMNS) + 2),
     ]
-    for task, m in methods.items():
-        dps, dmap = m["dps"], m["dmap"]
+    seconds = []
+    for task in tasks:
+        best = {}
+        for column in COLUMNS:
+            given = runs.get((task, *column, "1"))
+            if given:
+                best[column] = max(given.items(), key=lambda kv: mean(kv[1].values(), "psnr"))
+        photos = set.intersection(*(set(rows) for _, rows in best.values()))
+        cells = []
+        for column in COLUMNS:
+            if column not in best:
+                cells.append("-")
+                continue
+            (_, _, zeta), rows = best[column]
+            shown = [rows[p] for p in photos]
+            note = f", zeta {zeta.split('(')[1].rstrip(')')}" if column[0] == "dps" else ""
+            cells.append(f"{mean(shown, 'psnr'):.2f} ({mean(shown, 'ssim'):.3f}{note})")
+        dmap = best["dmap", "Relative"][1]
+        shown = [dmap[p] for p in photos]
+        seconds += [float(r["seconds"]) for r in dmap.values()]
         lines.append(
-            f"| {task} | {dmap['baseline']:.2f} ({BASELINE.get(task, 'measurement')}) | {dps['psnr']:.2f} ({dps['ssim']:.3f}) "
-            f"| {dmap['psnr']:.2f} ({dmap['ssim']:.3f}) | {dmap['psnr'] - dps['psnr']:+.2f} | {dmap['residual_ratio']:.2f} |"
+            f"| {task} | {len(photos)} | {mean(shown, 'baseline'):.2f} ({NAIVE.get(task, 'measurement')}) | {' | '.join(cells)} "
+            f"| {mean(shown, 'residual_ratio'):.2f} | {len(dmap)}: {mean(dmap.values(), 'psnr'):.2f} over {mean(dmap.values(), 'baseline'):.2f} |"
         )
-    seconds = sum(m["dmap"]["seconds"] for m in methods.values()) / len(methods)
-    lines += ["", f"{seconds:.1f} s per image on the two cores of the record."]
-    for path in sys.argv[2:]:
-        for (task, method, *_, samples), m in means(path).items():
-            lines.append(
-                f"The mean of {samples} samples (`--samples {samples}`), {task} by {method} over {m['photos']} photographs: {m['psnr']:.2f} dB "
-                f"({m['ssim']:.3f}), naive {m['baseline']:.2f} dB."
-            )
+    lines += ["", f"{sorted(seconds)[len(seconds) // 2]:.0f} s per image on the two cores of the record."]
+    for (task, method, _, samples), given in runs.items():
+        for rows in given.values():
+            if samples != "1":
+                single = [runs[task, method, "Relative", "1"][k][p] for k in given for p in rows]
+                lines.append(
+                    f"The mean of {samples} samples (`--samples {samples}`), {task} by {method} over {len(rows)} photographs: {mean(rows.values(), 'psnr'):.2f} dB, "
+                    f"one sample {mean(single, 'psnr'):.2f} dB, {NAIVE.get(task, 'measurement')} {mean(rows.values(), 'baseline'):.2f} dB."
+                )
     text = README.read_text()
     before, rest = text.split("<!-- results -->")
     after = rest.split("<!-- end of results -->")[1]
