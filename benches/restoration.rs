@@ -42,9 +42,9 @@ struct Arguments {
     absolute: bool,
     #[arg(long)]
     linear_spacing: bool,
-    /// Steps do not slow down at the noise.
-    #[arg(long)]
-    no_floor: bool,
+    /// Residual at which steps end, over the norm of the noise.
+    #[arg(long, default_value_t = 1.0)]
+    floor: f64,
     #[arg(long, default_value_t = 1)]
     samples: u32,
     /// Only every k-th photo.
@@ -144,8 +144,7 @@ fn restore(
     let masked = operator.state_shape(image).is_some_and(|s| s.c == 1 && (s.h, s.w) == (image.h, image.w));
     let clean = y.clone();
     Noise::Gaussian(a.noise).apply(&mut y, a.seed, |i| !masked || state[i / 3] != 0.0);
-    let noise_norm =
-        if a.no_floor { 0.0 } else { Noise::Gaussian(a.noise).expected_norm(&y, |i| !masked || state[i / 3] != 0.0) };
+    let noise_norm = a.floor * Noise::Gaussian(a.noise).expected_norm(&y, |i| !masked || state[i / 3] != 0.0);
     let noise: f64 = y.iter().zip(&clean).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
     let mut restorer = Restorer::new(model, operator, settings, image, PlanOptions::default(), &Device::cpu())?;
     let start = std::time::Instant::now();

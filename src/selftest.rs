@@ -35,9 +35,11 @@ use crate::weights::Weights;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+type Record = Arc<dyn Fn(&mut Graph, &[TensorId]) -> Result<TensorId> + Send + Sync>;
+
 /// One op on one set of extents.
 struct Case {
-    op: Arc<dyn Fn(&mut Graph, &[TensorId]) -> Result<TensorId> + Send + Sync>,
+    op: Record,
     name: &'static str,
     /// Extents, and whether the input is stored in the type of the run.
     inputs: Vec<(Shape, bool)>,

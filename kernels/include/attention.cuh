@@ -1,0 +1,23 @@
+// What the attention kernels are given: tensor-core ones in attention.cu, plain ones in attention_simt.cu.
+#pragma once
+#include "view.cuh"
+
+// One of q, k, v, o: elements between items, between tokens, between heads.
+struct Matrix {
+    View view;
+    i64 item;
+    int row, head;
+
+    DEVICE i64 start() const { return i64(blockIdx.z) * item + i64(blockIdx.y) * head; }
+};
+
+// o, do, dq have `queries` tokens, k, v, dk, dv `keys`. lse and delta are (n, heads, queries).
+struct AttentionParams {
+    Matrix q, k, v, o, dout, dq, dk, dv;
+    float *lse, *delta;
+    int queries, keys, d, heads;
+    float scale;
+    int reserved;
+
+    DEVICE i64 row_base() const { return (i64(blockIdx.z) * heads + blockIdx.y) * queries; }
+};
