@@ -1,6 +1,7 @@
 //! `dmap selftest`: the kernels of a device against the CPU.
 
 use crate::backend::Device;
+use crate::error::Error;
 use crate::selftest::{MODES, run as check};
 use std::process::ExitCode;
 
@@ -18,6 +19,10 @@ pub struct Selftest {
 pub(super) fn run(flags: Selftest) -> anyhow::Result<ExitCode> {
     let device = Device::open(&flags.device)?;
     println!("{} against the CPU; errors as shares of their limits", device.name());
+    if let Some(unknown) = flags.precision.as_deref().filter(|p| !MODES.iter().any(|m| m.name == *p)) {
+        let known = MODES.map(|m| m.name).join(", ");
+        return Err(Error::Invalid(format!("unknown precision {unknown}: {known} are known")).into());
+    }
     // The CPU has one storage type.
     let wanted = |name: &str| flags.precision.as_deref().is_none_or(|p| p == name);
     let modes = MODES.iter().filter(|m| wanted(m.name) && (!device.is_cpu() || m.name == "f32-strict"));
