@@ -31,6 +31,16 @@ template <class S, int D> struct Tile {
         }
     }
 
+    // Tile number `tile` of two matrices into its one of two buffers, as one group of copies; an empty group past the last tile.
+    template <int ROWS> static DEVICE void copy_pair(u8* buffers, const Matrix& a, const Matrix& b, int tile, int tokens, int d) {
+        u8* to = buffers + tile % 2 * 2 * ROWS * STRIDE;
+        if (tile * ROWS < tokens) {
+            copy<ROWS>(to, a, tile * ROWS, tokens, d);
+            copy<ROWS>(to + ROWS * STRIDE, b, tile * ROWS, tokens, d);
+        }
+        commit_copies();
+    }
+
     // 16 rows as the left operand.
     static DEVICE void left(u32 (&r)[4], const u8* tile, int row, int step, int lane) {
         load_matrices(r, tile + (row + lane % 16) * STRIDE + 32 * step + 16 * (lane / 16));
@@ -137,24 +147,16 @@ template <class S, int D, int KEYS> DEVICE void attention_forward(const Attentio
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, q0 = blockIdx.x * 64;
     u8* q = shared_memory();
     u8* buffers = q + 64 * T::STRIDE;
-    constexpr int BUFFER = 2 * KEYS * T::STRIDE;
-    auto copy_keys = [&](int tile) {
-        u8* to = buffers + tile % 2 * BUFFER;
-        T::template copy<KEYS>(to, p.k, tile * KEYS, p.keys, p.d);
-        T::template copy<KEYS>(to + KEYS * T::STRIDE, p.v, tile * KEYS, p.keys, p.d);
-        commit_copies();
-    };
     T::template copy<64>(q, p.q, q0, p.queries, p.d);
-    copy_keys(0);
+    T::template copy_pair<KEYS>(buffers, p.k, p.v, 0, p.keys, p.d);
     const float to_log2 = p.scale * LOG2E;
     float out[D / 8][4] = {}, largest[2] = {-INFINITY_F, -INFINITY_F}, total[2] = {};
     const int tiles = (p.keys + KEYS - 1) / KEYS;
     for (int tile = 0; tile < tiles; tile++) {
-        if (tile + 1 < tiles) copy_keys(tile + 1);
-        else commit_copies();
+        T::template copy_pair<KEYS>(buffers, p.k, p.v, tile + 1, p.keys, p.d);
         wait_for_copies<1>();
         block_barrier();
-        const u8* k = buffers + tile % 2 * BUFFER;
+        const u8* k = buffers + tile % 2 * 2 * KEYS * T::STRIDE;
         float s[KEYS / 8][4];
         T::rows_by_rows(s, q, 16 * warp, k, lane);
         for (int half = 0; half < 2; half++) {
@@ -202,16 +204,9 @@ template <class S, int D, int KEYS> DEVICE void attention_dq(const AttentionPara
     u8* q = shared_memory();
     u8* dout = q + 64 * T::STRIDE;
     u8* buffers = dout + 64 * T::STRIDE;
-    constexpr int BUFFER = 2 * KEYS * T::STRIDE;
-    auto copy_keys = [&](int tile) {
-        u8* to = buffers + tile % 2 * BUFFER;
-        T::template copy<KEYS>(to, p.k, tile * KEYS, p.keys, p.d);
-        T::template copy<KEYS>(to + KEYS * T::STRIDE, p.v, tile * KEYS, p.keys, p.d);
-        commit_copies();
-    };
     T::template copy<64>(q, p.q, q0, p.queries, p.d);
     T::template copy<64>(dout, p.dout, q0, p.queries, p.d);
-    copy_keys(0);
+    T::template copy_pair<KEYS>(buffers, p.k, p.v, 0, p.keys, p.d);
     float out[D / 8][4] = {}, lse[2], delta[2];
     for (int half = 0; half < 2; half++) {
         int row = q0 + 16 * warp + lane / 4 + 8 * half;
@@ -221,11 +216,10 @@ template <class S, int D, int KEYS> DEVICE void attention_dq(const AttentionPara
     }
     const int tiles = (p.keys + KEYS - 1) / KEYS;
     for (int tile = 0; tile < tiles; tile++) {
-        if (tile + 1 < tiles) copy_keys(tile + 1);
-        else commit_copies();
+        T::template copy_pair<KEYS>(buffers, p.k, p.v, tile + 1, p.keys, p.d);
         wait_for_copies<1>();
         block_barrier();
-        const u8* k = buffers + tile % 2 * BUFFER;
+        const u8* k = buffers + tile % 2 * 2 * KEYS * T::STRIDE;
         float s[KEYS / 8][4], ds[KEYS / 8][4];
         T::rows_by_rows(s, q, 16 * warp, k, lane);
         T::rows_by_rows(ds, dout, 16 * warp, k + KEYS * T::STRIDE, lane);
@@ -251,24 +245,16 @@ template <class S, int D, int QUERIES> DEVICE void attention_dkv(const Attention
     u8* k = shared_memory();
     u8* v = k + 64 * T::STRIDE;
     u8* buffers = v + 64 * T::STRIDE;
-    constexpr int BUFFER = 2 * QUERIES * T::STRIDE;
-    auto copy_queries = [&](int tile) {
-        u8* to = buffers + tile % 2 * BUFFER;
-        T::template copy<QUERIES>(to, p.q, tile * QUERIES, p.queries, p.d);
-        T::template copy<QUERIES>(to + QUERIES * T::STRIDE, p.dout, tile * QUERIES, p.queries, p.d);
-        commit_copies();
-    };
     T::template copy<64>(k, p.k, k0, p.keys, p.d);
     T::template copy<64>(v, p.v, k0, p.keys, p.d);
-    copy_queries(0);
+    T::template copy_pair<QUERIES>(buffers, p.q, p.dout, 0, p.queries, p.d);
     float dk[D / 8][4] = {}, dv[D / 8][4] = {};
     const int tiles = (p.queries + QUERIES - 1) / QUERIES;
     for (int tile = 0; tile < tiles; tile++) {
-        if (tile + 1 < tiles) copy_queries(tile + 1);
-        else commit_copies();
+        T::template copy_pair<QUERIES>(buffers, p.q, p.dout, tile + 1, p.queries, p.d);
         wait_for_copies<1>();
         block_barrier();
-        const u8* q = buffers + tile % 2 * BUFFER;
+        const u8* q = buffers + tile % 2 * 2 * QUERIES * T::STRIDE;
         const u8* dout = q + QUERIES * T::STRIDE;
         float s[QUERIES / 8][4], ds[QUERIES / 8][4];
         T::rows_by_rows(s, k, 16 * warp, q, lane);

@@ -181,14 +181,7 @@ impl Op for GroupNormVjp {
         });
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
-        let norm = CudaNorm {
-            x: r.inputs[1],
-            dy: Some(r.inputs[0]),
-            y: r.outputs[0],
-            statistics: [r.inputs[2], r.inputs[3]],
-            parameters: r.inputs[4..].to_vec(),
-            options: self.0,
-        };
+        let norm = CudaNorm::reverse(r, self.0);
         norm.record(r, ["group_norm_vjp_statistics", "group_norm_vjp_combine", "group_norm_vjp"])?;
         Ok(())
     }
@@ -227,14 +220,7 @@ impl Op for GroupNormFilmVjp {
         });
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
-        let norm = CudaNorm {
-            x: r.inputs[1],
-            dy: Some(r.inputs[0]),
-            y: r.outputs[0],
-            statistics: [r.inputs[2], r.inputs[3]],
-            parameters: r.inputs[4..].to_vec(),
-            options: self.0,
-        };
+        let norm = CudaNorm::reverse(r, self.0);
         norm.name("")?;
         let s = norm.x.shape;
         let name = format!("group_norm::group_norm_film_vjp_{}", type_name(norm.x.dtype));
@@ -332,6 +318,18 @@ struct CudaNorm {
 }
 
 impl CudaNorm {
+    /// Of a node with the inputs of [`GroupNormVjp`].
+    fn reverse(r: &Recorder<'_>, options: GroupNormOptions) -> CudaNorm {
+        CudaNorm {
+            x: r.inputs[1],
+            dy: Some(r.inputs[0]),
+            y: r.outputs[0],
+            statistics: [r.inputs[2], r.inputs[3]],
+            parameters: r.inputs[4..].to_vec(),
+            options,
+        }
+    }
+
     /// Pixels of a chunk and number of chunks: enough blocks to fill the chip, each large enough to be worth one.
     fn chunks(&self, r: &Recorder<'_>) -> (usize, usize) {
         let (s, wanted) = (self.x.shape, 4 * r.limits.multiprocessors);
@@ -344,7 +342,12 @@ impl CudaNorm {
         let (s, (chunk, chunks)) = (self.x.shape, self.chunks(r));
         let params = if writes { Params::new().write(&self.y) } else { Params::new().i64(0) };
         let params = params.read(&self.x).read_if(self.dy.as_ref());
-        let params = params.write(&self.statistics[0]).write(&self.statistics[1]);
+        // The reverse only reads what the forward pass left.
+        let [mean, rstd] = &self.statistics;
+        let params = match self.dy {
+            Some(_) => params.read(mean).read(rstd),
+            None => params.write(mean).write(rstd),
+        };
         let params = params.read(&self.parameters[0]).read(&self.parameters[1]).read_if(self.parameters.get(2));
         let params = [partial, sums].iter().fold(params, |p, o| o.map_or(p.clone().i64(0), |o| p.write(o)));
         let sizes = [s.n, s.h * s.w, s.c, self.options.groups, chunk, chunks, usize::from(self.options.silu)];
