@@ -7,4 +7,4 @@ if [[ -n "${DMAP_NVRTC:-}" || -d "${CUDA_HOME:-/usr/local/cuda}/lib64" ]] || com
     exit 0
 fi
 python3 -m venv .venv
-.venv/bin/pip install --quiet nvidia-cuda-nvrtc || echo "NVRTC could not be installed: the kernels are not compiled for GPUs in this run" >&2
+.venv/bin/pip install --quiet nvidia-cuda-nvrtc && touch build.rs || echo "NVRTC could not be installed: the kernels are not compiled for GPUs in this run" >&2
