@@ -225,10 +225,7 @@ impl CudaConv {
         let fused = |o: &Option<Operand>| if splits == 1 { *o } else { None };
         let params = Params::new().write(&self.y).read(&self.x).read(&self.weight);
         let params = params.read_if(fused(&self.bias).as_ref()).read_if(fused(&self.addend).as_ref());
-        let params = match &partial {
-            Some(partial) => params.write(partial),
-            None => params.i64(0),
-        };
+        let params = params.write_if(partial.as_ref());
         let way = if self.gradient { "conv_vjp" } else { "conv" };
         let name = format!("conv::{way}_mma_{}_{size}x{size}", type_name(self.y.dtype));
         let grid = [rows.div_ceil(size), channels.div_ceil(size), splits];

@@ -81,6 +81,13 @@ impl Params {
             None => self.i64(0),
         }
     }
+    /// `T*` that may be absent.
+    pub fn write_if(self, o: Option<&Operand>) -> Params {
+        match o {
+            Some(o) => self.write(o),
+            None => self.i64(0),
+        }
+    }
     /// A `View` that is read, from element `first` on.
     pub fn view_at(self, o: &Operand, first: usize) -> Params {
         self.pointer(o, first, Access::Read).i64(dtype_code(o.dtype))

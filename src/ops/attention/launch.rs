@@ -98,7 +98,7 @@ impl CudaAttention {
         }
         // lse is an output of the forward pass; delta is scratch of the reverse.
         let params = if self.reverse.is_none() { params.write(&self.lse) } else { params.read(&self.lse) };
-        let params = delta.map_or(params.clone().i64(0), |d| params.write(d));
+        let params = params.write_if(delta);
         let scale = (self.d as f32).sqrt().recip();
         params.i32s(&[self.tokens, self.tokens, self.d, self.heads]).f32(scale).i32(0)
     }
