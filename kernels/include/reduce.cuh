@@ -7,11 +7,6 @@ DEVICE float warp_sum(float v) {
     return v;
 }
 
-DEVICE float warp_max(float v) {
-    for (int mask = 16; mask > 0; mask /= 2) v = larger(v, shuffle_xor(v, mask));
-    return v;
-}
-
 // Sum over the block, given to every thread; `scratch` has one float per warp. All threads of the block take part.
 DEVICE float block_sum(float v, float* scratch) {
     v = warp_sum(v);

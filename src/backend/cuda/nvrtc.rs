@@ -22,8 +22,6 @@ pub struct Nvrtc {
     library: libloading::Library,
     /// (major, minor)
     pub version: (i32, i32),
-    /// Where it was found.
-    pub path: PathBuf,
 }
 
 /// A kernel file made into a CUBIN or PTX, and what the compiler said.
@@ -94,7 +92,7 @@ impl Nvrtc {
             library
                 .get::<unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int>(b"nvrtcVersion")
                 .map_err(|e| e.to_string())?(&mut version.0, &mut version.1);
-            Ok(Nvrtc { library, version, path: path.to_path_buf() })
+            Ok(Nvrtc { library, version })
         }
     }
 
