@@ -45,7 +45,7 @@ KERNEL(attention_simt, AttentionParams, 128, 2) {
         load_rows(k, stride, p.k, from, 16, p.keys, d);
         load_rows(v, stride, p.v, from, 16, p.keys, d);
         block_barrier();
-        s[threadIdx.x] = from + key < p.keys ? dot(q + row * stride, k + key * stride, d) * p.scale : -INFINITY_F;
+        s[threadIdx.x] = p.sees(q0 + row, from + key) ? dot(q + row * stride, k + key * stride, d) * p.scale : -INFINITY_F;
         block_barrier();
         if (threadIdx.x < 8) {
             float* mine = s + 16 * threadIdx.x;
@@ -88,7 +88,7 @@ KERNEL(attention_dq_simt, AttentionParams, 64, 2) {
         load_rows(k, stride, p.k, from, 16, p.keys, d);
         load_rows(v, stride, p.v, from, 16, p.keys, d);
         block_barrier();
-        float probability = from + key < p.keys ? expf(dot(q + row * stride, k + key * stride, d) * p.scale - lse) : 0.0f;
+        float probability = p.sees(q0 + row, from + key) ? expf(dot(q + row * stride, k + key * stride, d) * p.scale - lse) : 0.0f;
         ds[threadIdx.x] = probability * (dot(dout + row * stride, v + key * stride, d) - delta) * p.scale;
         block_barrier();
         for (int i = threadIdx.x; i < 4 * d; i += 64) {
@@ -118,7 +118,7 @@ KERNEL(attention_dkv_simt, AttentionParams, 64, 2) {
         block_barrier();
         bool valid = from + row < p.queries;
         float lse = valid ? p.lse[p.row_base() + from + row] : 0.0f, delta = valid ? p.delta[p.row_base() + from + row] : 0.0f;
-        float probability = valid ? expf(dot(q + row * stride, k + key * stride, d) * p.scale - lse) : 0.0f;
+        float probability = valid && p.sees(from + row, k0 + key) ? expf(dot(q + row * stride, k + key * stride, d) * p.scale - lse) : 0.0f;
         s[threadIdx.x] = probability;
         ds[threadIdx.x] = probability * (dot(dout + row * stride, v + key * stride, d) - delta) * p.scale;
         block_barrier();

@@ -19,7 +19,7 @@ struct ConvParams {
     void* y;
     const void *x, *w, *bias, *addend;
     float* partial;
-    int n, xh, xw, ci, yh, yw, co, kernel, stride, dilation, splits, reserved;
+    int n, xh, xw, ci, yh, yw, co, kernel, stride, dilation, splits, pad;
 };
 
 constexpr int SLICE = 64;  // bytes of K in a stage
@@ -51,7 +51,7 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT> struct ConvTil
         const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
         const int warp_m = warp / (BN / WN) * WM, warp_n = warp % (BN / WN) * WN;
         const int rows = p.n * p.yh * p.yw, m0 = blockIdx.x * BM, n0 = blockIdx.y * BN;
-        const int taps = p.kernel * p.kernel, slices = (p.ci + BK - 1) / BK, pad = p.kernel / 2;
+        const int taps = p.kernel * p.kernel, slices = (p.ci + BK - 1) / BK, pad = p.pad;
         const int all = taps * slices, per = (all + p.splits - 1) / p.splits;
         const int first = blockIdx.z * per, last = smaller(first + per, all);
 
@@ -258,14 +258,14 @@ KERNEL(conv_finish, ConvFinishParams, 256, 4) {
 // 64 pixels by 64 channels a block, 4 x 4 a thread, 16 values of K at a time.
 struct ConvSimtParams {
     View y, x, w, bias, addend;
-    int n, xh, xw, ci, yh, yw, co, kernel, stride, dilation, gradient, reserved;
+    int n, xh, xw, ci, yh, yw, co, kernel, stride, dilation, gradient, pad;
 };
 KERNEL(conv_simt, ConvSimtParams, 256, 2) {
     constexpr int ROW = 68;
     float* a = reinterpret_cast<float*>(shared_memory());
     float* b = a + 16 * ROW;
     const int rows = p.n * p.yh * p.yw, m0 = blockIdx.x * 64, n0 = blockIdx.y * 64;
-    const int taps = p.kernel * p.kernel, depth = taps * p.ci, pad = p.kernel / 2;
+    const int taps = p.kernel * p.kernel, depth = taps * p.ci, pad = p.pad;
     const int tm = threadIdx.x / 16 * 4, tn = threadIdx.x % 16 * 4;
     float sum[4][4] = {};
     for (int k0 = 0; k0 < depth; k0 += 16) {

@@ -12,15 +12,17 @@ use crate::noise::{Draw, NoiseKey, fill_normal};
 use crate::operator::parse_task;
 use crate::ops::Op;
 use crate::ops::add::{Add, Scale};
-use crate::ops::attention::{Attention, QkvOrder};
+use crate::ops::attention::{Attention, CrossAttention, QkvOrder};
 use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
 use crate::ops::channel_bias::ChannelBias;
 use crate::ops::clamp::Clamp;
 use crate::ops::concat::{ChannelSlice, Concat};
-use crate::ops::conv::Conv;
+use crate::ops::conv::{Conv, Padding};
 use crate::ops::crop::Crop;
 use crate::ops::filter2d::Filter2d;
+use crate::ops::gelu::{Geglu, Gelu};
 use crate::ops::group_norm::{GroupNorm, GroupNormOptions};
+use crate::ops::layer_norm::LayerNorm;
 use crate::ops::learned_noise::LearnedNoise;
 use crate::ops::linear::Linear;
 use crate::ops::linear_combination::LinearCombination;
@@ -91,10 +93,15 @@ fn cases() -> Vec<Case> {
     let conv = |name, from: Shape, to: usize, kernel: usize, stride: usize| {
         let weight = s(to, kernel, kernel, from.c);
         let inputs = vec![stored(from), stored(weight), stored(Shape::vector(to))];
-        case(name, Conv { kernel, stride, residual: false }, inputs, &[0])
+        case(name, Conv { kernel, stride, padding: Padding::Around, bias: true, residual: false }, inputs, &[0])
     };
     let attention = |name, heads, d: usize, order| {
         case(name, Attention { heads, order }, vec![stored(s(2, 9, 11, 3 * heads * d))], &[0])
+    };
+    let cross = |name, heads, c: usize, keys: Shape, causal| {
+        let wanted: &[usize] = if keys.n == 1 { &[0] } else { &[0, 1, 2] };
+        let inputs = vec![stored(s(2, 9, 11, c)), stored(keys), stored(keys)];
+        case(name, CrossAttention { heads, causal }, inputs, wanted)
     };
     let norm = GroupNorm(GroupNormOptions { groups: 16, eps: 1e-5, film: true, silu: true });
     let vector = stored(Shape::vector(32));
@@ -111,6 +118,13 @@ fn cases() -> Vec<Case> {
         attention("attention, heads of 64", 2, 64, QkvOrder::ByKind),
         attention("attention, heads of 80", 1, 80, QkvOrder::ByHead),
         attention("attention, heads of 160", 1, 160, QkvOrder::ByKind),
+        cross("cross_attention of an image", 2, 128, s(2, 9, 11, 128), false),
+        cross("cross_attention to a text", 2, 128, s(1, 1, 77, 128), false),
+        cross("cross_attention, a head of 512", 1, 512, s(2, 9, 11, 512), false),
+        cross("cross_attention, causal", 2, 32, s(2, 1, 99, 32), true),
+        case("layer_norm", LayerNorm { eps: 1e-5 }, vec![stored(x), vector, vector], &[0]),
+        case("gelu", Gelu { quick: false }, vec![stored(x)], &[0]),
+        case("geglu", Geglu, vec![stored(x)], &[0]),
         case("linear", Linear, vec![stored(s(2, 1, 1, 96)), stored(s(64, 1, 1, 96)), stored(Shape::vector(64))], &[0]),
         case("silu", Silu, vec![stored(x)], &[0]),
         case("add", Add { scale: -0.5 }, vec![stored(x), stored(x)], &[0, 1]),

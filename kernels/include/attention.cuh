@@ -17,7 +17,8 @@ struct AttentionParams {
     float *lse, *delta;
     int queries, keys, d, heads;
     float scale;
-    int reserved;
+    int causal;  // queries see no later key; the plain kernels only
 
+    DEVICE bool sees(int query, int key) const { return key < keys && !(causal && key > query); }
     DEVICE i64 row_base() const { return (i64(blockIdx.z) * heads + blockIdx.y) * queries; }
 };

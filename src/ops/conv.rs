@@ -1,8 +1,9 @@
-//! Convolution 3x3 (stride 1 or 2, padding 1) or 1x1 in N, H, W, C.
+//! Convolution 3x3 (stride 1 or 2) or 1x1 in N, H, W, C.
 //!
-//! `y[p, o] = sum over tap, i of x[stride p + tap - pad, i] w[o, tap, i] + bias[o] (+ residual[p, o])`
+//! `y[p, o] = sum over tap, i of x[stride p + tap - pad, i] w[o, tap, i] (+ bias[o]) (+ residual[p, o])`
 //! VJP: dx[q, i] = sum over (p, tap) with stride p + tap - pad = q, and o, of dy[p, o] w[o, tap, i]:
-//! again a convolution, of dy spread out by the stride, with w flipped in space and its channels exchanged.
+//! again a convolution, of dy spread out by the stride, with w flipped in space, its channels exchanged, and padding
+//! kernel - 1 - pad.
 //! dresidual = dy, the same tensor. The data gradient can add to a gradient that is already there.
 
 use super::*;
@@ -11,15 +12,43 @@ use crate::backend::cuda::Operand;
 use crate::backend::cuda::launch::type_name;
 use crate::graph::{Graph, TensorId};
 
-/// The convolution. Inputs: x, weight (cout, kernel, kernel, cin), bias (1, 1, 1, cout), then the residual if any.
+/// Where a convolution adds zeros.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Padding {
+    /// `kernel / 2` on every side.
+    #[default]
+    Around,
+    /// One row below and one column to the right of an even image, for stride 2: the down-sampling of the latent encoders.
+    After,
+}
+
+impl Padding {
+    /// Zeros before the first pixel.
+    fn before(self, kernel: usize) -> usize {
+        if self == Padding::Around { kernel / 2 } else { 0 }
+    }
+}
+
+/// The convolution. Inputs: x, weight (cout, kernel, kernel, cin), then bias (1, 1, 1, cout) and residual if any.
 #[derive(Debug, Clone)]
 pub struct Conv {
     /// 1 or 3.
     pub kernel: usize,
     /// 1 or 2.
     pub stride: usize,
-    /// A fourth input is added to the output.
+    /// Where zeros are added.
+    pub padding: Padding,
+    /// A third input is added to every pixel.
+    pub bias: bool,
+    /// The last input is added to the output.
     pub residual: bool,
+}
+
+impl Conv {
+    /// Number of the input that is the residual, if there is one.
+    fn residual_input(&self) -> Option<usize> {
+        self.residual.then_some(2 + self.bias as usize)
+    }
 }
 
 /// The data gradient. Inputs: dy, weight, then the gradient to add to if any.
@@ -29,6 +58,8 @@ pub struct ConvVjp {
     pub kernel: usize,
     /// Stride of the forward convolution.
     pub stride: usize,
+    /// Padding of the forward convolution.
+    pub padding: Padding,
     /// Rows and columns of the forward input.
     pub size: (usize, usize),
 }
@@ -42,31 +73,36 @@ impl Op for Conv {
         "conv"
     }
     fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
-        expect_inputs(inputs, 3 + self.residual as usize)?;
+        expect_inputs(inputs, 2 + self.bias as usize + self.residual as usize)?;
         let (x, w) = (inputs[0].shape, inputs[1].shape);
         if !matches!((self.kernel, self.stride), (1, 1) | (3, 1) | (3, 2)) {
             return Err(format!("kernel {} with stride {} is not supported", self.kernel, self.stride));
         }
         expect_shape(inputs[1], Shape::new(w.n, self.kernel, self.kernel, x.c))?;
-        expect_shape(inputs[2], Shape::vector(w.n))?;
+        if self.bias {
+            expect_shape(inputs[2], Shape::vector(w.n))?;
+        }
+        if self.padding == Padding::After && ((self.kernel, self.stride) != (3, 2) || x.h % 2 + x.w % 2 != 0) {
+            return Err(format!("padding after the image is for 3x3 with stride 2 on even sizes, not {x}"));
+        }
         let out = Shape::new(x.n, x.h.div_ceil(self.stride), x.w.div_ceil(self.stride), w.n);
-        if self.residual {
-            expect_shape(inputs[3], out)?;
+        if let Some(i) = self.residual_input() {
+            expect_shape(inputs[i], out)?;
         }
         Ok(vec![storage(out)])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
-        r.not_differentiable(1..3, "weights are fixed")?;
+        r.not_differentiable(1..2 + self.bias as usize, "weights are fixed")?;
         let (dout, name, x, weight) = (r.dout(0)?, r.name(), r.shape(0), r.input(1));
         if r.wants(0) {
             let mut inputs = vec![dout, weight];
             inputs.extend(r.accumulate(0));
-            let op = ConvVjp { kernel: self.kernel, stride: self.stride, size: (x.h, x.w) };
+            let op = ConvVjp { kernel: self.kernel, stride: self.stride, padding: self.padding, size: (x.h, x.w) };
             let dx = r.graph.one(op, &name, &inputs)?;
             r.give(0, dx);
         }
-        if self.residual && r.wants(3) {
-            r.give(3, dout);
+        if let Some(i) = self.residual_input().filter(|&i| r.wants(i)) {
+            r.give(i, dout);
         }
         Ok(())
     }
@@ -74,7 +110,11 @@ impl Op for Conv {
         multiply_adds(outputs[0], inputs[1])
     }
     fn in_place(&self) -> &'static [usize] {
-        if self.residual { &[3] } else { &[] }
+        match self.residual_input() {
+            Some(2) => &[2],
+            Some(_) => &[3],
+            None => &[],
+        }
     }
     fn run_cpu(&self, launch: &mut Launch<'_>) {
         let (x, y) = (launch.input_shapes[0], launch.output_shapes[0]);
@@ -86,13 +126,14 @@ impl Op for Conv {
                 kernel: self.kernel,
                 stride: self.stride,
                 dilation: 1,
+                pad: self.padding.before(self.kernel),
             },
             x: launch.inputs[0],
             weight: launch.inputs[1],
             order: WeightOrder::Forward,
-            bias: Some(launch.inputs[2]),
-            addend: if self.residual { launch.input_unless_in_place(3) } else { None },
-            addend_in_out: launch.in_place == Some(3),
+            bias: self.bias.then(|| launch.inputs[2]),
+            addend: self.residual_input().and_then(|i| launch.input_unless_in_place(i)),
+            addend_in_out: self.residual && launch.in_place == self.residual_input(),
         };
         conv.run(launch.outputs[0]);
     }
@@ -100,12 +141,13 @@ impl Op for Conv {
         CudaConv {
             x: r.inputs[0],
             weight: r.inputs[1],
-            bias: Some(r.inputs[2]),
-            addend: r.inputs.get(3).copied(),
+            bias: self.bias.then(|| r.inputs[2]),
+            addend: self.residual_input().map(|i| r.inputs[i]),
             y: r.outputs[0],
             kernel: self.kernel,
             stride: self.stride,
             dilation: 1,
+            pad: self.padding.before(self.kernel),
             gradient: false,
         }
         .record(r);
@@ -149,6 +191,7 @@ impl Op for ConvVjp {
                 kernel: self.kernel,
                 stride: 1,
                 dilation: self.stride,
+                pad: self.kernel - 1 - self.padding.before(self.kernel),
             },
             x: launch.inputs[0],
             weight: launch.inputs[1],
@@ -169,6 +212,7 @@ impl Op for ConvVjp {
             kernel: self.kernel,
             stride: 1,
             dilation: self.stride,
+            pad: self.kernel - 1 - self.padding.before(self.kernel),
             gradient: true,
         }
         .record(r);
@@ -186,6 +230,7 @@ pub(crate) struct CudaConv {
     pub kernel: usize,
     pub stride: usize,
     pub dilation: usize,
+    pub pad: usize,
     pub gradient: bool,
 }
 
@@ -231,7 +276,7 @@ impl CudaConv {
         let grid = [rows.div_ceil(size), channels.div_ceil(size), splits];
         // STAGES stages of SLICE bytes a row.
         let shared = 4 * 2 * size * 64;
-        r.launch(name, grid, 2 * size, shared, params.i32s(&self.geometry()).i32s(&[splits, 0]));
+        r.launch(name, grid, 2 * size, shared, params.i32s(&self.geometry()).i32s(&[splits, self.pad]));
         if let Some(partial) = partial {
             let count = rows * channels;
             let params = Params::new().view_out(&self.y).view_if(self.bias.as_ref()).view_if(self.addend.as_ref());
@@ -244,7 +289,7 @@ impl CudaConv {
         let (rows, channels) = (self.y.shape.numel() / self.y.shape.c, self.y.shape.c);
         let params = Params::new().view_out(&self.y).view(&self.x).view(&self.weight);
         let params = params.view_if(self.bias.as_ref()).view_if(self.addend.as_ref());
-        let params = params.i32s(&self.geometry()).i32s(&[usize::from(self.gradient), 0]);
+        let params = params.i32s(&self.geometry()).i32s(&[usize::from(self.gradient), self.pad]);
         r.launch("conv::conv_simt", [rows.div_ceil(64), channels.div_ceil(64), 1], 256, 2 * 16 * 68 * 4, params);
     }
 }
@@ -259,11 +304,25 @@ impl Graph {
         cout: usize,
         residual: Option<TensorId>,
     ) -> Result<TensorId> {
-        let cin = self.shape(x).c;
-        let weight = self.weight(&format!("{name}.weight"), Shape::new(cout, kernel, kernel, cin));
-        let bias = self.weight(&format!("{name}.bias"), Shape::vector(cout));
-        let mut inputs = vec![x, weight, bias];
+        let op = Conv { kernel, stride, padding: Padding::Around, bias: true, residual: residual.is_some() };
+        self.conv_as(op, name, x, cout, residual)
+    }
+
+    /// `op` with the weight `name.weight`, the bias `name.bias` if it has one, and `residual` if it adds one.
+    pub fn conv_as(
+        &mut self,
+        op: Conv,
+        name: &str,
+        x: TensorId,
+        cout: usize,
+        residual: Option<TensorId>,
+    ) -> Result<TensorId> {
+        let shape = Shape::new(cout, op.kernel, op.kernel, self.shape(x).c);
+        let mut inputs = vec![x, self.weight(&format!("{name}.weight"), shape)];
+        if op.bias {
+            inputs.push(self.weight(&format!("{name}.bias"), Shape::vector(cout)));
+        }
         inputs.extend(residual);
-        self.one(Conv { kernel, stride, residual: residual.is_some() }, name, &inputs)
+        self.one(op, name, &inputs)
     }
 }

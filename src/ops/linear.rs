@@ -89,6 +89,7 @@ fn matrix_product(launch: &mut Launch<'_>, order: WeightOrder, bias: Option<&[f3
             kernel: 1,
             stride: 1,
             dilation: 1,
+            pad: 0,
         },
         x: launch.inputs[0],
         weight: launch.inputs[1],
@@ -110,7 +111,7 @@ fn as_pixels(o: Operand) -> Operand {
 
 fn record_product(r: &mut Recorder<'_>, bias: Option<Operand>, gradient: bool) {
     let (x, weight, y) = (as_pixels(r.inputs[0]), r.inputs[1], as_pixels(r.outputs[0]));
-    CudaConv { x, weight, bias, addend: None, y, kernel: 1, stride: 1, dilation: 1, gradient }.record(r);
+    CudaConv { x, weight, bias, addend: None, y, kernel: 1, stride: 1, dilation: 1, pad: 0, gradient }.record(r);
 }
 
 impl Graph {

@@ -1,19 +1,21 @@
 //! The case table: every op with the shapes that its code treats differently.
 
-use crate::real::{Real, silu, zero};
+use crate::real::{Real, gelu, silu, zero};
 use crate::reference as r;
 use dmap::graph::{Graph, Shape, TensorId};
 use dmap::ops::add::{Add, Scale};
-use dmap::ops::attention::{Attention, QkvOrder};
+use dmap::ops::attention::{Attention, CrossAttention, QkvOrder};
 use dmap::ops::axis_filter::{Axis, AxisFilter, Taps};
 use dmap::ops::channel_bias::ChannelBias;
 use dmap::ops::clamp::Clamp;
 use dmap::ops::concat::{ChannelPad, ChannelSlice, Concat};
-use dmap::ops::conv::Conv;
+use dmap::ops::conv::{Conv, Padding};
 use dmap::ops::crop::{Crop, ZeroPad};
 use dmap::ops::embedding::Embedding;
 use dmap::ops::filter2d::Filter2d;
+use dmap::ops::gelu::{Geglu, Gelu};
 use dmap::ops::group_norm::{GroupNorm, GroupNormOptions};
+use dmap::ops::layer_norm::LayerNorm;
 use dmap::ops::learned_noise::LearnedNoise;
 use dmap::ops::linear::Linear;
 use dmap::ops::linear_combination::LinearCombination;
@@ -70,7 +72,7 @@ pub fn conv_case(x: Shape, co: usize, (kernel, stride): (usize, usize), residual
         shapes.push(out);
         differentiable.push(3);
     }
-    let op = Conv { kernel, stride, residual };
+    let op = Conv { kernel, stride, padding: Padding::Around, bias: true, residual };
     let name = format!("conv {kernel}x{kernel}/{stride} {x} -> {co}{}", if residual { " + residual" } else { "" });
     let label = name.clone();
     Case {
@@ -80,6 +82,61 @@ pub fn conv_case(x: Shape, co: usize, (kernel, stride): (usize, usize), residual
         record: Box::new(move |g, i| g.one(op.clone(), &label, i)),
         truth: Box::new(move |i| r::conv(&i[0], x, &i[1], kernel, stride, &i[2], i.get(3).map(|v| &v[..]))),
         plain: Box::new(move |i| r::conv(&i[0], x, &i[1], kernel, stride, &i[2], i.get(3).map(|v| &v[..]))),
+    }
+}
+
+/// Without a bias, and with zeros only after the image.
+fn conv_variant_case(x: Shape, co: usize, op: Conv) -> Case {
+    let (kernel, stride) = (op.kernel, op.stride);
+    let out = s(x.n, x.h.div_ceil(stride), x.w.div_ceil(stride), co);
+    let mut shapes = vec![x, s(co, kernel, kernel, x.c)];
+    shapes.extend(op.bias.then_some(Shape::vector(co)));
+    shapes.extend(op.residual.then_some(out));
+    let name = format!("conv {kernel}x{kernel}/{stride} {x} -> {co}, {:?}, bias {}", op.padding, op.bias);
+    let label = name.clone();
+    fn reference<T: Real>(i: &[Vec<T>], x: Shape, co: usize, op: &Conv) -> Vec<T> {
+        let bias = if op.bias { i[2].clone() } else { vec![zero(); co] };
+        let residual = op.residual.then(|| &i[2 + usize::from(op.bias)][..]);
+        match op.padding {
+            Padding::Around => r::conv(&i[0], x, &i[1], op.kernel, op.stride, &bias, residual),
+            Padding::After => {
+                // The odd pixels of a convolution of every pixel.
+                let all = r::conv(&i[0], x, &i[1], 3, 1, &bias, None);
+                (0..x.n * x.h / 2 * x.w / 2 * co)
+                    .map(|k| {
+                        let (c, j, row) = (k % co, k / co % (x.w / 2), k / co / (x.w / 2));
+                        all[((2 * row + 1) * x.w + 2 * j + 1) * co + c]
+                    })
+                    .collect()
+            }
+        }
+    }
+    let mut differentiable = vec![0];
+    differentiable.extend(op.residual.then_some(2 + usize::from(op.bias)));
+    let [of_truth, of_plain] = [op.clone(), op.clone()];
+    Case {
+        name,
+        shapes,
+        differentiable,
+        record: Box::new(move |g, i| g.one(op.clone(), &label, i)),
+        truth: Box::new(move |i| reference(i, x, co, &of_truth)),
+        plain: Box::new(move |i| reference(i, x, co, &of_plain)),
+    }
+}
+
+/// `items` is the number of sets of keys.
+pub fn cross_attention_case(q: Shape, keys: usize, items: usize, heads: usize, causal: bool) -> Case {
+    let k = s(items, 1, keys, q.c);
+    let op = CrossAttention { heads, causal };
+    let name = format!("cross_attention {q} to {k}, {heads} heads, causal {causal}");
+    let label = name.clone();
+    Case {
+        name,
+        shapes: vec![q, k, k],
+        differentiable: if items == q.n { vec![0, 1, 2] } else { vec![0] },
+        record: Box::new(move |g, i| g.one(op.clone(), &label, i)),
+        truth: Box::new(move |i| r::cross_attention([&i[0], &i[1], &i[2]], q, k, heads, causal)),
+        plain: Box::new(move |i| r::cross_attention([&i[0], &i[1], &i[2]], q, k, heads, causal)),
     }
 }
 
@@ -196,8 +253,10 @@ fn axis_filter<T: Real>(x: &[T], s: Shape, axis: Axis) -> Vec<T> {
 }
 
 pub fn cases() -> Vec<Case> {
+    let conv = |kernel, stride, bias, residual| Conv { kernel, stride, padding: Padding::Around, bias, residual };
     const X: Shape = s(2, 3, 5, 7);
     const R: Shape = s(2, 6, 6, 3);
+    const W: Shape = s(2, 3, 3, 132);
     const F: Shape = s(2, 6, 5, 3);
     let mut all = vec![
         // Every register tile: 1 to 4 vectors of channels, whole and cut, with every remainder of pixels.
@@ -212,6 +271,9 @@ pub fn cases() -> Vec<Case> {
         conv_case(s(2, 7, 9, 6), 20, (3, 2), false),
         conv_case(s(2, 3, 5, 24), 40, (1, 1), true),
         conv_case(s(1, 1, 1, 7), 5, (1, 1), false),
+        conv_variant_case(s(2, 6, 8, 5), 20, Conv { padding: Padding::After, ..conv(3, 2, true, false) }),
+        conv_variant_case(s(2, 3, 5, 24), 40, conv(1, 1, false, true)),
+        conv_variant_case(s(1, 4, 4, 16), 32, Conv { padding: Padding::After, ..conv(3, 2, true, false) }),
         group_norm_case(s(2, 3, 5, 12), 4, false, false),
         group_norm_case(s(1, 17, 31, 32), 16, true, true),
         group_norm_case(s(2, 4, 4, 8), 8, true, false),
@@ -220,7 +282,31 @@ pub fn cases() -> Vec<Case> {
         attention_case(1, 3, 3, 2, 5, QkvOrder::ByKind),
         // More tokens than one block of queries and one block of keys.
         attention_case(1, 15, 18, 1, 8, QkvOrder::ByKind),
+        cross_attention_case(s(2, 3, 3, 10), 7, 2, 2, false),
+        cross_attention_case(s(2, 3, 3, 10), 7, 1, 2, false),
+        cross_attention_case(s(2, 1, 9, 12), 9, 2, 3, true),
+        // Keys in several parts for one head, more than one block of them.
+        cross_attention_case(s(1, 3, 50, 6), 1100, 1, 1, false),
         linear_case(s(3, 1, 1, 9), 17),
+        case!("layer_norm", vec![X, Shape::vector(7), Shape::vector(7)], vec![0], LayerNorm { eps: 1e-5 }, |i: T| {
+            // Group norm with one group of one pixel.
+            r::group_norm(&i[0], s(2 * 3 * 5, 1, 1, 7), 1, &i[1], &i[2], None, false)
+        }),
+        case!(
+            "layer_norm",
+            vec![W, Shape::vector(132), Shape::vector(132)],
+            vec![0],
+            LayerNorm { eps: 1e-5 },
+            |i: T| r::group_norm(&i[0], s(2 * 3 * 3, 1, 1, 132), 1, &i[1], &i[2], None, false)
+        ),
+        case!("gelu", vec![X], vec![0], Gelu { quick: false }, |i: T| i[0].iter().map(|&x| gelu(x, false)).collect()),
+        case!("gelu quick", vec![X], vec![0], Gelu { quick: true }, |i: T| i[0]
+            .iter()
+            .map(|&x| gelu(x, true))
+            .collect()),
+        case!("geglu", vec![s(2, 3, 5, 14)], vec![0], Geglu, |i: T| r::geglu(&i[0], 7)),
+        case!("geglu", vec![W], vec![0], Geglu, |i: T| r::geglu(&i[0], 66)),
+        case!("geglu", vec![s(1, 3, 2, 24)], vec![0], Geglu, |i: T| r::geglu(&i[0], 12)),
         case!("silu", vec![X], vec![0], Silu, |i: T| i[0].iter().map(|&x| silu(x)).collect()),
         case!("add", vec![X, X], vec![0, 1], Add { scale: -0.75 }, |i: T| (i[0].iter().zip(&i[1]))
             .map(|(&a, &b)| a - T::of(0.75) * b)

@@ -37,8 +37,9 @@ fn is_stored(case: &Case, input: usize) -> bool {
     let op = case.name.split(' ').next().unwrap_or_default();
     let network =
         ["conv", "group_norm", "attention", "linear", "silu", "add", "scale", "clamp", "concat", "channel_bias"];
+    let transformer = ["cross_attention", "layer_norm", "gelu", "geglu"];
     let resampling = ["channel_slice", "channel_pad", "upsample", "pool"];
-    network.contains(&op) || resampling.contains(&op) || (op == "embedding" && input == 1)
+    network.contains(&op) || transformer.contains(&op) || resampling.contains(&op) || (op == "embedding" && input == 1)
 }
 
 /// The case's graph: stored inputs as weights, the others as inputs; and the values as they are stored.
@@ -97,7 +98,7 @@ fn forward(case: &Case, run: &Run) -> Result<f64, String> {
     for _ in 0..2 {
         write_inputs(&mut e, &ids, &values);
         e.run().map_err(|e| format!("{}: {e}", case.name))?;
-        let products = ["conv", "attention", "linear"].iter().any(|p| case.name.starts_with(p));
+        let products = ["conv", "attention", "cross_attention", "linear"].iter().any(|p| case.name.starts_with(p));
         let unit = if products || stored { unit(run.dtype, run.tf32 && products) } else { unit(Dtype::F32, false) };
         let limit = 2.0 * plain_error + (8.0 * f64::from(f32::EPSILON) + 4.0 * unit) * largest;
         share = share.max(compare(&case.name, &e.read(out).unwrap(), &truth, limit)?.share);
@@ -179,7 +180,9 @@ fn every_kernel_agrees_with_the_references_in_every_storage_type() {
 
 /// Cases that only the kernels have a reason for: every head size and tile, whole vectors of channels.
 fn kernel_cases() -> Vec<Case> {
-    use crate::cases::{attention_case, conv_case, group_norm_case, linear_case, linear_combination_case};
+    use crate::cases::{
+        attention_case, conv_case, cross_attention_case, group_norm_case, linear_case, linear_combination_case,
+    };
     use dmap::graph::Shape;
     use dmap::ops::attention::QkvOrder::{ByHead, ByKind};
     let s = Shape::new;
@@ -198,6 +201,10 @@ fn kernel_cases() -> Vec<Case> {
         attention_case(2, 5, 15, 2, 64, ByHead),
         attention_case(1, 7, 10, 1, 80, ByKind),
         attention_case(1, 7, 10, 1, 160, ByHead),
+        // More queries than keys and the other way round, keys of one item for all, and the one head of an autoencoder.
+        cross_attention_case(s(2, 9, 9, 64), 77, 1, 2, false),
+        cross_attention_case(s(2, 3, 9, 40), 90, 2, 1, false),
+        cross_attention_case(s(1, 3, 5, 512), 15, 1, 1, false),
         linear_combination_case(vec![3, 0]),
         linear_combination_case(vec![1, 2, 0, 3]),
     ]

@@ -16,10 +16,11 @@ pub trait Real:
     fn value(self) -> f64;
     fn exp(self) -> Self;
     fn sqrt(self) -> Self;
+    fn erf(self) -> Self;
 }
 
 macro_rules! real {
-    ($t:ty) => {
+    ($t:ty, $erf:path) => {
         impl Real for $t {
             fn of(v: f64) -> Self {
                 v as $t
@@ -33,11 +34,14 @@ macro_rules! real {
             fn sqrt(self) -> Self {
                 <$t>::sqrt(self)
             }
+            fn erf(self) -> Self {
+                $erf(self)
+            }
         }
     };
 }
-real!(f32);
-real!(f64);
+real!(f32, libm::erff);
+real!(f64, libm::erf);
 
 pub fn zero<T: Real>() -> T {
     T::of(0.0)
@@ -45,4 +49,11 @@ pub fn zero<T: Real>() -> T {
 
 pub fn silu<T: Real>(x: T) -> T {
     x / (T::of(1.0) + (-x).exp())
+}
+
+pub fn gelu<T: Real>(x: T, quick: bool) -> T {
+    match quick {
+        true => x / (T::of(1.0) + (-(T::of(1.702) * x)).exp()),
+        false => T::of(0.5) * x * (T::of(1.0) + (x / T::of(2.0).sqrt()).erf()),
+    }
 }

@@ -1,6 +1,6 @@
 //! Slow loops, one per op, independent of the library: straight from the formulas.
 
-use crate::real::{Real, silu, zero};
+use crate::real::{Real, gelu, silu, zero};
 use dmap::graph::Shape;
 
 pub fn conv<T: Real>(
@@ -102,6 +102,38 @@ pub fn attention<T: Real>(qkv: &[T], s: Shape, heads: usize, by_head: bool) -> V
         }
     }
     out
+}
+
+/// q (n, h, w, c), k and v (n or 1, 1, keys, c).
+pub fn cross_attention<T: Real>([q, k, v]: [&[T]; 3], s: Shape, ks: Shape, heads: usize, causal: bool) -> Vec<T> {
+    let (queries, keys, d) = (s.h * s.w, ks.h * ks.w, s.c / heads);
+    let mut out = vec![zero(); q.len()];
+    for (n, row, h) in (0..s.n * queries * heads).map(|i| (i / heads / queries, i / heads % queries, i % heads)) {
+        let key = |token: usize, i: usize| ((if ks.n == 1 { 0 } else { n }) * keys + token) * s.c + h * d + i;
+        let query = (n * queries + row) * s.c + h * d;
+        let seen = if causal { row + 1 } else { keys };
+        let scores: Vec<T> = (0..seen)
+            .map(|token| {
+                let mut sum = zero::<T>();
+                (0..d).for_each(|i| sum += q[query + i] * k[key(token, i)]);
+                sum / T::of(d as f64).sqrt()
+            })
+            .collect();
+        let largest = scores.iter().fold(scores[0], |m, &v| if v > m { v } else { m });
+        let mut total = zero::<T>();
+        scores.iter().for_each(|&v| total += (v - largest).exp());
+        for i in 0..d {
+            for (token, &score) in scores.iter().enumerate() {
+                out[query + i] += (score - largest).exp() / total * v[key(token, i)];
+            }
+        }
+    }
+    out
+}
+
+/// Values times gelu of gates, `c` of each in a pixel.
+pub fn geglu<T: Real>(x: &[T], c: usize) -> Vec<T> {
+    x.chunks(2 * c).flat_map(|p| (0..c).map(|i| p[i] * gelu(p[c + i], false)).collect::<Vec<_>>()).collect()
 }
 
 pub fn resample<T: Real>(x: &[T], s: Shape, up: bool, gain: f64) -> Vec<T> {

@@ -22,7 +22,7 @@ pub enum WeightOrder {
     Transposed,
 }
 
-/// Extents of one convolution with `kernel / 2` zero padding.
+/// Extents of one convolution.
 #[derive(Clone, Copy, Debug)]
 pub struct Geometry {
     /// Batch items.
@@ -37,6 +37,8 @@ pub struct Geometry {
     pub stride: usize,
     /// Input pixels stand `dilation` apart with zeros between: the data gradient of a strided convolution.
     pub dilation: usize,
+    /// Zeros before the first row and column; after the last as many as the output asks for.
+    pub pad: usize,
 }
 
 /// `out = conv(x, weight) + bias + addend`; where `addend_in_out`, out holds the addend.
@@ -172,7 +174,7 @@ impl WithSimd for Rows<'_, '_> {
         let g = self.conv.geometry;
         let (hi, wi, ci) = g.input;
         let (_, wo, co) = g.output;
-        let pad = g.kernel / 2;
+        let pad = g.pad;
         let rows = self.out.len() / (wo * co);
         // Columns that the kernel touches, padding included, with the zeros of a dilated input.
         let columns = (wo - 1) * g.stride + g.kernel;

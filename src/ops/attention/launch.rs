@@ -1,9 +1,9 @@
 //! Launches of kernels/attention.cu and kernels/attention_simt.cu.
 
-use super::{Attention, QkvOrder};
+use super::{Attention, CrossAttention, QkvOrder};
 use crate::backend::cuda::launch::type_name;
 use crate::backend::cuda::{Operand, Params, Recorder};
-use crate::graph::Dtype;
+use crate::graph::{Dtype, Shape};
 
 /// Head sizes that the tensor-core kernels are made for, a head of fewer channels padded with zeros, and rows of the other side
 /// in a tile, forward and in reverse: see the end of kernels/attention.cu.
@@ -26,12 +26,20 @@ pub(super) struct CudaAttention {
     v: CudaMatrix,
     o: CudaMatrix,
     lse: Operand,
-    /// do, and dq, dk, dv in the reverse.
-    reverse: Option<[CudaMatrix; 4]>,
+    /// do and dq, then dk and dv if wanted, in the reverse.
+    reverse: Vec<CudaMatrix>,
     items: usize,
     heads: usize,
-    tokens: usize,
+    queries: usize,
+    keys: usize,
     d: usize,
+    causal: bool,
+}
+
+/// A tensor of tokens by itself, head by head; the only item of one serves all.
+fn plain(o: Operand, heads: usize) -> CudaMatrix {
+    let Shape { n, c, .. } = o.shape;
+    CudaMatrix { operand: o, first: 0, item: if n == 1 { 0 } else { o.shape.item() }, row: c, head: c / heads }
 }
 
 impl Attention {
@@ -42,19 +50,52 @@ impl Attention {
         self.offsets(0, d).map(|first| CudaMatrix { operand: qkv, first, item: s.item(), row: s.c, head })
     }
 
-    fn plain(&self, o: Operand) -> CudaMatrix {
-        CudaMatrix { operand: o, first: 0, item: o.shape.item(), row: o.shape.c, head: o.shape.c / self.heads }
-    }
-
     pub(super) fn cuda(&self, qkv: Operand, o: Operand, lse: Operand, reverse: Option<[Operand; 2]>) -> CudaAttention {
         let [q, k, v] = self.packed(qkv);
-        let reverse = reverse.map(|[dout, dqkv]| {
-            let [dq, dk, dv] = self.packed(dqkv);
-            [self.plain(dout), dq, dk, dv]
-        });
-        let s = qkv.shape;
+        let reverse = reverse.map(|[dout, dqkv]| [vec![plain(dout, self.heads)], self.packed(dqkv).to_vec()].concat());
+        let (s, o) = (qkv.shape, plain(o, self.heads));
         let (tokens, d) = (s.h * s.w, s.c / 3 / self.heads);
-        CudaAttention { q, k, v, o: self.plain(o), lse, reverse, items: s.n, heads: self.heads, tokens, d }
+        CudaAttention {
+            q,
+            k,
+            v,
+            o,
+            lse,
+            reverse: reverse.unwrap_or_default(),
+            items: s.n,
+            heads: self.heads,
+            queries: tokens,
+            keys: tokens,
+            d,
+            causal: false,
+        }
+    }
+}
+
+impl CrossAttention {
+    pub(super) fn cuda(
+        &self,
+        qkv: [Operand; 3],
+        o: Operand,
+        lse: Operand,
+        reverse: Option<&[Operand]>,
+    ) -> CudaAttention {
+        let [q, k, v] = qkv.map(|m| plain(m, self.heads));
+        let (s, keys) = (qkv[0].shape, qkv[1].shape);
+        CudaAttention {
+            q,
+            k,
+            v,
+            o: plain(o, self.heads),
+            lse,
+            reverse: reverse.unwrap_or_default().iter().map(|&m| plain(m, self.heads)).collect(),
+            items: s.n,
+            heads: self.heads,
+            queries: s.h * s.w,
+            keys: keys.h * keys.w,
+            d: s.c / self.heads,
+            causal: self.causal,
+        }
     }
 }
 
@@ -62,13 +103,13 @@ impl CudaAttention {
     /// The instance of the tensor-core kernels that takes these heads: (padded head size, tile forward, tile in reverse).
     fn instance(&self, r: &Recorder<'_>) -> Option<(usize, usize, usize)> {
         let dtype = self.o.operand.dtype;
-        let gradients = self.reverse.iter().flatten();
-        let one_type = [&self.q, &self.k, &self.v].into_iter().chain(gradients).all(|m| m.operand.dtype == dtype);
-        if !one_type || self.d % (16 / dtype.bytes()) != 0 || (r.strict && dtype == Dtype::F32) {
+        let one_type = [&self.q, &self.k, &self.v].into_iter().chain(&self.reverse).all(|m| m.operand.dtype == dtype);
+        // Only text encoders are causal, and they run once.
+        if self.causal || !one_type || self.d % (16 / dtype.bytes()) != 0 || (r.strict && dtype == Dtype::F32) {
             return None;
         }
         let found = MMA_HEADS.into_iter().find(|(size, ..)| *size >= self.d)?;
-        let rows = if self.reverse.is_some() { 128 + 4 * found.2 } else { 64 + 4 * found.1 };
+        let rows = if !self.reverse.is_empty() { 128 + 4 * found.2 } else { 64 + 4 * found.1 };
         (rows * self.stride(found.0) <= r.limits.shared_bytes).then_some(found)
     }
 
@@ -77,11 +118,8 @@ impl CudaAttention {
     }
 
     fn params(&self, delta: Option<&Operand>, writes: &[usize]) -> Params {
-        let gradients: Vec<Option<CudaMatrix>> = match self.reverse {
-            Some(all) => all.map(Some).to_vec(),
-            None => vec![None; 4],
-        };
-        let matrices = [Some(self.q), Some(self.k), Some(self.v), Some(self.o)].into_iter().chain(gradients);
+        let matrices = [self.q, self.k, self.v, self.o].into_iter().chain(self.reverse.iter().copied()).map(Some);
+        let matrices = matrices.chain(std::iter::repeat(None)).take(8);
         let mut params = Params::new();
         for (i, matrix) in matrices.enumerate() {
             params = match matrix {
@@ -97,15 +135,15 @@ impl CudaAttention {
             };
         }
         // lse is an output of the forward pass; delta is scratch of the reverse.
-        let params = if self.reverse.is_none() { params.write(&self.lse) } else { params.read(&self.lse) };
+        let params = if self.reverse.is_empty() { params.write(&self.lse) } else { params.read(&self.lse) };
         let params = params.write_if(delta);
         let scale = (self.d as f32).sqrt().recip();
-        params.i32s(&[self.tokens, self.tokens, self.d, self.heads]).f32(scale).i32(0)
+        params.i32s(&[self.queries, self.keys, self.d, self.heads]).f32(scale).i32(self.causal.into())
     }
 
     pub(super) fn record_forward(&self, r: &mut Recorder<'_>) {
         let params = self.params(None, &[3]);
-        let (d, grid) = (self.d, |rows: usize| [self.tokens.div_ceil(rows), self.heads, self.items]);
+        let (d, grid) = (self.d, |rows: usize| [self.queries.div_ceil(rows), self.heads, self.items]);
         match self.instance(r) {
             Some((head, keys, _)) => {
                 let name = format!("attention::attention_mma_{}_{head}", type_name(self.o.operand.dtype));
@@ -119,19 +157,21 @@ impl CudaAttention {
     }
 
     pub(super) fn record_reverse(&self, r: &mut Recorder<'_>) {
-        let delta = r.scratch(self.items * self.heads * self.tokens);
-        let (d, grid) = (self.d, |rows: usize| [self.tokens.div_ceil(rows), self.heads, self.items]);
-        r.launch("attention_simt::attention_delta", grid(8), 256, 0, self.params(Some(&delta), &[]));
-        for (part, writes, simt_rows) in [("dq", &[5][..], 12), ("dkv", &[6, 7][..], 16)] {
+        let delta = r.scratch(self.items * self.heads * self.queries);
+        let grid = |tokens: usize, rows: usize| [tokens.div_ceil(rows), self.heads, self.items];
+        let d = self.d;
+        r.launch("attention_simt::attention_delta", grid(self.queries, 8), 256, 0, self.params(Some(&delta), &[]));
+        let parts = [("dq", &[5][..], self.queries, 12), ("dkv", &[6, 7][..], self.keys, 16)];
+        for (part, writes, tokens, simt_rows) in parts.into_iter().take(if self.reverse.len() > 2 { 2 } else { 1 }) {
             let params = self.params(Some(&delta), writes);
             match self.instance(r) {
                 Some((head, _, rows)) => {
                     let name = format!("attention::attention_{part}_mma_{}_{head}", type_name(self.o.operand.dtype));
-                    r.launch(name, grid(64), 128, (128 + 4 * rows) * self.stride(head), params);
+                    r.launch(name, grid(tokens, 64), 128, (128 + 4 * rows) * self.stride(head), params);
                 }
                 None => {
                     let shared = 4 * ((simt_rows + 32) * (d + 1) + 128);
-                    r.launch(format!("attention_simt::attention_{part}_simt"), grid(4), 64, shared, params);
+                    r.launch(format!("attention_simt::attention_{part}_simt"), grid(tokens, 4), 64, shared, params);
                 }
             }
         }

@@ -1,0 +1,95 @@
+// Layer norm over the channels of every pixel, and its VJP to x.
+//
+//   xhat = (x - mean) rstd,  y = gamma xhat + beta
+//   p = gamma dy,  dx = rstd (p - avg(p) - xhat avg(p xhat)), averages over the channels
+//
+// A warp per pixel, eight a block. It reads its pixel three times: the first read fills the cache for the others. Two passes for the
+// variance. Overwrites y or dx; dx may take dy's place: a lane writes what only it has read, after the warp's last sum.
+#include "include/reduce.cuh"
+#include "include/view.cuh"
+
+// Calls f(first channel, count) for the channels of this lane: four at a time where pixels are whole vectors.
+template <class F> DEVICE void over_channels(int channels, F f) {
+    int lane = threadIdx.x % 32;
+    if (channels % 4 == 0) {
+        for (int c = 4 * lane; c < channels; c += 128) f(c, 4);
+    } else {
+        for (int c = lane; c < channels; c += 32) f(c, 1);
+    }
+}
+
+DEVICE void load_some(View v, i64 i, int count, float (&out)[4]) {
+    if (count == 4) load4(v, i, out);
+    else out[0] = at(v, i);
+}
+
+DEVICE void store_some(View v, i64 i, int count, const float (&in)[4]) {
+    if (count == 4) store4(v, i, in);
+    else put(v, i, in[0]);
+}
+
+struct Moments { float mean, rstd; };
+
+DEVICE Moments moments(View x, i64 first, int channels, float eps) {
+    float sum = 0, squares = 0;
+    over_channels(channels, [&](int c, int count) {
+        float v[4];
+        load_some(x, first + c, count, v);
+        for (int e = 0; e < count; e++) sum += v[e];
+    });
+    float mean = warp_sum(sum) / channels;
+    over_channels(channels, [&](int c, int count) {
+        float v[4];
+        load_some(x, first + c, count, v);
+        for (int e = 0; e < count; e++) squares += (v[e] - mean) * (v[e] - mean);
+    });
+    return {mean, 1.0f / sqrtf(warp_sum(squares) / channels + eps)};
+}
+
+struct LayerNormParams { View y, x, gamma, beta; i64 pixels; int channels; float eps; };
+KERNEL(layer_norm, LayerNormParams, 256, 4) {
+    i64 pixel = i64(blockIdx.x) * 8 + threadIdx.x / 32, first = pixel * p.channels;
+    if (pixel >= p.pixels) return;
+    Moments m = moments(p.x, first, p.channels, p.eps);
+    over_channels(p.channels, [&](int c, int count) {
+        float v[4], gamma[4], beta[4];
+        load_some(p.x, first + c, count, v);
+        load_some(p.gamma, c, count, gamma);
+        load_some(p.beta, c, count, beta);
+        for (int e = 0; e < count; e++) v[e] = gamma[e] * ((v[e] - m.mean) * m.rstd) + beta[e];
+        store_some(p.y, first + c, count, v);
+    });
+}
+
+struct LayerNormVjpParams { View dx, dy, x, gamma; i64 pixels; int channels; float eps; };
+KERNEL(layer_norm_vjp, LayerNormVjpParams, 256, 4) {
+    i64 pixel = i64(blockIdx.x) * 8 + threadIdx.x / 32, first = pixel * p.channels;
+    if (pixel >= p.pixels) return;
+    Moments m = moments(p.x, first, p.channels, p.eps);
+    float sum = 0, sum_x = 0;
+    auto load = [&](int c, int count, float (&weighted)[4], float (&xhat)[4]) {
+        float gamma[4];
+        load_some(p.dy, first + c, count, weighted);
+        load_some(p.x, first + c, count, xhat);
+        load_some(p.gamma, c, count, gamma);
+        for (int e = 0; e < count; e++) {
+            weighted[e] *= gamma[e];
+            xhat[e] = (xhat[e] - m.mean) * m.rstd;
+        }
+    };
+    over_channels(p.channels, [&](int c, int count) {
+        float weighted[4], xhat[4];
+        load(c, count, weighted, xhat);
+        for (int e = 0; e < count; e++) {
+            sum += weighted[e];
+            sum_x += weighted[e] * xhat[e];
+        }
+    });
+    float average = warp_sum(sum) / p.channels, average_x = warp_sum(sum_x) / p.channels;
+    over_channels(p.channels, [&](int c, int count) {
+        float weighted[4], xhat[4];
+        load(c, count, weighted, xhat);
+        for (int e = 0; e < count; e++) weighted[e] = m.rstd * (weighted[e] - average - xhat[e] * average_x);
+        store_some(p.dx, first + c, count, weighted);
+    });
+}

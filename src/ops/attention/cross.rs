@@ -1,0 +1,141 @@
+//! Attention whose queries and keys are tensors of their own: of one image, or of an image and a text.
+//!
+//! Formulas and VJP as in the file above. One set of keys and values may serve all items; a causal query sees only the keys
+//! up to its own position. dk and dv are made only if asked for: a fixed text has no use for them.
+
+use super::*;
+
+/// Inputs: q (n, h, w, c), k and v (n or 1, kh, kw, c). Outputs: o (n, h, w, c), lse (n, heads, h w, 1).
+#[derive(Debug, Clone)]
+pub struct CrossAttention {
+    /// Heads; c is divisible by it.
+    pub heads: usize,
+    /// A query sees only the keys up to its own position.
+    pub causal: bool,
+}
+
+/// Gradient by q, and by k and v if `keys`. Inputs: do, q, k, v, o, lse.
+#[derive(Debug, Clone)]
+pub struct CrossAttentionVjp {
+    /// The forward operation.
+    pub forward: CrossAttention,
+    /// dk and dv are outputs too.
+    pub keys: bool,
+}
+
+fn tokens(s: Shape) -> usize {
+    s.h * s.w
+}
+
+impl CrossAttention {
+    fn heads(&self, q: Shape) -> Heads {
+        Heads { items: q.n, heads: self.heads, d: q.c / self.heads, causal: self.causal }
+    }
+
+    /// Tokens of one head of one item of x; the only item of x serves all.
+    fn rows<'a>(&self, x: &'a [f32], s: Shape, item: usize, head: usize) -> Rows<'a> {
+        Rows::new(x, (tokens(s), s.c), if s.n == 1 { 0 } else { item }, head * s.c / self.heads)
+    }
+}
+
+impl Op for CrossAttention {
+    fn name(&self) -> &'static str {
+        "cross_attention"
+    }
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
+        expect_inputs(inputs, 3)?;
+        let (q, k) = (inputs[0].shape, inputs[1].shape);
+        if self.heads == 0 || q.c % self.heads != 0 {
+            return Err(format!("{} channels do not divide into {} heads", q.c, self.heads));
+        }
+        expect_shape(inputs[1], Shape { n: if k.n == 1 { 1 } else { q.n }, c: q.c, ..k })?;
+        expect_shape(inputs[2], k)?;
+        if self.causal && tokens(q) != tokens(k) {
+            return Err(format!("causal attention of {} queries to {} keys", tokens(q), tokens(k)));
+        }
+        Ok(vec![storage(q), full("lse", Shape::new(q.n, self.heads, tokens(q), 1))])
+    }
+    fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
+        let keys = r.wants(1) || r.wants(2);
+        if r.shape(1).n != r.shape(0).n {
+            r.not_differentiable(1..3, "one set of keys serves several items")?;
+        }
+        let name = r.name();
+        let inputs = [r.dout(0)?, r.input(0), r.input(1), r.input(2), r.out(0), r.out(1)];
+        let gradients = r.graph.add(CrossAttentionVjp { forward: self.clone(), keys }, &name, &inputs)?;
+        for (i, gradient) in gradients.into_iter().enumerate() {
+            r.give(i, gradient);
+        }
+        Ok(())
+    }
+    fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
+        let (q, k) = (inputs[0], inputs[1]);
+        4 * (q.numel() * tokens(k)) as u64
+    }
+    fn run_cpu(&self, launch: &mut Launch<'_>) {
+        let [q, k, v] = launch.inputs[..] else { unreachable!("three inputs") };
+        let [qs, ks, _] = launch.input_shapes[..] else { unreachable!("three inputs") };
+        let [out, lse] = &mut launch.outputs[..] else { unreachable!("two outputs") };
+        let rows = |item, head| [(q, qs), (k, ks), (v, ks)].map(|(x, s)| self.rows(x, s, item, head));
+        self.heads(qs).forward(rows, out, lse);
+    }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let [q, k, v] = r.inputs[..] else { unreachable!("three inputs") };
+        self.cuda([q, k, v], r.outputs[0], r.outputs[1], None).record_forward(r);
+        Ok(())
+    }
+}
+
+impl Op for CrossAttentionVjp {
+    fn name(&self) -> &'static str {
+        "cross_attention_vjp"
+    }
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
+        expect_inputs(inputs, 6)?;
+        expect_shape(inputs[0], inputs[1].shape)?;
+        let dq = storage(inputs[1].shape);
+        Ok(match self.keys {
+            true => vec![
+                dq,
+                Output { name: "dk", ..storage(inputs[2].shape) },
+                Output { name: "dv", ..storage(inputs[3].shape) },
+            ],
+            false => vec![dq],
+        })
+    }
+    fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
+        r.not_differentiable(0..6, FIRST_ORDER_ONLY)
+    }
+    fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
+        // Scores again, their slopes and dq; then dk and dv.
+        (if self.keys { 10 } else { 6 }) * (inputs[1].numel() * tokens(inputs[2])) as u64
+    }
+    fn launches(&self) -> usize {
+        2 + self.keys as usize
+    }
+    fn run_cpu(&self, launch: &mut Launch<'_>) {
+        let [dout, q, k, v, out, lse] = launch.inputs[..] else { unreachable!("six inputs") };
+        let (qs, ks, f) = (launch.input_shapes[1], launch.input_shapes[2], &self.forward);
+        let (heads, d) = (f.heads, qs.c / f.heads);
+        let results = f.heads(qs).reverse(
+            |item, head| [(q, qs), (k, ks), (v, ks)].map(|(x, s)| f.rows(x, s, item, head)),
+            |item, head| [dout, out].map(|x| f.rows(x, qs, item, head)),
+            lse,
+        );
+        for (part, to) in launch.outputs.iter_mut().enumerate() {
+            for (task, parts) in results.iter().enumerate() {
+                let (item, head, count) = (task / heads, task % heads, parts[part].len() / d);
+                for (row, values) in parts[part].chunks(d).enumerate() {
+                    to[((item * count + row) * heads + head) * d..][..d].copy_from_slice(values);
+                }
+            }
+        }
+    }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let [dout, q, k, v, out, lse] = r.inputs[..] else { unreachable!("six inputs") };
+        let mut gradients = vec![dout];
+        gradients.extend(&r.outputs);
+        self.forward.cuda([q, k, v], out, lse, Some(&gradients)).record_reverse(r);
+        Ok(())
+    }
+}
