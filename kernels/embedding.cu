@@ -1,4 +1,4 @@
-// y[n] = table[label[n]], NaN for a label outside the table. blockIdx.x is the item.
+// y[p] = table[label[p]], NaN for a label outside the table. blockIdx.x is p.
 #include "include/view.cuh"
 
 struct EmbeddingParams { View y, label, table; int rows, channels; };

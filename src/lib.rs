@@ -79,7 +79,7 @@
 //! use dmap::model::{AdmConfig, Network};
 //!
 //! # fn main() -> dmap::Result<()> {
-//! let network = AdmConfig::preset("adm-256")?;
+//! let network = AdmConfig::preset("adm-256").expect("a known model");
 //! let mut g = Graph::new();
 //! let x = g.input("x", Shape::new(1, 256, 256, 3));
 //! let t = g.input("t", Shape::rows(1, 1));

@@ -99,7 +99,7 @@ fn schedules_have_guided_diffusions_numbers() {
                 let close = (found - expected).abs() <= 1e-9 * expected.abs().max(1e-6);
                 assert!(close, "{key} {what} at {i}: {found} is not {expected}");
             };
-            expect("timesteps", s.timesteps[i] as f64);
+            expect("timesteps", s.timesteps[i]);
             expect("alpha_bar", s.alpha_bar[i]);
             expect("beta", s.beta[i]);
             expect("coefficient_x0", s.posterior_mean(i).0);

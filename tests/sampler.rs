@@ -80,6 +80,8 @@ impl Network for PairPrior {
             noise_schedule: "linear".into(),
             rescale_timesteps: false,
             size_multiple: 2,
+            prediction: dmap::model::Prediction::Epsilon,
+            latent: None,
         }
     }
     fn record(&self, g: &mut Graph, x: TensorId, t: TensorId, _: Option<TensorId>) -> Result<TensorId> {
@@ -167,7 +169,16 @@ fn rms(values: impl Iterator<Item = f64> + Clone) -> f64 {
 }
 
 fn settings(method: Method, steps: usize, zeta: Zeta, inner: usize) -> Settings {
-    Settings { steps, zeta, inner, clip: false, spacing: Spacing::Linear, variance: Variance::FixedSmall, method }
+    Settings {
+        steps,
+        zeta,
+        inner,
+        clip: false,
+        spacing: Spacing::Linear,
+        variance: Variance::FixedSmall,
+        eta: 1.0,
+        method,
+    }
 }
 
 fn unconditional(steps: usize) -> Settings {

@@ -3,7 +3,7 @@
 use super::quantity::readable;
 use crate::error::Error;
 use crate::graph::Dtype;
-use crate::model::AdmConfig;
+use crate::model::{AdmConfig, Model};
 use crate::operator::OPERATORS;
 use crate::sampler::METHODS;
 use crate::weights::Checkpoint;
@@ -44,7 +44,7 @@ pub(super) fn run(flags: Info) -> anyhow::Result<ExitCode> {
     match AdmConfig::of_checkpoint(&checkpoint) {
         Ok(config) => {
             println!("ADM UNet: {}", serde_json::to_string(&config)?);
-            match crate::model::adm::check_tensors(&config, &checkpoint) {
+            match crate::model::adm::check_file(&config, &checkpoint) {
                 Ok(()) => println!("complete: every tensor of the network is there, none is left over"),
                 Err(e) => println!("not usable as it is: {e}"),
             }
@@ -70,7 +70,7 @@ pub(super) fn list() {
         println!("  {:16} {}", row.name, row.what);
     }
     println!("presets for `dmap plan`:");
-    for (name, what) in AdmConfig::PRESETS {
+    for (name, what) in Model::presets() {
         println!("  {name:16} {what}");
     }
 }

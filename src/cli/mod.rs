@@ -92,6 +92,9 @@ pub(crate) struct SamplerFlags {
     /// Which noise levels are visited
     #[arg(long, value_enum, default_value = "quadratic")]
     pub spacing: SpacingFlag,
+    /// Share of the posterior's noise that a step adds: 1 is ancestral sampling, 0 DDIM
+    #[arg(long, default_value_t = 1.0)]
+    pub eta: f64,
     /// Do not limit the estimate of the clean image to [-1, 1]
     #[arg(long)]
     pub no_clip: bool,
@@ -114,6 +117,9 @@ pub(crate) enum VarianceFlag {
 pub(crate) enum SpacingFlag {
     Linear,
     Quadratic,
+    Linspace,
+    Leading,
+    Trailing,
 }
 
 impl SamplerFlags {
@@ -135,7 +141,11 @@ impl SamplerFlags {
         settings.spacing = match self.spacing {
             SpacingFlag::Linear => Spacing::Linear,
             SpacingFlag::Quadratic => Spacing::Quadratic,
+            SpacingFlag::Linspace => Spacing::Linspace,
+            SpacingFlag::Leading => Spacing::Leading,
+            SpacingFlag::Trailing => Spacing::Trailing,
         };
+        settings.eta = self.eta;
         settings.clip = !self.no_clip;
         settings.check()?;
         Ok(settings)

@@ -79,7 +79,7 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
         prior: &prior,
         weights: &model.weights,
         operator: operator.as_ref(),
-        image: Shape::new(flags.batch, h, w, prior.channels),
+        image: Shape::new(flags.batch, h, w, prior.image_channels()),
         settings: &settings,
         schedule: &schedule,
         plan: options,

@@ -8,7 +8,6 @@ use super::{SamplerFlags, interrupted, make_folder, quantity};
 use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::graph::{PlanOptions, Shape};
-use crate::image::Picture;
 use crate::model::Model;
 use crate::operator::{Operator, parse_task};
 use crate::sampler::{Item, Noise, Restoration, Restorer, Settings};
@@ -203,7 +202,7 @@ impl Queue<'_> {
         if self.ready.as_ref().is_none_or(|(shape, _)| *shape != batch) {
             self.ready = None;
             let restorer = Restorer::new(&job.model, &job.operator, &job.settings, batch, job.plan, &job.device)?;
-            let canvas = restorer.canvas();
+            let canvas = restorer.picture_canvas();
             if (canvas.h, canvas.w) != (image.h, image.w) && !job.json {
                 println!(
                     "{}x{} pixels are restored on a canvas of {}x{}, which the model takes, and cropped back",
@@ -232,7 +231,7 @@ impl Queue<'_> {
         }
         let memory = restorer.memory();
         for pending in std::mem::take(&mut self.waiting) {
-            write_results(job, &pending, memory, restorer.canvas())?;
+            write_results(job, &pending, memory, restorer.picture_canvas())?;
         }
         Ok(())
     }
@@ -250,7 +249,6 @@ fn sample_batch(
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
     bar.set_prefix(waiting[part[0].0].input.name.clone());
     bar.set_message("-");
-    let canvas = restorer.canvas();
     let result = restorer.restore(items, |now| {
         bar.set_position(now.step as u64);
         let mean = now.residual.iter().sum::<f32>() / now.residual.len() as f32;
@@ -258,13 +256,12 @@ fn sample_batch(
             bar.set_message(format!("{mean:.2}"));
         }
         if job.save_every.is_some_and(|k| now.step % k == 0) {
-            let x = now.x().unwrap_or_else(|e| {
+            let pictures = now.pictures().unwrap_or_else(|e| {
                 eprintln!("dmap: {e}");
                 Vec::new()
             });
-            for (&(i, sample), x) in part.iter().zip(x.chunks(canvas.item())) {
+            for (&(i, sample), picture) in part.iter().zip(pictures) {
                 let folder = job.out.join(&waiting[i].input.name);
-                let picture = Picture { width: canvas.w, height: canvas.h, values: x.to_vec() };
                 let name = format!("step-{:04}{}.png", now.step, suffix(job, sample));
                 let saved = make_folder(&folder).and_then(|()| picture.write_png(&folder.join(name)));
                 if let Err(e) = saved {

@@ -1,8 +1,8 @@
 //! The ADM UNet of guided-diffusion (Dhariwal and Nichol 2021), in the order in which it runs.
 
-use super::AdmConfig;
+use super::{AdmConfig, check_tensors};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Shape, Source, TensorId};
+use crate::graph::{Graph, Shape, TensorId};
 use crate::ops::add::Add;
 use crate::ops::attention::{Attention, QkvOrder};
 use crate::ops::channel_bias::ChannelBias;
@@ -180,7 +180,7 @@ impl Unet<'_> {
 }
 
 /// Compares a file's tensors with those that the network reads.
-pub fn check_tensors(config: &AdmConfig, checkpoint: &Checkpoint) -> Result<()> {
+pub fn check_file(config: &AdmConfig, checkpoint: &Checkpoint) -> Result<()> {
     let mut g = Graph::new();
     let size = config.size_multiple();
     let x = g.input("x", Shape::new(1, size, size, config.in_channels));
@@ -188,31 +188,5 @@ pub fn check_tensors(config: &AdmConfig, checkpoint: &Checkpoint) -> Result<()> 
     let labels = config.class_cond.then(|| g.input("labels", Shape::rows(1, 1)));
     adm(&mut g, config, x, t, labels)
         .map_err(|e| checkpoint.error(format!("its configuration can't be built: {e}")))?;
-    let weights = || g.tensors().iter().filter(|t| matches!(t.source, Source::Weight));
-    let missing: Vec<_> = weights().map(|t| &t.name).filter(|n| !checkpoint.tensors.contains_key(*n)).collect();
-    let extra: Vec<_> = checkpoint.tensors.keys().filter(|n| !weights().any(|t| &t.name == *n)).collect();
-    if !missing.is_empty() || !extra.is_empty() {
-        let list = |what: &str, names: &[&String]| match names {
-            [] => String::new(),
-            [first, rest @ ..] => {
-                format!("{} {what} ({first}{})", names.len(), if rest.is_empty() { "" } else { ", ..." })
-            }
-        };
-        let parts: Vec<_> =
-            [list("missing", &missing), list("unexpected", &extra)].into_iter().filter(|s| !s.is_empty()).collect();
-        return Err(checkpoint.error(format!(
-            "its tensors are not those of the configured ADM UNet: {}; put the right configuration into a JSON beside it",
-            parts.join(", ")
-        )));
-    }
-    for t in weights() {
-        let parameters: usize = checkpoint.tensors[&t.name].shape.iter().product();
-        if parameters != t.shape.numel() {
-            return Err(checkpoint.error(format!(
-                "tensor {} has shape {:?}, expected (out, height, width, in) = {}",
-                t.name, checkpoint.tensors[&t.name].shape, t.shape
-            )));
-        }
-    }
-    Ok(())
+    check_tensors(&g, "", std::slice::from_ref(checkpoint))
 }

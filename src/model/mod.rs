@@ -2,8 +2,15 @@
 
 pub mod adm;
 pub mod adm_config;
+pub mod latent_config;
+pub mod stable_diffusion;
+pub mod text_encoder;
+pub mod unet;
+pub mod vae;
 
 pub use adm_config::AdmConfig;
+pub use latent_config::{SchedulerConfig, TextConfig, UnetConfig, VaeConfig};
+pub use stable_diffusion::LatentDiffusion;
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Shape, Source, TensorId};
@@ -27,18 +34,65 @@ pub struct Prior {
     pub noise_schedule: String,
     /// The network is told `t * 1000 / diffusion_steps`.
     pub rescale_timesteps: bool,
-    /// Height and width must be multiples of this.
+    /// Height and width of the image must be multiples of this.
     pub size_multiple: usize,
+    /// What the network's output is.
+    pub prediction: Prediction,
+    /// x is the code of an image and not the image itself.
+    pub latent: Option<Latent>,
 }
 
-/// A network that predicts eps.
+/// What a network was trained to predict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Prediction {
+    /// The noise: x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps.
+    #[default]
+    Epsilon,
+    /// v = sqrt(abar) eps - sqrt(1 - abar) x_0 (Salimans and Ho 2022).
+    V,
+}
+
+/// How codes relate to images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Latent {
+    /// Pixels of the image along one side of a code's pixel.
+    pub factor: usize,
+    /// Channels of the image.
+    pub image_channels: usize,
+}
+
+impl Prior {
+    /// Channels of the images that are restored.
+    pub fn image_channels(&self) -> usize {
+        self.latent.map_or(self.channels, |l| l.image_channels)
+    }
+
+    /// Extent of x for images of this extent: grown to what the model takes, and that of the code in a latent model.
+    pub fn canvas(&self, image: Shape) -> Shape {
+        let factor = self.latent.map_or(1, |l| l.factor);
+        let grown = |size: usize| size.next_multiple_of(self.size_multiple) / factor;
+        Shape { h: grown(image.h), w: grown(image.w), c: self.channels, ..image }
+    }
+}
+
+/// A network that predicts eps or v.
 pub trait Network: Send + Sync {
     /// What it is.
     fn prior(&self) -> Prior;
 
     /// Records the evaluation of x (n, h, w, channels) at timesteps t (n, 1, 1, 1), with labels (n, 1, 1, 1) for a
-    /// class-conditional model. Gives eps, then the variance's channels if learned.
+    /// class-conditional model. Gives eps (or v), then the variance's channels if learned.
     fn record(&self, g: &mut Graph, x: TensorId, t: TensorId, labels: Option<TensorId>) -> Result<TensorId>;
+
+    /// Mean and log variance of the code of an image, not scaled: what a latent model's encoder gives.
+    fn encode(&self, _: &mut Graph, _: TensorId) -> Result<TensorId> {
+        Err(Error::Invalid("a pixel model has no encoder".into()))
+    }
+
+    /// The image of a clean x: of a latent model the decoder's, else x itself.
+    fn decode(&self, _: &mut Graph, x0: TensorId) -> Result<TensorId> {
+        Ok(x0)
+    }
 }
 
 impl Network for AdmConfig {
@@ -51,6 +105,8 @@ impl Network for AdmConfig {
             noise_schedule: self.noise_schedule.clone(),
             rescale_timesteps: self.rescale_timesteps,
             size_multiple: self.size_multiple(),
+            prediction: Prediction::Epsilon,
+            latent: None,
         }
     }
     fn record(&self, g: &mut Graph, x: TensorId, t: TensorId, labels: Option<TensorId>) -> Result<TensorId> {
@@ -69,18 +125,22 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens a weight file. The configuration comes from the file's metadata, else from a JSON file of the same name
-    /// beside it, else from the shapes of the tensors. Missing, unexpected and mis-shaped tensors are errors.
+    /// Opens a weight file of an ADM UNet, or a folder of a latent diffusion model in diffusers layout. The configuration of a file
+    /// comes from its metadata, else from a JSON file of the same name beside it, else from the shapes of the tensors. Missing,
+    /// unexpected and mis-shaped tensors are errors.
     pub fn open(path: impl AsRef<Path>) -> Result<Model> {
         let path = path.as_ref();
+        if path.is_dir() {
+            return stable_diffusion::open(path);
+        }
         if !path.exists() {
-            let presets = AdmConfig::PRESETS.map(|p| p.0).join(", ");
+            let presets = Model::presets().map(|p| p.0).collect::<Vec<_>>().join(", ");
             let reason = format!("no such weight file; presets ({presets}) serve only for `dmap plan`");
             return Err(Error::Weights { path: path.into(), reason });
         }
         let checkpoint = Checkpoint::open(path)?;
         let config = AdmConfig::of_checkpoint(&checkpoint)?;
-        adm::check_tensors(&config, &checkpoint)?;
+        adm::check_file(&config, &checkpoint)?;
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         Ok(Model { network: Arc::new(config), weights: Weights::new(checkpoint), name })
     }
@@ -99,18 +159,30 @@ impl Model {
 
     /// A known architecture without weights.
     pub fn preset(name: &str) -> Result<Model> {
-        let config = AdmConfig::preset(name)?;
-        Ok(Model { network: Arc::new(config), weights: Weights::none(), name: name.to_string() })
+        let network: Arc<dyn Network> = match (LatentDiffusion::preset(name), AdmConfig::preset(name)) {
+            (Some(latent), _) => Arc::new(latent),
+            (None, Some(adm)) => Arc::new(adm),
+            (None, None) => {
+                let known = Model::presets().map(|p| p.0).collect::<Vec<_>>().join(", ");
+                return Err(Error::Invalid(format!("no weight file and no preset named {name}; presets: {known}")));
+            }
+        };
+        Ok(Model { network, weights: Weights::none(), name: name.to_string() })
+    }
+
+    /// Names of known architectures, and what they are.
+    pub fn presets() -> impl Iterator<Item = (&'static str, &'static str)> {
+        AdmConfig::PRESETS.into_iter().chain(LatentDiffusion::PRESETS)
     }
 
     /// This architecture with small random weights, for measuring.
     pub fn with_random_weights(self) -> Model {
         let mut g = Graph::new();
         let prior = self.network.prior();
-        let x = g.input("x", Shape::new(1, prior.size_multiple, prior.size_multiple, prior.channels));
+        let x = g.input("x", prior.canvas(Shape::new(1, prior.size_multiple, prior.size_multiple, 3)));
         let t = g.input("t", Shape::rows(1, 1));
         let labels = prior.classes.map(|_| g.input("labels", Shape::rows(1, 1)));
-        let recorded = self.network.record(&mut g, x, t, labels);
+        let recorded = self.network.record(&mut g, x, t, labels).and_then(|_| self.network.decode(&mut g, x));
         debug_assert!(recorded.is_ok(), "a known architecture");
         let values = g.tensors().iter().filter(|t| matches!(t.source, Source::Weight)).enumerate().map(|(k, t)| {
             let mut values = vec![0.0; t.shape.numel()];
@@ -127,4 +199,40 @@ impl Model {
     pub fn file_or_preset(name: &str) -> Result<Model> {
         if Path::new(name).exists() { Model::open(name) } else { Model::preset(name) }
     }
+}
+
+/// Compares the weights that a graph reads under `prefix` with the tensors of the files that have to hold them.
+pub(crate) fn check_tensors(g: &Graph, prefix: &str, files: &[Checkpoint]) -> Result<()> {
+    let weights = || {
+        let of_files = g.tensors().iter().filter(|t| matches!(t.source, Source::Weight));
+        of_files.filter_map(|t| Some((t.name.strip_prefix(prefix)?, t.shape)))
+    };
+    let held = |name: &str| files.iter().find(|f| f.tensors.contains_key(name));
+    let missing: Vec<&str> = weights().map(|w| w.0).filter(|n| held(n).is_none()).collect();
+    let extra: Vec<&str> = (files.iter().flat_map(|f| f.tensors.keys()))
+        .map(|n| n.as_str())
+        // A table of numbers 0 to 76 that old files of text encoders hold.
+        .filter(|n| !n.ends_with("embeddings.position_ids") && !weights().any(|w| w.0 == *n))
+        .collect();
+    if !missing.is_empty() || !extra.is_empty() {
+        let list = |what: &str, names: &[&str]| match names {
+            [] => None,
+            [first] => Some(format!("1 {what} ({first})")),
+            [first, ..] => Some(format!("{} {what} ({first}, ...)", names.len())),
+        };
+        let parts: Vec<_> = [list("missing", &missing), list("unexpected", &extra)].into_iter().flatten().collect();
+        return Err(files[0].error(format!(
+            "its tensors are not those of the configured network: {}; give it the configuration (JSON) that belongs to it",
+            parts.join(", ")
+        )));
+    }
+    for (name, shape) in weights() {
+        let Some(file) = held(name) else { continue };
+        let found = &file.tensors[name].shape;
+        if found.iter().product::<usize>() != shape.numel() {
+            let reason = format!("tensor {name} has shape {found:?}, expected (out, height, width, in) = {shape}");
+            return Err(file.error(reason));
+        }
+    }
+    Ok(())
 }

@@ -1,10 +1,10 @@
-//! `y[n] = table[label[n]]`: the class embedding
+//! `y[p] = table[label[p]]`: of the class of an image, of the words of a text
 //!
 //! Labels are whole numbers: there is no gradient to them.
 
 use super::*;
 
-/// Row of a table. Inputs: label (n, 1, 1, 1), table (labels, 1, 1, c). A label outside the table gives NaN.
+/// Rows of a table. Inputs: label (n, h, w, 1), table (labels, 1, 1, c). A label outside the table gives NaN.
 #[derive(Debug, Clone)]
 pub struct Embedding;
 
@@ -14,9 +14,10 @@ impl Op for Embedding {
     }
     fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
         expect_inputs(inputs, 2)?;
-        let (n, table) = (inputs[0].shape.n, inputs[1].shape);
-        expect_shape(inputs[0], Shape::rows(n, 1))?;
-        Ok(vec![storage(Shape::rows(n, table.c))])
+        let (label, table) = (inputs[0].shape, inputs[1].shape);
+        expect_shape(inputs[0], Shape { c: 1, ..label })?;
+        expect_shape(inputs[1], Shape::new(table.n, 1, 1, table.c))?;
+        Ok(vec![storage(Shape { c: table.c, ..label })])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         r.not_differentiable(0..2, "a label is a whole number")
@@ -36,7 +37,7 @@ impl Op for Embedding {
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (label, table, y) = (r.inputs[0], r.inputs[1], r.outputs[0]);
         let params = Params::new().view_out(&y).view(&label).view(&table).i32s(&[table.shape.n, table.shape.c]);
-        r.launch("embedding", [label.shape.n, 1, 1], 256, 0, params);
+        r.launch("embedding", [label.shape.numel(), 1, 1], 256, 0, params);
         Ok(())
     }
 }

@@ -1,4 +1,7 @@
-//! Diffusion posterior sampling in pixel space (Chung et al. 2023, algorithm 1).
+//! Diffusion posterior sampling (Chung et al. 2023, algorithm 1), in pixel space and in the space of codes.
+//!
+//! In sigma space (z = x / sqrt(abar)), where published latent step sizes belong, the step is z' - zeta dL/dz at the current level;
+//! with dL/dz = sqrt(abar) dL/dx that is x' - zeta sqrt(abar abar') dL/dx.
 
 use super::posterior::{Inputs, MeasurementInputs, Setup, write_batch, write_keys, write_level};
 use super::{Chain, Sampler, Zeta};
@@ -41,6 +44,9 @@ pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
     let (graph, handles) = step_graph(s)?;
     let length = |i: usize| match s.settings.zeta {
         Zeta::Relative(zeta) => zeta * s.radius(i),
+        Zeta::Absolute(zeta) if s.prior.latent.is_some() => {
+            zeta * (s.schedule.alpha_bar[i] * s.schedule.alpha_bar_before(i)).sqrt()
+        }
         Zeta::Absolute(zeta) => zeta,
     };
     let levels = (0..s.schedule.steps()).map(|i| (s.timesteps(i), s.coefficients(i, i, length(i)))).collect();

@@ -20,7 +20,7 @@ pub enum Zeta {
     /// Towards the noise's norm by Polyak's step, at most `zeta radius` far: a share of the radius sqrt(numel) * s of the
     /// sphere that p(x_{t-1} | x_t) lives on.
     Relative(f64),
-    /// `zeta g`, as published: in VP coordinates for DPS, in sigma space for DMAP.
+    /// `zeta g`, as published: in VP coordinates for DPS in pixel space, in sigma space for DMAP and for latent models.
     Absolute(f64),
 }
 
@@ -39,7 +39,9 @@ pub struct Settings {
     pub variance: Variance,
     /// Which noise levels are visited.
     pub spacing: Spacing,
-    /// Limit x0 to [-1, 1]; the gradient is 0 where it is limited.
+    /// Share of the posterior's noise that a step adds: 1 is ancestral sampling, 0 DDIM.
+    pub eta: f64,
+    /// Limit x0 to [-1, 1]; the gradient is 0 where it is limited. Of pixel models only.
     pub clip: bool,
 }
 
@@ -126,6 +128,7 @@ impl Method {
             inner,
             variance: Variance::default(),
             spacing: Spacing::default(),
+            eta: 1.0,
             clip: true,
         }
     }
@@ -140,6 +143,15 @@ impl Settings {
         }
         if self.steps == 0 {
             return Err(Error::Invalid("0 steps: choose at least 1".into()));
+        }
+        if !(0.0..=1.0).contains(&self.eta) {
+            return Err(Error::Invalid(format!("eta is {}; it must be 0 (DDIM) to 1 (ancestral)", self.eta)));
+        }
+        if self.eta != 1.0 && self.variance != Variance::FixedSmall {
+            return Err(Error::Invalid("eta below 1 is a share of the fixed small variance: choose that one".into()));
+        }
+        if self.method == Method::Dmap && self.eta == 0.0 {
+            return Err(Error::Invalid("dmap moves within the noise of a step; with eta 0 there is none".into()));
         }
         if self.method == Method::Dmap && self.inner == 0 {
             return Err(Error::Invalid("0 inner steps would ignore the measurement: choose at least 1".into()));

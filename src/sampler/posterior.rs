@@ -5,7 +5,7 @@ use crate::backend::Device;
 use crate::error::Result;
 use crate::executor::Executor;
 use crate::graph::{Graph, PlanOptions, Shape, TensorId, backward};
-use crate::model::{Network, Prior};
+use crate::model::{Network, Prediction, Prior};
 use crate::noise::{Draw, KEY_WORDS, NoiseKey};
 use crate::operator::Operator;
 use crate::ops::clamp::Clamp;
@@ -41,7 +41,7 @@ pub struct Setup<'a> {
 
 /// Columns of the coefficient tensor.
 pub mod column {
-    /// x0 = TWEEDIE_X x + TWEEDIE_EPS eps
+    /// x0 = TWEEDIE_X x + TWEEDIE_EPS eps, or v in place of eps
     pub const TWEEDIE_X: usize = 0;
     /// See [`TWEEDIE_X`].
     pub const TWEEDIE_EPS: usize = 1;
@@ -88,9 +88,9 @@ pub struct MeasurementInputs {
 }
 
 impl Setup<'_> {
-    /// Extent of x: the image's, grown to what the model takes.
+    /// Extent of x: the image's, grown to what the model takes, or that of its code.
     pub fn canvas(&self) -> Shape {
-        canvas(self.prior, self.image)
+        self.prior.canvas(self.image)
     }
 
     /// Records the inputs of a step.
@@ -112,7 +112,7 @@ impl Setup<'_> {
         }
     }
 
-    /// x0 = E[x_0 | x_t] by Tweedie's formula, limited to [-1, 1] if so set; and the variance channels if learned.
+    /// x0 = E[x_0 | x_t] by Tweedie's formula, an image limited to [-1, 1] if so set; and the variance channels if learned.
     pub fn estimate(&self, g: &mut Graph, i: &Inputs) -> Result<(TensorId, Option<TensorId>)> {
         let c = self.prior.channels;
         let out = self.network.record(g, i.x, i.t, i.labels)?;
@@ -124,16 +124,19 @@ impl Setup<'_> {
         };
         let terms = [(column::TWEEDIE_X, i.x), (column::TWEEDIE_EPS, eps)];
         let mut x0 = g.combine("x0", i.coefficients, &terms)?;
-        if self.settings.clip {
+        // A code has no range of its own.
+        if self.settings.clip && self.prior.latent.is_none() {
             x0 = g.one(Clamp { low: -1.0, high: 1.0 }, "x0.clip", &[x0])?;
         }
         Ok((x0, v))
     }
 
-    /// || A(x0) - y || per item.
+    /// || A(D(x0)) - y || per item, with the decoder D of a latent model.
     pub fn residual(&self, g: &mut Graph, x0: TensorId, m: &MeasurementInputs) -> Result<TensorId> {
         let shape = self.image;
-        let seen = if g.shape(x0) == shape { x0 } else { g.one(Crop { h: shape.h, w: shape.w }, "crop", &[x0])? };
+        let whole = self.network.decode(g, x0)?;
+        let seen =
+            if g.shape(whole) == shape { whole } else { g.one(Crop { h: shape.h, w: shape.w }, "crop", &[whole])? };
         let a = self.operator.build(g, seen, m.state)?;
         g.one(ResidualNorm, "residual", &[a, m.y])
     }
@@ -192,7 +195,10 @@ impl Setup<'_> {
     pub fn coefficients(&self, at: usize, i: usize, step: f64) -> Vec<f32> {
         let s = self.schedule;
         let mut row = [0.0; column::COUNT];
-        (row[column::TWEEDIE_X], row[column::TWEEDIE_EPS]) = s.tweedie(at);
+        (row[column::TWEEDIE_X], row[column::TWEEDIE_EPS]) = match self.prior.prediction {
+            Prediction::Epsilon => s.tweedie(at),
+            Prediction::V => s.tweedie_of_v(at),
+        };
         (row[column::MEAN_X0], row[column::MEAN_X]) = s.posterior_mean(i);
         row[column::DEVIATION] = s.deviation(i, self.settings.variance);
         row[column::STEP] = step;
@@ -213,14 +219,8 @@ impl Setup<'_> {
     /// The timestep that the network is told at level `at`, once per item.
     pub fn timesteps(&self, at: usize) -> Vec<f32> {
         let scale = if self.prior.rescale_timesteps { 1000.0 / self.prior.diffusion_steps as f64 } else { 1.0 };
-        vec![(self.schedule.timesteps[at] as f64 * scale) as f32; self.image.n]
+        vec![(self.schedule.timesteps[at] * scale) as f32; self.image.n]
     }
-}
-
-/// The image's extent, grown to the next multiple that the model takes.
-pub fn canvas(prior: &Prior, image: Shape) -> Shape {
-    let m = prior.size_multiple;
-    Shape { h: image.h.next_multiple_of(m), w: image.w.next_multiple_of(m), ..image }
 }
 
 /// Writes what changes from level to level.

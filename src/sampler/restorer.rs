@@ -1,6 +1,5 @@
 //! Restores batches of images: in one call with a progress callback, or step by step.
 
-use super::posterior::canvas;
 use super::{Chain, Method, Sampler, Schedule, Settings, Setup, Variance};
 use crate::backend::Device;
 use crate::error::{Error, Result};
@@ -12,7 +11,7 @@ use crate::noise::{Draw, NoiseKey, Stream, fill_normal};
 use crate::operator::Operator;
 use crate::weights::Weights;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// What was measured of one image, with the state of the operator that measured it.
 #[derive(Clone, Debug)]
@@ -50,15 +49,51 @@ pub struct Progress<'a> {
     pub residual: &'a [f32],
     sampler: &'a dyn Sampler,
     shape: Shape,
+    decoder: Option<&'a Mutex<Decoder>>,
 }
 
 impl Progress<'_> {
+    /// The batch as pictures of the canvas; those of a latent model come through the decoder.
+    pub fn pictures(&self) -> Result<Vec<Picture>> {
+        self.x()?.chunks(self.shape.item()).map(|x| picture(self.decoder, self.shape, x)).collect()
+    }
+
     /// x of the whole batch as it is now, (n, h, w, c) on the canvas; fetched from the device when asked for.
     pub fn x(&self) -> Result<Vec<f32>> {
         let mut x = vec![0.0; self.shape.numel()];
         self.sampler.read_x(&mut x)?;
         Ok(x)
     }
+}
+
+/// The decoder of a latent model, one code at a time.
+struct Decoder {
+    executor: Executor,
+    z: TensorId,
+    image: TensorId,
+}
+
+impl Decoder {
+    fn new(s: &Setup<'_>) -> Result<Decoder> {
+        let mut g = Graph::new();
+        let z = g.input("x", Shape { n: 1, ..s.canvas() });
+        let image = s.network.decode(&mut g, z)?;
+        g.output(image);
+        Ok(Decoder { executor: s.executor(g)?, z, image })
+    }
+}
+
+/// One item of x as a picture: itself, or the image of the code that it is.
+fn picture(decoder: Option<&Mutex<Decoder>>, canvas: Shape, x: &[f32]) -> Result<Picture> {
+    let Some(decoder) = decoder else {
+        return Ok(Picture { width: canvas.w, height: canvas.h, values: x.to_vec() });
+    };
+    let mut d = decoder.lock().unwrap_or_else(|e| e.into_inner());
+    let (z, image) = (d.z, d.image);
+    d.executor.write(z, x)?;
+    d.executor.run()?;
+    let s = d.executor.graph().shape(image);
+    Ok(Picture { width: s.w, height: s.h, values: d.executor.read(image)? })
 }
 
 /// Steps between two looks at whether x is still finite.
@@ -169,6 +204,9 @@ pub struct Restorer {
     state_item: usize,
     class_cond: Option<usize>,
     settings: Settings,
+    start: f32,
+    factor: usize,
+    decoder: Option<Mutex<Decoder>>,
 }
 
 impl Restorer {
@@ -184,17 +222,18 @@ impl Restorer {
         settings.check()?;
         operator.check(image)?;
         let prior = model.network.prior();
-        if image.c != prior.channels {
+        if image.c != prior.image_channels() {
             return Err(Error::Invalid(format!(
                 "the model works on {} channels, the images have {}",
-                prior.channels, image.c
+                prior.image_channels(),
+                image.c
             )));
         }
         if settings.variance == Variance::LearnedRange && !prior.learn_sigma {
             return Err(Error::Invalid("this model did not learn its variance: use fixed-small or fixed-large".into()));
         }
         let (name, total) = (&prior.noise_schedule, prior.diffusion_steps);
-        let schedule = Schedule::new(name, total, settings.steps, settings.spacing)?;
+        let schedule = Schedule { eta: settings.eta, ..Schedule::new(name, total, settings.steps, settings.spacing)? };
         let setup = Setup {
             network: model.network.as_ref(),
             prior: &prior,
@@ -206,14 +245,18 @@ impl Restorer {
             plan,
             device,
         };
+        let decoder = prior.latent.map(|_| Decoder::new(&setup)).transpose()?.map(Mutex::new);
         Ok(Restorer {
             sampler: (settings.method.row().build)(&setup)?,
             measurer: Measurer::new(operator.as_ref(), image)?,
             image,
-            canvas: canvas(&prior, image),
+            canvas: prior.canvas(image),
             state_item: operator.state_shape(Shape { n: 1, ..image }).map_or(0, |s| s.numel()),
             class_cond: prior.classes,
             settings: settings.clone(),
+            start: schedule.start as f32,
+            factor: prior.latent.map_or(1, |l| l.factor),
+            decoder,
         })
     }
 
@@ -235,9 +278,14 @@ impl Restorer {
         self.sampler.set_poison(on);
     }
 
-    /// Extent that x has inside: the image's, grown to what the model takes.
+    /// Extent that x has inside: the image's, grown to what the model takes, or that of its code.
     pub fn canvas(&self) -> Shape {
         self.canvas
+    }
+
+    /// Extent of the images inside, before they are cropped.
+    pub fn picture_canvas(&self) -> Shape {
+        Shape { c: self.image.c, h: self.canvas.h * self.factor, w: self.canvas.w * self.factor, ..self.canvas }
     }
 
     /// Restores up to a batch of images. `progress` is called after every step and may stop the run.
@@ -279,6 +327,7 @@ impl Restorer {
         for (x, item) in x.chunks_mut(self.canvas.item()).zip(&filled) {
             let key = NoiseKey { seed: item.seed, image: item.sample, step: 0, draw: Draw::Start };
             fill_normal(&key.to_words(), 0, x);
+            x.iter_mut().for_each(|x| *x *= self.start);
         }
         let mut labels = Vec::new();
         if let Some(classes) = self.class_cond {
@@ -343,6 +392,7 @@ impl Run<'_> {
             residual: &self.chain.residual[..self.count],
             sampler: self.restorer.sampler.as_ref(),
             shape: self.restorer.canvas,
+            decoder: self.restorer.decoder.as_ref(),
         }))
     }
 
@@ -355,7 +405,7 @@ impl Run<'_> {
         let y_item = self.restorer.measurer.measurement_shape().numel();
         let mut out = Vec::with_capacity(self.count);
         for (n, x) in self.chain.x.chunks(canvas.item()).take(self.count).enumerate() {
-            let whole = Picture { width: canvas.w, height: canvas.h, values: x.to_vec() };
+            let whole = picture(self.restorer.decoder.as_ref(), canvas, x)?;
             let picture = whole.part(0, 0, image.w, image.h).clamped();
             let state = &self.chain.state[n * self.restorer.state_item..][..self.restorer.state_item];
             let seen = self.restorer.measurer.apply(&picture.values, state)?;

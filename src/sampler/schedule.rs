@@ -26,17 +26,27 @@ pub enum Spacing {
     /// Squares of evenly spaced numbers: more steps where there is little noise, where a measurement decides the details.
     #[default]
     Quadratic,
+    /// Evenly spaced from 0 to the last, not rounded; sigma is interpolated. `linspace` of diffusers' Euler ancestral scheduler.
+    Linspace,
+    /// Whole multiples of the stride, from 0: `leading` of diffusers.
+    Leading,
+    /// Whole multiples of the stride, down from the last: `trailing` of diffusers.
+    Trailing,
 }
 
 /// A schedule respaced to some number of steps.
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    /// Timestep of the training schedule at each level, least noise first.
-    pub timesteps: Vec<usize>,
+    /// Timestep of the training schedule at each level, least noise first; a fraction only where the spacing says so.
+    pub timesteps: Vec<f64>,
     /// Product of (1 - beta) up to each level.
     pub alpha_bar: Vec<f64>,
     /// beta of the respaced chain.
     pub beta: Vec<f64>,
+    /// Share of the posterior's deviation that a step adds as noise (Song et al. 2021): 1 is ancestral sampling, 0 DDIM.
+    pub eta: f64,
+    /// Deviation of x_T.
+    pub start: f64,
 }
 
 /// The betas of `linear`, `cosine` or `scaled_linear` with `steps` steps, as guided-diffusion and diffusers define them.
@@ -83,6 +93,22 @@ pub fn quadratic_timesteps(total: usize, count: usize) -> Vec<usize> {
     steps
 }
 
+/// Timestep i of `count` evenly spaced ones from 0 to the last.
+fn linspace(total: usize, count: usize, i: usize) -> f64 {
+    if count == 1 { (total - 1) as f64 } else { (total - 1) as f64 * i as f64 / (count - 1) as f64 }
+}
+
+/// abar at a timestep that need not be whole: sigma is linear between two.
+fn alpha_bar_at(full: &[f64], t: f64) -> f64 {
+    let sigma = |i: usize| ((1.0 - full[i]) / full[i]).sqrt();
+    let (i, part) = (t as usize, t.fract());
+    if part == 0.0 {
+        return full[i];
+    }
+    let sigma = (1.0 - part) * sigma(i) + part * sigma(i + 1);
+    1.0 / (1.0 + sigma * sigma)
+}
+
 impl Schedule {
     /// The training schedule respaced to `steps` steps.
     pub fn new(name: &str, total: usize, steps: usize, spacing: Spacing) -> Result<Schedule> {
@@ -98,13 +124,23 @@ impl Schedule {
                 product
             })
             .collect();
+        let whole = |t: Vec<usize>| t.into_iter().map(|t| t as f64).collect::<Vec<f64>>();
+        let stride = total as f64 / steps as f64;
         let timesteps = match spacing {
-            Spacing::Linear => spaced_timesteps(total, steps),
-            Spacing::Quadratic => quadratic_timesteps(total, steps),
+            Spacing::Linear => whole(spaced_timesteps(total, steps)),
+            Spacing::Quadratic => whole(quadratic_timesteps(total, steps)),
+            Spacing::Linspace => (0..steps).map(|i| linspace(total, steps, i)).collect(),
+            Spacing::Leading => (0..steps).map(|i| (i * (total / steps)) as f64).collect(),
+            Spacing::Trailing => (0..steps).map(|i| (stride * (i + 1) as f64).round_ties_even() - 1.0).collect(),
         };
-        let alpha_bar: Vec<f64> = timesteps.iter().map(|&t| full[t]).collect();
+        let alpha_bar: Vec<f64> = timesteps.iter().map(|&t| alpha_bar_at(&full, t)).collect();
         let beta = (0..steps).map(|i| 1.0 - alpha_bar[i] / if i == 0 { 1.0 } else { alpha_bar[i - 1] }).collect();
-        Ok(Schedule { timesteps, alpha_bar, beta })
+        // diffusers starts its chains in sigma space from sigma_max n, and with `leading` spacing from sqrt(sigma_max^2 + 1) n.
+        let start = match spacing {
+            Spacing::Linspace | Spacing::Trailing => (1.0 - alpha_bar[steps - 1]).sqrt(),
+            _ => 1.0,
+        };
+        Ok(Schedule { timesteps, alpha_bar, beta, eta: 1.0, start })
     }
 
     /// Number of steps.
@@ -122,14 +158,26 @@ impl Schedule {
         ((1.0 - self.alpha_bar[i]) / self.alpha_bar[i]).sqrt()
     }
 
+    /// x0 = a x + b v of a network that predicts v: (a, b).
+    pub fn tweedie_of_v(&self, i: usize) -> (f64, f64) {
+        (self.alpha_bar[i].sqrt(), -(1.0 - self.alpha_bar[i]).sqrt())
+    }
+
     /// x0 = a x + b eps (Tweedie): (a, b).
     pub fn tweedie(&self, i: usize) -> (f64, f64) {
         (self.alpha_bar[i].recip().sqrt(), -(self.alpha_bar[i].recip() - 1.0).sqrt())
     }
 
-    /// Mean of q(x_{i-1} | x_i, x_0) = a x_0 + b x_i: (a, b).
+    /// Mean of q(x_{i-1} | x_i, x_0) = a x_0 + b x_i, or with eta other than 1 of the same family's step (Song et al. 2021,
+    /// eq. 12): (a, b).
     pub fn posterior_mean(&self, i: usize) -> (f64, f64) {
         let (bar, before, beta) = (self.alpha_bar[i], self.alpha_bar_before(i), self.beta[i]);
+        if self.eta != 1.0 {
+            // x_{i-1} = sqrt(before) x_0 + sqrt(1 - before - s^2) eps + s n with eps = (x_i - sqrt(bar) x_0) / sqrt(1 - bar).
+            let variance = self.eta.powi(2) * self.posterior_variance(i);
+            let by_x = ((1.0 - before - variance).max(0.0) / (1.0 - bar)).sqrt();
+            return (before.sqrt() - by_x * bar.sqrt(), by_x);
+        }
         (beta * before.sqrt() / (1.0 - bar), (1.0 - before) * (1.0 - beta).sqrt() / (1.0 - bar))
     }
 
@@ -150,7 +198,7 @@ impl Schedule {
         }
         match variance {
             Variance::FixedLarge => self.beta[i].sqrt(),
-            Variance::FixedSmall | Variance::LearnedRange => self.posterior_variance(i).sqrt(),
+            Variance::FixedSmall | Variance::LearnedRange => self.eta * self.posterior_variance(i).sqrt(),
         }
     }
 }
@@ -194,9 +242,9 @@ mod tests {
             Schedule::new("linear", 1000, 1000, Spacing::Linear).unwrap(),
             Schedule::new("linear", 1000, 50, Spacing::Linear).unwrap(),
         );
-        assert_eq!((s.timesteps[0], s.timesteps[49], s.timesteps[1]), (0, 999, 20));
+        assert_eq!((s.timesteps[0], s.timesteps[49], s.timesteps[1]), (0.0, 999.0, 20.0));
         for (i, &t) in s.timesteps.iter().enumerate() {
-            close(s.alpha_bar[i], full.alpha_bar[t]);
+            close(s.alpha_bar[i], full.alpha_bar[t as usize]);
         }
         assert!(
             Schedule::new("linear", 1000, 0, Spacing::Linear).is_err()
@@ -233,5 +281,33 @@ mod tests {
         close(b, 0.0);
         assert_eq!(s.deviation(0, Variance::FixedLarge), 0.0);
         close(s.posterior_log_variance_clipped(0), s.posterior_log_variance_clipped(1));
+    }
+
+    #[test]
+    fn spacings_of_diffusers_have_their_timesteps() {
+        let of = |spacing| Schedule::new("scaled_linear", 1000, 4, spacing).unwrap();
+        assert_eq!(of(Spacing::Linspace).timesteps, [0.0, 333.0, 666.0, 999.0]);
+        assert_eq!(Schedule::new("scaled_linear", 1000, 3, Spacing::Linspace).unwrap().timesteps, [0.0, 499.5, 999.0]);
+        assert_eq!(of(Spacing::Leading).timesteps, [0.0, 250.0, 500.0, 750.0]);
+        assert_eq!(of(Spacing::Trailing).timesteps, [249.0, 499.0, 749.0, 999.0]);
+        let full = Schedule::new("scaled_linear", 1000, 1000, Spacing::Linear).unwrap();
+        let half = Schedule::new("scaled_linear", 1000, 3, Spacing::Linspace).unwrap();
+        close(half.sigma(1), 0.5 * (full.sigma(499) + full.sigma(500)));
+    }
+
+    #[test]
+    fn ddim_with_all_of_the_noise_is_the_ancestral_step() {
+        let ancestral = Schedule::new("linear", 1000, 20, Spacing::Linear).unwrap();
+        let nearly = Schedule { eta: 1.0 - 1e-15, ..ancestral.clone() };
+        let ddim = Schedule { eta: 0.0, ..ancestral.clone() };
+        for i in 0..20 {
+            let (a, b) = (ancestral.posterior_mean(i), nearly.posterior_mean(i));
+            assert!((a.0 - b.0).abs() < 1e-12 && (a.1 - b.1).abs() < 1e-12);
+            // Without noise, a clean image and its own noise stay together: x_i = sqrt(bar) x_0 + sqrt(1 - bar) eps.
+            let (a, b) = ddim.posterior_mean(i);
+            close(a + b * ddim.alpha_bar[i].sqrt(), ddim.alpha_bar_before(i).sqrt());
+            assert!((b * (1.0 - ddim.alpha_bar[i]).sqrt() - (1.0 - ddim.alpha_bar_before(i)).sqrt()).abs() < 1e-12);
+            assert_eq!(ddim.deviation(i, Variance::FixedSmall), 0.0);
+        }
     }
 }

@@ -87,14 +87,27 @@ impl Checkpoint {
     /// Drops what wraps a bare state dict in files that users have: a common `ema.` or `model.` prefix, and the two
     /// schedule buffers that deepinv adds on saving.
     fn strip_prefixes(&mut self) {
-        for prefix in ["ema.", "state_dict.", "model.", "module."] {
+        for prefix in ["ema.", "state_dict.", "model.", "module.", "text_model."] {
             if !self.tensors.is_empty() && self.tensors.keys().all(|k| k.starts_with(prefix)) {
                 let tensors = std::mem::take(&mut self.tensors);
                 self.tensors = tensors.into_iter().map(|(k, t)| (k[prefix.len()..].to_string(), t)).collect();
             }
         }
+        self.rename_old_attention();
         for extra in ["sqrt_1m_alphas_cumprod", "sqrt_alphas_cumprod"] {
             self.tensors.remove(extra);
+        }
+    }
+
+    /// Old files of autoencoders call the layers of their attention otherwise.
+    fn rename_old_attention(&mut self) {
+        const NAMES: [(&str, &str); 4] =
+            [(".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), (".proj_attn.", ".to_out.0.")];
+        let is_old = |name: &String| name.contains(".mid_block.attentions.0.query.");
+        if self.tensors.keys().any(is_old) {
+            let tensors = std::mem::take(&mut self.tensors);
+            let rename = |name: String| NAMES.iter().fold(name, |n, (old, new)| n.replace(old, new));
+            self.tensors = tensors.into_iter().map(|(k, t)| (rename(k), t)).collect();
         }
     }
 
@@ -177,14 +190,21 @@ impl Default for WeightsId {
 #[derive(Default)]
 pub struct Weights {
     id: WeightsId,
-    checkpoint: Option<Checkpoint>,
+    /// Files, and what comes before the names of their tensors in the graph.
+    parts: Vec<(String, Checkpoint)>,
     loaded: Mutex<HashMap<String, Arc<Vec<f32>>>>,
 }
 
 impl Weights {
     /// Weights out of a file.
     pub fn new(checkpoint: Checkpoint) -> Weights {
-        Weights { checkpoint: Some(checkpoint), ..Weights::default() }
+        Weights::of_parts(vec![(String::new(), checkpoint)], [])
+    }
+
+    /// Weights out of the files of several networks, told apart by what comes before the names of their tensors; and values in the
+    /// layout of the graph.
+    pub fn of_parts(parts: Vec<(String, Checkpoint)>, values: impl IntoIterator<Item = (String, Vec<f32>)>) -> Weights {
+        Weights { parts, ..Weights::from_values(values) }
     }
 
     /// No weights at all, for graphs that have none.
@@ -198,11 +218,6 @@ impl Weights {
         Weights { loaded: Mutex::new(loaded), ..Weights::default() }
     }
 
-    /// The file behind these weights.
-    pub fn checkpoint(&self) -> Option<&Checkpoint> {
-        self.checkpoint.as_ref()
-    }
-
     /// Tells these weights from all others of the process.
     pub fn id(&self) -> u64 {
         self.id.0
@@ -210,10 +225,19 @@ impl Weights {
 
     /// Weight `name` with extent `shape`, for a device that keeps its own copy: nothing stays on the host.
     pub fn read(&self, name: &str, shape: Shape) -> Result<Arc<Vec<f32>>> {
-        match &self.checkpoint {
-            Some(checkpoint) => Ok(Arc::new(checkpoint.values_as(name, shape)?)),
+        match self.file(name) {
+            Some((file, name)) => Ok(Arc::new(file.values_as(name, shape)?)),
             None => self.get(name, shape),
         }
+    }
+
+    /// The file that holds `name`, and its name there.
+    fn file<'a>(&self, name: &'a str) -> Option<(&Checkpoint, &'a str)> {
+        let holds = |(prefix, file): &'_ (String, Checkpoint)| {
+            name.strip_prefix(prefix.as_str()).is_some_and(|n| file.tensors.contains_key(n))
+        };
+        let (prefix, file) = self.parts.iter().find(|p| holds(p))?;
+        Some((file, &name[prefix.len()..]))
     }
 
     /// Weight `name` with extent `shape` (see [`Shape`]), kept for all that ask.
@@ -225,10 +249,10 @@ impl Weights {
             }
             return Ok(values.clone());
         }
-        let Some(checkpoint) = &self.checkpoint else {
+        let Some((file, file_name)) = self.file(name) else {
             return Err(Error::Invalid(format!("weight {name} was not given")));
         };
-        let values = Arc::new(checkpoint.values_as(name, shape)?);
+        let values = Arc::new(file.values_as(file_name, shape)?);
         loaded.insert(name.to_string(), values.clone());
         Ok(values)
     }

@@ -1,0 +1,390 @@
+//! Configurations of the parts of a latent diffusion model: the `config.json` files of a diffusers folder.
+//!
+//! Values that change what a network computes and that are not supported are refused by name; the others are ignored.
+
+use crate::error::{Error, Result};
+use serde::Deserialize;
+use serde_json::Value;
+use std::path::Path;
+
+/// `UNet2DConditionModel` of the Stable Diffusion 1.x and 2.x family.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnetConfig {
+    /// Channels of the latent.
+    pub in_channels: usize,
+    /// Channels of the output.
+    pub out_channels: usize,
+    /// Channels of every level.
+    pub block_out_channels: Vec<usize>,
+    /// Residual blocks per level on the way down; one more on the way up.
+    pub layers_per_block: usize,
+    /// Attention heads of every level. (The file's `attention_head_dim`, which for these models counts heads.)
+    pub heads: Vec<usize>,
+    /// Channels of the text embedding.
+    pub cross_attention_dim: usize,
+    /// Groups of every group norm.
+    pub norm_num_groups: usize,
+    /// Epsilon of the group norms outside the transformers.
+    pub norm_eps: f32,
+    /// Levels that have attention, on the way down and in the order of the way up.
+    pub attention: [Vec<bool>; 2],
+}
+
+/// `AutoencoderKL`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct VaeConfig {
+    /// Channels of the decoder's image.
+    pub out_channels: usize,
+    /// Channels of the latent.
+    pub latent_channels: usize,
+    /// Channels of every level.
+    pub block_out_channels: Vec<usize>,
+    /// Residual blocks per level of the encoder; one more in the decoder.
+    pub layers_per_block: usize,
+    /// Groups of every group norm.
+    pub norm_num_groups: usize,
+    /// The diffusion works on codes times this.
+    pub scaling_factor: f64,
+    /// Attention in the middle.
+    pub mid_block_add_attention: bool,
+    /// A 1x1 convolution after the encoder.
+    pub use_quant_conv: bool,
+    /// A 1x1 convolution before the decoder.
+    pub use_post_quant_conv: bool,
+}
+
+impl Default for VaeConfig {
+    fn default() -> Self {
+        VaeConfig {
+            out_channels: 3,
+            latent_channels: 4,
+            block_out_channels: vec![128, 256, 512, 512],
+            layers_per_block: 2,
+            norm_num_groups: 32,
+            scaling_factor: 0.18215,
+            mid_block_add_attention: true,
+            use_quant_conv: true,
+            use_post_quant_conv: true,
+        }
+    }
+}
+
+/// `CLIPTextModel`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct TextConfig {
+    /// Words and pieces known.
+    pub vocab_size: usize,
+    /// Longest text.
+    pub max_position_embeddings: usize,
+    /// Channels of a token.
+    pub hidden_size: usize,
+    /// Channels inside a layer's two-layer perceptron.
+    pub intermediate_size: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// Attention heads.
+    pub num_attention_heads: usize,
+    /// `gelu` or `quick_gelu`.
+    pub hidden_act: String,
+    /// Epsilon of the layer norms.
+    pub layer_norm_eps: f32,
+}
+
+impl Default for TextConfig {
+    fn default() -> Self {
+        TextConfig {
+            vocab_size: 49408,
+            max_position_embeddings: 77,
+            hidden_size: 512,
+            intermediate_size: 2048,
+            num_hidden_layers: 12,
+            num_attention_heads: 8,
+            hidden_act: "quick_gelu".into(),
+            layer_norm_eps: 1e-5,
+        }
+    }
+}
+
+/// The training schedule: `scheduler_config.json`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct SchedulerConfig {
+    /// Steps of the training schedule.
+    pub num_train_timesteps: usize,
+    /// First beta.
+    pub beta_start: f64,
+    /// Last beta.
+    pub beta_end: f64,
+    /// `scaled_linear`, the only one that this family was trained with.
+    pub beta_schedule: String,
+    /// `epsilon` or `v_prediction`.
+    pub prediction_type: String,
+}
+
+impl Default for SchedulerConfig {
+    fn default() -> Self {
+        SchedulerConfig {
+            num_train_timesteps: 1000,
+            beta_start: 0.00085,
+            beta_end: 0.012,
+            beta_schedule: "scaled_linear".into(),
+            prediction_type: "epsilon".into(),
+        }
+    }
+}
+
+/// What an unsupported option has to be for the supported network: the value of every published model of the family.
+const UNET_FIXED: &[(&str, &str)] = &[
+    ("act_fn", "\"silu\""),
+    ("addition_embed_type", "null"),
+    ("attention_type", "\"default\""),
+    ("center_input_sample", "false"),
+    ("class_embed_type", "null"),
+    ("conv_in_kernel", "3"),
+    ("conv_out_kernel", "3"),
+    ("cross_attention_norm", "null"),
+    ("downsample_padding", "1"),
+    ("dual_cross_attention", "false"),
+    ("encoder_hid_dim", "null"),
+    ("flip_sin_to_cos", "true"),
+    ("freq_shift", "0"),
+    ("mid_block_scale_factor", "1"),
+    ("mid_block_type", "\"UNetMidBlock2DCrossAttn\""),
+    ("num_attention_heads", "null"),
+    ("num_class_embeds", "null"),
+    ("only_cross_attention", "false"),
+    ("resnet_skip_time_act", "false"),
+    ("resnet_out_scale_factor", "1"),
+    ("resnet_time_scale_shift", "\"default\""),
+    ("time_cond_proj_dim", "null"),
+    ("time_embedding_act_fn", "null"),
+    ("time_embedding_dim", "null"),
+    ("time_embedding_type", "\"positional\""),
+    ("timestep_post_act", "null"),
+    ("transformer_layers_per_block", "1"),
+];
+
+const VAE_FIXED: &[(&str, &str)] =
+    &[("act_fn", "\"silu\""), ("in_channels", "3"), ("latents_mean", "null"), ("shift_factor", "null")];
+
+const SCHEDULER_FIXED: &[(&str, &str)] =
+    &[("rescale_betas_zero_snr", "false"), ("trained_betas", "null"), ("beta_schedule", "\"scaled_linear\"")];
+
+/// An error about a configuration file.
+fn refuse(path: &Path, reason: String) -> Error {
+    Error::Weights { path: path.into(), reason }
+}
+
+/// A JSON object out of a file, its options checked against those that are supported.
+fn read(path: &Path, fixed: &[(&str, &str)]) -> Result<Value> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let value: Value = serde_json::from_str(&text).map_err(|e| refuse(path, format!("it is not JSON: {e}")))?;
+    if !value.is_object() {
+        return Err(refuse(path, "it is not a JSON object".into()));
+    }
+    let same = |found: &Value, expected: &str| match (found.as_f64(), expected.parse::<f64>()) {
+        (Some(a), Ok(b)) => a == b,
+        _ => found.to_string() == expected,
+    };
+    match fixed.iter().find(|(key, expected)| value.get(key).is_some_and(|found| !same(found, expected))) {
+        Some((key, expected)) => Err(refuse(path, format!("{key} is {}; only {expected} is supported", value[key]))),
+        None => Ok(value),
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(path: &Path, value: Value) -> Result<T> {
+    serde_json::from_value(value).map_err(|e| refuse(path, format!("it has a wrong value: {e}")))
+}
+
+/// One number for all levels, or one per level.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum PerLevel {
+    All(usize),
+    Each(Vec<usize>),
+}
+
+/// The keys of a UNet's file that are read.
+#[derive(Deserialize)]
+struct UnetFile {
+    in_channels: usize,
+    out_channels: usize,
+    block_out_channels: Vec<usize>,
+    layers_per_block: PerLevel,
+    attention_head_dim: PerLevel,
+    cross_attention_dim: usize,
+    #[serde(default = "thirty_two")]
+    norm_num_groups: usize,
+    #[serde(default = "small")]
+    norm_eps: f32,
+    down_block_types: Vec<String>,
+    up_block_types: Vec<String>,
+}
+
+fn thirty_two() -> usize {
+    32
+}
+
+fn small() -> f32 {
+    1e-5
+}
+
+impl UnetConfig {
+    /// Stable Diffusion 2 (base).
+    pub fn sd2() -> UnetConfig {
+        UnetConfig {
+            in_channels: 4,
+            out_channels: 4,
+            block_out_channels: vec![320, 640, 1280, 1280],
+            layers_per_block: 2,
+            heads: vec![5, 10, 20, 20],
+            cross_attention_dim: 1024,
+            norm_num_groups: 32,
+            norm_eps: 1e-5,
+            attention: [vec![true, true, true, false], vec![false, true, true, true]],
+        }
+    }
+
+    /// Stable Diffusion 1.4 and 1.5.
+    pub fn sd1() -> UnetConfig {
+        UnetConfig { heads: vec![8; 4], cross_attention_dim: 768, ..UnetConfig::sd2() }
+    }
+
+    /// Reads `unet/config.json`.
+    pub fn read(path: &Path) -> Result<UnetConfig> {
+        let file: UnetFile = parse(path, read(path, UNET_FIXED)?)?;
+        let levels = file.block_out_channels.len();
+        let refuse = |reason: String| Err(refuse(path, reason));
+        let per_level = |key: &str, value: PerLevel| match value {
+            PerLevel::All(n) => Ok(vec![n; levels]),
+            PerLevel::Each(n) if n.len() == levels => Ok(n),
+            PerLevel::Each(n) => refuse(format!("{key} has {} values for {levels} levels", n.len())).map(|()| n),
+        };
+        let layers = per_level("layers_per_block", file.layers_per_block)?;
+        let heads = per_level("attention_head_dim", file.attention_head_dim)?;
+        if levels == 0 || levels > 8 || layers[0] == 0 || layers[0] > 16 || layers.iter().any(|&n| n != layers[0]) {
+            return refuse(format!(
+                "{layers:?} layers in {levels} levels; the same number in every level is supported"
+            ))
+            .map(|()| unreachable!());
+        }
+        let kinds = |types: &[String], plain: &str, with: &str| -> Result<Vec<bool>> {
+            if types.len() != levels {
+                refuse(format!("{} block types for {levels} levels", types.len()))?;
+            }
+            let kind = |t: &String| match t.as_str() {
+                t if t == plain => Ok(false),
+                t if t == with => Ok(true),
+                _ => refuse(format!("block type {t} is not supported; {plain} and {with} are")).map(|()| false),
+            };
+            types.iter().map(kind).collect()
+        };
+        let attention = [
+            kinds(&file.down_block_types, "DownBlock2D", "CrossAttnDownBlock2D")?,
+            kinds(&file.up_block_types, "UpBlock2D", "CrossAttnUpBlock2D")?,
+        ];
+        for (&c, &h) in file.block_out_channels.iter().zip(&heads) {
+            if c == 0
+                || c > 1 << 14
+                || file.norm_num_groups == 0
+                || c % file.norm_num_groups != 0
+                || h == 0
+                || c % h != 0
+            {
+                let groups = file.norm_num_groups;
+                refuse(format!("a level of {c} channels does not divide into {groups} groups and {h} heads"))?;
+            }
+        }
+        Ok(UnetConfig {
+            in_channels: file.in_channels,
+            out_channels: file.out_channels,
+            block_out_channels: file.block_out_channels,
+            layers_per_block: layers[0],
+            heads,
+            cross_attention_dim: file.cross_attention_dim,
+            norm_num_groups: file.norm_num_groups,
+            norm_eps: file.norm_eps,
+            attention,
+        })
+    }
+
+    /// Level `i` has attention on the way down.
+    pub fn down_attention(&self, i: usize) -> bool {
+        self.attention[0][i]
+    }
+
+    /// The block `i` of the way up has attention.
+    pub fn up_attention(&self, i: usize) -> bool {
+        self.attention[1][i]
+    }
+
+    /// Height and width of a latent must be multiples of this.
+    pub fn size_multiple(&self) -> usize {
+        1 << (self.block_out_channels.len() - 1)
+    }
+}
+
+impl VaeConfig {
+    /// Reads `vae/config.json`.
+    pub fn read(path: &Path) -> Result<VaeConfig> {
+        let config: VaeConfig = parse(path, read(path, VAE_FIXED)?)?;
+        let divides =
+            |&c: &usize| c > 0 && c <= 1 << 14 && config.norm_num_groups > 0 && c % config.norm_num_groups == 0;
+        let levels = config.block_out_channels.len();
+        if levels == 0 || levels > 8 || config.layers_per_block > 16 || !config.block_out_channels.iter().all(divides) {
+            return Err(refuse(
+                path,
+                format!(
+                    "levels of {:?} channels do not divide into {} groups",
+                    config.block_out_channels, config.norm_num_groups
+                ),
+            ));
+        }
+        if config.out_channels != 3 || !(config.scaling_factor > 0.0) {
+            return Err(refuse(path, "out_channels must be 3 and scaling_factor positive".into()));
+        }
+        Ok(config)
+    }
+
+    /// Pixels along one side of a latent's pixel.
+    pub fn factor(&self) -> usize {
+        1 << (self.block_out_channels.len() - 1)
+    }
+}
+
+impl TextConfig {
+    /// Reads `text_encoder/config.json`.
+    pub fn read(path: &Path) -> Result<TextConfig> {
+        let config: TextConfig = parse(path, read(path, &[])?)?;
+        if config.hidden_act != "gelu" && config.hidden_act != "quick_gelu" {
+            let reason = format!("hidden_act is {}; gelu and quick_gelu are supported", config.hidden_act);
+            return Err(refuse(path, reason));
+        }
+        if config.num_attention_heads == 0 || config.hidden_size % config.num_attention_heads != 0 {
+            let reason =
+                format!("{} channels do not divide into {} heads", config.hidden_size, config.num_attention_heads);
+            return Err(refuse(path, reason));
+        }
+        Ok(config)
+    }
+}
+
+impl SchedulerConfig {
+    /// Reads `scheduler/scheduler_config.json`.
+    pub fn read(path: &Path) -> Result<SchedulerConfig> {
+        let config: SchedulerConfig = parse(path, read(path, SCHEDULER_FIXED)?)?;
+        if !["epsilon", "v_prediction"].contains(&config.prediction_type.as_str()) {
+            let reason =
+                format!("prediction_type is {}; epsilon and v_prediction are supported", config.prediction_type);
+            return Err(refuse(path, reason));
+        }
+        if (config.beta_start, config.beta_end) != (0.00085, 0.012) {
+            let reason =
+                format!("betas from {} to {}; only 0.00085 to 0.012 is supported", config.beta_start, config.beta_end);
+            return Err(refuse(path, reason));
+        }
+        Ok(config)
+    }
+}

@@ -1,0 +1,230 @@
+//! Latent diffusion: a UNet on the codes of an autoencoder, conditioned on an embedded text. Models come from folders in
+//! diffusers layout.
+
+use super::latent_config::SchedulerConfig;
+use super::{
+    Latent, Model, Network, Prediction, Prior, TextConfig, UnetConfig, VaeConfig, check_tensors, text_encoder, unet,
+    vae,
+};
+use crate::backend::Device;
+use crate::error::{Error, Result};
+use crate::executor::Executor;
+use crate::graph::{Graph, PlanOptions, Shape, TensorId};
+use crate::ops::add::Scale;
+use crate::weights::{Checkpoint, Weights};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Name of the weight that holds the embedded text: (1, tokens, cross_attention_dim).
+pub const CONTEXT: &str = "prompt_embeds";
+
+/// A latent diffusion model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LatentDiffusion {
+    /// The UNet.
+    pub unet: UnetConfig,
+    /// The autoencoder.
+    pub vae: VaeConfig,
+    /// The training schedule.
+    pub scheduler: SchedulerConfig,
+    /// Tokens of the embedded text.
+    pub tokens: usize,
+}
+
+impl LatentDiffusion {
+    /// Known models, for planning.
+    pub const PRESETS: [(&'static str, &'static str); 2] =
+        [("sd2", "Stable Diffusion 2 base"), ("sd1", "Stable Diffusion 1.4 and 1.5")];
+
+    /// A known model.
+    pub fn preset(name: &str) -> Option<LatentDiffusion> {
+        let unet = match name {
+            "sd2" => UnetConfig::sd2(),
+            "sd1" => UnetConfig::sd1(),
+            _ => return None,
+        };
+        Some(LatentDiffusion { unet, vae: VaeConfig::default(), scheduler: SchedulerConfig::default(), tokens: 77 })
+    }
+
+    /// The embedded text as a tensor of the graph.
+    pub fn context(&self, g: &mut Graph) -> TensorId {
+        g.weight(CONTEXT, Shape::new(1, 1, self.tokens, self.unet.cross_attention_dim))
+    }
+}
+
+impl Network for LatentDiffusion {
+    fn prior(&self) -> Prior {
+        Prior {
+            channels: self.unet.in_channels,
+            learn_sigma: false,
+            classes: None,
+            diffusion_steps: self.scheduler.num_train_timesteps,
+            noise_schedule: self.scheduler.beta_schedule.clone(),
+            rescale_timesteps: false,
+            size_multiple: self.vae.factor() * self.unet.size_multiple(),
+            prediction: match self.scheduler.prediction_type.as_str() {
+                "v_prediction" => Prediction::V,
+                _ => Prediction::Epsilon,
+            },
+            latent: Some(Latent { factor: self.vae.factor(), image_channels: self.vae.out_channels }),
+        }
+    }
+    fn record(&self, g: &mut Graph, x: TensorId, t: TensorId, _: Option<TensorId>) -> Result<TensorId> {
+        let context = self.context(g);
+        unet::unet(g, &self.unet, x, t, context)
+    }
+    fn encode(&self, g: &mut Graph, image: TensorId) -> Result<TensorId> {
+        vae::encoder(g, &self.vae, image)
+    }
+    fn decode(&self, g: &mut Graph, x0: TensorId) -> Result<TensorId> {
+        let z = g.one(Scale { scale: (1.0 / self.vae.scaling_factor) as f32 }, "vae.unscale", &[x0])?;
+        vae::decoder(g, &self.vae, z)
+    }
+}
+
+/// Opens a folder in diffusers layout: `unet`, `vae` and `scheduler`, and for the text either `prompt_embeds.safetensors` or
+/// `text_encoder`.
+pub fn open(folder: &Path) -> Result<Model> {
+    let part = |name: &str| folder.join(name);
+    let missing: Vec<&str> = ["unet", "vae", "scheduler"].into_iter().filter(|p| !part(p).is_dir()).collect();
+    if !missing.is_empty() {
+        let reason = format!("not a model folder in diffusers layout: {} is missing", missing.join(" and "));
+        return Err(Error::Weights { path: folder.into(), reason });
+    }
+    let unet = UnetConfig::read(&part("unet").join("config.json"))?;
+    let vae = VaeConfig::read(&part("vae").join("config.json"))?;
+    let scheduler = SchedulerConfig::read(&part("scheduler").join("scheduler_config.json"))?;
+    if unet.in_channels != vae.latent_channels || unet.out_channels != vae.latent_channels {
+        let reason = format!(
+            "the UNet maps {} channels to {}, the autoencoder's latent has {}",
+            unet.in_channels, unet.out_channels, vae.latent_channels
+        );
+        return Err(Error::Weights { path: part("unet"), reason });
+    }
+    let unet_files = open_part(&part("unet"), "diffusion_pytorch_model")?;
+    let vae_files = open_part(&part("vae"), "diffusion_pytorch_model")?;
+
+    let (tokens, embedded) = prompt_embedding(folder, unet.cross_attention_dim)?;
+    let network = LatentDiffusion { unet, vae, scheduler, tokens };
+    check_tensors(&unet_graph(&network)?, "unet.", &unet_files)?;
+    check_tensors(&vae_graph(&network)?, "vae.", &vae_files)?;
+    let parts = [("unet.", unet_files), ("vae.", vae_files)];
+    let parts = parts.into_iter().flat_map(|(name, files)| files.into_iter().map(move |f| (name.to_string(), f)));
+    let weights = Weights::of_parts(parts.collect(), [(CONTEXT.to_string(), embedded)]);
+    let name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    Ok(Model { network: Arc::new(network), weights, name })
+}
+
+/// The UNet by itself on its smallest latent.
+fn unet_graph(network: &LatentDiffusion) -> Result<Graph> {
+    let mut g = Graph::new();
+    let m = network.unet.size_multiple();
+    let x = g.input("x", Shape::new(1, m, m, network.unet.in_channels));
+    let t = g.input("t", Shape::rows(1, 1));
+    let context = g.input("context", Shape::new(1, 1, 1, network.unet.cross_attention_dim));
+    unet::unet(&mut g, &network.unet, x, t, context)?;
+    Ok(g)
+}
+
+/// Encoder and decoder on their smallest image.
+fn vae_graph(network: &LatentDiffusion) -> Result<Graph> {
+    let (mut g, c) = (Graph::new(), &network.vae);
+    let x = g.input("x", Shape::new(1, c.factor(), c.factor(), 3));
+    let z = g.input("z", Shape::new(1, 1, 1, c.latent_channels));
+    vae::encoder(&mut g, c, x)?;
+    vae::decoder(&mut g, c, z)?;
+    Ok(g)
+}
+
+/// The weight files of one part: one `.safetensors`, several with an index, or a `.bin`; f32 before f16.
+fn open_part(folder: &Path, stem: &str) -> Result<Vec<Checkpoint>> {
+    for variant in ["", ".fp16"] {
+        let single = folder.join(format!("{stem}{variant}.safetensors"));
+        if single.exists() {
+            return Ok(vec![Checkpoint::open(&single)?]);
+        }
+        let index = folder.join(format!("{stem}.safetensors.index{variant}.json"));
+        if index.exists() {
+            return open_shards(folder, &index);
+        }
+        let pickled = folder.join(format!("{stem}{variant}.bin"));
+        if pickled.exists() {
+            return Ok(vec![Checkpoint::open(&pickled)?]);
+        }
+    }
+    let reason = format!("no weights: {stem}.safetensors (or .bin) is expected here");
+    Err(Error::Weights { path: folder.into(), reason })
+}
+
+fn open_shards(folder: &Path, index: &Path) -> Result<Vec<Checkpoint>> {
+    let refuse = |reason: String| Error::Weights { path: index.into(), reason };
+    let text = std::fs::read_to_string(index).map_err(Error::io(index))?;
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| refuse(format!("it is not JSON: {e}")))?;
+    let map = value["weight_map"].as_object().ok_or_else(|| refuse("it has no weight_map".into()))?;
+    let mut names: Vec<&str> = map.values().filter_map(|v| v.as_str()).collect();
+    names.sort();
+    names.dedup();
+    // A shard is a file of this folder, whatever the index says.
+    let path = |name: &str| -> Result<PathBuf> {
+        let path = folder.join(name);
+        match Path::new(name).file_name().is_some_and(|f| f == name) && path.exists() {
+            true => Ok(path),
+            false => Err(refuse(format!("it names {name}, which is not in this folder; download it"))),
+        }
+    };
+    names.into_iter().map(|name| Checkpoint::open(&path(name)?)).collect()
+}
+
+/// The embedded text of a folder: (tokens, values). A cached embedding comes before the text encoder with an empty text.
+fn prompt_embedding(folder: &Path, width: usize) -> Result<(usize, Vec<f32>)> {
+    let cached = folder.join("prompt_embeds.safetensors");
+    if cached.exists() {
+        let file = Checkpoint::open(&cached)?;
+        let shape = file.tensors.get(CONTEXT).map(|t| t.shape.clone()).unwrap_or_default();
+        let [1, tokens, found] = shape[..] else {
+            return Err(
+                file.error(format!("tensor {CONTEXT} should have shape (1, tokens, {width}) but has {shape:?}"))
+            );
+        };
+        if found != width || tokens == 0 {
+            return Err(file.error(format!("tensor {CONTEXT} has {found} channels, the UNet takes {width}")));
+        }
+        return Ok((tokens, file.values(CONTEXT)?));
+    }
+    let encoder = folder.join("text_encoder");
+    if !encoder.is_dir() {
+        let reason =
+            "neither text_encoder nor prompt_embeds.safetensors is there: one of them has to give the text".into();
+        return Err(Error::Weights { path: folder.into(), reason });
+    }
+    let config = TextConfig::read(&encoder.join("config.json"))?;
+    if config.hidden_size != width {
+        let reason = format!("it gives {} channels, the UNet takes {width}", config.hidden_size);
+        return Err(Error::Weights { path: encoder, reason });
+    }
+    let files = open_part(&encoder, "model").or_else(|e| open_part(&encoder, "pytorch_model").map_err(|_| e))?;
+    let tokens = empty_prompt(folder, &config);
+    let mut g = Graph::new();
+    let input = g.input("tokens", Shape::new(1, 1, tokens.len(), 1));
+    let out = text_encoder::text_encoder(&mut g, &config, input)?;
+    check_tensors(&g, "text_encoder.", &files)?;
+    g.output(out);
+    let parts = files.into_iter().map(|f| ("text_encoder.".to_string(), f)).collect();
+    let mut e = Executor::new(g, &PlanOptions::default(), &Weights::of_parts(parts, []), &Device::cpu())?;
+    e.write(input, &tokens)?;
+    e.run()?;
+    Ok((tokens.len(), e.read(out)?))
+}
+
+/// Token numbers of the empty text: begin, end, then padding to the full length. Stable Diffusion 2 pads with token 0 ("!"), 1.x with
+/// the end token; the tokenizer's files say which, and without them the activation tells the two text encoders apart.
+fn empty_prompt(folder: &Path, config: &TextConfig) -> Vec<f32> {
+    let (begin, end) = ((config.vocab_size - 2) as f32, (config.vocab_size - 1) as f32);
+    let map = std::fs::read_to_string(folder.join("tokenizer").join("special_tokens_map.json"));
+    let map: serde_json::Value = map.ok().and_then(|t| serde_json::from_str(&t).ok()).unwrap_or_default();
+    let pad = map["pad_token"].as_str().or(map["pad_token"]["content"].as_str()).map(|p| p == "!");
+    let padding = if pad.unwrap_or(config.hidden_act == "gelu") { 0.0 } else { end };
+    let mut tokens = vec![padding; config.max_position_embeddings];
+    (tokens[0], tokens[1]) = (begin, end);
+    tokens
+}

@@ -1,0 +1,145 @@
+//! The conditional UNet of latent diffusion (Rombach et al. 2022; `UNet2DConditionModel` of Stable Diffusion 1.x and 2.x), in the
+//! order in which it runs.
+
+use super::UnetConfig;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, TensorId};
+use crate::ops::attention::CrossAttention;
+use crate::ops::channel_bias::ChannelBias;
+use crate::ops::conv::{Conv, Padding};
+use crate::ops::gelu::Geglu;
+use crate::ops::resample::Upsample;
+use crate::ops::silu::Silu;
+use crate::ops::timestep_embedding::TimestepEmbedding;
+
+/// A linear layer over the channels of every pixel.
+const POINTWISE: Conv = Conv { kernel: 1, stride: 1, padding: Padding::Around, bias: true, residual: false };
+
+/// Records the network. `x` is (n, h, w, in_channels) in VP coordinates, `t` (n, 1, 1, 1) the timestep, `context` (n or 1, 1, tokens,
+/// cross_attention_dim) the embedded text. Gives (n, h, w, out_channels).
+pub fn unet(g: &mut Graph, c: &UnetConfig, x: TensorId, t: TensorId, context: TensorId) -> Result<TensorId> {
+    let (size, multiple) = (g.shape(x), c.size_multiple());
+    if size.h % multiple != 0 || size.w % multiple != 0 {
+        let reason = format!("a latent of {}x{}; this UNet takes multiples of {multiple}", size.w, size.h);
+        return Err(Error::Invalid(reason));
+    }
+    let levels = c.block_out_channels.len();
+    let emb = time_embedding(g, c, t)?;
+    let mut unet = Unet { g, c, emb, context };
+
+    // Down: every block's output is kept for the way up.
+    let mut h = unet.g.conv("unet.conv_in", x, (3, 1), c.block_out_channels[0], None)?;
+    let mut skips = vec![h];
+    for level in 0..levels {
+        let name = format!("unet.down_blocks.{level}");
+        for j in 0..c.layers_per_block {
+            h = unet.res_block(&format!("{name}.resnets.{j}"), h, c.block_out_channels[level])?;
+            if c.down_attention(level) {
+                h = unet.transformer(&format!("{name}.attentions.{j}"), h, c.heads[level])?;
+            }
+            skips.push(h);
+        }
+        if level + 1 < levels {
+            h = unet.g.conv(&format!("{name}.downsamplers.0.conv"), h, (3, 2), c.block_out_channels[level], None)?;
+            skips.push(h);
+        }
+    }
+
+    let channels = c.block_out_channels[levels - 1];
+    h = unet.res_block("unet.mid_block.resnets.0", h, channels)?;
+    h = unet.transformer("unet.mid_block.attentions.0", h, c.heads[levels - 1])?;
+    h = unet.res_block("unet.mid_block.resnets.1", h, channels)?;
+
+    // Up: each block reads the kept tensor of its counterpart.
+    for (i, level) in (0..levels).rev().enumerate() {
+        let name = format!("unet.up_blocks.{i}");
+        for j in 0..=c.layers_per_block {
+            if let Some(skip) = skips.pop() {
+                h = unet.g.concat(&format!("{name}.resnets.{j}.concat"), h, skip)?;
+            }
+            h = unet.res_block(&format!("{name}.resnets.{j}"), h, c.block_out_channels[level])?;
+            if c.up_attention(i) {
+                h = unet.transformer(&format!("{name}.attentions.{j}"), h, c.heads[level])?;
+            }
+        }
+        if level > 0 {
+            let name = format!("{name}.upsamplers.0");
+            h = unet.g.one(Upsample { gain: 1.0 }, &name, &[h])?;
+            h = unet.g.conv(&format!("{name}.conv"), h, (3, 1), c.block_out_channels[level], None)?;
+        }
+    }
+    let h = unet.g.group_norm("unet.conv_norm_out", h, (c.norm_num_groups, c.norm_eps), None, true)?;
+    unet.g.conv("unet.conv_out", h, (3, 1), c.out_channels, None)
+}
+
+/// SiLU of the time embedding, which is all that the blocks read: (n, 1, 1, 4 c).
+fn time_embedding(g: &mut Graph, c: &UnetConfig, t: TensorId) -> Result<TensorId> {
+    let channels = c.block_out_channels[0];
+    let e = g.one(TimestepEmbedding { channels }, "unet.time_proj", &[t])?;
+    let e = g.linear("unet.time_embedding.linear_1", e, 4 * channels)?;
+    let e = g.one(Silu, "unet.time_embedding.act", &[e])?;
+    let e = g.linear("unet.time_embedding.linear_2", e, 4 * channels)?;
+    g.one(Silu, "unet.emb.silu", &[e])
+}
+
+struct Unet<'a> {
+    g: &'a mut Graph,
+    c: &'a UnetConfig,
+    emb: TensorId,
+    context: TensorId,
+}
+
+impl Unet<'_> {
+    /// x + conv(silu(norm(conv(silu(norm(x))) + emb)))
+    fn res_block(&mut self, name: &str, x: TensorId, channels: usize) -> Result<TensorId> {
+        let groups = (self.c.norm_num_groups, self.c.norm_eps);
+        let path = |part: &str| format!("{name}.{part}");
+        let h = self.g.group_norm(&path("norm1"), x, groups, None, true)?;
+        let h = self.g.conv(&path("conv1"), h, (3, 1), channels, None)?;
+        let bias = self.g.linear(&path("time_emb_proj"), self.emb, channels)?;
+        let h = self.g.one(ChannelBias, &path("time_emb"), &[h, bias])?;
+        let h = self.g.group_norm(&path("norm2"), h, groups, None, true)?;
+        let skip = match self.g.shape(x).c == channels {
+            true => x,
+            false => self.g.conv(&path("conv_shortcut"), x, (1, 1), channels, None)?,
+        };
+        self.g.conv(&path("conv2"), h, (3, 1), channels, Some(skip))
+    }
+
+    /// One transformer block over the pixels, between two projections: x + proj_out(block(proj_in(norm(x)))).
+    fn transformer(&mut self, name: &str, x: TensorId, heads: usize) -> Result<TensorId> {
+        let c = self.g.shape(x).c;
+        let h = self.g.group_norm(&format!("{name}.norm"), x, (self.c.norm_num_groups, 1e-6), None, false)?;
+        let h = self.g.conv(&format!("{name}.proj_in"), h, (1, 1), c, None)?;
+        let block = |part: &str| format!("{name}.transformer_blocks.0.{part}");
+
+        let u = self.g.layer_norm(&block("norm1"), h, 1e-5)?;
+        let h = self.attention(&block("attn1"), u, u, heads, h)?;
+        let u = self.g.layer_norm(&block("norm2"), h, 1e-5)?;
+        let h = self.attention(&block("attn2"), u, self.context, heads, h)?;
+        let u = self.g.layer_norm(&block("norm3"), h, 1e-5)?;
+        let u = self.g.conv_as(POINTWISE, &block("ff.net.0.proj"), u, 8 * c, None)?;
+        let u = self.g.one(Geglu, &block("ff.net.0"), &[u])?;
+        let h = self.g.conv(&block("ff.net.2"), u, (1, 1), c, Some(h))?;
+
+        self.g.conv(&format!("{name}.proj_out"), h, (1, 1), c, Some(x))
+    }
+
+    /// residual + to_out(attention(to_q(x), to_k(source), to_v(source)))
+    fn attention(
+        &mut self,
+        name: &str,
+        x: TensorId,
+        source: TensorId,
+        heads: usize,
+        residual: TensorId,
+    ) -> Result<TensorId> {
+        let c = self.g.shape(x).c;
+        let unbiased = Conv { bias: false, ..POINTWISE };
+        let q = self.g.conv_as(unbiased.clone(), &format!("{name}.to_q"), x, c, None)?;
+        let k = self.g.conv_as(unbiased.clone(), &format!("{name}.to_k"), source, c, None)?;
+        let v = self.g.conv_as(unbiased, &format!("{name}.to_v"), source, c, None)?;
+        let o = self.g.one(CrossAttention { heads, causal: false }, name, &[q, k, v])?;
+        self.g.conv(&format!("{name}.to_out.0"), o, (1, 1), c, Some(residual))
+    }
+}

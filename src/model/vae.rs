@@ -1,0 +1,98 @@
+//! The autoencoder of latent diffusion (`AutoencoderKL`), encoder and decoder, in the order in which they run.
+
+use super::VaeConfig;
+use crate::error::{Error, Result};
+use crate::graph::{Graph, TensorId};
+use crate::ops::attention::CrossAttention;
+use crate::ops::conv::{Conv, Padding};
+use crate::ops::resample::Upsample;
+
+const EPS: f32 = 1e-6;
+
+/// The image (n, f h, f w, 3) of a code (n, h, w, latent_channels) that is not scaled.
+pub fn decoder(g: &mut Graph, c: &VaeConfig, z: TensorId) -> Result<TensorId> {
+    let levels = c.block_out_channels.len();
+    let channels = c.block_out_channels[levels - 1];
+    let mut h = z;
+    if c.use_post_quant_conv {
+        h = g.conv("vae.post_quant_conv", h, (1, 1), c.latent_channels, None)?;
+    }
+    h = g.conv("vae.decoder.conv_in", h, (3, 1), channels, None)?;
+    h = middle(g, c, "vae.decoder.mid_block", h)?;
+    for (i, level) in (0..levels).rev().enumerate() {
+        let name = format!("vae.decoder.up_blocks.{i}");
+        for j in 0..=c.layers_per_block {
+            h = res_block(g, c, &format!("{name}.resnets.{j}"), h, c.block_out_channels[level])?;
+        }
+        if level > 0 {
+            let name = format!("{name}.upsamplers.0");
+            h = g.one(Upsample { gain: 1.0 }, &name, &[h])?;
+            h = g.conv(&format!("{name}.conv"), h, (3, 1), c.block_out_channels[level], None)?;
+        }
+    }
+    let h = g.group_norm("vae.decoder.conv_norm_out", h, (c.norm_num_groups, EPS), None, true)?;
+    g.conv("vae.decoder.conv_out", h, (3, 1), c.out_channels, None)
+}
+
+/// Mean and log variance of the code of an image (n, f h, f w, 3) in [-1, 1]: (n, h, w, 2 latent_channels), not scaled.
+pub fn encoder(g: &mut Graph, c: &VaeConfig, x: TensorId) -> Result<TensorId> {
+    let (size, factor) = (g.shape(x), c.factor());
+    if size.h % factor != 0 || size.w % factor != 0 {
+        let reason = format!("an image of {}x{} pixels; this encoder takes multiples of {factor}", size.w, size.h);
+        return Err(Error::Invalid(reason));
+    }
+    let levels = c.block_out_channels.len();
+    let halve = Conv { kernel: 3, stride: 2, padding: Padding::After, bias: true, residual: false };
+    let mut h = g.conv("vae.encoder.conv_in", x, (3, 1), c.block_out_channels[0], None)?;
+    for level in 0..levels {
+        let name = format!("vae.encoder.down_blocks.{level}");
+        for j in 0..c.layers_per_block {
+            h = res_block(g, c, &format!("{name}.resnets.{j}"), h, c.block_out_channels[level])?;
+        }
+        if level + 1 < levels {
+            let name = format!("{name}.downsamplers.0.conv");
+            h = g.conv_as(halve.clone(), &name, h, c.block_out_channels[level], None)?;
+        }
+    }
+    h = middle(g, c, "vae.encoder.mid_block", h)?;
+    h = g.group_norm("vae.encoder.conv_norm_out", h, (c.norm_num_groups, EPS), None, true)?;
+    h = g.conv("vae.encoder.conv_out", h, (3, 1), 2 * c.latent_channels, None)?;
+    if c.use_quant_conv {
+        h = g.conv("vae.quant_conv", h, (1, 1), 2 * c.latent_channels, None)?;
+    }
+    Ok(h)
+}
+
+fn middle(g: &mut Graph, c: &VaeConfig, name: &str, x: TensorId) -> Result<TensorId> {
+    let channels = g.shape(x).c;
+    let mut h = res_block(g, c, &format!("{name}.resnets.0"), x, channels)?;
+    if c.mid_block_add_attention {
+        h = attention(g, c, &format!("{name}.attentions.0"), h)?;
+    }
+    res_block(g, c, &format!("{name}.resnets.1"), h, channels)
+}
+
+/// x + conv(silu(norm(conv(silu(norm(x))))))
+fn res_block(g: &mut Graph, c: &VaeConfig, name: &str, x: TensorId, channels: usize) -> Result<TensorId> {
+    let groups = (c.norm_num_groups, EPS);
+    let path = |part: &str| format!("{name}.{part}");
+    let h = g.group_norm(&path("norm1"), x, groups, None, true)?;
+    let h = g.conv(&path("conv1"), h, (3, 1), channels, None)?;
+    let h = g.group_norm(&path("norm2"), h, groups, None, true)?;
+    let skip = match g.shape(x).c == channels {
+        true => x,
+        false => g.conv(&path("conv_shortcut"), x, (1, 1), channels, None)?,
+    };
+    g.conv(&path("conv2"), h, (3, 1), channels, Some(skip))
+}
+
+/// One head over all pixels.
+fn attention(g: &mut Graph, c: &VaeConfig, name: &str, x: TensorId) -> Result<TensorId> {
+    let channels = g.shape(x).c;
+    let u = g.group_norm(&format!("{name}.group_norm"), x, (c.norm_num_groups, EPS), None, false)?;
+    let q = g.conv(&format!("{name}.to_q"), u, (1, 1), channels, None)?;
+    let k = g.conv(&format!("{name}.to_k"), u, (1, 1), channels, None)?;
+    let v = g.conv(&format!("{name}.to_v"), u, (1, 1), channels, None)?;
+    let o = g.one(CrossAttention { heads: 1, causal: false }, name, &[q, k, v])?;
+    g.conv(&format!("{name}.to_out.0"), o, (1, 1), channels, Some(x))
+}

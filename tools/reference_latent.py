@@ -1,0 +1,197 @@
+"""Reference data for tests/latent_reference.rs, made by the modules and schedulers of diffusers and transformers.
+
+    python tools/reference_latent.py --out tests/data
+
+Needs torch, diffusers, transformers and safetensors. Two small models with random weights in diffusers layout: `latent_sd1` has the
+shape of Stable Diffusion 1.x (convolutional projections, one number of heads, quick GELU), `latent_sd2` that of 2.x (linear
+projections, heads per level, GELU, v-prediction). Weights are rounded to f16 before the evaluation, so that the small files are exact.
+"""
+
+import argparse
+import json
+import pathlib
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, UNet2DConditionModel
+from safetensors.torch import save_file
+from transformers import CLIPTextConfig, CLIPTextModel
+
+UNET = dict(in_channels=4, out_channels=4, layers_per_block=1, norm_num_groups=4, cross_attention_dim=24)
+MODELS = {
+    "sd1": dict(
+        unet=dict(UNET, block_out_channels=[16, 32], attention_head_dim=2, use_linear_projection=False, layers_per_block=2,
+                  down_block_types=["CrossAttnDownBlock2D", "DownBlock2D"], up_block_types=["UpBlock2D", "CrossAttnUpBlock2D"]),
+        vae=dict(block_out_channels=[8, 16], layers_per_block=1, norm_num_groups=4, latent_channels=4),
+        act="quick_gelu", prediction="epsilon",
+    ),
+    "sd2": dict(
+        unet=dict(UNET, block_out_channels=[16, 24, 32], attention_head_dim=[1, 3, 4], use_linear_projection=True,
+                  down_block_types=["DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+                  up_block_types=["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"]),
+        vae=dict(block_out_channels=[8, 12, 16], layers_per_block=2, norm_num_groups=4, latent_channels=4),
+        act="gelu", prediction="v_prediction",
+    ),
+}  # fmt: skip
+STEPS = 5
+ZETA = {"dps": 0.8, "dmap": 0.8}
+INNER = 2
+
+
+def randomise(model):
+    """Every weight is drawn anew: layers that start as zero would hide whole branches."""
+    with torch.no_grad():
+        for key, p in model.named_parameters():
+            scale = 0.1 if p.dim() == 1 else p[0].numel() ** -0.5
+            is_norm = "norm" in key and key.endswith("weight")
+            p.copy_((torch.randn_like(p) * scale + (1.0 if is_norm else 0.0)).half().float())
+    return model.eval().requires_grad_(False)
+
+
+def write_part(folder, model, config, file="diffusion_pytorch_model", shards=1):
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {k: v.half().contiguous() for k, v in model.state_dict().items() if "position_ids" not in k}
+    if shards == 1:
+        save_file(tensors, folder / f"{file}.safetensors", {"format": "pt"})
+    else:
+        keys, weight_map = sorted(tensors), {}
+        for i in range(shards):
+            name = f"{file}-{i + 1:05}-of-{shards:05}.safetensors"
+            save_file({k: tensors[k] for k in keys[i::shards]}, folder / name, {"format": "pt"})
+            weight_map.update({k: name for k in keys[i::shards]})
+        (folder / f"{file}.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (folder / "config.json").write_text(json.dumps(dict(_class_name=type(model).__name__, **config), indent=2) + "\n")
+
+
+def philox_normal(seed, image, step, draw, count):
+    """The engine's noise: Philox4x32-10 of counter (block, image, step, draw) and Box-Muller."""
+    block = np.arange((count + 3) // 4, dtype=np.uint64)
+    c = [block, *(np.full_like(block, v) for v in (image, step, draw))]
+    k = [seed & 0xFFFFFFFF, seed >> 32]
+    low = np.uint64(0xFFFFFFFF)
+    for _ in range(10):
+        a, b = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
+        hi = lambda v: v >> np.uint64(32)
+        c = [hi(b) ^ c[1] ^ np.uint64(k[0]), b & low, hi(a) ^ c[3] ^ np.uint64(k[1]), a & low]
+        k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
+    u = [((v >> np.uint64(8)).astype(np.float64) + 0.5) / 2**24 for v in c]
+    pairs = []
+    for a, b in ((u[0], u[1]), (u[2], u[3])):
+        radius = np.sqrt(-2 * np.log(a))
+        pairs += [radius * np.cos(2 * np.pi * b), radius * np.sin(2 * np.pi * b)]
+    return np.stack(pairs, 1).reshape(-1)[:count]
+
+
+class Chain:
+    """Euler ancestral in sigma space, with DPS and DMAP as published for latent models."""
+
+    def __init__(self, unet, vae, context, prediction, y, shape):
+        self.unet, self.vae, self.context, self.prediction, self.y, self.shape = unet, vae, context, prediction, y, shape
+        s = EulerAncestralDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
+                                            prediction_type=prediction, timestep_spacing="linspace")  # fmt: skip
+        s.set_timesteps(STEPS)
+        self.t, self.sigmas = s.timesteps, s.sigmas.double()
+
+    def noise(self, step, draw):
+        n, c, h, w = self.shape
+        return torch.from_numpy(philox_normal(7, 0, step, draw, c * h * w)).reshape(1, h, w, c).permute(0, 3, 1, 2)
+
+    def z0(self, z, k):
+        sigma = self.sigmas[k]
+        out = self.unet((z / (sigma**2 + 1) ** 0.5).float(), self.t[k], self.context).sample.double()
+        if self.prediction == "epsilon":
+            return z - sigma * out
+        return out * (-sigma / (sigma**2 + 1) ** 0.5) + z / (sigma**2 + 1)
+
+    def residual(self, z0):
+        return (self.vae.decode((z0 / self.vae.config.scaling_factor).float()).sample - self.y).double().norm()
+
+    def gradient(self, z, k):
+        z = z.detach().requires_grad_()
+        return torch.autograd.grad(self.residual(self.z0(z, k)), z)[0]
+
+    def run(self, method):
+        z = self.sigmas[0] * self.noise(0, 0)
+        for k in range(STEPS):
+            sigma, to = self.sigmas[k], self.sigmas[k + 1]
+            with torch.no_grad():
+                z0 = self.z0(z, k)
+            up = (to**2 * (sigma**2 - to**2) / sigma**2) ** 0.5
+            down = (to**2 - up**2) ** 0.5
+            mean = z + (z - z0) / sigma * (down - sigma)
+            after = mean + up * self.noise(STEPS - 1 - k, 1)
+            if method == "dps":
+                after = after - ZETA["dps"] * self.gradient(z, k)
+            elif method == "dmap" and k + 1 < STEPS:
+                for _ in range(INNER):
+                    moved = after - ZETA["dmap"] * self.gradient(after, k + 1) - mean
+                    after = mean + moved / moved.norm() * up * moved.numel() ** 0.5
+            z = after
+        return z
+
+
+def nhwc(a):
+    return a.detach().float().permute(0, 2, 3, 1).contiguous()
+
+
+def reference(name, m, out, seed):
+    torch.manual_seed(seed)
+    folder = out / f"latent_{name}"
+    unet = randomise(UNet2DConditionModel(**m["unet"]))
+    vae = randomise(AutoencoderKL(down_block_types=["DownEncoderBlock2D"] * len(m["vae"]["block_out_channels"]),
+                                  up_block_types=["UpDecoderBlock2D"] * len(m["vae"]["block_out_channels"]), **m["vae"]))  # fmt: skip
+    text_config = dict(vocab_size=50, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=3,
+                       max_position_embeddings=7, hidden_act=m["act"], eos_token_id=49, bos_token_id=48)  # fmt: skip
+    text = randomise(CLIPTextModel(CLIPTextConfig(**text_config)))
+    write_part(folder / "unet", unet, m["unet"], shards=2 if name == "sd2" else 1)
+    write_part(folder / "vae", vae, m["vae"])
+    write_part(folder / "text_encoder", text, text_config, "model")
+    (folder / "scheduler").mkdir(exist_ok=True)
+    scheduler = dict(_class_name="PNDMScheduler", beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
+                     num_train_timesteps=1000, skip_prk_steps=True, prediction_type=m["prediction"])  # fmt: skip
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler, indent=2) + "\n")
+
+    padding = 0 if name == "sd2" else 49
+    context = text(torch.tensor([[48, 49] + [padding] * 5]))[0]
+    factor = 2 ** (len(m["vae"]["block_out_channels"]) - 1)
+    data = {"prompt_embeds": context}
+    # UNet: two items at different timesteps, one of them not whole.
+    x = torch.randn(2, 4, 8, 12, requires_grad=True)
+    t = torch.tensor([17.0, 730.25])
+    y = unet(x, t, context.expand(2, -1, -1)).sample
+    v = torch.randn_like(y)
+    data.update({"unet.x": nhwc(x), "unet.t": t, "unet.v": nhwc(v), "unet.output": nhwc(y)})
+    data["unet.vjp"] = nhwc(torch.autograd.grad(y, x, v)[0])
+    # Encoder: mean and log variance. Decoder.
+    image = (0.5 * torch.randn(1, 3, 4 * factor, 6 * factor)).requires_grad_()
+    moments = vae.quant_conv(vae.encoder(image))
+    v = torch.randn_like(moments)
+    data.update({"encoder.x": nhwc(image), "encoder.v": nhwc(v), "encoder.output": nhwc(moments)})
+    data["encoder.vjp"] = nhwc(torch.autograd.grad(moments, image, v)[0])
+    z = torch.randn(1, 4, 4, 8, requires_grad=True)
+    decoded = vae.decode(z).sample
+    v = torch.randn_like(decoded)
+    data.update({"decoder.x": nhwc(z), "decoder.v": nhwc(v), "decoder.output": nhwc(decoded)})
+    data["decoder.vjp"] = nhwc(torch.autograd.grad(decoded, z, v)[0])
+    # Chains of five steps; the measurement is the whole image, so that the operator is the identity.
+    shape = (1, 4, 8, 8)
+    measured = 0.5 * torch.randn(1, 3, 8 * factor, 8 * factor)
+    chain = Chain(unet, vae, context, m["prediction"], measured, shape)
+    data["chain.y"] = nhwc(measured)
+    for method in ("unconditional", "dps", "dmap"):
+        data[f"chain.{method}"] = nhwc(chain.run(method))
+    # The gradient of the residual norm at one z in sigma space, at the second level.
+    z = chain.sigmas[1] * chain.noise(0, 0)
+    data.update({"step.z": nhwc(z), "step.sigma": chain.sigmas[1:2].float(), "step.t": chain.t[1:2].float()})
+    data["step.gradient"] = nhwc(chain.gradient(z, 1))
+    data["step.residual"] = chain.residual(chain.z0(z, 1)).detach().float()[None]
+    save_file({k: v.detach().float().contiguous() for k, v in data.items()}, folder / "reference.safetensors")
+    print(name, sum(p.numel() for p in unet.parameters()), sum(p.numel() for p in vae.parameters()))
+
+
+if __name__ == "__main__":
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--out", required=True, type=pathlib.Path)
+    args = p.parse_args()
+    for seed, (name, m) in enumerate(MODELS.items()):
+        reference(name, m, args.out, seed)
