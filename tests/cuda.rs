@@ -140,6 +140,25 @@ fn whole_steps_agree_with_the_cpu_in_every_storage_type() {
 }
 
 #[test]
+fn whole_steps_of_latent_models_agree_with_the_cpu() {
+    let modes = [("f32", Dtype::F32, false, 1e-4), ("f16", Dtype::F16, true, 2e-2), ("bf16", Dtype::Bf16, true, 1e-1)];
+    for (method, name, task) in [(Method::Dps, "sd1", "sr4"), (Method::Dmap, "sd2", "motion-blur:size=9")] {
+        let folder = format!("tests/data/latent_{name}");
+        let settings = Settings { steps: 2, inner: 2, ..method.defaults() };
+        let (expected, traced) = restore(&folder, task, &settings, PlanOptions::default(), &Device::cpu());
+        for (mode, storage, tf32, limit) in modes {
+            let plan = PlanOptions { storage, tf32, ..PlanOptions::default() };
+            let (found, residuals) = restore(&folder, task, &settings, plan, &Device::emulated(1));
+            for (what, error) in
+                [("image", relative_error(&found, &expected)), ("residuals", relative_error(&residuals, &traced))]
+            {
+                assert!(error <= limit, "{method:?}, {name}, {mode}, {what}: {error:.1e} of {limit:.1e}");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_selftest_passes_on_the_emulated_device() {
     use dmap::selftest::{MODES, run};
     let mode = MODES.iter().find(|m| m.name == "bf16").unwrap();

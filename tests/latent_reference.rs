@@ -93,13 +93,8 @@ fn unet_encoder_and_decoder_and_their_vjps_equal_those_of_diffusers() {
 
 /// x after five steps on a whole image as the measurement.
 fn chain(model: &Model, file: &Checkpoint, method: Method) -> Vec<f32> {
-    let settings = Settings {
-        steps: 5,
-        zeta: Zeta::Absolute(0.8),
-        inner: 2,
-        spacing: Spacing::Linspace,
-        ..method.defaults()
-    };
+    let settings =
+        Settings { steps: 5, zeta: Zeta::Absolute(0.8), inner: 2, spacing: Spacing::Linspace, ..method.defaults() };
     let image = shape(file, "chain.y");
     let operator = parse_task("denoise").unwrap();
     let mut restorer =
@@ -118,9 +113,7 @@ fn chain(model: &Model, file: &Checkpoint, method: Method) -> Vec<f32> {
 fn five_steps_equal_a_transcription_in_sigma_space_with_the_same_noise() {
     for name in NAMES {
         let (model, file) = open(name);
-        for (what, method) in
-            [("unconditional", Method::Unconditional), ("dps", Method::Dps), ("dmap", Method::Dmap)]
-        {
+        for (what, method) in [("unconditional", Method::Unconditional), ("dps", Method::Dps), ("dmap", Method::Dmap)] {
             let expected = file.values(&format!("chain.{what}")).unwrap();
             expect(&format!("{name} {what}"), &chain(&model, &file, method), &expected, 1e-4);
         }

@@ -186,7 +186,7 @@ fn read(path: &Path, fixed: &[(&str, &str)]) -> Result<Value> {
     }
     let same = |found: &Value, expected: &str| match (found.as_f64(), expected.parse::<f64>()) {
         (Some(a), Ok(b)) => a == b,
-        _ => found.to_string() == expected,
+        _ => serde_json::from_str::<Value>(expected).is_ok_and(|e| e == *found),
     };
     match fixed.iter().find(|(key, expected)| value.get(key).is_some_and(|found| !same(found, expected))) {
         Some((key, expected)) => Err(refuse(path, format!("{key} is {}; only {expected} is supported", value[key]))),
@@ -342,7 +342,7 @@ impl VaeConfig {
                 ),
             ));
         }
-        if config.out_channels != 3 || !(config.scaling_factor > 0.0) {
+        if config.out_channels != 3 || config.scaling_factor.is_nan() || config.scaling_factor <= 0.0 {
             return Err(refuse(path, "out_channels must be 3 and scaling_factor positive".into()));
         }
         Ok(config)
@@ -361,6 +361,9 @@ impl TextConfig {
         if config.hidden_act != "gelu" && config.hidden_act != "quick_gelu" {
             let reason = format!("hidden_act is {}; gelu and quick_gelu are supported", config.hidden_act);
             return Err(refuse(path, reason));
+        }
+        if config.vocab_size < 2 || config.max_position_embeddings < 2 {
+            return Err(refuse(path, "vocab_size and max_position_embeddings must be at least 2".into()));
         }
         if config.num_attention_heads == 0 || config.hidden_size % config.num_attention_heads != 0 {
             let reason =

@@ -175,7 +175,7 @@ fn open_shards(folder: &Path, index: &Path) -> Result<Vec<Checkpoint>> {
     names.into_iter().map(|name| Checkpoint::open(&path(name)?)).collect()
 }
 
-/// The embedded text of a folder: (tokens, values). A cached embedding comes before the text encoder with an empty text.
+/// The embedded empty text of a folder: (tokens, values). A cached embedding comes before the text encoder with an empty text.
 fn prompt_embedding(folder: &Path, width: usize) -> Result<(usize, Vec<f32>)> {
     let cached = folder.join("prompt_embeds.safetensors");
     if cached.exists() {
@@ -191,40 +191,75 @@ fn prompt_embedding(folder: &Path, width: usize) -> Result<(usize, Vec<f32>)> {
         }
         return Ok((tokens, file.values(CONTEXT)?));
     }
-    let encoder = folder.join("text_encoder");
-    if !encoder.is_dir() {
+    if !folder.join("text_encoder").is_dir() {
         let reason =
             "neither text_encoder nor prompt_embeds.safetensors is there: one of them has to give the text".into();
         return Err(Error::Weights { path: folder.into(), reason });
     }
-    let config = TextConfig::read(&encoder.join("config.json"))?;
-    if config.hidden_size != width {
-        let reason = format!("it gives {} channels, the UNet takes {width}", config.hidden_size);
-        return Err(Error::Weights { path: encoder, reason });
+    let encoder = TextEncoder::open(folder)?;
+    if encoder.config.hidden_size != width {
+        let reason = format!("it gives {} channels, the UNet takes {width}", encoder.config.hidden_size);
+        return Err(Error::Weights { path: folder.join("text_encoder"), reason });
     }
-    let files = open_part(&encoder, "model").or_else(|e| open_part(&encoder, "pytorch_model").map_err(|_| e))?;
-    let tokens = empty_prompt(folder, &config);
-    let mut g = Graph::new();
-    let input = g.input("tokens", Shape::new(1, 1, tokens.len(), 1));
-    let out = text_encoder::text_encoder(&mut g, &config, input)?;
-    check_tensors(&g, "text_encoder.", &files)?;
-    g.output(out);
-    let parts = files.into_iter().map(|f| ("text_encoder.".to_string(), f)).collect();
-    let mut e = Executor::new(g, &PlanOptions::default(), &Weights::of_parts(parts, []), &Device::cpu())?;
-    e.write(input, &tokens)?;
-    e.run()?;
-    Ok((tokens.len(), e.read(out)?))
+    let tokens = encoder.empty_prompt(folder);
+    Ok((tokens.len(), encoder.embed(&tokens)?))
 }
 
-/// Token numbers of the empty text: begin, end, then padding to the full length. Stable Diffusion 2 pads with token 0 ("!"), 1.x with
-/// the end token; the tokenizer's files say which, and without them the activation tells the two text encoders apart.
-fn empty_prompt(folder: &Path, config: &TextConfig) -> Vec<f32> {
-    let (begin, end) = ((config.vocab_size - 2) as f32, (config.vocab_size - 1) as f32);
-    let map = std::fs::read_to_string(folder.join("tokenizer").join("special_tokens_map.json"));
-    let map: serde_json::Value = map.ok().and_then(|t| serde_json::from_str(&t).ok()).unwrap_or_default();
-    let pad = map["pad_token"].as_str().or(map["pad_token"]["content"].as_str()).map(|p| p == "!");
-    let padding = if pad.unwrap_or(config.hidden_act == "gelu") { 0.0 } else { end };
-    let mut tokens = vec![padding; config.max_position_embeddings];
-    (tokens[0], tokens[1]) = (begin, end);
-    tokens
+/// The text encoder of a folder. It runs on the CPU, once per text.
+pub struct TextEncoder {
+    config: TextConfig,
+    weights: Weights,
+}
+
+impl TextEncoder {
+    /// Opens `text_encoder` of a model folder.
+    pub fn open(folder: &Path) -> Result<TextEncoder> {
+        let encoder = folder.join("text_encoder");
+        let config = TextConfig::read(&encoder.join("config.json"))?;
+        let files = open_part(&encoder, "model").or_else(|e| open_part(&encoder, "pytorch_model").map_err(|_| e))?;
+        let mut g = Graph::new();
+        let input = g.input("tokens", Shape::new(1, 1, 1, 1));
+        text_encoder::text_encoder(&mut g, &config, input)?;
+        check_tensors(&g, "text_encoder.", &files)?;
+        let parts = files.into_iter().map(|f| ("text_encoder.".to_string(), f)).collect();
+        Ok(TextEncoder { config, weights: Weights::of_parts(parts, []) })
+    }
+
+    /// Channels of an embedded token.
+    pub fn channels(&self) -> usize {
+        self.config.hidden_size
+    }
+
+    /// Hidden states (tokens, channels) of token numbers.
+    pub fn embed(&self, tokens: &[f32]) -> Result<Vec<f32>> {
+        let (longest, words) = (self.config.max_position_embeddings, self.config.vocab_size);
+        if tokens.is_empty() || tokens.len() > longest {
+            return Err(Error::Invalid(format!("{} tokens; the text encoder takes 1 to {longest}", tokens.len())));
+        }
+        if let Some(t) = tokens.iter().find(|t| t.fract() != 0.0 || !(0.0..words as f32).contains(*t)) {
+            return Err(Error::Invalid(format!("token {t}; expected a whole number below {words}")));
+        }
+        let mut g = Graph::new();
+        let input = g.input("tokens", Shape::new(1, 1, tokens.len(), 1));
+        let out = text_encoder::text_encoder(&mut g, &self.config, input)?;
+        g.output(out);
+        let mut e = Executor::new(g, &PlanOptions::default(), &self.weights, &Device::cpu())?;
+        e.write(input, tokens)?;
+        e.run()?;
+        e.read(out)
+    }
+
+    /// Token numbers of the empty text: begin, end, then padding to the full length. Stable Diffusion 2 pads with token 0 ("!"), 1.x
+    /// with the end token; the tokenizer's files say which, and without them the activation tells the two text encoders apart.
+    fn empty_prompt(&self, folder: &Path) -> Vec<f32> {
+        let config = &self.config;
+        let (begin, end) = ((config.vocab_size - 2) as f32, (config.vocab_size - 1) as f32);
+        let map = std::fs::read_to_string(folder.join("tokenizer").join("special_tokens_map.json"));
+        let map: serde_json::Value = map.ok().and_then(|t| serde_json::from_str(&t).ok()).unwrap_or_default();
+        let pad = map["pad_token"].as_str().or(map["pad_token"]["content"].as_str()).map(|p| p == "!");
+        let padding = if pad.unwrap_or(config.hidden_act == "gelu") { 0.0 } else { end };
+        let mut tokens = vec![padding; config.max_position_embeddings];
+        (tokens[0], tokens[1]) = (begin, end);
+        tokens
+    }
 }

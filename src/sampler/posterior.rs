@@ -5,7 +5,7 @@ use crate::backend::Device;
 use crate::error::Result;
 use crate::executor::Executor;
 use crate::graph::{Graph, PlanOptions, Shape, TensorId, backward};
-use crate::model::{Network, Prediction, Prior};
+use crate::model::{Network, Prior};
 use crate::noise::{Draw, KEY_WORDS, NoiseKey};
 use crate::operator::Operator;
 use crate::ops::clamp::Clamp;
@@ -195,10 +195,7 @@ impl Setup<'_> {
     pub fn coefficients(&self, at: usize, i: usize, step: f64) -> Vec<f32> {
         let s = self.schedule;
         let mut row = [0.0; column::COUNT];
-        (row[column::TWEEDIE_X], row[column::TWEEDIE_EPS]) = match self.prior.prediction {
-            Prediction::Epsilon => s.tweedie(at),
-            Prediction::V => s.tweedie_of_v(at),
-        };
+        (row[column::TWEEDIE_X], row[column::TWEEDIE_EPS]) = s.clean(at, self.prior.prediction);
         (row[column::MEAN_X0], row[column::MEAN_X]) = s.posterior_mean(i);
         row[column::DEVIATION] = s.deviation(i, self.settings.variance);
         row[column::STEP] = step;

@@ -5,6 +5,7 @@
 //! z = x / sqrt(abar), sigma = sqrt((1 - abar) / abar), is one Euler-ancestral step.
 
 use crate::error::{Error, Result};
+use crate::model::Prediction;
 
 /// Variance of the noise of an ancestral step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -143,6 +144,17 @@ impl Schedule {
         Ok(Schedule { timesteps, alpha_bar, beta, eta: 1.0, start })
     }
 
+    /// Levels at any timesteps of the training schedule, for single evaluations.
+    pub fn at(name: &str, total: usize, timesteps: Vec<f64>) -> Result<Schedule> {
+        let full = Schedule::new(name, total, total, Spacing::Linear)?;
+        if let Some(t) = timesteps.iter().find(|t| !(0.0..=(total - 1) as f64).contains(*t)) {
+            return Err(Error::Invalid(format!("t is {t}; expected a number from 0 to {}", total - 1)));
+        }
+        let alpha_bar = timesteps.iter().map(|&t| alpha_bar_at(&full.alpha_bar, t)).collect();
+        let beta = vec![f64::NAN; timesteps.len()];
+        Ok(Schedule { timesteps, alpha_bar, beta, ..full })
+    }
+
     /// Number of steps.
     pub fn steps(&self) -> usize {
         self.timesteps.len()
@@ -158,9 +170,12 @@ impl Schedule {
         ((1.0 - self.alpha_bar[i]) / self.alpha_bar[i]).sqrt()
     }
 
-    /// x0 = a x + b v of a network that predicts v: (a, b).
-    pub fn tweedie_of_v(&self, i: usize) -> (f64, f64) {
-        (self.alpha_bar[i].sqrt(), -(1.0 - self.alpha_bar[i]).sqrt())
+    /// x0 = a x + b out of what a network predicts: (a, b).
+    pub fn clean(&self, i: usize, prediction: Prediction) -> (f64, f64) {
+        match prediction {
+            Prediction::Epsilon => self.tweedie(i),
+            Prediction::V => (self.alpha_bar[i].sqrt(), -(1.0 - self.alpha_bar[i]).sqrt()),
+        }
     }
 
     /// x0 = a x + b eps (Tweedie): (a, b).

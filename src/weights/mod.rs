@@ -218,6 +218,19 @@ impl Weights {
         Weights { loaded: Mutex::new(loaded), ..Weights::default() }
     }
 
+    /// A weight that was given and not read from a file.
+    pub fn given(&self, name: &str) -> Option<Arc<Vec<f32>>> {
+        let loaded = self.loaded.lock().unwrap_or_else(|e| e.into_inner());
+        loaded.get(name).cloned()
+    }
+
+    /// Puts `values`, in the layout of the graph, in place of a weight that was given or read.
+    pub fn replace(&mut self, name: &str, values: Vec<f32>) {
+        let loaded = self.loaded.get_mut().unwrap_or_else(|e| e.into_inner());
+        loaded.insert(name.to_string(), Arc::new(values));
+        self.id = WeightsId::default();
+    }
+
     /// Tells these weights from all others of the process.
     pub fn id(&self) -> u64 {
         self.id.0
