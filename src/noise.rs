@@ -18,16 +18,44 @@ pub struct NoiseKey {
 
 /// What random numbers are for; each purpose has a stream of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
 pub enum Draw {
     /// x_T.
-    Start = 0,
+    Start,
     /// Noise of the ancestral step.
-    Ancestral = 1,
+    Ancestral,
     /// Noise of the measurement.
-    Measurement = 2,
+    Measurement,
     /// Random state of an operator: mask, kernel.
-    Operator = 3,
+    Operator,
+    /// The sample of an encoder's distribution.
+    Encoder,
+    /// Noise that leads back to the level before.
+    Travel,
+    /// Sample j of the estimate of x_0.
+    Estimate(u32),
+    /// A purpose in a repeated pass at one level: its word, and the number of the pass, from 1.
+    Repeated(u32, u32),
+}
+
+impl Draw {
+    /// The word that tells this stream from others.
+    pub fn word(self) -> u32 {
+        match self {
+            Draw::Start => 0,
+            Draw::Ancestral => 1,
+            Draw::Measurement => 2,
+            Draw::Operator => 3,
+            Draw::Encoder => 4,
+            Draw::Travel => 5,
+            Draw::Estimate(j) => 0x100 + j,
+            Draw::Repeated(word, round) => word + (round << 16),
+        }
+    }
+
+    /// The same purpose in pass `round` of one level; the first is 0.
+    pub fn round(self, round: u32) -> Draw {
+        if round == 0 { self } else { Draw::Repeated(self.word(), round) }
+    }
 }
 
 /// Number of 32-bit words that a [`NoiseKey`] has on a device.
@@ -36,7 +64,7 @@ pub const KEY_WORDS: usize = 5;
 impl NoiseKey {
     /// The key as a device tensor stores it: bit patterns, not values.
     pub fn to_words(self) -> [u32; KEY_WORDS] {
-        [self.seed as u32, (self.seed >> 32) as u32, self.image, self.step, self.draw as u32]
+        [self.seed as u32, (self.seed >> 32) as u32, self.image, self.step, self.draw.word()]
     }
 }
 

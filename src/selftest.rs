@@ -19,6 +19,7 @@ use crate::ops::clamp::Clamp;
 use crate::ops::concat::{ChannelSlice, Concat};
 use crate::ops::conv::{Conv, Padding};
 use crate::ops::crop::Crop;
+use crate::ops::diagonal_gaussian::DiagonalGaussian;
 use crate::ops::filter2d::Filter2d;
 use crate::ops::gelu::{Geglu, Gelu};
 use crate::ops::group_norm::{GroupNorm, GroupNormOptions};
@@ -122,6 +123,7 @@ fn cases() -> Vec<Case> {
         cross("cross_attention to a text", 2, 128, s(1, 1, 77, 128), false),
         cross("cross_attention, a head of 512", 1, 512, s(2, 9, 11, 512), false),
         cross("cross_attention, causal", 2, 32, s(2, 1, 99, 32), true),
+        case("diagonal_gaussian", DiagonalGaussian, vec![stored(s(2, 16, 24, 6)), full(image)], &[0]),
         case("layer_norm", LayerNorm { eps: 1e-5 }, vec![stored(x), vector, vector], &[0]),
         case("gelu", Gelu { quick: false }, vec![stored(x)], &[0]),
         case("geglu", Geglu, vec![stored(x)], &[0]),

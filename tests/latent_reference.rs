@@ -8,7 +8,7 @@ use dmap::graph::{Graph, PlanOptions, Shape, TensorId, backward};
 use dmap::model::stable_diffusion::CONTEXT;
 use dmap::model::{Model, Network};
 use dmap::operator::parse_task;
-use dmap::sampler::{Item, Measurement, Method, Restorer, Settings, Spacing, Zeta};
+use dmap::sampler::{Item, METHODS, Measurement, Method, Restorer, Settings, Spacing, Zeta};
 use dmap::weights::Checkpoint;
 use std::path::{Path, PathBuf};
 
@@ -93,8 +93,9 @@ fn unet_encoder_and_decoder_and_their_vjps_equal_those_of_diffusers() {
 
 /// x after five steps on a whole image as the measurement.
 fn chain(model: &Model, file: &Checkpoint, method: Method) -> Vec<f32> {
-    let settings =
-        Settings { steps: 5, zeta: Zeta::Absolute(0.8), inner: 2, spacing: Spacing::Linspace, ..method.defaults() };
+    let zeta = if method == Method::Dsg { Zeta::Relative(0.2) } else { Zeta::Absolute(0.8) };
+    let spacing = Spacing::Linspace;
+    let settings = Settings { steps: 5, zeta, inner: 2, spacing, consistency: 0.3, ..method.defaults() };
     let image = shape(file, "chain.y");
     let operator = parse_task("denoise").unwrap();
     let mut restorer =
@@ -113,7 +114,8 @@ fn chain(model: &Model, file: &Checkpoint, method: Method) -> Vec<f32> {
 fn five_steps_equal_a_transcription_in_sigma_space_with_the_same_noise() {
     for name in NAMES {
         let (model, file) = open(name);
-        for (what, method) in [("unconditional", Method::Unconditional), ("dps", Method::Dps), ("dmap", Method::Dmap)] {
+        for row in METHODS {
+            let (what, method) = (row.name, row.method);
             let expected = file.values(&format!("chain.{what}")).unwrap();
             expect(&format!("{name} {what}"), &chain(&model, &file, method), &expected, 1e-4);
         }

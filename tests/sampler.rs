@@ -169,16 +169,7 @@ fn rms(values: impl Iterator<Item = f64> + Clone) -> f64 {
 }
 
 fn settings(method: Method, steps: usize, zeta: Zeta, inner: usize) -> Settings {
-    Settings {
-        steps,
-        zeta,
-        inner,
-        clip: false,
-        spacing: Spacing::Linear,
-        variance: Variance::FixedSmall,
-        eta: 1.0,
-        method,
-    }
+    Settings { steps, zeta, inner, clip: false, spacing: Spacing::Linear, ..method.defaults() }
 }
 
 fn unconditional(steps: usize) -> Settings {

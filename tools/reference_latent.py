@@ -34,8 +34,9 @@ MODELS = {
     ),
 }  # fmt: skip
 STEPS = 5
-ZETA = {"dps": 0.8, "dmap": 0.8}
-INNER = 2
+ZETA, SHARE, INNER, CONSISTENCY = 0.8, 0.2, 2, 0.3
+# What the engine draws noise for.
+START, ANCESTRAL, ENCODER, TRAVEL, ESTIMATE, ROUND = 0, 1, 4, 5, 0x100, 1 << 16
 
 
 def randomise(model):
@@ -106,28 +107,69 @@ class Chain:
     def residual(self, z0):
         return (self.vae.decode((z0 / self.vae.config.scaling_factor).float()).sample - self.y).double().norm()
 
-    def gradient(self, z, k):
+    def gradient(self, z, k, objective=None):
         z = z.detach().requires_grad_()
-        return torch.autograd.grad(self.residual(self.z0(z, k)), z)[0]
+        z0 = self.z0(z, k)
+        return torch.autograd.grad((objective or self.residual)(z0), z)[0]
+
+    def lgd(self, k):
+        """The mean of the residuals of INNER samples around the estimate."""
+        r = (self.sigmas[k] ** 2 / (1 + self.sigmas[k] ** 2)) ** 0.5
+        samples = [self.noise(STEPS - 1 - k, ESTIMATE + j) for j in range(INNER)]
+        return lambda z0: sum(self.residual(z0 + r * n) for n in samples) / INNER
+
+    def psld(self, k):
+        """The operator is the identity, and so is its adjoint."""
+        scale, n = self.vae.config.scaling_factor, self.noise(STEPS - 1 - k, ENCODER)
+
+        def objective(z0):
+            image = self.vae.decode((z0 / scale).float()).sample
+            corrected = image + (self.y - image)
+            code = self.vae.encode(corrected).latent_dist
+            distance = (scale * (code.mean + code.std * n) - z0).norm()
+            return (image - self.y).double().norm() + CONSISTENCY * distance
+
+        return objective
 
     def run(self, method):
-        z = self.sigmas[0] * self.noise(0, 0)
+        z = self.sigmas[0] * self.noise(0, START)
         for k in range(STEPS):
+            level = STEPS - 1 - k
             sigma, to = self.sigmas[k], self.sigmas[k + 1]
-            with torch.no_grad():
-                z0 = self.z0(z, k)
-            up = (to**2 * (sigma**2 - to**2) / sigma**2) ** 0.5
-            down = (to**2 - up**2) ** 0.5
-            mean = z + (z - z0) / sigma * (down - sigma)
-            after = mean + up * self.noise(STEPS - 1 - k, 1)
-            if method == "dps":
-                after = after - ZETA["dps"] * self.gradient(z, k)
-            elif method == "dmap" and k + 1 < STEPS:
-                for _ in range(INNER):
-                    moved = after - ZETA["dmap"] * self.gradient(after, k + 1) - mean
-                    after = mean + moved / moved.norm() * up * moved.numel() ** 0.5
-            z = after
+            passes = INNER if method == "freedom" and 0.4 * STEPS <= level < 0.7 * STEPS else 1
+            for p in range(passes):
+                if p > 0:
+                    z = z + (sigma**2 - to**2) ** 0.5 * self.noise(level, TRAVEL + ROUND * p)
+                z = self.step(method, z, k, level, sigma, to, p)
         return z
+
+    def step(self, method, z, k, level, sigma, to, p):
+        with torch.no_grad():
+            z0 = self.z0(z, k)
+        up = (to**2 * (sigma**2 - to**2) / sigma**2) ** 0.5
+        down = (to**2 - up**2) ** 0.5
+        mean = z + (z - z0) / sigma * (down - sigma)
+        after = mean + up * self.noise(level, ANCESTRAL + ROUND * p)
+        radius = up * z.numel() ** 0.5
+        if method in ("dps", "freedom"):
+            after = after - ZETA * self.gradient(z, k)
+        elif method == "lgd":
+            after = after - ZETA * self.gradient(z, k, self.lgd(k))
+        elif method == "psld":
+            after = after - ZETA * self.gradient(z, k, self.psld(k))
+        elif method == "dsg":
+            g = self.gradient(z, k)
+            best = -radius * g / g.norm()
+            mixed = (after - mean) + SHARE * (best - (after - mean))
+            after = mean + radius * mixed / (mixed.norm() + 1e-30)
+        elif method == "dmap" and k + 1 < STEPS:
+            for _ in range(INNER):
+                moved = after - ZETA * self.gradient(after, k + 1) - mean
+                after = mean + moved / moved.norm() * radius
+        return after
+
+
+METHODS = ("unconditional", "dps", "dmap", "dsg", "lgd", "freedom", "psld")
 
 
 def nhwc(a):
@@ -178,7 +220,7 @@ def reference(name, m, out, seed):
     measured = 0.5 * torch.randn(1, 3, 8 * factor, 8 * factor)
     chain = Chain(unet, vae, context, m["prediction"], measured, shape)
     data["chain.y"] = nhwc(measured)
-    for method in ("unconditional", "dps", "dmap"):
+    for method in METHODS:
         data[f"chain.{method}"] = nhwc(chain.run(method))
     # The gradient of the residual norm at one z in sigma space, at the second level.
     z = chain.sigmas[1] * chain.noise(0, 0)

@@ -71,7 +71,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 /// Flags that set up a sampler.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct SamplerFlags {
-    /// Method: dmap, dps or unconditional
+    /// Method: dmap, dps and others (`dmap tasks` lists all)
     #[arg(long, default_value = "dmap")]
     pub method: String,
     /// Noise levels visited [default: tuned per method]
@@ -83,7 +83,7 @@ pub(crate) struct SamplerFlags {
     /// Meaning of --zeta: `relative`, a share of the sphere's radius; `absolute`, a factor of the gradient itself
     #[arg(long, value_enum, requires = "zeta", default_value = "relative")]
     pub zeta_unit: ZetaUnit,
-    /// Ascent steps per noise level (K of DMAP) [default: tuned]
+    /// K: ascent steps per level of dmap, samples of lgd, passes at a repeated level of freedom [default: tuned]
     #[arg(long)]
     pub inner: Option<usize>,
     /// Variance of the ancestral step
@@ -95,6 +95,12 @@ pub(crate) struct SamplerFlags {
     /// Share of the posterior's noise that a step adds: 1 is ancestral sampling, 0 DDIM
     #[arg(long, default_value_t = 1.0)]
     pub eta: f64,
+    /// Weight of psld's second term
+    #[arg(long, default_value_t = 0.1)]
+    pub consistency: f64,
+    /// In psld, what the published code has in place of the operator's adjoint
+    #[arg(long)]
+    pub published_transpose: bool,
     /// Do not limit the estimate of the clean image to [-1, 1]
     #[arg(long)]
     pub no_clip: bool,
@@ -146,6 +152,8 @@ impl SamplerFlags {
             SpacingFlag::Trailing => Spacing::Trailing,
         };
         settings.eta = self.eta;
+        settings.consistency = self.consistency;
+        settings.published_transpose = self.published_transpose;
         settings.clip = !self.no_clip;
         settings.check()?;
         Ok(settings)

@@ -136,6 +136,16 @@ pub fn backward(graph: &mut Graph, from: TensorId, cotangent: TensorId, to: Tens
     })
 }
 
+/// Appends the adjoint of a linear map from `to` to `from`, applied to `y`: the same nodes as [`backward`] appends, as part of the forward
+/// pass, so that a gradient can go through them.
+pub fn adjoint(graph: &mut Graph, from: TensorId, y: TensorId, to: TensorId) -> Result<TensorId> {
+    let (recorded, in_reverse) = (graph.nodes.len(), graph.in_reverse);
+    let result = backward(graph, from, y, to);
+    graph.in_reverse = in_reverse;
+    graph.nodes[recorded..].iter_mut().for_each(|n| n.reverse = in_reverse);
+    result
+}
+
 fn slot_is_repeated(inputs: &[TensorId], slot: usize) -> bool {
     inputs.iter().filter(|&&i| i == inputs[slot]).count() > 1
 }

@@ -9,7 +9,7 @@ mod recompute;
 mod schedule;
 mod verify;
 
-pub use backward::{Reverse, backward};
+pub use backward::{Reverse, adjoint, backward};
 pub use plan::{MemoryPoint, Placement, Plan, PlanOptions};
 pub use schedule::{Instance, Step};
 

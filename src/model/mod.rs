@@ -53,12 +53,14 @@ pub enum Prediction {
 }
 
 /// How codes relate to images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Latent {
     /// Pixels of the image along one side of a code's pixel.
     pub factor: usize,
     /// Channels of the image.
     pub image_channels: usize,
+    /// x is the encoder's code times this.
+    pub scaling: f64,
 }
 
 impl Prior {

@@ -66,7 +66,11 @@ impl Network for LatentDiffusion {
                 "v_prediction" => Prediction::V,
                 _ => Prediction::Epsilon,
             },
-            latent: Some(Latent { factor: self.vae.factor(), image_channels: self.vae.out_channels }),
+            latent: Some(Latent {
+                factor: self.vae.factor(),
+                image_channels: self.vae.out_channels,
+                scaling: self.vae.scaling_factor,
+            }),
         }
     }
     fn record(&self, g: &mut Graph, x: TensorId, t: TensorId, _: Option<TensorId>) -> Result<TensorId> {

@@ -50,6 +50,12 @@ pub trait Operator: std::fmt::Debug + Send + Sync {
     /// Records `A(x)`.
     fn build(&self, g: &mut Graph, x: TensorId, state: Option<TensorId>) -> Result<TensorId>;
 
+    /// What published PSLD code has in place of A^T, for images of extent `x`: of a blur the identity, of a reduction the nearest
+    /// pixels. Of a mask it is the adjoint itself.
+    fn published_transpose(&self, _: &mut Graph, y: TensorId, _x: Shape) -> Result<TensorId> {
+        Ok(y)
+    }
+
     /// A naive restoration that results are compared with, and its name.
     fn baseline(&self, y: &Picture, _state: &[f32], _x: Shape) -> (&'static str, Picture) {
         ("measurement", y.clone())

@@ -11,6 +11,7 @@ pub mod clamp;
 pub mod concat;
 pub mod conv;
 pub mod crop;
+pub mod diagonal_gaussian;
 pub mod embedding;
 pub mod filter2d;
 pub mod gelu;

@@ -10,6 +10,7 @@ use super::{Chain, Sampler, Zeta};
 use crate::error::Result;
 use crate::executor::Executor;
 use crate::graph::{Graph, Plan, TensorId};
+use crate::noise::Draw;
 use crate::ops::sphere_projection::SphereProjection;
 use crate::sampler::posterior::column;
 
@@ -97,7 +98,7 @@ impl Sampler for Dmap {
         let (outer, o) = &mut self.outer;
         let (inner, h) = &mut self.inner;
         write_level(outer, &o.inputs, &self.outer_levels[i], chain)?;
-        write_keys(outer, o.keys, chain, i)?;
+        write_keys(outer, o.keys, chain, i, Draw::Ancestral)?;
         outer.run()?;
         // At the last step the posterior has no spread: the sphere is a point and there is nowhere to go.
         self.at_sample = i == 0;

@@ -2,9 +2,14 @@
 
 pub mod dmap;
 pub mod dps;
+pub mod dsg;
+pub mod freedom;
+pub mod lgd;
 pub mod posterior;
+pub mod psld;
 pub mod restorer;
 pub mod schedule;
+pub mod single;
 pub mod unconditional;
 
 pub use posterior::Setup;
@@ -33,8 +38,12 @@ pub struct Settings {
     pub steps: usize,
     /// Step size along the gradient.
     pub zeta: Zeta,
-    /// Ascent steps per noise level (K of DMAP).
+    /// K: ascent steps per noise level of DMAP, samples of the estimate of LGD, passes at a repeated level of FreeDoM.
     pub inner: usize,
+    /// Weight of PSLD's second term.
+    pub consistency: f64,
+    /// PSLD's adjoint is what the published code has in its place.
+    pub published_transpose: bool,
     /// Variance of the ancestral step.
     pub variance: Variance,
     /// Which noise levels are visited.
@@ -52,6 +61,14 @@ pub enum Method {
     Dps,
     /// Explicit posterior ascent on a sphere (Xu et al. 2025).
     Dmap,
+    /// Steps turned towards the steepest descent on a sphere (Yang et al. 2024).
+    Dsg,
+    /// DPS on Monte Carlo samples of x_0 (Song et al. 2023).
+    Lgd,
+    /// DPS with time travel (Yu et al. 2023).
+    Freedom,
+    /// DPS whose codes agree with decoder and encoder (Rout et al. 2023).
+    Psld,
     /// The prior alone.
     Unconditional,
 }
@@ -90,7 +107,39 @@ pub const METHODS: &[MethodRow] = &[
         what: "diffusion posterior sampling: one gradient step per noise level",
         defaults: (28, Zeta::Relative(0.3), 1),
         build: dps::build,
-        graph: |s| Ok(dps::step_graph(s)?.0),
+        graph: |s| Ok(dps::step_graph(s)?.marked().graph),
+    },
+    MethodRow {
+        method: Method::Dsg,
+        name: "dsg",
+        what: "steps turned towards the steepest descent on the sphere of the noise",
+        defaults: (28, Zeta::Relative(0.2), 1),
+        build: dsg::build,
+        graph: |s| Ok(dsg::step_graph(s)?.marked().graph),
+    },
+    MethodRow {
+        method: Method::Lgd,
+        name: "lgd",
+        what: "DPS on K Monte Carlo samples of the clean image",
+        defaults: (28, Zeta::Relative(0.3), 3),
+        build: lgd::build,
+        graph: |s| Ok(lgd::step_graph(s)?.marked().graph),
+    },
+    MethodRow {
+        method: Method::Freedom,
+        name: "freedom",
+        what: "DPS with time travel: K passes at the levels in the middle",
+        defaults: (20, Zeta::Relative(0.3), 2),
+        build: freedom::build,
+        graph: |s| Ok(dps::step_graph(s)?.marked().graph),
+    },
+    MethodRow {
+        method: Method::Psld,
+        name: "psld",
+        what: "DPS whose codes agree with decoder and encoder; of latent models",
+        defaults: (28, Zeta::Relative(0.3), 1),
+        build: psld::build,
+        graph: |s| Ok(psld::step_graph(s)?.marked().graph),
     },
     MethodRow {
         method: Method::Unconditional,
@@ -98,7 +147,7 @@ pub const METHODS: &[MethodRow] = &[
         what: "samples of the prior; the measurement is not used",
         defaults: (100, Zeta::Absolute(0.0), 0),
         build: unconditional::build,
-        graph: |s| Ok(unconditional::step_graph(s)?.0),
+        graph: |s| Ok(unconditional::step_graph(s)?.marked().graph),
     },
 ];
 
@@ -130,6 +179,8 @@ impl Method {
             spacing: Spacing::default(),
             eta: 1.0,
             clip: true,
+            consistency: 0.1,
+            published_transpose: false,
         }
     }
 }
@@ -153,8 +204,11 @@ impl Settings {
         if self.method == Method::Dmap && self.eta == 0.0 {
             return Err(Error::Invalid("dmap moves within the noise of a step; with eta 0 there is none".into()));
         }
-        if self.method == Method::Dmap && self.inner == 0 {
+        if matches!(self.method, Method::Dmap | Method::Lgd | Method::Freedom) && self.inner == 0 {
             return Err(Error::Invalid("0 inner steps would ignore the measurement: choose at least 1".into()));
+        }
+        if !self.consistency.is_finite() || self.consistency < 0.0 {
+            return Err(Error::Invalid(format!("consistency is {}; it must be 0 or more", self.consistency)));
         }
         Ok(())
     }
@@ -162,7 +216,8 @@ impl Settings {
     /// Network passes of one image: forward evaluations plus VJPs.
     pub fn network_passes(&self) -> usize {
         match self.method {
-            Method::Dps => 2 * self.steps,
+            Method::Dps | Method::Dsg | Method::Lgd | Method::Psld => 2 * self.steps,
+            Method::Freedom => (0..self.steps).map(|i| 2 * freedom::passes(i, self.steps, self.inner)).sum(),
             Method::Dmap => self.steps + 2 * self.inner * (self.steps - 1),
             Method::Unconditional => self.steps,
         }

@@ -65,8 +65,24 @@ pub mod column {
     pub const ONE: usize = 10;
     /// Norm of the measurement's noise, below which the residual is not to be brought.
     pub const NOISE_NORM: usize = 11;
+    /// zeta as a share, and 1 - zeta.
+    pub const SHARE: usize = 12;
+    /// See [`SHARE`].
+    pub const REST: usize = 13;
+    /// -1
+    pub const MINUS_ONE: usize = 14;
+    /// Deviation of x_0 around Tweedie's estimate: sqrt(1 - abar).
+    pub const SPREAD: usize = 15;
+    /// 1 / K
+    pub const MONTE_CARLO: usize = 16;
+    /// Weight of the second term of an objective.
+    pub const CONSISTENCY: usize = 17;
+    /// x_t = TRAVEL_X x_{t-1} + TRAVEL_NOISE n
+    pub const TRAVEL_X: usize = 18;
+    /// See [`TRAVEL_X`].
+    pub const TRAVEL_NOISE: usize = 19;
     /// Number of columns.
-    pub const COUNT: usize = 12;
+    pub const COUNT: usize = 20;
 }
 
 /// Inputs that every step graph has.
@@ -83,7 +99,8 @@ pub struct Inputs {
 /// Inputs of the measurement.
 #[derive(Clone, Copy)]
 pub struct MeasurementInputs {
-    y: TensorId,
+    /// The measurement.
+    pub y: TensorId,
     state: Option<TensorId>,
 }
 
@@ -133,12 +150,17 @@ impl Setup<'_> {
 
     /// || A(D(x0)) - y || per item, with the decoder D of a latent model.
     pub fn residual(&self, g: &mut Graph, x0: TensorId, m: &MeasurementInputs) -> Result<TensorId> {
-        let shape = self.image;
         let whole = self.network.decode(g, x0)?;
+        let a = self.measured(g, whole, m)?;
+        g.one(ResidualNorm, "residual", &[a, m.y])
+    }
+
+    /// A(x) of the part of a canvas that is the image.
+    pub fn measured(&self, g: &mut Graph, whole: TensorId, m: &MeasurementInputs) -> Result<TensorId> {
+        let shape = self.image;
         let seen =
             if g.shape(whole) == shape { whole } else { g.one(Crop { h: shape.h, w: shape.w }, "crop", &[whole])? };
-        let a = self.operator.build(g, seen, m.state)?;
-        g.one(ResidualNorm, "residual", &[a, m.y])
+        self.operator.build(g, seen, m.state)
     }
 
     /// d residual / dx, every item's by itself.
@@ -204,6 +226,13 @@ impl Setup<'_> {
         row[column::LOG_BETA_TILDE] = s.posterior_log_variance_clipped(i);
         row[column::NOISE_ON] = if i == 0 { 0.0 } else { 1.0 };
         row[column::ONE] = 1.0;
+        let (Zeta::Relative(share) | Zeta::Absolute(share)) = self.settings.zeta;
+        (row[column::SHARE], row[column::REST]) = (share, 1.0 - share);
+        row[column::MINUS_ONE] = -1.0;
+        row[column::SPREAD] = (1.0 - s.alpha_bar[at]).sqrt();
+        row[column::MONTE_CARLO] = 1.0 / self.settings.inner.max(1) as f64;
+        row[column::CONSISTENCY] = self.settings.consistency;
+        (row[column::TRAVEL_X], row[column::TRAVEL_NOISE]) = ((1.0 - s.beta[i]).sqrt(), s.beta[i].sqrt());
         let row = row.map(|v| v as f32);
         row.iter().copied().cycle().take(column::COUNT * self.image.n).collect()
     }
@@ -250,10 +279,11 @@ pub fn write_batch(e: &mut Executor, i: &Inputs, m: Option<&MeasurementInputs>, 
     Ok(())
 }
 
-/// Writes the keys of the ancestral noise of step `i`.
-pub fn write_keys(e: &mut Executor, keys: TensorId, chain: &Chain, i: usize) -> Result<()> {
-    let words = chain.seeds.iter().flat_map(|&(seed, image)| {
-        NoiseKey { seed, image, step: i as u32, draw: Draw::Ancestral }.to_words().map(f32::from_bits)
-    });
+/// Writes the keys of the noise that step `i` draws for a purpose.
+pub fn write_keys(e: &mut Executor, keys: TensorId, chain: &Chain, i: usize, draw: Draw) -> Result<()> {
+    let words = chain
+        .seeds
+        .iter()
+        .flat_map(|&(seed, image)| NoiseKey { seed, image, step: i as u32, draw }.to_words().map(f32::from_bits));
     e.write(keys, &words.collect::<Vec<_>>())
 }

@@ -11,6 +11,7 @@ use dmap::ops::clamp::Clamp;
 use dmap::ops::concat::{ChannelPad, ChannelSlice, Concat};
 use dmap::ops::conv::{Conv, Padding};
 use dmap::ops::crop::{Crop, ZeroPad};
+use dmap::ops::diagonal_gaussian::DiagonalGaussian;
 use dmap::ops::embedding::Embedding;
 use dmap::ops::filter2d::Filter2d;
 use dmap::ops::gelu::{Geglu, Gelu};
@@ -287,6 +288,10 @@ pub fn cases() -> Vec<Case> {
         cross_attention_case(s(2, 1, 9, 12), 9, 2, 3, true),
         // Keys in several parts for one head, more than one block of them.
         cross_attention_case(s(1, 3, 50, 6), 1100, 1, 1, false),
+        case!("diagonal_gaussian", vec![s(2, 3, 5, 14), X], vec![0], DiagonalGaussian, |i: T| {
+            let at = |k: usize, half: usize| i[0][k / 7 * 14 + 7 * half + k % 7];
+            (0..X.numel()).map(|k| at(k, 0) + (T::of(0.5) * at(k, 1)).exp() * i[1][k]).collect()
+        }),
         linear_case(s(3, 1, 1, 9), 17),
         case!("layer_norm", vec![X, Shape::vector(7), Shape::vector(7)], vec![0], LayerNorm { eps: 1e-5 }, |i: T| {
             // Group norm with one group of one pixel.

@@ -1,0 +1,42 @@
+//! Diffusion with a spherical Gaussian constraint (Yang et al. 2024, algorithm 1): the step is turned towards the steepest descent
+//! on the sphere on which p(x_{t-1} | x_t) concentrates.
+//!
+//! With r = sqrt(numel) sigma and the unit gradient g at x_t, d* = -r g, d = sample - mean, m = d + zeta (d* - d):
+//! x_{t-1} = mean + r m / ||m||. zeta is a share and belongs to no space.
+
+use super::posterior::{Setup, column};
+use super::single::{SingleStep, StepGraph};
+use super::{Sampler, Zeta};
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::noise::Draw;
+use crate::ops::sphere_projection::SphereProjection;
+
+/// One step, one graph with its reverse.
+pub fn step_graph(s: &Setup<'_>) -> Result<StepGraph> {
+    let mut g = Graph::new();
+    let inputs = s.inputs(&mut g);
+    let c = inputs.coefficients;
+    let measurement = s.measurement(&mut g);
+    let (x0, v) = s.estimate(&mut g, &inputs)?;
+    let residual = s.residual(&mut g, x0, &measurement)?;
+    let (sample, mean, keys) = s.ancestral(&mut g, &inputs, x0, v)?;
+    let gradient = s.gradient(&mut g, residual, &inputs)?;
+    // mean + (1 - zeta) d, then zeta r down the gradient from there, then out to the sphere.
+    let shortened = g.combine("shortened", c, &[(column::REST, sample), (column::SHARE, mean)])?;
+    let down = g.combine("down", c, &[(column::ONE, shortened), (column::MINUS_ONE, gradient)])?;
+    let turned = g.one(SphereProjection { column: column::STEP }, "turned", &[down, shortened, c])?;
+    let next = g.one(SphereProjection { column: column::RADIUS }, "projection", &[turned, mean, c])?;
+    let noises = vec![(keys, Draw::Ancestral)];
+    Ok(StepGraph { graph: g, inputs, measurement: Some(measurement), noises, next, residual: Some(residual) })
+}
+
+pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
+    let Zeta::Relative(zeta) = s.settings.zeta else {
+        return Err(Error::Invalid("dsg knows zeta only as a share: use --zeta-unit relative".into()));
+    };
+    if zeta > 1.0 {
+        return Err(Error::Invalid(format!("zeta is {zeta}; of dsg it is a share of 0 to 1")));
+    }
+    Ok(Box::new(SingleStep::new(s, step_graph(s)?, |i| zeta * s.radius(i))?))
+}
