@@ -10,7 +10,7 @@ use dmap::compare::relative_error;
 use dmap::graph::{Dtype, PlanOptions, Shape};
 use dmap::model::Model;
 use dmap::operator::parse_task;
-use dmap::sampler::{Item, Measurement, Measurer, Method, Restorer, Settings, Variance};
+use dmap::sampler::{Item, METHODS, Measurement, Measurer, Method, Restorer, Settings, Variance};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -155,6 +155,18 @@ fn whole_steps_of_latent_models_agree_with_the_cpu() {
                 assert!(error <= limit, "{method:?}, {name}, {mode}, {what}: {error:.1e} of {limit:.1e}");
             }
         }
+    }
+}
+
+#[test]
+fn every_other_method_agrees_with_the_cpu() {
+    for row in METHODS.iter().filter(|r| r.method != Method::Dps && r.method != Method::Dmap) {
+        let settings = Settings { steps: 3, inner: 2, ..row.method.defaults() };
+        let strict = PlanOptions { tf32: false, ..PlanOptions::default() };
+        let run = |device: &Device| restore("tests/data/latent_sd1", "gaussian-blur:size=7", &settings, strict, device);
+        let ((expected, _), (found, _)) = (run(&Device::cpu()), run(&Device::emulated(5)));
+        let error = relative_error(&found, &expected);
+        assert!(error <= 1e-4, "{}: {error:.1e}", row.name);
     }
 }
 

@@ -95,7 +95,7 @@ fn unet_encoder_and_decoder_and_their_vjps_equal_those_of_diffusers() {
 fn chain(model: &Model, file: &Checkpoint, method: Method) -> Vec<f32> {
     let zeta = if method == Method::Dsg { Zeta::Relative(0.2) } else { Zeta::Absolute(0.8) };
     let spacing = Spacing::Linspace;
-    let settings = Settings { steps: 5, zeta, inner: 2, spacing, consistency: 0.3, ..method.defaults() };
+    let settings = Settings { steps: 5, zeta, inner: 2, spacing, consistency: 0.3, rate: 0.05, ..method.defaults() };
     let image = shape(file, "chain.y");
     let operator = parse_task("denoise").unwrap();
     let mut restorer =

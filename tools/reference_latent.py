@@ -34,7 +34,7 @@ MODELS = {
     ),
 }  # fmt: skip
 STEPS = 5
-ZETA, SHARE, INNER, CONSISTENCY = 0.8, 0.2, 2, 0.3
+ZETA, SHARE, INNER, CONSISTENCY, RATE = 0.8, 0.2, 2, 0.3, 0.05
 # What the engine draws noise for.
 START, ANCESTRAL, ENCODER, TRAVEL, ESTIMATE, ROUND = 0, 1, 4, 5, 0x100, 1 << 16
 
@@ -131,7 +131,45 @@ class Chain:
 
         return objective
 
+    def stsl(self, k, p):
+        """Residual and an estimate of the trace of the score's Jacobian, both of VP coordinates."""
+        n, sigma = self.noise(STEPS - 1 - k, TRAVEL + ROUND * p), self.sigmas[k]
+        bar = 1 / (1 + sigma**2)
+
+        def objective(z):
+            z0, moved = self.z0(z, k), self.z0(z + n / bar**0.5, k)
+            score = lambda x, x0: (bar**0.5 * x0 - x) / (1 - bar)
+            x = bar**0.5 * z
+            return self.residual(z0) + CONSISTENCY * (n * (score(x + n, moved) - score(x, z0))).mean()
+
+        return objective
+
+    def move_text(self, z, k):
+        for _ in range(INNER):
+            context = self.context.detach().requires_grad_()
+            self.context = context
+            loss = self.residual(self.z0(z, k)) ** 2 / self.y.numel()
+            self.context = (context - RATE * torch.autograd.grad(loss, context)[0]).detach()
+
+    def resample(self, z, k):
+        """z of level k + 1, after the DPS step at level k."""
+        bar, before = 1 / (1 + self.sigmas[k] ** 2), 1 / (1 + self.sigmas[k + 1] ** 2)
+        with torch.no_grad():
+            code = self.z0(z, k + 1)
+        code = code.detach().requires_grad_()
+        optimiser = torch.optim.AdamW([code], lr=RATE)
+        for _ in range(INNER):
+            optimiser.zero_grad()
+            (self.residual(code) ** 2 / self.y.numel()).backward()
+            optimiser.step()
+        s2 = 40 * (1 - before) / (1 - bar) * (1 - bar / before)
+        x = before**0.5 * z
+        x = (s2 * before**0.5 * code.detach() + (1 - before) * x) / (s2 + 1 - before)
+        x = x + self.noise(STEPS - 1 - k, TRAVEL) * (1 / (1 / s2 + 1 / (1 - before))) ** 0.5
+        return x / before**0.5
+
     def run(self, method):
+        text = self.context
         z = self.sigmas[0] * self.noise(0, START)
         for k in range(STEPS):
             level = STEPS - 1 - k
@@ -140,10 +178,19 @@ class Chain:
             for p in range(passes):
                 if p > 0:
                     z = z + (sigma**2 - to**2) ** 0.5 * self.noise(level, TRAVEL + ROUND * p)
+                if method == "p2l" and k == 0:
+                    self.move_text(z, k)
                 z = self.step(method, z, k, level, sigma, to, p)
+            if method == "resample" and 1 <= level <= 3:
+                z = self.resample(z, k)
+        self.context = text
         return z
 
     def step(self, method, z, k, level, sigma, to, p):
+        if method == "stsl":
+            for r in range(INNER):
+                z = z.detach().requires_grad_()
+                z = (z - ZETA * torch.autograd.grad(self.stsl(k, r)(z), z)[0]).detach()
         with torch.no_grad():
             z0 = self.z0(z, k)
         up = (to**2 * (sigma**2 - to**2) / sigma**2) ** 0.5
@@ -151,7 +198,7 @@ class Chain:
         mean = z + (z - z0) / sigma * (down - sigma)
         after = mean + up * self.noise(level, ANCESTRAL + ROUND * p)
         radius = up * z.numel() ** 0.5
-        if method in ("dps", "freedom"):
+        if method in ("dps", "freedom", "p2l", "resample"):
             after = after - ZETA * self.gradient(z, k)
         elif method == "lgd":
             after = after - ZETA * self.gradient(z, k, self.lgd(k))
@@ -169,7 +216,7 @@ class Chain:
         return after
 
 
-METHODS = ("unconditional", "dps", "dmap", "dsg", "lgd", "freedom", "psld")
+METHODS = ("unconditional", "dps", "dmap", "dsg", "lgd", "freedom", "psld", "stsl", "resample", "p2l")
 
 
 def nhwc(a):

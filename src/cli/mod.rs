@@ -83,7 +83,8 @@ pub(crate) struct SamplerFlags {
     /// Meaning of --zeta: `relative`, a share of the sphere's radius; `absolute`, a factor of the gradient itself
     #[arg(long, value_enum, requires = "zeta", default_value = "relative")]
     pub zeta_unit: ZetaUnit,
-    /// K: ascent steps per level of dmap, samples of lgd, passes at a repeated level of freedom [default: tuned]
+    /// K: ascent steps per level of dmap, samples of lgd, passes at a repeated level of freedom, descents per level of stsl,
+    /// optimisation steps of resample at most, moves of the text of p2l [default: tuned]
     #[arg(long)]
     pub inner: Option<usize>,
     /// Variance of the ancestral step
@@ -95,7 +96,10 @@ pub(crate) struct SamplerFlags {
     /// Share of the posterior's noise that a step adds: 1 is ancestral sampling, 0 DDIM
     #[arg(long, default_value_t = 1.0)]
     pub eta: f64,
-    /// Weight of psld's second term
+    /// Rate of the optimisation of resample and p2l [default: 0.005, of p2l 0.00001]
+    #[arg(long)]
+    pub rate: Option<f64>,
+    /// Weight of the second term of psld and stsl
     #[arg(long, default_value_t = 0.1)]
     pub consistency: f64,
     /// In psld, what the published code has in place of the operator's adjoint
@@ -152,6 +156,7 @@ impl SamplerFlags {
             SpacingFlag::Trailing => Spacing::Trailing,
         };
         settings.eta = self.eta;
+        settings.rate = self.rate.unwrap_or(settings.rate);
         settings.consistency = self.consistency;
         settings.published_transpose = self.published_transpose;
         settings.clip = !self.no_clip;

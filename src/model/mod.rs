@@ -86,6 +86,16 @@ pub trait Network: Send + Sync {
     /// class-conditional model. Gives eps (or v), then the variance's channels if learned.
     fn record(&self, g: &mut Graph, x: TensorId, t: TensorId, labels: Option<TensorId>) -> Result<TensorId>;
 
+    /// Extent of the embedded text that a model is conditioned on, for one item: (1, 1, tokens, channels).
+    fn context_shape(&self) -> Option<Shape> {
+        None
+    }
+
+    /// As [`Network::record`] with an embedded text (n or 1, 1, tokens, channels) in place of the model's own.
+    fn record_with_text(&self, _: &mut Graph, _: TensorId, _: TensorId, _: TensorId) -> Result<TensorId> {
+        Err(Error::Invalid("a pixel model is given no text".into()))
+    }
+
     /// Mean and log variance of the code of an image, not scaled: what a latent model's encoder gives.
     fn encode(&self, _: &mut Graph, _: TensorId) -> Result<TensorId> {
         Err(Error::Invalid("a pixel model has no encoder".into()))

@@ -75,6 +75,12 @@ impl Network for LatentDiffusion {
     }
     fn record(&self, g: &mut Graph, x: TensorId, t: TensorId, _: Option<TensorId>) -> Result<TensorId> {
         let context = self.context(g);
+        self.record_with_text(g, x, t, context)
+    }
+    fn context_shape(&self) -> Option<Shape> {
+        Some(Shape::new(1, 1, self.tokens, self.unet.cross_attention_dim))
+    }
+    fn record_with_text(&self, g: &mut Graph, x: TensorId, t: TensorId, context: TensorId) -> Result<TensorId> {
         unet::unet(g, &self.unet, x, t, context)
     }
     fn encode(&self, g: &mut Graph, image: TensorId) -> Result<TensorId> {

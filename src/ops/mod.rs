@@ -3,6 +3,7 @@
 //! Every op states, as part of its type: its shape rule, its hand-derived VJP, its cost, and its CPU code.
 //! There is no default VJP: an op that has no gradient says so.
 
+pub mod adamw;
 pub mod add;
 pub mod attention;
 pub mod axis_filter;

@@ -66,8 +66,6 @@ struct Dmap {
     /// Per level i: (timesteps, coefficients) of the outer evaluation at i and of the inner ones at i - 1.
     outer_levels: Vec<(Vec<f32>, Vec<f32>)>,
     inner_levels: Vec<(Vec<f32>, Vec<f32>)>,
-    /// x is the sample of the outer graph, not yet moved by the inner one.
-    at_sample: bool,
 }
 
 pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
@@ -84,7 +82,6 @@ pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
         repeats: s.settings.inner,
         outer_levels: (0..s.schedule.steps()).map(|i| level(i, i)).collect(),
         inner_levels: (0..s.schedule.steps()).map(|i| level(i.saturating_sub(1), i)).collect(),
-        at_sample: false,
     }))
 }
 
@@ -101,9 +98,8 @@ impl Sampler for Dmap {
         write_keys(outer, o.keys, chain, i, Draw::Ancestral)?;
         outer.run()?;
         // At the last step the posterior has no spread: the sphere is a point and there is nowhere to go.
-        self.at_sample = i == 0;
         if i == 0 {
-            return Ok(());
+            return outer.carry(o.sample, o.inputs.x);
         }
         outer.copy_to(o.mean, inner, h.mean)?;
         outer.copy_to(o.sample, inner, h.inputs.x)?;
@@ -116,10 +112,7 @@ impl Sampler for Dmap {
         inner.copy_to(h.next, outer, o.inputs.x)
     }
     fn read_x(&self, x: &mut [f32]) -> Result<()> {
-        match self.at_sample {
-            true => self.outer.0.read_into(self.outer.1.sample, x),
-            false => self.inner.0.read_into(self.inner.1.next, x),
-        }
+        self.outer.0.read_into(self.outer.1.inputs.x, x)
     }
     fn plans(&self) -> Vec<&Plan> {
         vec![self.outer.0.plan(), self.inner.0.plan()]

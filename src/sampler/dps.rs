@@ -3,7 +3,7 @@
 //! In sigma space (z = x / sqrt(abar)), where published latent step sizes belong, the step is z' - zeta dL/dz at the current level;
 //! with dL/dz = sqrt(abar) dL/dx that is x' - zeta sqrt(abar abar') dL/dx.
 
-use super::posterior::Setup;
+use super::posterior::{Inputs, Setup};
 use super::single::{SingleStep, StepGraph};
 use super::{Sampler, Zeta};
 use crate::error::Result;
@@ -14,6 +14,18 @@ use crate::noise::Draw;
 pub fn step_graph(s: &Setup<'_>) -> Result<StepGraph> {
     let mut g = Graph::new();
     let inputs = s.inputs(&mut g);
+    record(s, g, inputs)
+}
+
+/// The same with an embedded text per item as an input.
+pub fn step_graph_with_text(s: &Setup<'_>) -> Result<StepGraph> {
+    let mut g = Graph::new();
+    let mut inputs = s.inputs(&mut g);
+    inputs.context = Some(s.context(&mut g)?);
+    record(s, g, inputs)
+}
+
+fn record(s: &Setup<'_>, mut g: Graph, inputs: Inputs) -> Result<StepGraph> {
     let measurement = s.measurement(&mut g);
     let (x0, v) = s.estimate(&mut g, &inputs)?;
     let residual = s.residual(&mut g, x0, &measurement)?;

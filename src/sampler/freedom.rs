@@ -58,8 +58,7 @@ impl Sampler for Freedom {
     fn step(&mut self, i: usize, chain: &mut Chain) -> Result<()> {
         for round in 0..passes(i, self.levels.len(), self.passes) as u32 {
             if round > 0 {
-                let (step, next) = self.step.next();
-                step.copy_to(next, &mut self.travel, self.before)?;
+                self.step.copy_x(&mut self.travel, self.before)?;
                 self.travel.write(self.coefficients, &self.levels[i])?;
                 write_keys(&mut self.travel, self.keys, chain, i, Draw::Travel.round(round))?;
                 self.travel.run()?;

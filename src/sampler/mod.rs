@@ -5,11 +5,14 @@ pub mod dps;
 pub mod dsg;
 pub mod freedom;
 pub mod lgd;
+pub mod p2l;
 pub mod posterior;
 pub mod psld;
+pub mod resample;
 pub mod restorer;
 pub mod schedule;
 pub mod single;
+pub mod stsl;
 pub mod unconditional;
 
 pub use posterior::Setup;
@@ -38,10 +41,13 @@ pub struct Settings {
     pub steps: usize,
     /// Step size along the gradient.
     pub zeta: Zeta,
-    /// K: ascent steps per noise level of DMAP, samples of the estimate of LGD, passes at a repeated level of FreeDoM.
+    /// K: ascent steps per noise level of DMAP, samples of the estimate of LGD, passes at a
+    /// repeated level of FreeDoM, descents per level of STSL, optimisation steps of ReSample at most, moves of the text of P2L.
     pub inner: usize,
-    /// Weight of PSLD's second term.
+    /// Weight of the second term of PSLD's and STSL's objectives.
     pub consistency: f64,
+    /// Rate of the optimisation in ReSample (of codes, per step) and P2L (of the text).
+    pub rate: f64,
     /// PSLD's adjoint is what the published code has in its place.
     pub published_transpose: bool,
     /// Variance of the ancestral step.
@@ -69,6 +75,12 @@ pub enum Method {
     Freedom,
     /// DPS whose codes agree with decoder and encoder (Rout et al. 2023).
     Psld,
+    /// Descents of residual and score's trace before every step (Rout et al. 2024).
+    Stsl,
+    /// DPS with optimised codes (Song et al. 2024).
+    Resample,
+    /// DPS with a tuned text (Chung et al. 2024).
+    P2l,
     /// The prior alone.
     Unconditional,
 }
@@ -142,6 +154,30 @@ pub const METHODS: &[MethodRow] = &[
         graph: |s| Ok(psld::step_graph(s)?.marked().graph),
     },
     MethodRow {
+        method: Method::Stsl,
+        name: "stsl",
+        what: "K descents of residual and score's trace before every ancestral step",
+        defaults: (10, Zeta::Relative(0.3), 5),
+        build: stsl::build,
+        graph: |s| Ok(stsl::inner_graph(s)?.marked().graph),
+    },
+    MethodRow {
+        method: Method::Resample,
+        name: "resample",
+        what: "DPS, and codes optimised to fit the measurement at every tenth level",
+        defaults: (28, Zeta::Relative(0.3), 50),
+        build: resample::build,
+        graph: |s| Ok(dps::step_graph(s)?.marked().graph),
+    },
+    MethodRow {
+        method: Method::P2l,
+        name: "p2l",
+        what: "DPS with a text that is tuned to the measurement; of latent models",
+        defaults: (28, Zeta::Relative(0.3), 3),
+        build: p2l::build,
+        graph: |s| Ok(p2l::text_graph(s)?.marked().graph),
+    },
+    MethodRow {
         method: Method::Unconditional,
         name: "unconditional",
         what: "samples of the prior; the measurement is not used",
@@ -180,6 +216,7 @@ impl Method {
             eta: 1.0,
             clip: true,
             consistency: 0.1,
+            rate: if self == Method::P2l { 1e-5 } else { 5e-3 },
             published_transpose: false,
         }
     }
@@ -204,8 +241,11 @@ impl Settings {
         if self.method == Method::Dmap && self.eta == 0.0 {
             return Err(Error::Invalid("dmap moves within the noise of a step; with eta 0 there is none".into()));
         }
-        if matches!(self.method, Method::Dmap | Method::Lgd | Method::Freedom) && self.inner == 0 {
+        if self.inner == 0 && !matches!(self.method, Method::Unconditional | Method::Dps | Method::Dsg | Method::Psld) {
             return Err(Error::Invalid("0 inner steps would ignore the measurement: choose at least 1".into()));
+        }
+        if !self.rate.is_finite() || self.rate <= 0.0 {
+            return Err(Error::Invalid(format!("rate is {}; it must be positive", self.rate)));
         }
         if !self.consistency.is_finite() || self.consistency < 0.0 {
             return Err(Error::Invalid(format!("consistency is {}; it must be 0 or more", self.consistency)));
@@ -217,6 +257,14 @@ impl Settings {
     pub fn network_passes(&self) -> usize {
         match self.method {
             Method::Dps | Method::Dsg | Method::Lgd | Method::Psld => 2 * self.steps,
+            Method::Stsl => self.steps * (4 * self.inner + 1),
+            Method::Resample => {
+                2 * self.steps + (0..self.steps).filter(|&i| resample::optimises(i, self.steps)).count()
+            }
+            Method::P2l => {
+                let moves = (0..self.steps).filter(|&i| p2l::moves_text(i, self.steps)).count();
+                2 * (self.steps + moves * self.inner)
+            }
             Method::Freedom => (0..self.steps).map(|i| 2 * freedom::passes(i, self.steps, self.inner)).sum(),
             Method::Dmap => self.steps + 2 * self.inner * (self.steps - 1),
             Method::Unconditional => self.steps,

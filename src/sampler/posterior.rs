@@ -2,7 +2,7 @@
 
 use super::{Chain, Schedule, Settings, Variance, Zeta};
 use crate::backend::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::{Graph, PlanOptions, Shape, TensorId, backward};
 use crate::model::{Network, Prior};
@@ -81,8 +81,30 @@ pub mod column {
     pub const TRAVEL_X: usize = 18;
     /// See [`TRAVEL_X`].
     pub const TRAVEL_NOISE: usize = 19;
+    /// A quarter of the factor of STSL's trace, and minus that.
+    pub const TRACE: usize = 20;
+    /// See [`TRACE`].
+    pub const MINUS_TRACE: usize = 21;
+    /// 1 / numel of a measurement.
+    pub const MEAN: usize = 22;
+    /// Rate of an optimisation, and minus that.
+    pub const RATE: usize = 23;
+    /// See [`RATE`].
+    pub const MINUS_RATE: usize = 24;
+    /// Columns of AdamW: rate times decay, and the corrections of both moments; they change with every step of it.
+    pub const DECAY: usize = 25;
+    /// See [`DECAY`].
+    pub const BY_M: usize = 26;
+    /// See [`DECAY`].
+    pub const BY_V: usize = 27;
+    /// x' = REDRAW_CODE z_0 + REDRAW_X x' + REDRAW_NOISE n (ReSample)
+    pub const REDRAW_CODE: usize = 28;
+    /// See [`REDRAW_CODE`].
+    pub const REDRAW_X: usize = 29;
+    /// See [`REDRAW_CODE`].
+    pub const REDRAW_NOISE: usize = 30;
     /// Number of columns.
-    pub const COUNT: usize = 20;
+    pub const COUNT: usize = 31;
 }
 
 /// Inputs that every step graph has.
@@ -92,8 +114,17 @@ pub struct Inputs {
     pub x: TensorId,
     t: TensorId,
     labels: Option<TensorId>,
+    /// An embedded text per item, in place of the model's own.
+    pub context: Option<TensorId>,
     /// One row of [`column::COUNT`] values per item.
     pub coefficients: TensorId,
+}
+
+impl Inputs {
+    /// The same level at another x.
+    pub fn at(&self, x: TensorId) -> Inputs {
+        Inputs { x, ..*self }
+    }
 }
 
 /// Inputs of the measurement.
@@ -117,6 +148,7 @@ impl Setup<'_> {
             x: g.input("x", x),
             t: g.input("t", Shape::rows(x.n, 1)),
             labels: self.prior.classes.map(|_| g.input("labels", Shape::rows(x.n, 1))),
+            context: None,
             coefficients: g.input("coefficients", Shape::rows(x.n, column::COUNT)),
         }
     }
@@ -132,7 +164,10 @@ impl Setup<'_> {
     /// x0 = E[x_0 | x_t] by Tweedie's formula, an image limited to [-1, 1] if so set; and the variance channels if learned.
     pub fn estimate(&self, g: &mut Graph, i: &Inputs) -> Result<(TensorId, Option<TensorId>)> {
         let c = self.prior.channels;
-        let out = self.network.record(g, i.x, i.t, i.labels)?;
+        let out = match i.context {
+            Some(context) => self.network.record_with_text(g, i.x, i.t, context)?,
+            None => self.network.record(g, i.x, i.t, i.labels)?,
+        };
         let (eps, v) = if self.prior.learn_sigma {
             let eps = g.one(ChannelSlice { start: 0, len: c }, "eps", &[out])?;
             (eps, Some(g.one(ChannelSlice { start: c, len: c }, "v", &[out])?))
@@ -163,10 +198,22 @@ impl Setup<'_> {
         self.operator.build(g, seen, m.state)
     }
 
+    /// The cotangent of a scalar per item.
+    pub fn ones(&self, g: &mut Graph) -> TensorId {
+        let n = self.image.n;
+        g.constant("one", Shape::rows(n, 1), vec![1.0; n])
+    }
+
+    /// An input for an embedded text per item.
+    pub fn context(&self, g: &mut Graph) -> Result<TensorId> {
+        let shape = self.network.context_shape();
+        let shape = shape.ok_or_else(|| Error::Invalid("a pixel model is given no text".into()))?;
+        Ok(g.input("context", Shape { n: self.image.n, ..shape }))
+    }
+
     /// d residual / dx, every item's by itself.
     pub fn gradient(&self, g: &mut Graph, residual: TensorId, i: &Inputs) -> Result<TensorId> {
-        let n = g.shape(residual).n;
-        let one = g.constant("one", Shape::rows(n, 1), vec![1.0; n]);
+        let one = self.ones(g);
         backward(g, residual, one, i.x)
     }
 
@@ -233,6 +280,13 @@ impl Setup<'_> {
         row[column::MONTE_CARLO] = 1.0 / self.settings.inner.max(1) as f64;
         row[column::CONSISTENCY] = self.settings.consistency;
         (row[column::TRAVEL_X], row[column::TRAVEL_NOISE]) = ((1.0 - s.beta[i]).sqrt(), s.beta[i].sqrt());
+        let bar = s.alpha_bar[at];
+        let trace = self.settings.consistency * bar.sqrt() / (1.0 - bar) / self.canvas().item() as f64 / 4.0;
+        (row[column::TRACE], row[column::MINUS_TRACE]) = (trace, -trace);
+        row[column::MEAN] = 1.0 / self.operator.measurement_shape(self.image).item() as f64;
+        (row[column::RATE], row[column::MINUS_RATE]) = (self.settings.rate, -self.settings.rate);
+        let redraw = s.redraw(i);
+        [row[column::REDRAW_CODE], row[column::REDRAW_X], row[column::REDRAW_NOISE]] = redraw;
         let row = row.map(|v| v as f32);
         row.iter().copied().cycle().take(column::COUNT * self.image.n).collect()
     }

@@ -73,9 +73,14 @@ impl SingleStep {
         (&mut self.step, self.inputs.x)
     }
 
-    /// x of the last pass.
-    pub fn next(&self) -> (&Executor, TensorId) {
-        (&self.step, self.next)
+    /// Gives x of the last pass to another step.
+    pub fn hand_over(&self, to: &mut SingleStep) -> Result<()> {
+        self.copy_x(&mut to.step, to.inputs.x)
+    }
+
+    /// Copies x of the last pass to an input of another executor.
+    pub fn copy_x(&self, to: &mut Executor, input: TensorId) -> Result<()> {
+        self.step.copy_to(self.inputs.x, to, input)
     }
 }
 
@@ -87,7 +92,8 @@ impl Sampler for SingleStep {
         self.pass(i, 0, chain)
     }
     fn read_x(&self, x: &mut [f32]) -> Result<()> {
-        self.step.read_into(self.next, x)
+        // Not from the output: executors share an arena, and another one may have run since.
+        self.step.read_into(self.inputs.x, x)
     }
     fn plans(&self) -> Vec<&Plan> {
         vec![self.step.plan()]

@@ -3,6 +3,7 @@
 use crate::real::{Real, gelu, silu, zero};
 use crate::reference as r;
 use dmap::graph::{Graph, Shape, TensorId};
+use dmap::ops::adamw::AdamW;
 use dmap::ops::add::{Add, Scale};
 use dmap::ops::attention::{Attention, CrossAttention, QkvOrder};
 use dmap::ops::axis_filter::{Axis, AxisFilter, Taps};
@@ -231,6 +232,35 @@ fn guided_step_case(normalised: bool) -> Case {
     }
 }
 
+/// The sum of all three outputs, so that each is seen.
+fn adamw_case() -> Case {
+    fn reference<T: Real>(i: &[Vec<T>]) -> Vec<T> {
+        let item = i[0].len() / 2;
+        let at = |k: usize| {
+            let c = &i[4][k / item * 5..];
+            let m = T::of(0.9) * i[2][k] + T::of(0.1) * i[1][k];
+            let v = T::of(0.999) * i[3][k] + T::of(0.001) * i[1][k] * i[1][k];
+            let z = (T::of(1.0) - c[0]) * i[0][k] - c[1] * (m * c[4]) / ((v * c[2]).sqrt() + T::of(1e-8));
+            z + m + v
+        };
+        (0..i[0].len()).map(at).collect()
+    }
+    let x = s(2, 3, 5, 7);
+    let sum = Add { scale: 1.0 };
+    Case {
+        name: "adamw".into(),
+        shapes: vec![x, x, x, x, Shape::rows(2, 5)],
+        differentiable: vec![],
+        record: Box::new(move |g, i| {
+            let o = g.add(AdamW { columns: [1, 0, 4, 2] }, "adamw", i)?;
+            let two = g.one(sum.clone(), "sum", &[o[0], o[1]])?;
+            g.one(sum.clone(), "sum", &[two, o[2]])
+        }),
+        truth: Box::new(reference),
+        plain: Box::new(reference),
+    }
+}
+
 /// A map with a repeated input, an unread one and an empty row.
 fn taps() -> Taps {
     Taps {
@@ -387,6 +417,7 @@ pub fn cases() -> Vec<Case> {
             let offset: Vec<T> = i[0].iter().zip(&i[1]).map(|(&z, &m)| z - m).collect();
             r::moved(&i[1], &offset, |n| i[2][3 * n + 1], 2)
         }),
+        adamw_case(),
         guided_step_case(true),
         guided_step_case(false),
         case!(

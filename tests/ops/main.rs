@@ -27,6 +27,11 @@ fn inputs(case: &Case) -> Vec<Vec<f32>> {
     if case.name == "embedding" {
         values[0] = vec![0.0, 0.25, 0.5];
     }
+    if case.name == "adamw" {
+        // The second moment, the rates and the corrections are positive.
+        values[3].iter_mut().for_each(|v| *v = v.abs());
+        values[4] = [0.01, 0.1, 1.5, 0.0, 2.0].repeat(2);
+    }
     if case.name.starts_with("guided_step") {
         values[2] = vec![300.0, 1.5];
         values[3] = vec![0.0, 0.0, 2.0, 0.0, 1.0, 2.0];

@@ -1,0 +1,16 @@
+// One step of AdamW: m' = b1 m + (1 - b1) g, v' = b2 v + (1 - b2) g^2, z' = (1 - decay) z - rate (m' by_m) / (sqrt(v' by_v) + eps); the
+// columns of the coefficients of item n hold rate, decay, by_m and by_v. blockIdx.y is the item, a thread takes one value.
+#include "include/view.cuh"
+
+struct AdamWParams { View next, next_m, next_v, z, g, m, v; const float* coefficients; i64 item; int width, rate, decay, by_m, by_v, reserved; };
+KERNEL(adamw, AdamWParams, 256, 4) {
+    const float* c = p.coefficients + i64(blockIdx.y) * p.width;
+    float rate = c[p.rate], decay = c[p.decay], by_m = c[p.by_m], by_v = c[p.by_v];
+    i64 step = i64(gridDim.x) * blockDim.x, base = i64(blockIdx.y) * p.item;
+    for (i64 i = base + i64(blockIdx.x) * blockDim.x + threadIdx.x; i < base + p.item; i += step) {
+        float g = at(p.g, i), m = 0.9f * at(p.m, i) + 0.1f * g, v = 0.999f * at(p.v, i) + 0.001f * g * g;
+        put(p.next_m, i, m);
+        put(p.next_v, i, v);
+        put(p.next, i, (1.0f - decay) * at(p.z, i) - rate * (m * by_m) / (sqrtf(v * by_v) + 1e-8f));
+    }
+}

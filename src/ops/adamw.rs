@@ -1,0 +1,60 @@
+//! One step of AdamW (Loshchilov and Hutter 2019) on a tensor
+//!
+//! `m' = b1 m + (1 - b1) g`, `v' = b2 v + (1 - b2) g^2`,
+//! `z' = (1 - rate decay) z - rate (m' / (1 - b1^t)) / (sqrt(v' / (1 - b2^t)) + eps)`, with b1 = 0.9, b2 = 0.999, eps = 1e-8.
+//! A sampler update: nothing is differentiated through it.
+
+use super::*;
+use rayon::prelude::*;
+
+/// Inputs: z, g, m, v, coefficients (n, 1, 1, any). Outputs: z', m', v'.
+#[derive(Debug, Clone)]
+pub struct AdamW {
+    /// Columns of the rate, of rate times decay, and of the corrections 1 / (1 - b1^t) and 1 / (1 - b2^t).
+    pub columns: [usize; 4],
+}
+
+const DECAYS: (f32, f32) = (0.9, 0.999);
+const EPS: f32 = 1e-8;
+
+impl Op for AdamW {
+    fn name(&self) -> &'static str {
+        "adamw"
+    }
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
+        expect_inputs(inputs, 5)?;
+        let z = inputs[0].shape;
+        for other in &inputs[1..4] {
+            expect_shape(other, z)?;
+        }
+        expect_shape(inputs[4], Shape::rows(z.n, inputs[4].shape.c))?;
+        Ok(vec![full("", z), full("m", z), full("v", z)])
+    }
+    fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
+        r.not_differentiable(0..5, "sampler updates are not differentiated")
+    }
+    fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
+        16 * inputs[0].numel() as u64
+    }
+    fn run_cpu(&self, launch: &mut Launch<'_>) {
+        let (item, width) = (launch.input_shapes[0].item(), launch.input_shapes[4].c);
+        let [z, g, m, v, coefficients] = launch.inputs[..] else { unreachable!("five inputs") };
+        let [next, next_m, next_v] = &mut launch.outputs[..] else { unreachable!("three outputs") };
+        let all = next.par_iter_mut().zip(next_m.par_iter_mut().zip(next_v.par_iter_mut())).enumerate();
+        all.with_min_len(4096).for_each(|(i, (next, (next_m, next_v)))| {
+            let [rate, decay, by_m, by_v] = self.columns.map(|k| coefficients[i / item * width + k]);
+            *next_m = DECAYS.0 * m[i] + (1.0 - DECAYS.0) * g[i];
+            *next_v = DECAYS.1 * v[i] + (1.0 - DECAYS.1) * g[i] * g[i];
+            *next = (1.0 - decay) * z[i] - rate * (*next_m * by_m) / ((*next_v * by_v).sqrt() + EPS);
+        });
+    }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let [z, g, m, v, c] = r.inputs[..] else { unreachable!("five inputs") };
+        let [next, next_m, next_v] = r.outputs[..] else { unreachable!("three outputs") };
+        let params = Params::new().view_out(&next).view_out(&next_m).view_out(&next_v);
+        let params = params.view(&z).view(&g).view(&m).view(&v).read(&c).i64(z.shape.item());
+        let item = z.shape.item();
+        r.each("adamw", item, z.shape.n, params.i32(c.shape.c).i32s(&self.columns).i32(0));
+        Ok(())
+    }
+}

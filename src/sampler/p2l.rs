@@ -1,0 +1,120 @@
+//! Prompt tuning of latent samplers (P2L, Chung et al. 2024): in the first fifth of the chain the embedded text is moved to lower the
+//! residual, then a DPS step follows.
+//!
+//! K times: c <- c - rate d/dc mean((A(D(z0(z, c))) - y)^2), every item with a text of its own, carried from level to level.
+
+use super::posterior::{Setup, column};
+use super::single::{SingleStep, StepGraph};
+use super::{Chain, Sampler, dps};
+use crate::error::{Error, Result};
+use crate::executor::Executor;
+use crate::graph::{Graph, Plan, TensorId, backward};
+use crate::model::stable_diffusion::CONTEXT;
+use crate::ops::add::Add;
+use crate::ops::norm::SquaredNorm;
+
+/// One step down the mean squared residual by the text; `next` is the text.
+pub fn text_graph(s: &Setup<'_>) -> Result<StepGraph> {
+    let mut g = Graph::new();
+    let mut inputs = s.inputs(&mut g);
+    let context = s.context(&mut g)?;
+    inputs.context = Some(context);
+    let c = inputs.coefficients;
+    let measurement = s.measurement(&mut g);
+    let (x0, _) = s.estimate(&mut g, &inputs)?;
+    let image = s.network.decode(&mut g, x0)?;
+    let seen = s.measured(&mut g, image, &measurement)?;
+    let difference = g.one(Add { scale: -1.0 }, "difference", &[seen, measurement.y])?;
+    let squares = g.one(SquaredNorm, "squares", &[difference])?;
+    let objective = g.combine("mean", c, &[(column::MEAN, squares)])?;
+    let one = s.ones(&mut g);
+    let gradient = backward(&mut g, objective, one, context)?;
+    let next = g.combine("text", c, &[(column::ONE, context), (column::MINUS_RATE, gradient)])?;
+    Ok(StepGraph { graph: g, inputs, measurement: Some(measurement), noises: Vec::new(), next, residual: None })
+}
+
+struct P2l {
+    text: Text,
+    step: SingleStep,
+    step_context: TensorId,
+    steps: usize,
+    updates: usize,
+}
+
+/// The text graph: it keeps x and moves the text.
+struct Text {
+    executor: Executor,
+    recorded: TextHandles,
+    levels: Vec<(Vec<f32>, Vec<f32>)>,
+    /// The text at the start, once per item.
+    start: Vec<f32>,
+}
+
+struct TextHandles {
+    inputs: super::posterior::Inputs,
+    measurement: super::posterior::MeasurementInputs,
+    context: TensorId,
+    next: TensorId,
+}
+
+pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
+    let StepGraph { graph, inputs, measurement, next, .. } = text_graph(s)?.marked();
+    let (Some(context), Some(measurement)) = (inputs.context, measurement) else { unreachable!("recorded above") };
+    let own = s.weights.given(CONTEXT);
+    let own = own.ok_or_else(|| Error::Invalid("p2l needs a model with an embedded text".into()))?;
+    let steps = s.schedule.steps();
+    let recorded = dps::step_graph_with_text(s)?;
+    let Some(step_context) = recorded.inputs.context else { unreachable!("recorded with a text") };
+    Ok(Box::new(P2l {
+        text: Text {
+            levels: (0..steps).map(|i| (s.timesteps(i), s.coefficients(i, i, 0.0))).collect(),
+            start: own.iter().copied().cycle().take(own.len() * s.image.n).collect(),
+            executor: s.executor(graph)?,
+            recorded: TextHandles { inputs, measurement, context, next },
+        },
+        step: SingleStep::new(s, recorded, |i| dps::length(s, i))?,
+        step_context,
+        steps,
+        updates: s.settings.inner,
+    }))
+}
+
+/// True at the levels where the text is moved.
+pub(super) fn moves_text(i: usize, steps: usize) -> bool {
+    5 * (steps - 1 - i) < steps
+}
+
+impl Sampler for P2l {
+    fn begin(&mut self, chain: &Chain) -> Result<()> {
+        let h = &self.text.recorded;
+        super::posterior::write_batch(&mut self.text.executor, &h.inputs, Some(&h.measurement), chain)?;
+        self.text.executor.write(h.context, &self.text.start)?;
+        self.step.begin(chain)?;
+        self.step.x().0.write(self.step_context, &self.text.start)
+    }
+    fn step(&mut self, i: usize, chain: &mut Chain) -> Result<()> {
+        if moves_text(i, self.steps) {
+            let Text { executor, recorded: h, levels, .. } = &mut self.text;
+            if i + 1 < self.steps {
+                self.step.copy_x(executor, h.inputs.x)?;
+            }
+            super::posterior::write_level(executor, &h.inputs, &levels[i], chain)?;
+            for _ in 0..self.updates {
+                executor.run()?;
+                executor.carry(h.next, h.context)?;
+            }
+            executor.copy_to(h.next, self.step.x().0, self.step_context)?;
+        }
+        self.step.pass(i, 0, chain)
+    }
+    fn read_x(&self, x: &mut [f32]) -> Result<()> {
+        self.step.read_x(x)
+    }
+    fn plans(&self) -> Vec<&Plan> {
+        [vec![self.text.executor.plan()], self.step.plans()].concat()
+    }
+    fn set_poison(&mut self, on: bool) {
+        self.text.executor.set_poison(on);
+        self.step.set_poison(on);
+    }
+}

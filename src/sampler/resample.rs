@@ -1,0 +1,193 @@
+//! ReSample (Song et al. 2024): DPS steps, and at every tenth level of the last two thirds hard data consistency: the estimate's code
+//! is optimised until its image has the measurement's residual, and x is drawn again around it.
+//!
+//! z0 = argmin over z from Tweedie's estimate of || A(D(z)) - y ||^2 / numel(y), by AdamW; then, with abar of the level before,
+//! s2 = 40 (1 - abar') / (1 - abar) (1 - abar / abar'): x' = (s2 sqrt(abar') z0 + (1 - abar') x') / (s2 + 1 - abar')
+//! + n / sqrt(1 / s2 + 1 / (1 - abar')), of VP coordinates (eq. 12 there). The optimisation ends where the residual is the noise's, or after
+//! K steps.
+
+use super::posterior::{Inputs, MeasurementInputs, Setup, column, write_batch, write_keys, write_level};
+use super::single::{SingleStep, StepGraph};
+use super::{Chain, Sampler, dps};
+use crate::error::Result;
+use crate::executor::Executor;
+use crate::graph::{Graph, Plan, Shape, TensorId, backward};
+use crate::noise::{Draw, KEY_WORDS};
+use crate::ops::adamw::AdamW;
+use crate::ops::norm::{ResidualNorm, SquaredNorm};
+use crate::ops::normal_noise::NormalNoise;
+
+/// Levels between two optimisations.
+const EVERY: usize = 10;
+/// Steps between two looks at the residual.
+const LOOK: usize = 10;
+
+/// Tweedie's estimate at x.
+struct Estimate {
+    executor: Executor,
+    inputs: Inputs,
+    x0: TensorId,
+}
+
+/// One step of the optimisation.
+struct Optimiser {
+    executor: Executor,
+    inputs: Inputs,
+    measurement: MeasurementInputs,
+    /// z, m and v: inputs and outputs.
+    state: [(TensorId, TensorId); 3],
+    residual: TensorId,
+}
+
+/// x drawn again around the optimised code.
+struct Redraw {
+    executor: Executor,
+    inputs: Inputs,
+    code: TensorId,
+    keys: TensorId,
+    next: TensorId,
+}
+
+struct Resample {
+    step: SingleStep,
+    estimate: Estimate,
+    optimiser: Optimiser,
+    redraw: Redraw,
+    levels: Vec<(Vec<f32>, Vec<f32>)>,
+    canvas: Shape,
+    limit: usize,
+    rate: f64,
+}
+
+fn estimate(s: &Setup<'_>) -> Result<Estimate> {
+    let mut g = Graph::new();
+    let inputs = s.inputs(&mut g);
+    let (x0, _) = s.estimate(&mut g, &inputs)?;
+    g.output(x0);
+    Ok(Estimate { executor: s.executor(g)?, inputs, x0 })
+}
+
+fn optimiser(s: &Setup<'_>) -> Result<Optimiser> {
+    let mut g = Graph::new();
+    let inputs = s.inputs(&mut g);
+    let measurement = s.measurement(&mut g);
+    let (z, c) = (inputs.x, inputs.coefficients);
+    let [m, v] = ["m", "v"].map(|name| g.input(name, s.canvas()));
+    let image = s.network.decode(&mut g, z)?;
+    let seen = s.measured(&mut g, image, &measurement)?;
+    let residual = g.one(ResidualNorm, "residual", &[seen, measurement.y])?;
+    let difference = g.one(crate::ops::add::Add { scale: -1.0 }, "difference", &[seen, measurement.y])?;
+    let squares = g.one(SquaredNorm, "squares", &[difference])?;
+    let objective = g.combine("mean", c, &[(column::MEAN, squares)])?;
+    let one = s.ones(&mut g);
+    let gradient = backward(&mut g, objective, one, z)?;
+    let columns = [column::RATE, column::DECAY, column::BY_M, column::BY_V];
+    let next = g.add(AdamW { columns }, "adamw", &[z, gradient, m, v, c])?;
+    next.iter().chain([&residual]).for_each(|&o| g.output(o));
+    let state = [(z, next[0]), (m, next[1]), (v, next[2])];
+    Ok(Optimiser { executor: s.executor(g)?, inputs, measurement, state, residual })
+}
+
+fn redraw(s: &Setup<'_>) -> Result<Redraw> {
+    let mut g = Graph::new();
+    let inputs = s.inputs(&mut g);
+    let shape = s.canvas();
+    let code = g.input("code", shape);
+    let keys = g.input("keys", Shape::rows(shape.n, KEY_WORDS));
+    let noise = g.one(NormalNoise { shape }, "noise", &[keys])?;
+    let terms = [(column::REDRAW_CODE, code), (column::REDRAW_X, inputs.x), (column::REDRAW_NOISE, noise)];
+    let next = g.combine("redraw", inputs.coefficients, &terms)?;
+    g.output(next);
+    Ok(Redraw { executor: s.executor(g)?, inputs, code, keys, next })
+}
+
+pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
+    let recorded: StepGraph = dps::step_graph(s)?;
+    Ok(Box::new(Resample {
+        step: SingleStep::new(s, recorded, |i| dps::length(s, i))?,
+        estimate: estimate(s)?,
+        optimiser: optimiser(s)?,
+        redraw: redraw(s)?,
+        levels: (0..s.schedule.steps()).map(|i| (s.timesteps(i), s.coefficients(i, i, 0.0))).collect(),
+        canvas: s.canvas(),
+        limit: s.settings.inner,
+        rate: s.settings.rate,
+    }))
+}
+
+/// True at the levels where the code is optimised.
+pub(super) fn optimises(i: usize, steps: usize) -> bool {
+    i > 0 && 3 * i <= 2 * steps && i % EVERY.min(steps.div_ceil(EVERY)) == 0
+}
+
+impl Resample {
+    /// The code of least residual near the estimate at x of level i - 1, left in the optimiser.
+    fn optimise(&mut self, i: usize, chain: &Chain) -> Result<()> {
+        let (e, o) = (&mut self.estimate, &mut self.optimiser);
+        self.step.copy_x(&mut e.executor, e.inputs.x)?;
+        write_level(&mut e.executor, &e.inputs, &self.levels[i - 1], chain)?;
+        e.executor.run()?;
+        let [(z, next_z), (m, _), (v, _)] = o.state;
+        e.executor.copy_to(e.x0, &mut o.executor, z)?;
+        let zeros = vec![0.0; self.canvas.numel()];
+        o.executor.write(m, &zeros)?;
+        o.executor.write(v, &zeros)?;
+        let mut residual = vec![0.0; chain.residual.len()];
+        for t in 1..=self.limit {
+            let mut level = self.levels[i].clone();
+            for row in level.1.chunks_mut(column::COUNT) {
+                row[column::RATE] = self.rate as f32;
+                row[column::DECAY] = (1e-2 * self.rate) as f32;
+                row[column::BY_M] = (1.0 / (1.0 - 0.9f64.powi(t as i32))) as f32;
+                row[column::BY_V] = (1.0 / (1.0 - 0.999f64.powi(t as i32))) as f32;
+            }
+            write_level(&mut o.executor, &o.inputs, &level, chain)?;
+            o.executor.run()?;
+            for (input, output) in o.state {
+                o.executor.carry(output, input)?;
+            }
+            if t % LOOK == 0 {
+                o.executor.read_into(o.residual, &mut residual)?;
+                if residual.iter().zip(&chain.noise_norm).all(|(r, n)| r <= n) {
+                    break;
+                }
+            }
+        }
+        o.executor.copy_to(next_z, &mut self.redraw.executor, self.redraw.code)
+    }
+}
+
+impl Sampler for Resample {
+    fn begin(&mut self, chain: &Chain) -> Result<()> {
+        self.step.begin(chain)?;
+        let o = &mut self.optimiser;
+        write_batch(&mut o.executor, &o.inputs, Some(&o.measurement), chain)
+    }
+    fn step(&mut self, i: usize, chain: &mut Chain) -> Result<()> {
+        self.step.pass(i, 0, chain)?;
+        if !optimises(i, self.levels.len()) {
+            return Ok(());
+        }
+        self.optimise(i, chain)?;
+        let r = &mut self.redraw;
+        self.step.copy_x(&mut r.executor, r.inputs.x)?;
+        write_level(&mut r.executor, &r.inputs, &self.levels[i], chain)?;
+        write_keys(&mut r.executor, r.keys, chain, i, Draw::Travel)?;
+        r.executor.run()?;
+        let (step, x) = self.step.x();
+        r.executor.copy_to(r.next, step, x)
+    }
+    fn read_x(&self, x: &mut [f32]) -> Result<()> {
+        self.step.read_x(x)
+    }
+    fn plans(&self) -> Vec<&Plan> {
+        let others = [&self.estimate.executor, &self.optimiser.executor, &self.redraw.executor];
+        [self.step.plans(), others.map(|e| e.plan()).to_vec()].concat()
+    }
+    fn set_poison(&mut self, on: bool) {
+        self.step.set_poison(on);
+        for e in [&mut self.estimate.executor, &mut self.optimiser.executor, &mut self.redraw.executor] {
+            e.set_poison(on);
+        }
+    }
+}
