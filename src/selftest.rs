@@ -220,7 +220,7 @@ fn evaluate(case: &Case, mode: &Mode, device: &Device, plan: &PlanOptions) -> Re
 }
 
 fn check_case(case: &Case, mode: &Mode, device: &Device) -> std::result::Result<f64, String> {
-    let plan = PlanOptions { storage: mode.storage, tf32: mode.tf32, memory: None };
+    let plan = PlanOptions { storage: mode.storage, tf32: mode.tf32, ..PlanOptions::default() };
     let found = evaluate(case, mode, device, &plan).map_err(|e| e.to_string())?;
     let expected =
         evaluate(case, mode, &Device::cpu(), &PlanOptions::default()).map_err(|e| format!("on the CPU: {e}"))?;
@@ -248,7 +248,7 @@ fn check_step(method: Method, mode: &Mode, device: &Device) -> std::result::Resu
         let item = Item { measurement, seed: 3, sample: 0, label: None };
         Ok(restorer.restore(&[item], |_| ControlFlow::Continue(()))?.remove(0).picture.values)
     };
-    let plan = PlanOptions { storage: mode.storage, tf32: mode.tf32, memory: None };
+    let plan = PlanOptions { storage: mode.storage, tf32: mode.tf32, ..PlanOptions::default() };
     let found = restore(device, plan).map_err(|e| e.to_string())?;
     let expected = restore(&Device::cpu(), PlanOptions::default()).map_err(|e| e.to_string())?;
     // At the first level an error of eps comes into x0 more than a hundredfold, before x0 is limited.

@@ -33,7 +33,7 @@ fn run_fault(kernel: &str, seed: u64) -> Result<Vec<f32>, String> {
         params: Params::new().write(&y).read(&x).i32s(&[COUNT, 0]),
     };
     driver.check(&launch).map_err(|e| e.to_string())?;
-    let node = NodeLaunches { node: kernel.into(), outputs: vec![(y, false)], launches: vec![launch] };
+    let node = NodeLaunches { node: kernel.into(), copies: Vec::new(), outputs: vec![(y, false)], launches: vec![launch] };
     driver.instantiate(vec![node]).unwrap().run().map_err(|e| e.to_string())?;
     let mut out = vec![0f32; COUNT];
     driver.download(y.address, bytemuck::cast_slice_mut(&mut out)).unwrap();
@@ -155,6 +155,22 @@ fn whole_steps_of_latent_models_agree_with_the_cpu() {
                 assert!(error <= limit, "{method:?}, {name}, {mode}, {what}: {error:.1e} of {limit:.1e}");
             }
         }
+    }
+}
+
+#[test]
+fn weights_that_stay_with_the_host_give_the_same_numbers() {
+    let settings = Settings { steps: 2, ..Method::Dps.defaults() };
+    let run = |plan: PlanOptions, device: &Device| restore("tests/data/latent_sd1", "sr4", &settings, plan, device).0;
+    let kept = PlanOptions { tf32: false, ..PlanOptions::default() };
+    let streamed = PlanOptions { memory: Some(1_400_000), offload: true, ..kept };
+    for device in [Device::cpu(), Device::emulated(2)] {
+        let model = Model::open("tests/data/latent_sd1").unwrap();
+        let operator = parse_task("sr4").unwrap();
+        let image = Shape::new(2, 16, 16, 3);
+        let restorer = Restorer::new(&model, &operator, &settings, image, streamed, &device).unwrap();
+        assert!(restorer.plans().iter().all(|p| p.window.is_some()), "the budget needs no window");
+        assert_eq!(run(kept, &device), run(streamed, &device), "{}", device.name());
     }
 }
 

@@ -99,14 +99,19 @@ def train_vae(photos, weights, minutes, rng):
 
 
 @torch.no_grad()
-def latents(vae, photos):
-    """The posterior's mean and deviation of every photo, (8, h/4, w/4)."""
+def latents(vae, photos, tile=256):
+    """The posterior's mean and deviation of every photo, (8, h/4, w/4), by tiles: attention over a whole photo is slow."""
     out = []
     for photo in photos:
         h, w = photo.shape[0] // 16 * 16, photo.shape[1] // 16 * 16
         x = photo[:h, :w].permute(2, 0, 1)[None].float() / 127.5 - 1
-        posterior = vae.encode(x).latent_dist
-        out.append(torch.cat([posterior.mean[0], posterior.std[0]]))
+        code = torch.empty(8, h // 4, w // 4)
+        for top in range(0, h, tile):
+            for left in range(0, w, tile):
+                posterior = vae.encode(x[:, :, top : top + tile, left : left + tile]).latent_dist
+                here = torch.cat([posterior.mean[0], posterior.std[0]])
+                code[:, top // 4 : top // 4 + here.shape[1], left // 4 : left // 4 + here.shape[2]] = here
+        out.append(code)
     return out
 
 

@@ -25,6 +25,9 @@ pub(crate) struct StorageFlags {
     /// Memory for weights and activations, such as 4GiB; activations are recomputed to fit
     #[arg(long)]
     memory: Option<String>,
+    /// If --memory can't be met otherwise, leave large weights with the host (on the CPU: in their file) and fetch them when they are read
+    #[arg(long, requires = "memory")]
+    offload: bool,
 }
 
 #[derive(ValueEnum, Debug, Clone, Copy)]
@@ -48,7 +51,8 @@ impl StorageFlags {
             PrecisionFlag::F16 => (Dtype::F16, true),
             PrecisionFlag::Bf16 => (Dtype::Bf16, true),
         };
-        Ok(PlanOptions { storage, tf32, memory: self.memory.as_deref().map(quantity::bytes).transpose()? })
+        let memory = self.memory.as_deref().map(quantity::bytes).transpose()?;
+        Ok(PlanOptions { storage, tf32, memory, offload: self.offload })
     }
 }
 

@@ -50,6 +50,7 @@ struct Report<'a> {
     method: &'a str,
     task: String,
     weight_bytes: u64,
+    host_weight_bytes: u64,
     arena_bytes: u64,
     io_bytes: u64,
     total_bytes: u64,
@@ -60,6 +61,7 @@ struct Report<'a> {
     launches: usize,
     traffic_bytes: u64,
     traffic_lower_bound: u64,
+    traffic_once: u64,
     live_at_peak: Vec<(&'a str, u64)>,
 }
 
@@ -102,6 +104,7 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
         method: row.name,
         task: operator.task(),
         weight_bytes: plan.weight_bytes,
+        host_weight_bytes: plan.window.as_ref().map_or(0, |w| w.host_bytes),
         arena_bytes: plan.arena_bytes,
         io_bytes: plan.io_bytes,
         total_bytes: plan.total_bytes(),
@@ -112,6 +115,7 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
         launches: plan.launches,
         traffic_bytes: plan.traffic_bytes,
         traffic_lower_bound: plan.traffic_lower_bound,
+        traffic_once: plan.traffic_once,
         live_at_peak: live,
     };
     if flags.json {
@@ -126,6 +130,9 @@ fn print(r: &Report<'_>, graph: &Graph, plan: &Plan, live_count: usize) {
     let giga = |flops: u64| format!("{:.1} GFLOP", flops as f64 / 1e9);
     println!("one {} step of {}, {}x{}, batch {}, task {}", r.method, r.model, r.size[0], r.size[1], r.batch, r.task);
     println!("  weights          {}", readable(r.weight_bytes));
+    if r.host_weight_bytes > 0 {
+        println!("  with the host    {} of weights, copied when they are read", readable(r.host_weight_bytes));
+    }
     println!("  arena            {}", readable(r.arena_bytes));
     println!("  inputs           {}", readable(r.io_bytes));
     println!(

@@ -10,7 +10,8 @@ mod schedule;
 mod verify;
 
 pub use backward::{Reverse, adjoint, backward};
-pub use plan::{MemoryPoint, Placement, Plan, PlanOptions};
+pub(crate) use plan::ALIGNMENT;
+pub use plan::{MemoryPoint, Placement, Plan, PlanOptions, Window};
 pub use schedule::{Instance, Step};
 
 use crate::error::{Error, Result};

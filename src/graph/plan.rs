@@ -17,12 +17,28 @@ pub struct PlanOptions {
     pub memory: Option<u64>,
     /// Products of f32 storage may be made in TF32 where the device has it; else in full f32.
     pub tf32: bool,
+    /// Large weights may stay with the host, and be copied to the device whenever they are read, if the budget can't be met otherwise.
+    pub offload: bool,
 }
 
 impl Default for PlanOptions {
     fn default() -> Self {
-        PlanOptions { storage: Dtype::F32, memory: None, tf32: true }
+        PlanOptions { storage: Dtype::F32, memory: None, tf32: true, offload: false }
     }
+}
+
+/// Weights of fewer bytes stay on the device in any case: copying them would cost more time than room.
+const SMALL_WEIGHT: u64 = 16 << 10;
+
+/// The room in the arena that takes over weights from the host, those of one step at a time.
+#[derive(Clone, Debug)]
+pub struct Window {
+    /// Byte offset in the arena.
+    pub offset: u64,
+    /// Per tensor: true if it is a weight that stays with the host.
+    pub streamed: Vec<bool>,
+    /// Bytes of these weights.
+    pub host_bytes: u64,
 }
 
 /// Where one value lives, and from which step to which.
@@ -84,20 +100,34 @@ pub struct Plan {
     pub traffic_bytes: u64,
     /// Bytes that no engine gets below: each weight read, each value that the reverse pass reads written and read, once.
     pub traffic_lower_bound: u64,
+    /// Bytes of a plan that makes the same values and reads and writes each once: weights read, every value written and read.
+    pub traffic_once: u64,
     /// Live bytes over the steps.
     pub memory: Vec<MemoryPoint>,
+    /// Weights that stay with the host, if any do.
+    pub window: Option<Window>,
 }
 
 impl Plan {
     /// Plans `graph`. Fails, with the smallest possible figure, if the memory budget can't be met.
     pub fn new(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
-        let of = |schedule| Plan { tf32: options.tf32, ..Plan::of(graph, schedule, options.storage) };
+        match Plan::within(graph, options, false) {
+            Err(Error::Budget { .. }) if options.offload => Plan::within(graph, options, true),
+            result => result,
+        }
+    }
+
+    fn within(graph: &Graph, options: &PlanOptions, offload: bool) -> Result<Plan> {
+        let of = |schedule| {
+            let plan = Plan { tf32: options.tf32, ..Plan::of(graph, schedule, options.storage) };
+            if offload { plan.with_window(graph) } else { plan }
+        };
         let free = of(schedule(graph, &saved_tensors(graph)));
         let Some(memory) = options.memory else { return free.verified(graph) };
         if free.total_bytes() <= memory {
             return free.verified(graph);
         }
-        let fixed = free.weight_bytes + free.io_bytes;
+        let fixed = free.weight_bytes + free.io_bytes + free.window_bytes();
         // Placement loses a little to gaps: aim lower until the arena itself fits.
         let mut target = memory.saturating_sub(fixed);
         for _ in 0..8 {
@@ -121,6 +151,32 @@ impl Plan {
     /// The plan with the least memory that the search finds, whatever it costs to recompute.
     pub fn smallest(graph: &Graph, storage: Dtype) -> Plan {
         Plan::of(graph, within_budget(graph, storage, 0), storage)
+    }
+
+    /// Moves large weights to the host; the arena grows by a window for those of one step.
+    fn with_window(mut self, graph: &Graph) -> Plan {
+        let bytes = |i: usize| tensor_bytes(&graph.tensors()[i], self.storage);
+        let large = |i: usize| matches!(graph.tensors()[i].source, Source::Weight) && bytes(i) >= SMALL_WEIGHT;
+        let streamed: Vec<bool> = (0..graph.tensors().len()).map(large).collect();
+        let host_bytes = (0..streamed.len()).filter(|&i| streamed[i]).map(bytes).sum();
+        let tensor = |v: &super::Instance| self.placements[v.0 as usize].tensor.0 as usize;
+        let of_step = |s: &Step| s.inputs.iter().map(tensor).filter(|&i| streamed[i]).map(bytes).sum();
+        let room: u64 = self.steps.iter().map(of_step).max().unwrap_or(0);
+        let offset = self.arena_bytes;
+        self.arena_bytes += room;
+        self.weight_bytes -= host_bytes;
+        self.window = Some(Window { offset, streamed, host_bytes });
+        self
+    }
+
+    /// Bytes of the window for weights from the host.
+    pub fn window_bytes(&self) -> u64 {
+        self.window.as_ref().map_or(0, |w| self.arena_bytes - w.offset)
+    }
+
+    /// True if `tensor` is a weight that stays with the host.
+    pub fn is_streamed(&self, tensor: TensorId) -> bool {
+        self.window.as_ref().is_some_and(|w| w.streamed[tensor.0 as usize])
     }
 
     /// Weights, inputs and arena together.
@@ -171,6 +227,8 @@ impl Plan {
         let saved = saved_tensors(graph);
         let stored = graph.tensors().iter().zip(&saved).filter(|(_, saved)| **saved);
         let stored_bytes: u64 = stored.map(|(t, _)| tensor_bytes(t, storage)).sum();
+        let made = schedule.steps.iter().flat_map(|s| &s.outputs);
+        let made_bytes: u64 = made.map(|o| tensor_bytes(graph.tensor(schedule.tensor_of[o.0 as usize]), storage)).sum();
         let weight_bytes = bytes_where(&|s| matches!(s, Source::Weight));
         let memory = (schedule.steps.iter().zip(&lifetimes.live))
             .map(|(s, &live)| MemoryPoint { live, reverse: graph.node(s.node).reverse, recomputed: s.recomputed })
@@ -184,6 +242,8 @@ impl Plan {
             launches: schedule.steps.iter().map(|s| graph.node(s.node).op.launches()).sum(),
             traffic_bytes: schedule.steps.iter().map(touched).sum(),
             traffic_lower_bound: weight_bytes + 2 * stored_bytes,
+            traffic_once: weight_bytes + 2 * made_bytes,
+            window: None,
             weight_bytes,
             io_bytes: bytes_where(&|s| matches!(s, Source::Input | Source::Constant(_))),
             peak_step: lifetimes.peak_step,

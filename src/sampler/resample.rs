@@ -1,10 +1,9 @@
 //! ReSample (Song et al. 2024): DPS steps, and at every tenth level of the last two thirds hard data consistency: the estimate's code
 //! is optimised until its image has the measurement's residual, and x is drawn again around it.
 //!
-//! z0 = argmin over z from Tweedie's estimate of || A(D(z)) - y ||^2 / numel(y), by AdamW; then, with abar of the level before,
-//! s2 = 40 (1 - abar') / (1 - abar) (1 - abar / abar'): x' = (s2 sqrt(abar') z0 + (1 - abar') x') / (s2 + 1 - abar')
-//! + n / sqrt(1 / s2 + 1 / (1 - abar')), of VP coordinates (eq. 12 there). The optimisation ends where the residual is the noise's, or after
-//! K steps.
+//! z0 = argmin over z from Tweedie's estimate of || A(D(z)) - y ||^2 / numel(y), by AdamW, until the residual is that of the noise or
+//! K steps are done; then x' = (s2 sqrt(abar') z0 + (1 - abar') x') / (s2 + 1 - abar') + n / sqrt(1 / s2 + 1 / (1 - abar')), with
+//! abar' of the level before and s2 = 40 (1 - abar') / (1 - abar) (1 - abar / abar'), in VP coordinates (eq. 12 there).
 
 use super::posterior::{Inputs, MeasurementInputs, Setup, column, write_batch, write_keys, write_level};
 use super::single::{SingleStep, StepGraph};

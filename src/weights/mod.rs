@@ -45,6 +45,15 @@ impl Data {
             Data::Owned(bytes) => bytes,
         }
     }
+
+    /// Gives the pages of what has been read back: the file would stay in memory beside the copy of its weights.
+    fn release(&self, from: usize, bytes: usize) {
+        #[cfg(unix)]
+        if let Data::Mapped(map) = self {
+            // SAFETY: the map is private and never written: a page that is dropped is read from the file again.
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, from, bytes) };
+        }
+    }
 }
 
 impl Checkpoint {
@@ -134,6 +143,7 @@ impl Checkpoint {
             Dtype::F16 => bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
             Dtype::Bf16 => bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
         };
+        self.data.release(tensor.offset, count * dtype.bytes());
         match values.iter().position(|v| !v.is_finite()) {
             Some(i) => {
                 Err(self.error(format!("tensor {name} holds {} at position {i}; the file is damaged", values[i])))
@@ -186,12 +196,36 @@ impl Default for WeightsId {
     }
 }
 
+/// The files of a model, and what comes before the names of their tensors in the graph.
+#[derive(Default)]
+pub struct WeightFiles(Vec<(String, Checkpoint)>);
+
+impl WeightFiles {
+    /// The file that holds the weight `name`, and its name there.
+    fn file<'a>(&self, name: &'a str) -> Option<(&Checkpoint, &'a str)> {
+        let holds = |(prefix, file): &'_ (String, Checkpoint)| {
+            name.strip_prefix(prefix.as_str()).is_some_and(|n| file.tensors.contains_key(n))
+        };
+        let (prefix, file) = self.0.iter().find(|p| holds(p))?;
+        Some((file, &name[prefix.len()..]))
+    }
+
+    /// True if a file holds the weight.
+    pub fn hold(&self, name: &str) -> bool {
+        self.file(name).is_some()
+    }
+
+    /// The weight `name` in the layout of the graph, read now; none if no file holds it.
+    pub fn values(&self, name: &str, shape: Shape) -> Option<Result<Vec<f32>>> {
+        self.file(name).map(|(file, name)| file.values_as(name, shape))
+    }
+}
+
 /// The weights of a model in the layout of the graph, read when first asked for and shared by all programs.
 #[derive(Default)]
 pub struct Weights {
     id: WeightsId,
-    /// Files, and what comes before the names of their tensors in the graph.
-    parts: Vec<(String, Checkpoint)>,
+    parts: Arc<WeightFiles>,
     loaded: Mutex<HashMap<String, Arc<Vec<f32>>>>,
 }
 
@@ -204,7 +238,7 @@ impl Weights {
     /// Weights out of the files of several networks, told apart by what comes before the names of their tensors; and values in the
     /// layout of the graph.
     pub fn of_parts(parts: Vec<(String, Checkpoint)>, values: impl IntoIterator<Item = (String, Vec<f32>)>) -> Weights {
-        Weights { parts, ..Weights::from_values(values) }
+        Weights { parts: Arc::new(WeightFiles(parts)), ..Weights::from_values(values) }
     }
 
     /// No weights at all, for graphs that have none.
@@ -238,19 +272,15 @@ impl Weights {
 
     /// Weight `name` with extent `shape`, for a device that keeps its own copy: nothing stays on the host.
     pub fn read(&self, name: &str, shape: Shape) -> Result<Arc<Vec<f32>>> {
-        match self.file(name) {
-            Some((file, name)) => Ok(Arc::new(file.values_as(name, shape)?)),
+        match self.parts.values(name, shape) {
+            Some(values) => Ok(Arc::new(values?)),
             None => self.get(name, shape),
         }
     }
 
-    /// The file that holds `name`, and its name there.
-    fn file<'a>(&self, name: &'a str) -> Option<(&Checkpoint, &'a str)> {
-        let holds = |(prefix, file): &'_ (String, Checkpoint)| {
-            name.strip_prefix(prefix.as_str()).is_some_and(|n| file.tensors.contains_key(n))
-        };
-        let (prefix, file) = self.parts.iter().find(|p| holds(p))?;
-        Some((file, &name[prefix.len()..]))
+    /// The files, to read weights again and again without keeping them.
+    pub fn files(&self) -> Arc<WeightFiles> {
+        self.parts.clone()
     }
 
     /// Weight `name` with extent `shape` (see [`Shape`]), kept for all that ask.
@@ -262,10 +292,10 @@ impl Weights {
             }
             return Ok(values.clone());
         }
-        let Some((file, file_name)) = self.file(name) else {
+        let Some(values) = self.parts.values(name, shape) else {
             return Err(Error::Invalid(format!("weight {name} was not given")));
         };
-        let values = Arc::new(file.values_as(file_name, shape)?);
+        let values = Arc::new(values?);
         loaded.insert(name.to_string(), values.clone());
         Ok(values)
     }

@@ -2,9 +2,9 @@
 
 use crate::backend::Program;
 use crate::error::{Error, Result};
-use crate::graph::{Dtype, Graph, Plan, Source, TensorId};
+use crate::graph::{Dtype, Graph, Plan, Source, Step, TensorId};
 use crate::ops::Launch;
-use crate::weights::Weights;
+use crate::weights::{WeightFiles, Weights};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,9 @@ pub struct CpuProgram {
     graph: Arc<Graph>,
     plan: Arc<Plan>,
     arena: Arc<Mutex<Arena>>,
-    /// Per tensor: inputs, weights and constants.
+    /// Where weights that are not kept are read from.
+    files: Arc<WeightFiles>,
+    /// Per tensor: inputs, weights and constants; none for weights that are not kept.
     outside: Vec<Option<Arc<Vec<f32>>>>,
     /// Per tensor: the value that stands at the end of a run.
     newest: Vec<Option<usize>>,
@@ -54,8 +56,10 @@ impl CpuProgram {
         reserved.map_err(|e| {
             Error::Device(format!("the machine can't give {} MiB for the arena ({e})", plan.arena_bytes >> 20))
         })?;
-        let outside = (graph.tensors().iter())
-            .map(|t| match &t.source {
+        let files = weights.files();
+        let outside = (graph.tensors().iter().enumerate())
+            .map(|(i, t)| match &t.source {
+                Source::Weight if plan.is_streamed(TensorId(i as u32)) && files.hold(&t.name) => Ok(None),
                 Source::Input => Ok(Some(Arc::new(vec![0.0; t.shape.numel()]))),
                 Source::Constant(values) => Ok(Some(values.clone())),
                 Source::Weight => weights.get(&t.name, t.shape).map(Some),
@@ -68,7 +72,21 @@ impl CpuProgram {
                 newest[plan.placements[o.0 as usize].tensor.0 as usize] = Some(o.0 as usize);
             }
         }
-        Ok(CpuProgram { graph, plan, arena, outside, newest, poison: false })
+        Ok(CpuProgram { graph, plan, arena, files, outside, newest, poison: false })
+    }
+
+    /// Weights of one step that are not kept, by their place among its inputs.
+    fn streamed(&self, step: &Step) -> Result<Vec<(usize, Vec<f32>)>> {
+        let mut read = Vec::new();
+        for (slot, input) in step.inputs.iter().enumerate() {
+            let id = self.plan.placements[input.0 as usize].tensor;
+            if self.plan.is_streamed(id) && self.outside[id.0 as usize].is_none() {
+                let t = self.graph.tensor(id);
+                let values = self.files.values(&t.name, t.shape);
+                read.push((slot, values.expect("the file was found to hold it")?));
+            }
+        }
+        Ok(read)
     }
 
     fn span(&self, instance: usize) -> (usize, usize) {
@@ -118,9 +136,13 @@ impl Program for CpuProgram {
             let node = self.graph.node(step.node);
             let replaced = self.plan.placements[step.outputs[0].0 as usize].in_place_of;
             let in_place = replaced.and_then(|r| step.inputs.iter().position(|i| i.0 as usize == r));
+            let streamed = self.streamed(step)?;
             let inputs = step.inputs.iter().enumerate().map(|(slot, i)| -> &[f32] {
                 if in_place == Some(slot) {
                     return &[];
+                }
+                if let Some((_, values)) = streamed.iter().find(|s| s.0 == slot) {
+                    return values;
                 }
                 let tensor = self.plan.placements[i.0 as usize].tensor;
                 match &self.outside[tensor.0 as usize] {

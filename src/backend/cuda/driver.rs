@@ -23,6 +23,12 @@ pub trait Driver: Send + Sync {
     fn allocate(&self, bytes: u64) -> Result<u64>;
     /// Gives memory back once everything launched so far has ended.
     fn free(&self, address: u64);
+    /// Memory of the host that the device can copy from while it works, at an address of the device.
+    fn allocate_host(&self, bytes: u64) -> Result<u64>;
+    /// Gives memory of the host back once everything launched so far has ended.
+    fn free_host(&self, address: u64);
+    /// Fills memory of the host.
+    fn write_host(&self, to: u64, bytes: &[u8]) -> Result<()>;
     /// Host to device; `bytes` may change as soon as this returns.
     fn upload(&self, to: u64, bytes: &[u8]) -> Result<()>;
     /// Device to host, after everything launched so far.

@@ -117,6 +117,15 @@ impl Driver for Emulated {
     fn free(&self, address: u64) {
         self.memory().allocations.remove(&address);
     }
+    fn allocate_host(&self, bytes: u64) -> Result<u64> {
+        self.allocate(bytes)
+    }
+    fn free_host(&self, address: u64) {
+        self.free(address);
+    }
+    fn write_host(&self, to: u64, bytes: &[u8]) -> Result<()> {
+        self.upload(to, bytes)
+    }
     fn upload(&self, to: u64, bytes: &[u8]) -> Result<()> {
         self.memory().find(to, bytes.len() as u64)?.copy_from_slice(bytes);
         Ok(())
@@ -271,6 +280,10 @@ struct EmulatedReplay {
 impl EmulatedReplay {
     fn run_node(&self, node: &NodeLaunches) -> Result<()> {
         let lock = || self.memory.lock().unwrap_or_else(|e| e.into_inner());
+        for (to, from) in &node.copies {
+            let values = lock().find(*from, to.bytes)?.to_vec();
+            lock().find(to.address, to.bytes)?.copy_from_slice(&values);
+        }
         for (o, in_place) in &node.outputs {
             if !in_place {
                 lock().find(o.address, o.bytes)?.fill(POISON);

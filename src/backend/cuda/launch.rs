@@ -173,6 +173,8 @@ pub struct Launch {
 pub struct NodeLaunches {
     /// Name of the node, for messages and profiles.
     pub node: String,
+    /// Weights that come from the host first: where to, where from.
+    pub copies: Vec<(Operand, u64)>,
     /// Outputs; true where one stands in the place of an input.
     pub outputs: Vec<(Operand, bool)>,
     /// In order.

@@ -180,6 +180,18 @@ impl Shared {
         .map_err(failed(&format!("launching {}", launch.kernel)))
     }
 
+    /// Copies from the host and launches of one node.
+    fn run(&self, node: &NodeLaunches) -> Result<()> {
+        for (to, from) in &node.copies {
+            // SAFETY: pinned memory that is kept as long as the program, and room in its arena.
+            unsafe {
+                let bytes = std::slice::from_raw_parts(*from as *const u8, to.bytes as usize);
+                result::memcpy_htod_async(to.address, bytes, self.stream).map_err(failed("copying weights"))?;
+            }
+        }
+        node.launches.iter().try_for_each(|l| self.launch(l))
+    }
+
     fn synchronize(&self) -> Result<()> {
         // SAFETY: the stream lives as long as `self`.
         unsafe { result::stream::synchronize(self.stream).map_err(failed("a kernel failed")) }
@@ -216,6 +228,26 @@ impl Driver for Nvidia {
             let _ = result::stream::synchronize(self.shared.stream);
             let _ = result::free_sync(address);
         }
+    }
+    fn allocate_host(&self, bytes: u64) -> Result<u64> {
+        self.shared.enter()?;
+        let reason =
+            |_| Error::Device(format!("the machine can't give {} MiB of pinned memory", bytes.div_ceil(1 << 20)));
+        // SAFETY: a plain allocation. With unified addressing, which every supported device has, its address holds on both sides.
+        unsafe { result::malloc_host(bytes as usize, 0).map(|p| p as u64).map_err(reason) }
+    }
+    fn free_host(&self, address: u64) {
+        // SAFETY: an address from `allocate_host`, given back once, after everything that may read it.
+        unsafe {
+            let _ = self.shared.enter();
+            let _ = result::stream::synchronize(self.shared.stream);
+            let _ = result::free_host(address as *mut c_void);
+        }
+    }
+    fn write_host(&self, to: u64, bytes: &[u8]) -> Result<()> {
+        // SAFETY: the caller's range of an allocation by `allocate_host`, which nothing reads yet.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len()) };
+        Ok(())
     }
     fn upload(&self, to: u64, bytes: &[u8]) -> Result<()> {
         self.shared.enter()?;
@@ -270,7 +302,7 @@ impl Driver for Nvidia {
                 sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL,
             )
             .map_err(failed("recording"))?;
-            let launched = nodes.iter().flat_map(|n| &n.launches).try_for_each(|l| self.shared.launch(l));
+            let launched = nodes.iter().try_for_each(|n| self.shared.run(n));
             let captured = result::stream::end_capture(self.shared.stream).map_err(failed("recording"));
             launched?;
             captured?
@@ -310,7 +342,7 @@ impl Replay for Captured {
             // SAFETY: both events belong to this context.
             unsafe {
                 result::event::record(start, self.shared.stream).map_err(failed("event"))?;
-                node.launches.iter().try_for_each(|l| self.shared.launch(l))?;
+                self.shared.run(node)?;
                 result::event::record(end, self.shared.stream).map_err(failed("event"))?;
                 result::event::synchronize(end).map_err(failed(&node.node))?;
                 let milliseconds = result::event::elapsed(start, end).map_err(failed("event"))?;

@@ -4,7 +4,7 @@ use super::CudaDevice;
 use super::launch::{NodeLaunches, Operand, Recorder};
 use crate::backend::Program;
 use crate::error::{Error, Result};
-use crate::graph::{Dtype, Graph, Instance, Plan, Precision, Shape, Source, TensorId};
+use crate::graph::{ALIGNMENT, Dtype, Graph, Instance, Plan, Precision, Shape, Source, TensorId};
 use crate::weights::Weights;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,17 +15,26 @@ pub(super) struct Buffer {
     device: Arc<dyn super::Driver>,
     pub address: u64,
     pub bytes: u64,
+    /// Memory of the host that the device copies from.
+    on_host: bool,
 }
 
 impl Buffer {
     pub fn new(device: &Arc<dyn super::Driver>, bytes: u64) -> Result<Buffer> {
-        Ok(Buffer { device: device.clone(), address: device.allocate(bytes.max(256))?, bytes })
+        Ok(Buffer { device: device.clone(), address: device.allocate(bytes.max(256))?, bytes, on_host: false })
+    }
+
+    fn on_host(device: &Arc<dyn super::Driver>, bytes: u64) -> Result<Buffer> {
+        Ok(Buffer { device: device.clone(), address: device.allocate_host(bytes.max(256))?, bytes, on_host: true })
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.device.free(self.address);
+        match self.on_host {
+            true => self.device.free_host(self.address),
+            false => self.device.free(self.address),
+        }
     }
 }
 
@@ -51,10 +60,11 @@ impl CudaProgram {
     pub fn new(graph: Arc<Graph>, plan: Arc<Plan>, weights: &Weights, device: CudaDevice) -> Result<Self> {
         let storage = plan.storage;
         let mut outside = Vec::with_capacity(graph.tensors().len());
-        for t in graph.tensors() {
+        for (i, t) in graph.tensors().iter().enumerate() {
+            let on_host = plan.is_streamed(TensorId(i as u32));
             let buffer = match &t.source {
                 Source::Node(_) => None,
-                Source::Weight => Some(device.weight(weights, &t.name, t.shape, storage)?),
+                Source::Weight => Some(device.weight(weights, &t.name, t.shape, storage, on_host)?),
                 Source::Input => Some(Arc::new(device.filled(&vec![0.0; t.shape.numel()])?)),
                 Source::Constant(values) => Some(Arc::new(device.filled(values)?)),
             };
@@ -109,7 +119,8 @@ impl CudaProgram {
                         .map(|p| located(&self.graph, &self.plan, &self.outside, p.tensor, place(p.offset)))
                         .collect()
                 };
-                let (inputs, outputs) = (describe(&step.inputs), describe(&step.outputs));
+                let (mut inputs, outputs) = (describe(&step.inputs), describe(&step.outputs));
+                let copies = through_window(&self.plan, arena, &step.inputs, &mut inputs);
                 let in_place = |o: &Operand| inputs.iter().any(|i| i.address == o.address);
                 let written = outputs.iter().map(|o| (*o, in_place(o))).collect();
                 let mut recorder = Recorder {
@@ -128,7 +139,7 @@ impl CudaProgram {
                 for launch in &launches {
                     self.device.driver.check(launch)?;
                 }
-                all.push(NodeLaunches { node: node.name.clone(), outputs: written, launches });
+                all.push(NodeLaunches { node: node.name.clone(), copies, outputs: written, launches });
             }
             if needed > scratch_bytes {
                 self.device.reserve_scratch(needed)?;
@@ -159,6 +170,22 @@ impl CudaProgram {
         let offset = self.newest[output.0 as usize].and_then(|value| self.plan.placements[value].offset);
         located(&self.graph, &self.plan, &self.outside, output, arena + offset.unwrap_or(0))
     }
+}
+
+/// Gives the weights of a step that stay with the host a place in the window; what to copy there, and from where.
+fn through_window(plan: &Plan, arena: u64, inputs: &[Instance], operands: &mut [Operand]) -> Vec<(Operand, u64)> {
+    let Some(window) = &plan.window else { return Vec::new() };
+    let mut next = arena + window.offset;
+    let mut copies = Vec::new();
+    for (instance, operand) in inputs.iter().zip(operands) {
+        if plan.is_streamed(plan.placements[instance.0 as usize].tensor) {
+            let from = operand.address;
+            operand.address = next;
+            next += operand.bytes.next_multiple_of(ALIGNMENT);
+            copies.push((*operand, from));
+        }
+    }
+    copies
 }
 
 /// Where a tensor lies: outside, or at `place` in the arena.
@@ -246,7 +273,7 @@ impl Program for CudaProgram {
 }
 
 /// Weights of one model in one storage type, shared by all programs of a device.
-pub(super) type WeightCache = HashMap<(u64, String, Dtype), Arc<Buffer>>;
+pub(super) type WeightCache = HashMap<(u64, String, Dtype, bool), Arc<Buffer>>;
 
 impl CudaDevice {
     fn filled(&self, values: &[f32]) -> Result<Buffer> {
@@ -255,15 +282,24 @@ impl CudaDevice {
         Ok(buffer)
     }
 
-    fn weight(&self, weights: &Weights, name: &str, shape: Shape, dtype: Dtype) -> Result<Arc<Buffer>> {
-        let key = (weights.id(), name.to_string(), dtype);
+    /// A weight in its storage type, on the device or, for a window, with the host.
+    fn weight(&self, weights: &Weights, name: &str, shape: Shape, dtype: Dtype, on_host: bool) -> Result<Arc<Buffer>> {
+        let key = (weights.id(), name.to_string(), dtype, on_host);
         let mut shared = self.shared.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(buffer) = shared.weights.get(&key) {
             return Ok(buffer.clone());
         }
         let values = weights.read(name, shape)?;
-        let buffer = Buffer::new(&self.driver, (values.len() * dtype.bytes()) as u64)?;
-        self.driver.upload(buffer.address, &encode(&values, dtype))?;
+        let bytes = encode(&values, dtype);
+        let buffer = if on_host {
+            let buffer = Buffer::on_host(&self.driver, bytes.len() as u64)?;
+            self.driver.write_host(buffer.address, &bytes)?;
+            buffer
+        } else {
+            let buffer = Buffer::new(&self.driver, bytes.len() as u64)?;
+            self.driver.upload(buffer.address, &bytes)?;
+            buffer
+        };
         let buffer = Arc::new(buffer);
         shared.weights.insert(key, buffer.clone());
         Ok(buffer)
