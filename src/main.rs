@@ -5,6 +5,8 @@ use dmap::cli::{Arguments, run};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // A reader that has seen enough (`dmap plan ... | head`) ends the program quietly.
+    sigpipe::reset();
     let arguments = Arguments::parse();
     match run(arguments) {
         Ok(code) => code,

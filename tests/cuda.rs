@@ -33,7 +33,8 @@ fn run_fault(kernel: &str, seed: u64) -> Result<Vec<f32>, String> {
         params: Params::new().write(&y).read(&x).i32s(&[COUNT, 0]),
     };
     driver.check(&launch).map_err(|e| e.to_string())?;
-    let node = NodeLaunches { node: kernel.into(), copies: Vec::new(), outputs: vec![(y, false)], launches: vec![launch] };
+    let node =
+        NodeLaunches { node: kernel.into(), copies: Vec::new(), outputs: vec![(y, false)], launches: vec![launch] };
     driver.instantiate(vec![node]).unwrap().run().map_err(|e| e.to_string())?;
     let mut out = vec![0f32; COUNT];
     driver.download(y.address, bytemuck::cast_slice_mut(&mut out)).unwrap();

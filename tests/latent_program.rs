@@ -60,6 +60,15 @@ fn eval_gives_what_diffusers_gives_part_by_part() {
         write_safetensors(&input, &[("tokens", vec![7], &tokens[..])]).unwrap();
         same(&eval(name, &["--part", "text"]), "output", "prompt_embeds");
 
+        // A prompt, by the tokenizer's files; what is longer than the encoder's positions is cut off.
+        let model = model(name);
+        let model = model.to_str().unwrap();
+        let path = out.to_str().unwrap();
+        let prompt = "A  photo, of 2 Cats; to a dog";
+        let o = dmap(&["eval", "--model", model, "--part", "text", "--prompt", prompt, "--out", path]);
+        assert!(o.status.success(), "{}", text(&o));
+        same(&Checkpoint::open(&out).unwrap(), "output", "prompt.output");
+
         // The gradient at z of sigma space: x = z / sqrt(1 + sigma^2), so dL/dz = dL/dx / sqrt(1 + sigma^2).
         let scale = 1.0 / (1.0 + file.values("step.sigma").unwrap()[0].powi(2)).sqrt();
         let x: Vec<f32> = file.values("step.z").unwrap().iter().map(|z| z * scale).collect();
@@ -138,6 +147,14 @@ fn edit(path: &Path, from: &str, to: &str) {
 fn damaged_folders_are_refused_by_name() {
     let remove = |part: &'static str| move |f: &Path| std::fs::remove_dir_all(f.join(part)).unwrap();
     let config = |from: &'static str, to: &'static str| move |f: &Path| edit(&f.join("unet/config.json"), from, to);
+    let folder = tempfile::tempdir().unwrap();
+    copy(&model("sd1"), folder.path());
+    std::fs::remove_dir_all(folder.path().join("tokenizer")).unwrap();
+    let (path, out) = (folder.path().to_str().unwrap(), folder.path().join("out"));
+    let a = ["restore", "demo/photo.png", "--model", path, "--task", "sr4", "--prompt", "a cat", "--out"];
+    let o = dmap(&[&a[..], &[out.to_str().unwrap()]].concat());
+    assert!(o.status.code() == Some(2) && text(&o).contains("a prompt needs"), "{}", text(&o));
+
     refused("sd1", remove("vae"), "vae is missing");
     refused("sd1", remove("text_encoder"), "neither text_encoder nor prompt_embeds.safetensors");
     refused("sd1", |f| std::fs::remove_file(f.join("unet/config.json")).unwrap(), "unet/config.json");

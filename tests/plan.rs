@@ -63,7 +63,7 @@ fn a_budget_changes_memory_and_not_one_bit_of_the_result() {
     let (out, dx, free, none) = run(PlanOptions::default());
     assert_eq!(none, 0);
     let (g, ..) = evaluation();
-    let smallest = Plan::smallest(&g, Dtype::F32);
+    let smallest = Plan::smallest(&g, &PlanOptions::default());
     let free_arena = Plan::new(&g, &PlanOptions::default()).unwrap().arena_bytes;
     assert!(smallest.arena_bytes * 4 < free_arena * 3, "{} of {free_arena}", smallest.arena_bytes);
     for memory in [free - free / 20, (free + smallest.total_bytes()) / 2, smallest.total_bytes()] {
@@ -77,7 +77,7 @@ fn a_budget_changes_memory_and_not_one_bit_of_the_result() {
 #[test]
 fn a_budget_that_no_plan_meets_names_the_smallest_that_does() {
     let (g, ..) = evaluation();
-    let smallest = Plan::smallest(&g, Dtype::F32).total_bytes();
+    let smallest = Plan::smallest(&g, &PlanOptions::default()).total_bytes();
     let message =
         Plan::new(&g, &PlanOptions { memory: Some(1 << 20), ..PlanOptions::default() }).unwrap_err().to_string();
     assert!(message.contains("1 MiB") && message.contains(&((smallest >> 20) + 1).to_string()), "{message}");

@@ -223,6 +223,27 @@ def nhwc(a):
     return a.detach().float().permute(0, 2, 3, 1).contiguous()
 
 
+PROMPT = "A  photo, of 2 Cats; to a dog"
+
+
+def write_tokenizer(folder, pad):
+    """A vocabulary of 50 pieces, and the token numbers that transformers gives the prompt with it."""
+    from transformers import CLIPTokenizer
+
+    letters = list("acdfghopst,;12")
+    merges = ["c a", "ca t", "cat s</w>", "d o", "do g</w>", "p h", "ph o", "t o</w>", "pho to</w>", "o f</w>"]
+    vocabulary = letters + [c + "</w>" for c in letters] + [m.replace(" ", "") for m in merges]
+    vocabulary += [f"<unused {i}>" for i in range(48 - len(vocabulary))] + ["<|startoftext|>", "<|endoftext|>"]
+    if pad == "!":
+        vocabulary[47] = "!"
+    folder.mkdir(exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({v: i for i, v in enumerate(vocabulary)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    (folder / "special_tokens_map.json").write_text(json.dumps({"pad_token": pad}))
+    tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    return tokenizer(PROMPT, add_special_tokens=False)["input_ids"]
+
+
 def reference(name, m, out, seed):
     torch.manual_seed(seed)
     folder = out / f"latent_{name}"
@@ -244,6 +265,11 @@ def reference(name, m, out, seed):
     context = text(torch.tensor([[48, 49] + [padding] * 5]))[0]
     factor = 2 ** (len(m["vae"]["block_out_channels"]) - 1)
     data = {"prompt_embeds": context}
+    words = write_tokenizer(folder / "tokenizer", "!" if name == "sd2" else "<|endoftext|>")
+    tokens = [48] + words[:5] + [49]
+    print(PROMPT, tokens)
+    data["prompt.tokens"] = torch.tensor([float(t) for t in words])
+    data["prompt.output"] = text(torch.tensor([(tokens + [padding] * 7)[:7]]))[0]
     # UNet: two items at different timesteps, one of them not whole.
     x = torch.randn(2, 4, 8, 12, requires_grad=True)
     t = torch.tensor([17.0, 730.25])

@@ -18,13 +18,16 @@ use std::process::ExitCode;
 /// Flags of `dmap eval`.
 #[derive(clap::Args, Debug)]
 pub struct Eval {
-    /// Weight file, or folder of a latent model; `photo` is the file inside the program
+    /// Weight file, or folder of a latent model; `photo` is inside the program
     #[arg(long, default_value = "photo")]
     model: String,
     /// x (N,H,W,C), of a latent model the code in VP coordinates, and t (N); optionally labels (N), context (1,tokens,C), v (as the
     /// output); with --task y, and state for a mask or kernel; with --part text only tokens (T)
+    #[arg(long, required_unless_present = "prompt", conflicts_with = "prompt")]
+    input: Option<PathBuf>,
+    /// With --part text, a text in place of token numbers; without --input
     #[arg(long)]
-    input: PathBuf,
+    prompt: Option<String>,
     /// output, x0; vjp of v; with --task residual (N) and gradient of the residual norm at x
     #[arg(long)]
     out: PathBuf,
@@ -100,12 +103,15 @@ pub(super) fn run(flags: Eval) -> anyhow::Result<ExitCode> {
     if flags.part == Some(Part::Text) {
         return embed_text(&flags);
     }
+    let Some(input) = &flags.input else {
+        return Err(Error::Invalid("--prompt is for --part text; give --input".into()).into());
+    };
     let mut model = Model::open_or_shipped(&flags.model)?;
     let prior = model.network.prior();
     if flags.part.is_some() && prior.latent.is_none() {
         return Err(Error::Invalid(format!("--part is for latent models; {} is a pixel model", flags.model)).into());
     }
-    let mut inputs = Inputs { file: Checkpoint::open(&flags.input)?, values: Vec::new() };
+    let mut inputs = Inputs { file: Checkpoint::open(input)?, values: Vec::new() };
     if inputs.file.tensors.contains_key("context") {
         replace_context(&mut model, &inputs.file)?;
     }
@@ -219,12 +225,17 @@ fn replace_context(model: &mut Model, file: &Checkpoint) -> Result<()> {
     Ok(())
 }
 
+/// Writes the hidden states of a text as `output`, and as `prompt_embeds` under which a model folder may keep them.
 fn embed_text(flags: &Eval) -> anyhow::Result<ExitCode> {
-    let encoder = TextEncoder::open(Path::new(&flags.model))?;
-    let file = Checkpoint::open(&flags.input)?;
-    let output = encoder.embed(&file.values("tokens")?)?;
-    let c = encoder.channels();
-    write_safetensors(&flags.out, &[("output", vec![1, output.len() / c, c], &output[..])])?;
-    println!("wrote output to {}", flags.out.display());
+    let folder = Path::new(&flags.model);
+    let encoder = TextEncoder::open(folder)?;
+    let tokens = match (&flags.input, &flags.prompt) {
+        (Some(input), _) => Checkpoint::open(input)?.values("tokens")?,
+        (None, prompt) => encoder.tokens(folder, prompt.as_deref().unwrap_or_default())?,
+    };
+    let output = encoder.embed(&tokens)?;
+    let shape = vec![1, tokens.len(), encoder.channels()];
+    write_safetensors(&flags.out, &[("output", shape.clone(), &output[..]), (CONTEXT, shape, &output[..])])?;
+    println!("wrote output, {CONTEXT} to {}", flags.out.display());
     Ok(ExitCode::SUCCESS)
 }

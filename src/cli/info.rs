@@ -7,13 +7,13 @@ use crate::model::{AdmConfig, Model};
 use crate::operator::OPERATORS;
 use crate::sampler::METHODS;
 use crate::weights::Checkpoint;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Flags of `dmap info`.
 #[derive(clap::Args, Debug)]
 pub struct Info {
-    /// A .safetensors or .pt file
+    /// A .safetensors or .pt file, or the folder of a latent model
     file: PathBuf,
     /// List every tensor
     #[arg(long)]
@@ -21,6 +21,9 @@ pub struct Info {
 }
 
 pub(super) fn run(flags: Info) -> anyhow::Result<ExitCode> {
+    if flags.file.is_dir() {
+        return folder(&flags.file);
+    }
     let checkpoint = Checkpoint::open(&flags.file)?;
     let mut kinds: Vec<&str> = (checkpoint.tensors.values())
         .map(|t| match t.dtype {
@@ -56,6 +59,23 @@ pub(super) fn run(flags: Info) -> anyhow::Result<ExitCode> {
             println!("{name} {:?}", tensor.shape);
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A folder that opens is complete: its parts were checked against their configurations.
+fn folder(path: &Path) -> anyhow::Result<ExitCode> {
+    let model = Model::open(path)?;
+    let prior = model.network.prior();
+    println!("{}: a latent diffusion model in diffusers layout, complete", path.display());
+    if let (Some(latent), Some(text)) = (prior.latent, model.network.context_shape()) {
+        println!(
+            "codes of {} channels, {} pixels along a side each, scaled by {}",
+            prior.channels, latent.factor, latent.scaling
+        );
+        println!("images of multiples of {} pixels; others are grown and cropped", prior.size_multiple);
+        println!("conditioned on {} tokens of {} channels", text.w, text.c);
+    }
+    println!("predicts {}, {} steps, {}", prior.prediction, prior.diffusion_steps, prior.noise_schedule);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -90,7 +90,7 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
     let row = settings.method.row();
     let graph = (row.graph)(&setup)?;
     let plan = Plan::new(&graph, &options)?;
-    let smallest = Plan::smallest(&graph, options.storage).total_bytes().min(plan.total_bytes());
+    let smallest = Plan::smallest(&graph, &options).total_bytes().min(plan.total_bytes());
     let mut live = plan.live_at_peak(&graph);
     let live_count = live.len();
     live.truncate(16);

@@ -30,9 +30,12 @@ pub struct Restore {
     task: String,
     #[command(flatten)]
     sampler: SamplerFlags,
-    /// Weight file of the prior; `photo` is the one inside the program
+    /// Weight file of the prior, or folder of a latent model in diffusers layout; `photo` is inside the program
     #[arg(long, default_value = "photo")]
     model: String,
+    /// Text that a latent model is conditioned on [default: the cached one of its folder, else the empty text]
+    #[arg(long)]
+    prompt: Option<String>,
     /// Folder for the results, one folder per image
     #[arg(long)]
     out: PathBuf,
@@ -103,7 +106,7 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
         device: flags.device.open()?,
         plan: flags.device.plan()?,
         size: flags.size.as_deref().map(quantity::size).transpose()?,
-        model: Model::open_or_shipped(&flags.model)?,
+        model: Model::open_with_prompt(&flags.model, flags.prompt.as_deref())?,
         out: flags.out,
         noise,
         seed: flags.seed,

@@ -130,7 +130,7 @@ impl Plan {
         let fixed = free.weight_bytes + free.io_bytes + free.window_bytes();
         // Placement loses a little to gaps: aim lower until the arena itself fits.
         let mut target = memory.saturating_sub(fixed);
-        for _ in 0..8 {
+        for _ in 0..16 {
             let plan = of(within_budget(graph, options.storage, target));
             if plan.total_bytes() <= memory {
                 return plan.verified(graph);
@@ -139,18 +139,21 @@ impl Plan {
             if over >= target {
                 break;
             }
-            target -= over;
+            // Below what this schedule keeps live, or the search gives the same one again.
+            let live = plan.memory.iter().map(|m| m.live).max().unwrap_or(0);
+            target = (target - over).min(live.saturating_sub(1));
         }
-        let smallest = of(within_budget(graph, options.storage, 0));
+        let smallest = Plan::smallest(graph, &PlanOptions { offload, ..*options });
         if smallest.total_bytes() <= memory {
             return smallest.verified(graph);
         }
         Err(Error::Budget { given: memory, smallest: smallest.total_bytes(), weights: smallest.weight_bytes })
     }
 
-    /// The plan with the least memory that the search finds, whatever it costs to recompute.
-    pub fn smallest(graph: &Graph, storage: Dtype) -> Plan {
-        Plan::of(graph, within_budget(graph, storage, 0), storage)
+    /// The plan with the least memory that the search finds, whatever it costs to recompute and, where allowed, to copy.
+    pub fn smallest(graph: &Graph, options: &PlanOptions) -> Plan {
+        let plan = Plan::of(graph, within_budget(graph, options.storage, 0), options.storage);
+        if options.offload { plan.with_window(graph) } else { plan }
     }
 
     /// Moves large weights to the host; the arena grows by a window for those of one step.

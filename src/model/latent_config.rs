@@ -177,10 +177,14 @@ fn refuse(path: &Path, reason: String) -> Error {
     Error::Weights { path: path.into(), reason }
 }
 
-/// A JSON object out of a file, its options checked against those that are supported.
-fn read(path: &Path, fixed: &[(&str, &str)]) -> Result<Value> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    let value: Value = serde_json::from_str(&text).map_err(|e| refuse(path, format!("it is not JSON: {e}")))?;
+/// The text of a configuration file.
+fn text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(Error::io(path))
+}
+
+/// A JSON object out of the text of a file, its options checked against those that are supported.
+fn checked(path: &Path, text: &str, fixed: &[(&str, &str)]) -> Result<Value> {
+    let value: Value = serde_json::from_str(text).map_err(|e| refuse(path, format!("it is not JSON: {e}")))?;
     if !value.is_object() {
         return Err(refuse(path, "it is not a JSON object".into()));
     }
@@ -254,7 +258,12 @@ impl UnetConfig {
 
     /// Reads `unet/config.json`.
     pub fn read(path: &Path) -> Result<UnetConfig> {
-        let file: UnetFile = parse(path, read(path, UNET_FIXED)?)?;
+        UnetConfig::of_text(path, &text(path)?)
+    }
+
+    /// From the text of such a file; `path` is for messages.
+    pub fn of_text(path: &Path, text: &str) -> Result<UnetConfig> {
+        let file: UnetFile = parse(path, checked(path, text, UNET_FIXED)?)?;
         let levels = file.block_out_channels.len();
         let refuse = |reason: String| Err(refuse(path, reason));
         let per_level = |key: &str, value: PerLevel| match value {
@@ -329,7 +338,12 @@ impl UnetConfig {
 impl VaeConfig {
     /// Reads `vae/config.json`.
     pub fn read(path: &Path) -> Result<VaeConfig> {
-        let config: VaeConfig = parse(path, read(path, VAE_FIXED)?)?;
+        VaeConfig::of_text(path, &text(path)?)
+    }
+
+    /// From the text of such a file; `path` is for messages.
+    pub fn of_text(path: &Path, text: &str) -> Result<VaeConfig> {
+        let config: VaeConfig = parse(path, checked(path, text, VAE_FIXED)?)?;
         let divides =
             |&c: &usize| c > 0 && c <= 1 << 14 && config.norm_num_groups > 0 && c % config.norm_num_groups == 0;
         let levels = config.block_out_channels.len();
@@ -357,7 +371,12 @@ impl VaeConfig {
 impl TextConfig {
     /// Reads `text_encoder/config.json`.
     pub fn read(path: &Path) -> Result<TextConfig> {
-        let config: TextConfig = parse(path, read(path, &[])?)?;
+        TextConfig::of_text(path, &text(path)?)
+    }
+
+    /// From the text of such a file; `path` is for messages.
+    pub fn of_text(path: &Path, text: &str) -> Result<TextConfig> {
+        let config: TextConfig = parse(path, checked(path, text, &[])?)?;
         if config.hidden_act != "gelu" && config.hidden_act != "quick_gelu" {
             let reason = format!("hidden_act is {}; gelu and quick_gelu are supported", config.hidden_act);
             return Err(refuse(path, reason));
@@ -377,7 +396,12 @@ impl TextConfig {
 impl SchedulerConfig {
     /// Reads `scheduler/scheduler_config.json`.
     pub fn read(path: &Path) -> Result<SchedulerConfig> {
-        let config: SchedulerConfig = parse(path, read(path, SCHEDULER_FIXED)?)?;
+        SchedulerConfig::of_text(path, &text(path)?)
+    }
+
+    /// From the text of such a file; `path` is for messages.
+    pub fn of_text(path: &Path, text: &str) -> Result<SchedulerConfig> {
+        let config: SchedulerConfig = parse(path, checked(path, text, SCHEDULER_FIXED)?)?;
         if !["epsilon", "v_prediction"].contains(&config.prediction_type.as_str()) {
             let reason =
                 format!("prediction_type is {}; epsilon and v_prediction are supported", config.prediction_type);

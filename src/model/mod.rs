@@ -5,6 +5,7 @@ pub mod adm_config;
 pub mod latent_config;
 pub mod stable_diffusion;
 pub mod text_encoder;
+mod tokenizer;
 pub mod unet;
 pub mod vae;
 
@@ -50,6 +51,12 @@ pub enum Prediction {
     Epsilon,
     /// v = sqrt(abar) eps - sqrt(1 - abar) x_0 (Salimans and Ho 2022).
     V,
+}
+
+impl std::fmt::Display for Prediction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if *self == Prediction::V { "v" } else { "epsilon" })
+    }
 }
 
 /// How codes relate to images.
@@ -143,7 +150,7 @@ impl Model {
     pub fn open(path: impl AsRef<Path>) -> Result<Model> {
         let path = path.as_ref();
         if path.is_dir() {
-            return stable_diffusion::open(path);
+            return stable_diffusion::open(path, None);
         }
         if !path.exists() {
             let presets = Model::presets().map(|p| p.0).collect::<Vec<_>>().join(", ");
@@ -157,6 +164,17 @@ impl Model {
         Ok(Model { network: Arc::new(config), weights: Weights::new(checkpoint), name })
     }
 
+    /// As [`Model::open_or_shipped`], a latent model conditioned on a text in place of the empty one.
+    pub fn open_with_prompt(name: &str, prompt: Option<&str>) -> Result<Model> {
+        match prompt {
+            None => Model::open_or_shipped(name),
+            Some(_) if Path::new(name).is_dir() => stable_diffusion::open(Path::new(name), prompt),
+            Some(_) => {
+                Err(Error::Invalid(format!("--prompt is for latent models with a text encoder; {name} has none")))
+            }
+        }
+    }
+
     /// The prior inside the program: 4.4 million parameters, trained on photographs (weights/README.md).
     pub fn shipped() -> Result<Model> {
         let checkpoint = Checkpoint::of_bytes("photo", include_bytes!("../../weights/photo.safetensors"))?;
@@ -164,9 +182,13 @@ impl Model {
         Ok(Model { network: Arc::new(config), weights: Weights::new(checkpoint), name: "photo".into() })
     }
 
-    /// A weight file, or the prior inside the program for the name `photo`.
+    /// A weight file or folder, or the prior inside the program for the name `photo`.
     pub fn open_or_shipped(name: &str) -> Result<Model> {
-        if name == "photo" && !Path::new(name).exists() { Model::shipped() } else { Model::open(name) }
+        match name {
+            _ if Path::new(name).exists() => Model::open(name),
+            "photo" => Model::shipped(),
+            _ => Model::open(name),
+        }
     }
 
     /// A known architecture without weights.

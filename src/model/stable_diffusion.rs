@@ -2,6 +2,7 @@
 //! diffusers layout.
 
 use super::latent_config::SchedulerConfig;
+use super::tokenizer::tokenize;
 use super::{
     Latent, Model, Network, Prediction, Prior, TextConfig, UnetConfig, VaeConfig, check_tensors, text_encoder, unet,
     vae,
@@ -93,8 +94,8 @@ impl Network for LatentDiffusion {
 }
 
 /// Opens a folder in diffusers layout: `unet`, `vae` and `scheduler`, and for the text either `prompt_embeds.safetensors` or
-/// `text_encoder`.
-pub fn open(folder: &Path) -> Result<Model> {
+/// `text_encoder`. A prompt needs the text encoder and its tokenizer.
+pub fn open(folder: &Path, prompt: Option<&str>) -> Result<Model> {
     let part = |name: &str| folder.join(name);
     let missing: Vec<&str> = ["unet", "vae", "scheduler"].into_iter().filter(|p| !part(p).is_dir()).collect();
     if !missing.is_empty() {
@@ -104,24 +105,36 @@ pub fn open(folder: &Path) -> Result<Model> {
     let unet = UnetConfig::read(&part("unet").join("config.json"))?;
     let vae = VaeConfig::read(&part("vae").join("config.json"))?;
     let scheduler = SchedulerConfig::read(&part("scheduler").join("scheduler_config.json"))?;
+    let unet_files = open_part(&part("unet"), "diffusion_pytorch_model")?;
+    let vae_files = open_part(&part("vae"), "diffusion_pytorch_model")?;
+    let (tokens, embedded) = prompt_embedding(folder, prompt, unet.cross_attention_dim)?;
+    let network = LatentDiffusion { unet, vae, scheduler, tokens };
+    let name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    assemble(network, folder, unet_files, vae_files, embedded, name)
+}
+
+/// A model out of its parts, each checked against the network that its configuration describes.
+fn assemble(
+    network: LatentDiffusion,
+    folder: &Path,
+    unet_files: Vec<Checkpoint>,
+    vae_files: Vec<Checkpoint>,
+    embedded: Vec<f32>,
+    name: String,
+) -> Result<Model> {
+    let (unet, vae) = (&network.unet, &network.vae);
     if unet.in_channels != vae.latent_channels || unet.out_channels != vae.latent_channels {
         let reason = format!(
             "the UNet maps {} channels to {}, the autoencoder's latent has {}",
             unet.in_channels, unet.out_channels, vae.latent_channels
         );
-        return Err(Error::Weights { path: part("unet"), reason });
+        return Err(Error::Weights { path: folder.join("unet"), reason });
     }
-    let unet_files = open_part(&part("unet"), "diffusion_pytorch_model")?;
-    let vae_files = open_part(&part("vae"), "diffusion_pytorch_model")?;
-
-    let (tokens, embedded) = prompt_embedding(folder, unet.cross_attention_dim)?;
-    let network = LatentDiffusion { unet, vae, scheduler, tokens };
     check_tensors(&unet_graph(&network)?, "unet.", &unet_files)?;
     check_tensors(&vae_graph(&network)?, "vae.", &vae_files)?;
     let parts = [("unet.", unet_files), ("vae.", vae_files)];
     let parts = parts.into_iter().flat_map(|(name, files)| files.into_iter().map(move |f| (name.to_string(), f)));
     let weights = Weights::of_parts(parts.collect(), [(CONTEXT.to_string(), embedded)]);
-    let name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     Ok(Model { network: Arc::new(network), weights, name })
 }
 
@@ -185,21 +198,24 @@ fn open_shards(folder: &Path, index: &Path) -> Result<Vec<Checkpoint>> {
     names.into_iter().map(|name| Checkpoint::open(&path(name)?)).collect()
 }
 
-/// The embedded empty text of a folder: (tokens, values). A cached embedding comes before the text encoder with an empty text.
-fn prompt_embedding(folder: &Path, width: usize) -> Result<(usize, Vec<f32>)> {
+/// An embedded text out of a file.
+fn cached_prompt(file: &Checkpoint, width: usize) -> Result<(usize, Vec<f32>)> {
+    let shape = file.tensors.get(CONTEXT).map(|t| t.shape.clone()).unwrap_or_default();
+    let [1, tokens, found] = shape[..] else {
+        return Err(file.error(format!("tensor {CONTEXT} should have shape (1, tokens, {width}) but has {shape:?}")));
+    };
+    if found != width || tokens == 0 {
+        return Err(file.error(format!("tensor {CONTEXT} has {found} channels, the UNet takes {width}")));
+    }
+    Ok((tokens, file.values(CONTEXT)?))
+}
+
+/// The embedded text of a folder: (tokens, values). Without a prompt a cached embedding comes before the text encoder with an empty
+/// text.
+fn prompt_embedding(folder: &Path, prompt: Option<&str>, width: usize) -> Result<(usize, Vec<f32>)> {
     let cached = folder.join("prompt_embeds.safetensors");
-    if cached.exists() {
-        let file = Checkpoint::open(&cached)?;
-        let shape = file.tensors.get(CONTEXT).map(|t| t.shape.clone()).unwrap_or_default();
-        let [1, tokens, found] = shape[..] else {
-            return Err(
-                file.error(format!("tensor {CONTEXT} should have shape (1, tokens, {width}) but has {shape:?}"))
-            );
-        };
-        if found != width || tokens == 0 {
-            return Err(file.error(format!("tensor {CONTEXT} has {found} channels, the UNet takes {width}")));
-        }
-        return Ok((tokens, file.values(CONTEXT)?));
+    if cached.exists() && prompt.is_none() {
+        return cached_prompt(&Checkpoint::open(&cached)?, width);
     }
     if !folder.join("text_encoder").is_dir() {
         let reason =
@@ -211,7 +227,7 @@ fn prompt_embedding(folder: &Path, width: usize) -> Result<(usize, Vec<f32>)> {
         let reason = format!("it gives {} channels, the UNet takes {width}", encoder.config.hidden_size);
         return Err(Error::Weights { path: folder.join("text_encoder"), reason });
     }
-    let tokens = encoder.empty_prompt(folder);
+    let tokens = encoder.tokens(folder, prompt.unwrap_or_default())?;
     Ok((tokens.len(), encoder.embed(&tokens)?))
 }
 
@@ -259,17 +275,23 @@ impl TextEncoder {
         e.read(out)
     }
 
-    /// Token numbers of the empty text: begin, end, then padding to the full length. Stable Diffusion 2 pads with token 0 ("!"), 1.x
-    /// with the end token; the tokenizer's files say which, and without them the activation tells the two text encoders apart.
-    fn empty_prompt(&self, folder: &Path) -> Vec<f32> {
+    /// Token numbers of a text: begin, the words, end, then padding to the full length; what is too long is cut off. Stable Diffusion 2
+    /// pads with token 0 ("!"), 1.x with the end token; the tokenizer's files say which, and without them the activation tells the two
+    /// text encoders apart.
+    pub fn tokens(&self, folder: &Path, text: &str) -> Result<Vec<f32>> {
         let config = &self.config;
+        let tokenizer = folder.join("tokenizer");
         let (begin, end) = ((config.vocab_size - 2) as f32, (config.vocab_size - 1) as f32);
-        let map = std::fs::read_to_string(folder.join("tokenizer").join("special_tokens_map.json"));
+        let map = std::fs::read_to_string(tokenizer.join("special_tokens_map.json"));
         let map: serde_json::Value = map.ok().and_then(|t| serde_json::from_str(&t).ok()).unwrap_or_default();
         let pad = map["pad_token"].as_str().or(map["pad_token"]["content"].as_str()).map(|p| p == "!");
         let padding = if pad.unwrap_or(config.hidden_act == "gelu") { 0.0 } else { end };
-        let mut tokens = vec![padding; config.max_position_embeddings];
-        (tokens[0], tokens[1]) = (begin, end);
-        tokens
+        let words = if text.trim().is_empty() { Vec::new() } else { tokenize(&tokenizer, text)? };
+        let longest = config.max_position_embeddings;
+        let mut tokens = vec![begin];
+        tokens.extend(words.into_iter().take(longest - 2).map(|w| w as f32));
+        tokens.push(end);
+        tokens.resize(longest, padding);
+        Ok(tokens)
     }
 }
