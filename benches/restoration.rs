@@ -42,6 +42,9 @@ struct Arguments {
     absolute: bool,
     #[arg(long)]
     linear_spacing: bool,
+    /// Share of the posterior's noise that a step adds.
+    #[arg(long, default_value_t = 1.0)]
+    eta: f64,
     /// Residual at which steps end, over the norm of the noise.
     #[arg(long, default_value_t = 1.0)]
     floor: f64,
@@ -82,6 +85,7 @@ fn main() -> anyhow::Result<()> {
             let mut settings = method.defaults();
             settings.steps = a.steps.unwrap_or(settings.steps);
             settings.inner = a.inner.unwrap_or(settings.inner);
+            settings.eta = a.eta;
             if a.linear_spacing {
                 settings.spacing = dmap::sampler::Spacing::Linear;
             }

@@ -7,8 +7,8 @@
 //!         v
 //!     measurement y  ----------------------------------------------+
 //!                                                                  v
-//!     sampler loop (DPS, DMAP, ...)  --x_t, t-->  one step graph:  model -> x0|t -> A -> residual norm
-//!         ^                                          and its hand-derived reverse: norm -> A^T -> model
+//!     sampler loop (DPS, DMAP, ...)  --x_t, t-->  one step graph:  model -> x0|t -> [decoder] -> A -> residual norm
+//!         ^                                          and its hand-derived reverse: norm -> A^T -> [decoder] -> model
 //!         |                                                        |
 //!         +---- x_{t-1} <-- update, noise, projection <--- gradient of the residual norm at x_t
 //! ```
@@ -46,6 +46,9 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! The same with a latent model: `Model::open("stable-diffusion-2-base")` takes a folder in diffusers layout, and the gradient goes
+//! through the decoder as well. `PlanOptions::memory` and `PlanOptions::offload` bound what it takes.
 //!
 //! # Step by step
 //!

@@ -184,3 +184,29 @@ fn damaged_folders_are_refused_by_name() {
     refused("sd2", |f| edit(&f.join("text_encoder/config.json"), "\"gelu\"", "\"relu\""), "hidden_act");
     refused("sd2", |f| std::fs::write(f.join("vae/diffusion_pytorch_model.safetensors"), [1, 2, 3]).unwrap(), "vae/");
 }
+
+#[test]
+fn a_scheduler_that_may_be_wrong_about_the_prediction_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    copy(&model("sd1"), folder.path());
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    edit(&folder.path().join("unet/config.json"), "\"in_channels\": 4", "\"in_channels\": 4, \"sample_size\": 96");
+    edit(&folder.path().join("unet/config.json"), "\"cross_attention_dim\": 24", "\"cross_attention_dim\": 1024");
+    // The text of the right width, without which the folder would be refused first.
+    let embedded = vec![0.1; 1024];
+    write_safetensors(Path::new(&path("prompt_embeds.safetensors")), &[("prompt_embeds", vec![1, 1, 1024], &embedded)])
+        .unwrap();
+    let weights = Checkpoint::open(Path::new(&path("unet/diffusion_pytorch_model.safetensors"))).unwrap();
+    let widened: Vec<(String, Vec<usize>, Vec<f32>)> = (weights.tensors.iter())
+        .map(|(name, t)| match name.contains("attn2.to_k") || name.contains("attn2.to_v") {
+            true => (name.clone(), vec![t.shape[0], 1024], vec![0.01; t.shape[0] * 1024]),
+            false => (name.clone(), t.shape.clone(), weights.values(name).unwrap()),
+        })
+        .collect();
+    drop(weights);
+    let tensors: Vec<_> = widened.iter().map(|(n, s, v)| (&n[..], s.clone(), &v[..])).collect();
+    write_safetensors(Path::new(&path("unet/diffusion_pytorch_model.safetensors")), &tensors).unwrap();
+    let a = ["restore", "demo/photo.png", "--size", "16", "--task", "sr4", "--steps", "2", "--model"];
+    let o = dmap(&[&a[..], &[folder.path().to_str().unwrap(), "--out", &path("out")]].concat());
+    assert!(o.status.success() && text(&o).contains("v_prediction"), "{}", text(&o));
+}

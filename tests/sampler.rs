@@ -128,7 +128,7 @@ const IMAGE: Shape = Shape::new(1, 32, 64, 3);
 
 /// A measurement of a draw from the prior, and what the sampler makes of it.
 fn restore(operator: Arc<dyn Operator>, settings: &Settings) -> (Vec<f32>, Restoration) {
-    let model = Model { network: Arc::new(PairPrior), weights: Weights::none(), name: "pair".into() };
+    let model = Model { network: Arc::new(PairPrior), weights: Weights::none(), name: "pair".into(), warning: None };
     let mut x = vec![0.0; IMAGE.numel()];
     fill_normal(&NoiseKey { seed: 8, image: 0, step: 0, draw: Draw::Measurement }.to_words(), 0, &mut x);
     for pair in x.chunks_mut(6) {

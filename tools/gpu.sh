@@ -37,12 +37,15 @@ fi
 step selftest 60 "$binary" selftest --device "$device"
 for tool in memcheck racecheck; do
     if command -v compute-sanitizer >/dev/null; then
-        step "$tool" 100 compute-sanitizer --tool "$tool" --error-exitcode 9 "$binary" selftest --device "$device" --precision bf16
+        step "$tool" 80 compute-sanitizer --tool "$tool" --error-exitcode 9 "$binary" selftest --device "$device" --precision bf16
     fi
 done
 for precision in bf16 f32; do
-    step "bench-$precision" 100 "$binary" bench --device "$device" --precision "$precision" --model adm-256 --batch 1,4 --json
+    step "bench-$precision" 80 "$binary" bench --device "$device" --precision "$precision" --model adm-256 --batch 1,4 --json
 done
+# The latent step of Stable Diffusion 2 with random weights, and the same with its weights left on the host.
+step bench-sd2 60 "$binary" bench --device "$device" --precision bf16 --model sd2 --size 512 --batch 1 --json
+step bench-sd2-offload 40 "$binary" bench --device "$device" --precision bf16 --model sd2 --size 512 --batch 1 --memory 1GiB --offload --json
 if python3 -c 'import torch' 2>/dev/null; then
     step peer-torch 120 python3 tools/peers/gpu_step.py
 fi

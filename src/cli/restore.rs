@@ -119,6 +119,9 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
         json: flags.json,
     };
     make_folder(&job.out)?;
+    if let Some(warning) = &job.model.warning {
+        eprintln!("dmap: {warning}");
+    }
     if !job.json {
         println!("on {}", job.device.name());
     }

@@ -26,6 +26,8 @@ pub struct UnetConfig {
     pub norm_num_groups: usize,
     /// Epsilon of the group norms outside the transformers.
     pub norm_eps: f32,
+    /// Size of the latents that it was trained on, where the file tells.
+    pub sample_size: Option<usize>,
     /// Levels that have attention, on the way down and in the order of the way up.
     pub attention: [Vec<bool>; 2],
 }
@@ -225,6 +227,7 @@ struct UnetFile {
     norm_eps: f32,
     down_block_types: Vec<String>,
     up_block_types: Vec<String>,
+    sample_size: Option<usize>,
 }
 
 fn thirty_two() -> usize {
@@ -247,6 +250,7 @@ impl UnetConfig {
             cross_attention_dim: 1024,
             norm_num_groups: 32,
             norm_eps: 1e-5,
+            sample_size: Some(64),
             attention: [vec![true, true, true, false], vec![false, true, true, true]],
         }
     }
@@ -315,6 +319,7 @@ impl UnetConfig {
             cross_attention_dim: file.cross_attention_dim,
             norm_num_groups: file.norm_num_groups,
             norm_eps: file.norm_eps,
+            sample_size: file.sample_size,
             attention,
         })
     }

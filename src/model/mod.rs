@@ -141,6 +141,8 @@ pub struct Model {
     pub weights: Weights,
     /// File name or preset name, for reports.
     pub name: String,
+    /// What a user should be told about it.
+    pub warning: Option<String>,
 }
 
 impl Model {
@@ -161,7 +163,7 @@ impl Model {
         let config = AdmConfig::of_checkpoint(&checkpoint)?;
         adm::check_file(&config, &checkpoint)?;
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        Ok(Model { network: Arc::new(config), weights: Weights::new(checkpoint), name })
+        Ok(Model { network: Arc::new(config), weights: Weights::new(checkpoint), name, warning: None })
     }
 
     /// As [`Model::open_or_shipped`], a latent model conditioned on a text in place of the empty one.
@@ -179,7 +181,7 @@ impl Model {
     pub fn shipped() -> Result<Model> {
         let checkpoint = Checkpoint::of_bytes("photo", include_bytes!("../../weights/photo.safetensors"))?;
         let config = AdmConfig::of_checkpoint(&checkpoint)?;
-        Ok(Model { network: Arc::new(config), weights: Weights::new(checkpoint), name: "photo".into() })
+        Ok(Model { network: Arc::new(config), weights: Weights::new(checkpoint), name: "photo".into(), warning: None })
     }
 
     /// A weight file or folder, or the prior inside the program for the name `photo`.
@@ -201,7 +203,7 @@ impl Model {
                 return Err(Error::Invalid(format!("no weight file and no preset named {name}; presets: {known}")));
             }
         };
-        Ok(Model { network, weights: Weights::none(), name: name.to_string() })
+        Ok(Model { network, weights: Weights::none(), name: name.to_string(), warning: None })
     }
 
     /// Names of known architectures, and what they are.

@@ -135,7 +135,19 @@ fn assemble(
     let parts = [("unet.", unet_files), ("vae.", vae_files)];
     let parts = parts.into_iter().flat_map(|(name, files)| files.into_iter().map(move |f| (name.to_string(), f)));
     let weights = Weights::of_parts(parts.collect(), [(CONTEXT.to_string(), embedded)]);
-    Ok(Model { network: Arc::new(network), weights, name })
+    let warning = doubtful_prediction(&network);
+    Ok(Model { network: Arc::new(network), weights, name, warning })
+}
+
+/// The 768-pixel models of Stable Diffusion 2 predict v; copies of them circulate with a scheduler that says otherwise, or nothing.
+fn doubtful_prediction(network: &LatentDiffusion) -> Option<String> {
+    let (unet, scheduler) = (&network.unet, &network.scheduler);
+    let is_768 = unet.sample_size == Some(96) && unet.cross_attention_dim == 1024;
+    (is_768 && scheduler.prediction_type == "epsilon").then(|| {
+        "the UNet is of 96x96 latents, as the models that predict v are, but scheduler_config.json says or implies epsilon; if \
+         images turn to noise, set its prediction_type to v_prediction"
+            .into()
+    })
 }
 
 /// The UNet by itself on its smallest latent.
