@@ -155,6 +155,12 @@ fn damaged_folders_are_refused_by_name() {
     let o = dmap(&[&a[..], &[out.to_str().unwrap()]].concat());
     assert!(o.status.code() == Some(2) && text(&o).contains("a prompt needs"), "{}", text(&o));
 
+    for (method, words) in [("psld", "psld needs a latent model"), ("p2l", "p2l needs a latent model")] {
+        let a = ["restore", "demo/photo.png", "--task", "sr4", "--method", method, "--out"];
+        let o = dmap(&[&a[..], &[out.to_str().unwrap()]].concat());
+        assert!(o.status.code() == Some(2) && text(&o).contains(words) && !out.exists(), "{}", text(&o));
+    }
+
     refused("sd1", remove("vae"), "vae is missing");
     refused("sd1", remove("text_encoder"), "neither text_encoder nor prompt_embeds.safetensors");
     refused("sd1", |f| std::fs::remove_file(f.join("unet/config.json")).unwrap(), "unet/config.json");

@@ -118,6 +118,7 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
         overwrite: flags.overwrite,
         json: flags.json,
     };
+    job.settings.check_model(&job.model.network.prior())?;
     make_folder(&job.out)?;
     if let Some(warning) = &job.model.warning {
         eprintln!("dmap: {warning}");
@@ -149,7 +150,11 @@ pub(super) fn restore_all(job: &Job, inputs: &[Input]) -> anyhow::Result<ExitCod
             }
         };
         let before = queue.waiting.len();
-        if let Err(e) = queue.push(pending) {
+        let pushed = queue.push(pending);
+        if pushed.is_ok() {
+            finished += (before + 1).saturating_sub(queue.waiting.len());
+        }
+        if let Err(e) = pushed {
             if matches!(e, Error::Cancelled) {
                 return Ok(ExitCode::from(130));
             }
@@ -161,7 +166,6 @@ pub(super) fn restore_all(job: &Job, inputs: &[Input]) -> anyhow::Result<ExitCod
             failed += queue.waiting.len().max(1);
             queue.waiting.clear();
         }
-        finished += (before + 1).saturating_sub(queue.waiting.len());
     }
     let left = queue.waiting.len();
     match queue.flush() {

@@ -7,7 +7,7 @@
 use super::posterior::{Setup, column};
 use super::single::{SingleStep, StepGraph};
 use super::{Sampler, Zeta};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::Graph;
 use crate::noise::Draw;
 use crate::ops::sphere_projection::SphereProjection;
@@ -32,11 +32,7 @@ pub fn step_graph(s: &Setup<'_>) -> Result<StepGraph> {
 }
 
 pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
-    let Zeta::Relative(zeta) = s.settings.zeta else {
-        return Err(Error::Invalid("dsg knows zeta only as a share: use --zeta-unit relative".into()));
-    };
-    if zeta > 1.0 {
-        return Err(Error::Invalid(format!("zeta is {zeta}; of dsg it is a share of 0 to 1")));
-    }
+    // Checked with the settings: a share.
+    let (Zeta::Relative(zeta) | Zeta::Absolute(zeta)) = s.settings.zeta;
     Ok(Box::new(SingleStep::new(s, step_graph(s)?, |i| zeta * s.radius(i))?))
 }

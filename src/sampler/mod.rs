@@ -21,6 +21,7 @@ pub use schedule::{Schedule, Spacing, Variance};
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Plan};
+use crate::model::Prior;
 
 /// How far a step goes along the gradient g of the residual norm.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -229,6 +230,9 @@ impl Settings {
         if !zeta.is_finite() || zeta < 0.0 {
             return Err(Error::Invalid(format!("zeta is {zeta}; it must be 0 or more")));
         }
+        if self.method == Method::Dsg && !matches!(self.zeta, Zeta::Relative(0.0..=1.0)) {
+            return Err(Error::Invalid("dsg takes zeta as a share of 0 to 1: --zeta-unit relative".into()));
+        }
         if self.steps == 0 {
             return Err(Error::Invalid("0 steps: choose at least 1".into()));
         }
@@ -249,6 +253,18 @@ impl Settings {
         }
         if !self.consistency.is_finite() || self.consistency < 0.0 {
             return Err(Error::Invalid(format!("consistency is {}; it must be 0 or more", self.consistency)));
+        }
+        Ok(())
+    }
+
+    /// Fails on a method or variance that this model can't serve.
+    pub fn check_model(&self, prior: &Prior) -> Result<()> {
+        if prior.latent.is_none() && matches!(self.method, Method::Psld | Method::P2l) {
+            let name = self.method.row().name;
+            return Err(Error::Invalid(format!("{name} needs a latent model: a pixel model has no codes and no text")));
+        }
+        if self.variance == Variance::LearnedRange && !prior.learn_sigma {
+            return Err(Error::Invalid("this model did not learn its variance: use fixed-small or fixed-large".into()));
         }
         Ok(())
     }

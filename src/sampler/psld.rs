@@ -19,7 +19,7 @@ use crate::ops::normal_noise::NormalNoise;
 /// One step, one graph with its reverse.
 pub fn step_graph(s: &Setup<'_>) -> Result<StepGraph> {
     let Some(latent) = s.prior.latent else {
-        return Err(Error::Invalid("psld needs a latent model: it asks decoder and encoder to agree".into()));
+        return Err(Error::Invalid("psld needs a latent model: a pixel model has no codes".into()));
     };
     if !s.operator.is_linear() {
         return Err(Error::Invalid(format!("psld needs a linear operator, which {} is not", s.operator.task())));

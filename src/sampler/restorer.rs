@@ -1,6 +1,6 @@
 //! Restores batches of images: in one call with a progress callback, or step by step.
 
-use super::{Chain, Method, Sampler, Schedule, Settings, Setup, Variance};
+use super::{Chain, Method, Sampler, Schedule, Settings, Setup};
 use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
@@ -229,9 +229,7 @@ impl Restorer {
                 image.c
             )));
         }
-        if settings.variance == Variance::LearnedRange && !prior.learn_sigma {
-            return Err(Error::Invalid("this model did not learn its variance: use fixed-small or fixed-large".into()));
-        }
+        settings.check_model(&prior)?;
         let (name, total) = (&prior.noise_schedule, prior.diffusion_steps);
         let schedule = Schedule { eta: settings.eta, ..Schedule::new(name, total, settings.steps, settings.spacing)? };
         let setup = Setup {
