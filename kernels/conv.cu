@@ -1,12 +1,12 @@
 // Convolution 3x3 (stride 1 or 2) and 1x1 as an implicit matrix product, and its data gradient.
 //
-//   y[m, o] = sum over tap, c of x[source(m, tap), c] w[o, tap, c] + bias[o] (+ addend[m, o])      m = (n, i, j)
-// source(m, tap) is pixel (i stride + tap_y - pad, j stride + tap_x - pad), zeros outside the image.
-// The data gradient is the same product over dy: its source is spread by the forward stride (`dilation`: only every second
-// position holds a value) and its weights are w[c, flipped tap, o], read as they are stored: rows of the shared tile are then
+//   y[m, o] = sum over tap, c of x[source(m, tap), c] w[o, tap, c] + bias[o] + item_bias[n, o] + addend[m, o]      m = (n, i, j)
+// source(m, tap) is pixel (i stride + tap_y - pad, j stride + tap_x - pad), zeros outside the image. Pixels stand there as they are, or
+// every second position holds one (`spread` ZEROS), or each stands four times (REPEAT: nearest-neighbour doubling, nothing is made).
+// The data gradient is the same product over dy, spread by the forward stride, and its weights are w[c, flipped tap, o], read as they are stored: rows of the shared tile are then
 // the summed channels and ldmatrix transposes, so that the weights are kept once.
 //
-// Reads x, w, bias, addend; overwrites y, which may be the addend's place: a thread reads what it adds where it writes.
+// Reads x, w, bias, item_bias, addend; overwrites y, which may be the addend's place: a thread reads what it adds where it writes.
 //
 // conv_mma: a block makes BM x BN outputs; each of its (BM / WM)(BN / WN) warps WM x WN of them. K runs over taps and 64-byte
 // slices of the channels in STAGES stages of cp.async. Where the grid would leave most of the chip idle, blockIdx.z takes parts
@@ -17,10 +17,12 @@
 
 struct ConvParams {
     void* y;
-    const void *x, *w, *bias, *addend;
+    const void *x, *w, *bias, *item_bias, *addend;
     float* partial;
-    int n, xh, xw, ci, yh, yw, co, kernel, stride, dilation, splits, pad;
+    int n, xh, xw, ci, yh, yw, co, kernel, stride, spread, splits, pad;
 };
+
+enum Spread { DENSE = 1, ZEROS = 2, REPEAT = 3 };
 
 constexpr int SLICE = 64;  // bytes of K in a stage
 constexpr int STAGES = 4;
@@ -85,8 +87,8 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT> struct ConvTil
             for (int i = 0; i < A_LOADS; i++) {
                 int y = row[i].y + ky, x = row[i].x + kx;
                 bool valid = row[i].item >= 0;
-                if (p.dilation == 2) {
-                    valid = valid && ((y | x) & 1) == 0;
+                if (p.spread != DENSE) {
+                    valid = valid && (p.spread == REPEAT || ((y | x) & 1) == 0);
                     y >>= 1;
                     x >>= 1;
                 }
@@ -208,6 +210,11 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT> struct ConvTil
                 for (int k = 0; k < 4; k++) v[e + k] = bits_float(w.w[k]) + bias[e + k];
             }
             i64 at = i64(m0 + r) * p.co + o;
+            if (p.item_bias) {
+                float a[V];
+                load_vector(static_cast<const S*>(p.item_bias) + i64((m0 + r) / (p.yh * p.yw)) * p.co + o, a);
+                for (int e = 0; e < V; e++) v[e] += a[e];
+            }
             if (p.addend) {
                 float a[V];
                 load_vector(static_cast<const S*>(p.addend) + at, a);
@@ -233,8 +240,8 @@ CONV_MMA(f16, f16, 64, 64, 32, 32, 4)
 CONV_MMA(bf16, bf16, 64, 64, 32, 32, 4)
 CONV_MMA(f32, tf32, 64, 64, 32, 32, 3)
 
-// Adds the parts of K in order, then bias and addend. A thread makes four values.
-struct ConvFinishParams { View y, bias, addend; const float* partial; i64 count; int co, splits; };
+// Adds the parts of K in order, then bias, item bias and addend. A thread makes four values.
+struct ConvFinishParams { View y, bias, item_bias, addend; const float* partial; i64 count, item; int co, splits; };
 KERNEL(conv_finish, ConvFinishParams, 256, 4) {
     i64 step = i64(gridDim.x) * blockDim.x;
     for (i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x; i < p.count / 4; i += step) {
@@ -247,6 +254,10 @@ KERNEL(conv_finish, ConvFinishParams, 256, 4) {
             load4(p.bias, 4 * i % p.co, part);
             for (int e = 0; e < 4; e++) v[e] += part[e];
         }
+        if (p.item_bias.data) {
+            load4(p.item_bias, 4 * i / p.item * p.co + 4 * i % p.co, part);
+            for (int e = 0; e < 4; e++) v[e] += part[e];
+        }
         if (p.addend.data) {
             load4(p.addend, 4 * i, part);
             for (int e = 0; e < 4; e++) v[e] += part[e];
@@ -257,8 +268,8 @@ KERNEL(conv_finish, ConvFinishParams, 256, 4) {
 
 // 64 pixels by 64 channels a block, 4 x 4 a thread, 16 values of K at a time.
 struct ConvSimtParams {
-    View y, x, w, bias, addend;
-    int n, xh, xw, ci, yh, yw, co, kernel, stride, dilation, gradient, pad;
+    View y, x, w, bias, item_bias, addend;
+    int n, xh, xw, ci, yh, yw, co, kernel, stride, spread, gradient, pad;
 };
 KERNEL(conv_simt, ConvSimtParams, 256, 2) {
     constexpr int ROW = 68;
@@ -276,8 +287,8 @@ KERNEL(conv_simt, ConvSimtParams, 256, 2) {
                 int j = m % p.yw, rest = m / p.yw;
                 int y = rest % p.yh * p.stride - pad + tap / p.kernel, x = j * p.stride - pad + tap % p.kernel;
                 bool valid = true;
-                if (p.dilation == 2) {
-                    valid = ((y | x) & 1) == 0;
+                if (p.spread != DENSE) {
+                    valid = p.spread == REPEAT || ((y | x) & 1) == 0;
                     y >>= 1;
                     x >>= 1;
                 }
@@ -304,6 +315,7 @@ KERNEL(conv_simt, ConvSimtParams, 256, 2) {
             int m = m0 + tm + i, o = n0 + tn + j;
             if (m >= rows || o >= p.co) continue;
             float v = sum[i][j] + (p.bias.data ? at(p.bias, o) : 0.0f);
+            if (p.item_bias.data) v += at(p.item_bias, i64(m / (p.yh * p.yw)) * p.co + o);
             i64 to = i64(m) * p.co + o;
             put(p.y, to, v + (p.addend.data ? at(p.addend, to) : 0.0f));
         }

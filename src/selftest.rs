@@ -14,10 +14,9 @@ use crate::ops::Op;
 use crate::ops::add::{Add, Scale};
 use crate::ops::attention::{Attention, CrossAttention, QkvOrder};
 use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
-use crate::ops::channel_bias::ChannelBias;
 use crate::ops::clamp::Clamp;
 use crate::ops::concat::{ChannelSlice, Concat};
-use crate::ops::conv::{Conv, Padding};
+use crate::ops::conv::Conv;
 use crate::ops::crop::Crop;
 use crate::ops::diagonal_gaussian::DiagonalGaussian;
 use crate::ops::filter2d::Filter2d;
@@ -94,7 +93,7 @@ fn cases() -> Vec<Case> {
     let conv = |name, from: Shape, to: usize, kernel: usize, stride: usize| {
         let weight = s(to, kernel, kernel, from.c);
         let inputs = vec![stored(from), stored(weight), stored(Shape::vector(to))];
-        case(name, Conv { kernel, stride, padding: Padding::Around, bias: true, residual: false }, inputs, &[0])
+        case(name, Conv::new(kernel, stride), inputs, &[0])
     };
     let attention = |name, heads, d: usize, order| {
         case(name, Attention { heads, order }, vec![stored(s(2, 9, 11, 3 * heads * d))], &[0])
@@ -134,7 +133,12 @@ fn cases() -> Vec<Case> {
         case("clamp", Clamp { low: -0.5, high: 0.75 }, vec![full(image)], &[0]),
         case("concat", Concat, vec![stored(x), stored(s(2, 12, 20, 24))], &[0, 1]),
         case("channel_slice", ChannelSlice { start: 8, len: 12 }, vec![stored(x)], &[0]),
-        case("channel_bias", ChannelBias, vec![stored(x), stored(Shape::rows(2, 32))], &[0, 1]),
+        case(
+            "conv of a doubled image, item bias",
+            Conv { doubled: true, item_bias: true, ..Conv::new(3, 1) },
+            vec![stored(x), stored(s(64, 3, 3, 32)), stored(Shape::vector(64)), stored(Shape::rows(2, 64))],
+            &[0],
+        ),
         case("upsample", Upsample { gain: 1.0 }, vec![stored(x)], &[0]),
         case("pool", Pool { gain: 0.25 }, vec![stored(x)], &[0]),
         case("crop", Crop { h: 9, w: 10 }, vec![full(image)], &[0]),

@@ -10,7 +10,7 @@ use crate::noise::{Draw, NoiseKey, fill_normal};
 use crate::operator::parse_task;
 use crate::ops::add::{Add, Scale};
 use crate::ops::attention::{Attention, QkvOrder};
-use crate::ops::conv::{Conv, Padding};
+use crate::ops::conv::Conv;
 use crate::ops::group_norm::{GroupNorm, GroupNormOptions};
 use crate::ops::linear::Linear;
 use crate::sampler::{Item, Measurement, Measurer, Method, Restorer, Settings};
@@ -107,9 +107,7 @@ fn subjects(shrink: usize) -> Vec<Subject> {
         let inputs = vec![s(n, side, side, c), s(c, 3, 3, c), Shape::vector(c)];
         for vjp in [false, true] {
             let way = if vjp { "conv_vjp" } else { "conv" };
-            let record: Record = Box::new(|g, i| {
-                g.one(Conv { kernel: 3, stride: 1, padding: Padding::Around, bias: true, residual: false }, "conv", i)
-            });
+            let record: Record = Box::new(|g, i| g.one(Conv::new(3, 1), "conv", i));
             add(format!("{way} 3x3, {n} x {side}x{side}, {c} channels"), record, inputs.clone(), vjp);
         }
     }

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, Shape, TensorId};
 use crate::ops::add::Add;
 use crate::ops::attention::{Attention, QkvOrder};
-use crate::ops::channel_bias::ChannelBias;
+use crate::ops::conv::Conv;
 use crate::ops::embedding::Embedding;
 use crate::ops::resample::{Pool, Upsample};
 use crate::ops::silu::Silu;
@@ -122,16 +122,20 @@ impl Unet<'_> {
 
         // h = conv(resize(silu(norm(x))))
         let h = self.g.group_norm(&path("in_layers.0"), x, groups, None, true)?;
-        let h = self.resized(&path("h_upd"), h, resize)?;
-        let h = self.g.conv(&path("in_layers.2"), h, (3, 1), channels, None)?;
+        let (conv, h) = match resize {
+            Resize::Up => (Conv { doubled: true, ..Conv::new(3, 1) }, h),
+            _ => (Conv::new(3, 1), self.resized(&path("h_upd"), h, resize)?),
+        };
 
         // The time embedding scales and shifts after the norm, or is added before it.
         let h = if self.c.use_scale_shift_norm {
+            let h = self.g.conv_as(conv, &path("in_layers.2"), h, channels, &[])?;
             let film = self.g.linear(&path("emb_layers.1"), self.emb, 2 * channels)?;
             self.g.group_norm(&path("out_layers.0"), h, groups, Some(film), true)?
         } else {
             let bias = self.g.linear(&path("emb_layers.1"), self.emb, channels)?;
-            let h = self.g.one(ChannelBias, &path("emb_layers"), &[h, bias])?;
+            let conv = Conv { item_bias: true, ..conv };
+            let h = self.g.conv_as(conv, &path("in_layers.2"), h, channels, &[bias])?;
             self.g.group_norm(&path("out_layers.0"), h, groups, None, true)?
         };
 
@@ -166,8 +170,13 @@ impl Unet<'_> {
         if self.c.resblock_updown {
             return self.res_block(name, x, channels, Resize::Up);
         }
-        let x = self.resized(name, x, Resize::Up)?;
-        if self.c.conv_resample { self.g.conv(&format!("{name}.conv"), x, (3, 1), channels, None) } else { Ok(x) }
+        match self.c.conv_resample {
+            true => {
+                let conv = Conv { doubled: true, ..Conv::new(3, 1) };
+                self.g.conv_as(conv, &format!("{name}.conv"), x, channels, &[])
+            }
+            false => self.resized(name, x, Resize::Up),
+        }
     }
 
     fn resized(&mut self, name: &str, x: TensorId, resize: Resize) -> Result<TensorId> {

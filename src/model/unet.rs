@@ -5,15 +5,13 @@ use super::UnetConfig;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
 use crate::ops::attention::CrossAttention;
-use crate::ops::channel_bias::ChannelBias;
-use crate::ops::conv::{Conv, Padding};
+use crate::ops::conv::Conv;
 use crate::ops::gelu::Geglu;
-use crate::ops::resample::Upsample;
 use crate::ops::silu::Silu;
 use crate::ops::timestep_embedding::TimestepEmbedding;
 
 /// A linear layer over the channels of every pixel.
-const POINTWISE: Conv = Conv { kernel: 1, stride: 1, padding: Padding::Around, bias: true, residual: false };
+const POINTWISE: Conv = Conv::new(1, 1);
 
 /// Records the network. `x` is (n, h, w, in_channels) in VP coordinates, `t` (n, 1, 1, 1) the timestep, `context` (n or 1, 1, tokens,
 /// cross_attention_dim) the embedded text. Gives (n, h, w, out_channels).
@@ -64,8 +62,8 @@ pub fn unet(g: &mut Graph, c: &UnetConfig, x: TensorId, t: TensorId, context: Te
         }
         if level > 0 {
             let name = format!("{name}.upsamplers.0");
-            h = unet.g.one(Upsample { gain: 1.0 }, &name, &[h])?;
-            h = unet.g.conv(&format!("{name}.conv"), h, (3, 1), c.block_out_channels[level], None)?;
+            let doubling = Conv { doubled: true, ..Conv::new(3, 1) };
+            h = unet.g.conv_as(doubling, &format!("{name}.conv"), h, c.block_out_channels[level], &[])?;
         }
     }
     let h = unet.g.group_norm("unet.conv_norm_out", h, (c.norm_num_groups, c.norm_eps), None, true)?;
@@ -95,9 +93,9 @@ impl Unet<'_> {
         let groups = (self.c.norm_num_groups, self.c.norm_eps);
         let path = |part: &str| format!("{name}.{part}");
         let h = self.g.group_norm(&path("norm1"), x, groups, None, true)?;
-        let h = self.g.conv(&path("conv1"), h, (3, 1), channels, None)?;
-        let bias = self.g.linear(&path("time_emb_proj"), self.emb, channels)?;
-        let h = self.g.one(ChannelBias, &path("time_emb"), &[h, bias])?;
+        let time = self.g.linear(&path("time_emb_proj"), self.emb, channels)?;
+        let conv = Conv { item_bias: true, ..Conv::new(3, 1) };
+        let h = self.g.conv_as(conv, &path("conv1"), h, channels, &[time])?;
         let h = self.g.group_norm(&path("norm2"), h, groups, None, true)?;
         let skip = match self.g.shape(x).c == channels {
             true => x,
@@ -118,7 +116,7 @@ impl Unet<'_> {
         let u = self.g.layer_norm(&block("norm2"), h, 1e-5)?;
         let h = self.attention(&block("attn2"), u, self.context, heads, h)?;
         let u = self.g.layer_norm(&block("norm3"), h, 1e-5)?;
-        let u = self.g.conv_as(POINTWISE, &block("ff.net.0.proj"), u, 8 * c, None)?;
+        let u = self.g.conv_as(POINTWISE, &block("ff.net.0.proj"), u, 8 * c, &[])?;
         let u = self.g.one(Geglu, &block("ff.net.0"), &[u])?;
         let h = self.g.conv(&block("ff.net.2"), u, (1, 1), c, Some(h))?;
 
@@ -136,9 +134,9 @@ impl Unet<'_> {
     ) -> Result<TensorId> {
         let c = self.g.shape(x).c;
         let unbiased = Conv { bias: false, ..POINTWISE };
-        let q = self.g.conv_as(unbiased.clone(), &format!("{name}.to_q"), x, c, None)?;
-        let k = self.g.conv_as(unbiased.clone(), &format!("{name}.to_k"), source, c, None)?;
-        let v = self.g.conv_as(unbiased, &format!("{name}.to_v"), source, c, None)?;
+        let q = self.g.conv_as(unbiased.clone(), &format!("{name}.to_q"), x, c, &[])?;
+        let k = self.g.conv_as(unbiased.clone(), &format!("{name}.to_k"), source, c, &[])?;
+        let v = self.g.conv_as(unbiased, &format!("{name}.to_v"), source, c, &[])?;
         let o = self.g.one(CrossAttention { heads, causal: false }, name, &[q, k, v])?;
         self.g.conv(&format!("{name}.to_out.0"), o, (1, 1), c, Some(residual))
     }

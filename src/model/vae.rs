@@ -5,7 +5,6 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
 use crate::ops::attention::CrossAttention;
 use crate::ops::conv::{Conv, Padding};
-use crate::ops::resample::Upsample;
 
 const EPS: f32 = 1e-6;
 
@@ -26,8 +25,8 @@ pub fn decoder(g: &mut Graph, c: &VaeConfig, z: TensorId) -> Result<TensorId> {
         }
         if level > 0 {
             let name = format!("{name}.upsamplers.0");
-            h = g.one(Upsample { gain: 1.0 }, &name, &[h])?;
-            h = g.conv(&format!("{name}.conv"), h, (3, 1), c.block_out_channels[level], None)?;
+            let doubling = Conv { doubled: true, ..Conv::new(3, 1) };
+            h = g.conv_as(doubling, &format!("{name}.conv"), h, c.block_out_channels[level], &[])?;
         }
     }
     let h = g.group_norm("vae.decoder.conv_norm_out", h, (c.norm_num_groups, EPS), None, true)?;
@@ -42,7 +41,7 @@ pub fn encoder(g: &mut Graph, c: &VaeConfig, x: TensorId) -> Result<TensorId> {
         return Err(Error::Invalid(reason));
     }
     let levels = c.block_out_channels.len();
-    let halve = Conv { kernel: 3, stride: 2, padding: Padding::After, bias: true, residual: false };
+    let halve = Conv { padding: Padding::After, ..Conv::new(3, 2) };
     let mut h = g.conv("vae.encoder.conv_in", x, (3, 1), c.block_out_channels[0], None)?;
     for level in 0..levels {
         let name = format!("vae.encoder.down_blocks.{level}");
@@ -51,7 +50,7 @@ pub fn encoder(g: &mut Graph, c: &VaeConfig, x: TensorId) -> Result<TensorId> {
         }
         if level + 1 < levels {
             let name = format!("{name}.downsamplers.0.conv");
-            h = g.conv_as(halve.clone(), &name, h, c.block_out_channels[level], None)?;
+            h = g.conv_as(halve.clone(), &name, h, c.block_out_channels[level], &[])?;
         }
     }
     h = middle(g, c, "vae.encoder.mid_block", h)?;

@@ -1,13 +1,15 @@
 //! Convolution 3x3 (stride 1 or 2) or 1x1 in N, H, W, C.
 //!
-//! `y[p, o] = sum over tap, i of x[stride p + tap - pad, i] w[o, tap, i] (+ bias[o]) (+ residual[p, o])`
+//! `y[p, o] = sum over tap, i of x[stride p + tap - pad, i] w[o, tap, i] (+ bias[o]) (+ item_bias[n, o]) (+ residual[p, o])`,
+//! x as it is or doubled by repeating its pixels, which are then read from where they are.
 //! VJP: dx[q, i] = sum over (p, tap) with stride p + tap - pad = q, and o, of dy[p, o] w[o, tap, i]:
 //! again a convolution, of dy spread out by the stride, with w flipped in space, its channels exchanged, and padding
-//! kernel - 1 - pad.
+//! kernel - 1 - pad; of a doubled x the sums of 2x2 of that.
 //! dresidual = dy, the same tensor. The data gradient can add to a gradient that is already there.
 
+use super::resample::Pool;
 use super::*;
-use crate::backend::cpu::direct_conv::{DirectConv, Geometry, WeightOrder};
+use crate::backend::cpu::direct_conv::{DirectConv, Geometry, Spread, WeightOrder};
 use crate::backend::cuda::Operand;
 use crate::backend::cuda::launch::type_name;
 use crate::graph::{Graph, TensorId};
@@ -29,7 +31,8 @@ impl Padding {
     }
 }
 
-/// The convolution. Inputs: x, weight (cout, kernel, kernel, cin), then bias (1, 1, 1, cout) and residual if any.
+/// The convolution. Inputs: x, weight (cout, kernel, kernel, cin), then bias (1, 1, 1, cout), item bias (n, 1, 1, cout) and residual
+/// if any.
 #[derive(Debug, Clone)]
 pub struct Conv {
     /// 1 or 3.
@@ -38,16 +41,35 @@ pub struct Conv {
     pub stride: usize,
     /// Where zeros are added.
     pub padding: Padding,
-    /// A third input is added to every pixel.
+    /// x is read as its nearest-neighbour doubling. For 3x3 with stride 1.
+    pub doubled: bool,
+    /// An input is added to every pixel.
     pub bias: bool,
+    /// An input is added to every pixel of its item: the time embedding. It has no gradient.
+    pub item_bias: bool,
     /// The last input is added to the output.
     pub residual: bool,
 }
 
 impl Conv {
+    /// With a bias and nothing else.
+    pub const fn new(kernel: usize, stride: usize) -> Conv {
+        let padding = Padding::Around;
+        Conv { kernel, stride, padding, doubled: false, bias: true, item_bias: false, residual: false }
+    }
+
+    /// Number of the input that is the item bias, if there is one.
+    fn item_bias_input(&self) -> Option<usize> {
+        self.item_bias.then_some(2 + self.bias as usize)
+    }
+
     /// Number of the input that is the residual, if there is one.
     fn residual_input(&self) -> Option<usize> {
-        self.residual.then_some(2 + self.bias as usize)
+        self.residual.then_some(2 + self.bias as usize + self.item_bias as usize)
+    }
+
+    fn spread(&self) -> Spread {
+        if self.doubled { Spread::Repeat } else { Spread::Dense }
     }
 }
 
@@ -73,7 +95,7 @@ impl Op for Conv {
         "conv"
     }
     fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
-        expect_inputs(inputs, 2 + self.bias as usize + self.residual as usize)?;
+        expect_inputs(inputs, 2 + self.bias as usize + self.item_bias as usize + self.residual as usize)?;
         let (x, w) = (inputs[0].shape, inputs[1].shape);
         if !matches!((self.kernel, self.stride), (1, 1) | (3, 1) | (3, 2)) {
             return Err(format!("kernel {} with stride {} is not supported", self.kernel, self.stride));
@@ -85,7 +107,16 @@ impl Op for Conv {
         if self.padding == Padding::After && ((self.kernel, self.stride) != (3, 2) || x.h % 2 + x.w % 2 != 0) {
             return Err(format!("padding after the image is for 3x3 with stride 2 on even sizes, not {x}"));
         }
-        let out = Shape::new(x.n, x.h.div_ceil(self.stride), x.w.div_ceil(self.stride), w.n);
+        if self.doubled && (self.kernel, self.stride) != (3, 1) {
+            return Err("only a 3x3 convolution with stride 1 doubles its input".into());
+        }
+        let out = match self.doubled {
+            true => Shape::new(x.n, 2 * x.h, 2 * x.w, w.n),
+            false => Shape::new(x.n, x.h.div_ceil(self.stride), x.w.div_ceil(self.stride), w.n),
+        };
+        if let Some(i) = self.item_bias_input() {
+            expect_shape(inputs[i], Shape::rows(x.n, w.n))?;
+        }
         if let Some(i) = self.residual_input() {
             expect_shape(inputs[i], out)?;
         }
@@ -93,12 +124,17 @@ impl Op for Conv {
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         r.not_differentiable(1..2 + self.bias as usize, "weights are fixed")?;
+        r.not_differentiable(self.item_bias_input(), "the time embedding does not depend on x")?;
         let (dout, name, x, weight) = (r.dout(0)?, r.name(), r.shape(0), r.input(1));
-        if r.wants(0) {
+        let vjp = |size| ConvVjp { kernel: self.kernel, stride: self.stride, padding: self.padding, size };
+        if r.wants(0) && self.doubled {
+            let each = r.graph.one(vjp((2 * x.h, 2 * x.w)), &name, &[dout, weight])?;
+            let dx = r.graph.one(Pool { gain: 1.0 }, &format!("{name}.halved"), &[each])?;
+            r.give(0, dx);
+        } else if r.wants(0) {
             let mut inputs = vec![dout, weight];
             inputs.extend(r.accumulate(0));
-            let op = ConvVjp { kernel: self.kernel, stride: self.stride, padding: self.padding, size: (x.h, x.w) };
-            let dx = r.graph.one(op, &name, &inputs)?;
+            let dx = r.graph.one(vjp((x.h, x.w)), &name, &inputs)?;
             r.give(0, dx);
         }
         if let Some(i) = self.residual_input().filter(|&i| r.wants(i)) {
@@ -112,7 +148,8 @@ impl Op for Conv {
     fn in_place(&self) -> &'static [usize] {
         match self.residual_input() {
             Some(2) => &[2],
-            Some(_) => &[3],
+            Some(3) => &[3],
+            Some(_) => &[4],
             None => &[],
         }
     }
@@ -125,13 +162,14 @@ impl Op for Conv {
                 output: (y.h, y.w, y.c),
                 kernel: self.kernel,
                 stride: self.stride,
-                dilation: 1,
+                spread: self.spread(),
                 pad: self.padding.before(self.kernel),
             },
             x: launch.inputs[0],
             weight: launch.inputs[1],
             order: WeightOrder::Forward,
             bias: self.bias.then(|| launch.inputs[2]),
+            item_bias: self.item_bias_input().map(|i| launch.inputs[i]),
             addend: self.residual_input().and_then(|i| launch.input_unless_in_place(i)),
             addend_in_out: self.residual && launch.in_place == self.residual_input(),
         };
@@ -142,16 +180,23 @@ impl Op for Conv {
             x: r.inputs[0],
             weight: r.inputs[1],
             bias: self.bias.then(|| r.inputs[2]),
+            item_bias: self.item_bias_input().map(|i| r.inputs[i]),
             addend: self.residual_input().map(|i| r.inputs[i]),
             y: r.outputs[0],
             kernel: self.kernel,
             stride: self.stride,
-            dilation: 1,
+            spread: self.spread(),
             pad: self.padding.before(self.kernel),
             gradient: false,
         }
         .record(r);
         Ok(())
+    }
+}
+
+impl ConvVjp {
+    fn spread(&self) -> Spread {
+        if self.stride == 2 { Spread::Zeros } else { Spread::Dense }
     }
 }
 
@@ -190,13 +235,14 @@ impl Op for ConvVjp {
                 output: (dx.h, dx.w, dx.c),
                 kernel: self.kernel,
                 stride: 1,
-                dilation: self.stride,
+                spread: self.spread(),
                 pad: self.kernel - 1 - self.padding.before(self.kernel),
             },
             x: launch.inputs[0],
             weight: launch.inputs[1],
             order: WeightOrder::Transposed,
             bias: None,
+            item_bias: None,
             addend: if launch.inputs.len() == 3 { launch.input_unless_in_place(2) } else { None },
             addend_in_out: launch.in_place == Some(2),
         };
@@ -207,11 +253,12 @@ impl Op for ConvVjp {
             x: r.inputs[0],
             weight: r.inputs[1],
             bias: None,
+            item_bias: None,
             addend: r.inputs.get(2).copied(),
             y: r.outputs[0],
             kernel: self.kernel,
             stride: 1,
-            dilation: self.stride,
+            spread: self.spread(),
             pad: self.kernel - 1 - self.padding.before(self.kernel),
             gradient: true,
         }
@@ -220,16 +267,17 @@ impl Op for ConvVjp {
     }
 }
 
-/// A convolution or its data gradient as kernels/conv.cu takes it. For the gradient x is dy and `dilation` the forward stride.
+/// A convolution or its data gradient as kernels/conv.cu takes it. For the gradient x is dy.
 pub(crate) struct CudaConv {
     pub x: Operand,
     pub weight: Operand,
     pub bias: Option<Operand>,
+    pub item_bias: Option<Operand>,
     pub addend: Option<Operand>,
     pub y: Operand,
     pub kernel: usize,
     pub stride: usize,
-    pub dilation: usize,
+    pub spread: Spread,
     pub pad: usize,
     pub gradient: bool,
 }
@@ -238,7 +286,7 @@ impl CudaConv {
     /// Tensor cores where all tensors are of one type and their channels whole 16-byte vectors, else plain f32 arithmetic.
     pub fn record(&self, r: &mut Recorder<'_>) {
         let dtype = self.y.dtype;
-        let operands = [Some(self.x), Some(self.weight), self.bias, self.addend];
+        let operands = [Some(self.x), Some(self.weight), self.bias, self.item_bias, self.addend];
         let one_type = operands.iter().flatten().all(|o| o.dtype == dtype);
         let vector = 16 / dtype.bytes();
         let whole = self.x.shape.c % vector == 0 && self.y.shape.c % vector == 0;
@@ -251,7 +299,13 @@ impl CudaConv {
 
     fn geometry(&self) -> [usize; 10] {
         let (x, y) = (self.x.shape, self.y.shape);
-        [x.n, x.h, x.w, x.c, y.h, y.w, y.c, self.kernel, self.stride, self.dilation]
+        // As kernels/conv.cu numbers them.
+        let spread = match self.spread {
+            Spread::Dense => 1,
+            Spread::Zeros => 2,
+            Spread::Repeat => 3,
+        };
+        [x.n, x.h, x.w, x.c, y.h, y.w, y.c, self.kernel, self.stride, spread]
     }
 
     /// Large tiles where they fill the chip; else small ones, and parts of the sum over blocks where even those do not.
@@ -269,7 +323,8 @@ impl CudaConv {
         let partial = (splits > 1).then(|| r.scratch(splits * rows * channels));
         let fused = |o: &Option<Operand>| if splits == 1 { *o } else { None };
         let params = Params::new().write(&self.y).read(&self.x).read(&self.weight);
-        let params = params.read_if(fused(&self.bias).as_ref()).read_if(fused(&self.addend).as_ref());
+        let params = params.read_if(fused(&self.bias).as_ref()).read_if(fused(&self.item_bias).as_ref());
+        let params = params.read_if(fused(&self.addend).as_ref());
         let params = params.write_if(partial.as_ref());
         let way = if self.gradient { "conv_vjp" } else { "conv" };
         let name = format!("conv::{way}_mma_{}_{size}x{size}", type_name(self.y.dtype));
@@ -279,8 +334,9 @@ impl CudaConv {
         r.launch(name, grid, 2 * size, shared, params.i32s(&self.geometry()).i32s(&[splits, self.pad]));
         if let Some(partial) = partial {
             let count = rows * channels;
-            let params = Params::new().view_out(&self.y).view_if(self.bias.as_ref()).view_if(self.addend.as_ref());
-            let params = params.read(&partial).i64(count).i32s(&[channels, splits]);
+            let params = Params::new().view_out(&self.y).view_if(self.bias.as_ref());
+            let params = params.view_if(self.item_bias.as_ref()).view_if(self.addend.as_ref());
+            let params = params.read(&partial).i64(count).i64(self.y.shape.item()).i32s(&[channels, splits]);
             r.each("conv::conv_finish", count / 4, 1, params);
         }
     }
@@ -288,7 +344,8 @@ impl CudaConv {
     fn record_simt(&self, r: &mut Recorder<'_>) {
         let (rows, channels) = (self.y.shape.numel() / self.y.shape.c, self.y.shape.c);
         let params = Params::new().view_out(&self.y).view(&self.x).view(&self.weight);
-        let params = params.view_if(self.bias.as_ref()).view_if(self.addend.as_ref());
+        let params = params.view_if(self.bias.as_ref()).view_if(self.item_bias.as_ref());
+        let params = params.view_if(self.addend.as_ref());
         let params = params.i32s(&self.geometry()).i32s(&[usize::from(self.gradient), self.pad]);
         r.launch("conv::conv_simt", [rows.div_ceil(64), channels.div_ceil(64), 1], 256, 2 * 16 * 68 * 4, params);
     }
@@ -304,25 +361,18 @@ impl Graph {
         cout: usize,
         residual: Option<TensorId>,
     ) -> Result<TensorId> {
-        let op = Conv { kernel, stride, padding: Padding::Around, bias: true, residual: residual.is_some() };
-        self.conv_as(op, name, x, cout, residual)
+        let op = Conv { residual: residual.is_some(), ..Conv::new(kernel, stride) };
+        self.conv_as(op, name, x, cout, residual.as_slice())
     }
 
-    /// `op` with the weight `name.weight`, the bias `name.bias` if it has one, and `residual` if it adds one.
-    pub fn conv_as(
-        &mut self,
-        op: Conv,
-        name: &str,
-        x: TensorId,
-        cout: usize,
-        residual: Option<TensorId>,
-    ) -> Result<TensorId> {
+    /// `op` with the weight `name.weight`, the bias `name.bias` if it has one, and what else it adds: item bias, residual.
+    pub fn conv_as(&mut self, op: Conv, name: &str, x: TensorId, cout: usize, added: &[TensorId]) -> Result<TensorId> {
         let shape = Shape::new(cout, op.kernel, op.kernel, self.shape(x).c);
         let mut inputs = vec![x, self.weight(&format!("{name}.weight"), shape)];
         if op.bias {
             inputs.push(self.weight(&format!("{name}.bias"), Shape::vector(cout)));
         }
-        inputs.extend(residual);
+        inputs.extend(added);
         self.one(op, name, &inputs)
     }
 }

@@ -4,7 +4,7 @@
 
 use super::conv::CudaConv;
 use super::*;
-use crate::backend::cpu::direct_conv::{DirectConv, Geometry, WeightOrder};
+use crate::backend::cpu::direct_conv::{DirectConv, Geometry, Spread, WeightOrder};
 use crate::backend::cuda::Operand;
 use crate::graph::{Graph, TensorId};
 
@@ -88,13 +88,14 @@ fn matrix_product(launch: &mut Launch<'_>, order: WeightOrder, bias: Option<&[f3
             output: (1, y.n * y.h * y.w, y.c),
             kernel: 1,
             stride: 1,
-            dilation: 1,
+            spread: Spread::Dense,
             pad: 0,
         },
         x: launch.inputs[0],
         weight: launch.inputs[1],
         order,
         bias,
+        item_bias: None,
         addend: None,
         addend_in_out: false,
     };
@@ -111,7 +112,20 @@ fn as_pixels(o: Operand) -> Operand {
 
 fn record_product(r: &mut Recorder<'_>, bias: Option<Operand>, gradient: bool) {
     let (x, weight, y) = (as_pixels(r.inputs[0]), r.inputs[1], as_pixels(r.outputs[0]));
-    CudaConv { x, weight, bias, addend: None, y, kernel: 1, stride: 1, dilation: 1, pad: 0, gradient }.record(r);
+    CudaConv {
+        x,
+        weight,
+        bias,
+        item_bias: None,
+        addend: None,
+        y,
+        kernel: 1,
+        stride: 1,
+        spread: Spread::Dense,
+        pad: 0,
+        gradient,
+    }
+    .record(r);
 }
 
 impl Graph {

@@ -7,7 +7,6 @@ pub mod adamw;
 pub mod add;
 pub mod attention;
 pub mod axis_filter;
-pub mod channel_bias;
 pub mod clamp;
 pub mod concat;
 pub mod conv;

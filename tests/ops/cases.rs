@@ -7,7 +7,6 @@ use dmap::ops::adamw::AdamW;
 use dmap::ops::add::{Add, Scale};
 use dmap::ops::attention::{Attention, CrossAttention, QkvOrder};
 use dmap::ops::axis_filter::{Axis, AxisFilter, Taps};
-use dmap::ops::channel_bias::ChannelBias;
 use dmap::ops::clamp::Clamp;
 use dmap::ops::concat::{ChannelPad, ChannelSlice, Concat};
 use dmap::ops::conv::{Conv, Padding};
@@ -74,7 +73,7 @@ pub fn conv_case(x: Shape, co: usize, (kernel, stride): (usize, usize), residual
         shapes.push(out);
         differentiable.push(3);
     }
-    let op = Conv { kernel, stride, padding: Padding::Around, bias: true, residual };
+    let op = Conv { residual, ..Conv::new(kernel, stride) };
     let name = format!("conv {kernel}x{kernel}/{stride} {x} -> {co}{}", if residual { " + residual" } else { "" });
     let label = name.clone();
     Case {
@@ -90,16 +89,28 @@ pub fn conv_case(x: Shape, co: usize, (kernel, stride): (usize, usize), residual
 /// Without a bias, and with zeros only after the image.
 fn conv_variant_case(x: Shape, co: usize, op: Conv) -> Case {
     let (kernel, stride) = (op.kernel, op.stride);
-    let out = s(x.n, x.h.div_ceil(stride), x.w.div_ceil(stride), co);
+    let doubled = if op.doubled { s(x.n, 2 * x.h, 2 * x.w, x.c) } else { x };
+    let out = s(x.n, doubled.h.div_ceil(stride), doubled.w.div_ceil(stride), co);
     let mut shapes = vec![x, s(co, kernel, kernel, x.c)];
     shapes.extend(op.bias.then_some(Shape::vector(co)));
+    shapes.extend(op.item_bias.then_some(Shape::rows(x.n, co)));
     shapes.extend(op.residual.then_some(out));
-    let name = format!("conv {kernel}x{kernel}/{stride} {x} -> {co}, {:?}, bias {}", op.padding, op.bias);
+    let name = format!("conv {kernel}x{kernel}/{stride} {x} -> {co}, {op:?}");
     let label = name.clone();
     fn reference<T: Real>(i: &[Vec<T>], x: Shape, co: usize, op: &Conv) -> Vec<T> {
         let bias = if op.bias { i[2].clone() } else { vec![zero(); co] };
-        let residual = op.residual.then(|| &i[2 + usize::from(op.bias)][..]);
+        let at = 2 + usize::from(op.bias);
+        let residual = op.residual.then(|| &i[at + usize::from(op.item_bias)][..]);
         match op.padding {
+            Padding::Around if op.doubled => {
+                let (large, shape) = (r::resample(&i[0], x, true, 1.0), s(x.n, 2 * x.h, 2 * x.w, x.c));
+                let mut y = r::conv(&large, shape, &i[1], op.kernel, op.stride, &bias, residual);
+                if op.item_bias {
+                    let item = y.len() / x.n;
+                    y.iter_mut().enumerate().for_each(|(k, y)| *y += i[at][k / item * co + k % co]);
+                }
+                y
+            }
             Padding::Around => r::conv(&i[0], x, &i[1], op.kernel, op.stride, &bias, residual),
             Padding::After => {
                 // The odd pixels of a convolution of every pixel.
@@ -114,7 +125,7 @@ fn conv_variant_case(x: Shape, co: usize, op: Conv) -> Case {
         }
     }
     let mut differentiable = vec![0];
-    differentiable.extend(op.residual.then_some(2 + usize::from(op.bias)));
+    differentiable.extend(op.residual.then_some(2 + usize::from(op.bias) + usize::from(op.item_bias)));
     let [of_truth, of_plain] = [op.clone(), op.clone()];
     Case {
         name,
@@ -284,7 +295,7 @@ fn axis_filter<T: Real>(x: &[T], s: Shape, axis: Axis) -> Vec<T> {
 }
 
 pub fn cases() -> Vec<Case> {
-    let conv = |kernel, stride, bias, residual| Conv { kernel, stride, padding: Padding::Around, bias, residual };
+    let conv = |kernel, stride, bias, residual| Conv { bias, residual, ..Conv::new(kernel, stride) };
     const X: Shape = s(2, 3, 5, 7);
     const R: Shape = s(2, 6, 6, 3);
     const W: Shape = s(2, 3, 3, 132);
@@ -305,6 +316,9 @@ pub fn cases() -> Vec<Case> {
         conv_variant_case(s(2, 6, 8, 5), 20, Conv { padding: Padding::After, ..conv(3, 2, true, false) }),
         conv_variant_case(s(2, 3, 5, 24), 40, conv(1, 1, false, true)),
         conv_variant_case(s(1, 4, 4, 16), 32, Conv { padding: Padding::After, ..conv(3, 2, true, false) }),
+        conv_variant_case(s(2, 3, 5, 6), 20, Conv { doubled: true, item_bias: true, ..conv(3, 1, true, true) }),
+        conv_variant_case(s(2, 4, 3, 16), 40, Conv { doubled: true, ..conv(3, 1, false, false) }),
+        conv_variant_case(s(2, 9, 7, 32), 64, Conv { doubled: true, item_bias: true, ..conv(3, 1, true, false) }),
         group_norm_case(s(2, 3, 5, 12), 4, false, false),
         group_norm_case(s(1, 17, 31, 32), 16, true, true),
         group_norm_case(s(2, 4, 4, 8), 8, true, false),
@@ -369,9 +383,6 @@ pub fn cases() -> Vec<Case> {
                 out[2..9].copy_from_slice(p);
                 out
             })
-            .collect()),
-        case!("channel_bias", vec![X, Shape::rows(2, 7)], vec![0, 1], ChannelBias, |i: T| (0..X.numel())
-            .map(|k| i[0][k] + i[1][k / X.item() * 7 + k % 7])
             .collect()),
         case!("upsample", vec![X], vec![0], Upsample { gain: 1.5 }, |i: T| r::resample(&i[0], X, true, 1.5)),
         case!("pool", vec![s(2, 4, 6, 3)], vec![0], Pool { gain: 0.25 }, |i: T| r::resample(

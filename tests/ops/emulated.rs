@@ -35,8 +35,7 @@ fn rounded(values: &[f32], dtype: Dtype) -> Vec<f32> {
 /// Activations and weights of a network are stored in the type of the run: those of the ops that networks are made of.
 fn is_stored(case: &Case, input: usize) -> bool {
     let op = case.name.split(' ').next().unwrap_or_default();
-    let network =
-        ["conv", "group_norm", "attention", "linear", "silu", "add", "scale", "clamp", "concat", "channel_bias"];
+    let network = ["conv", "group_norm", "attention", "linear", "silu", "add", "scale", "clamp", "concat"];
     let transformer = ["cross_attention", "layer_norm", "gelu", "geglu"];
     let resampling = ["channel_slice", "channel_pad", "upsample", "pool"];
     network.contains(&op) || transformer.contains(&op) || resampling.contains(&op) || (op == "embedding" && input == 1)

@@ -22,6 +22,17 @@ pub enum WeightOrder {
     Transposed,
 }
 
+/// How the input's pixels stand on the grid that the kernel moves over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Spread {
+    /// As they are.
+    Dense,
+    /// With a row and a column of zeros between: the data gradient of stride 2.
+    Zeros,
+    /// Each four times: nearest-neighbour doubling.
+    Repeat,
+}
+
 /// Extents of one convolution.
 #[derive(Clone, Copy, Debug)]
 pub struct Geometry {
@@ -35,8 +46,8 @@ pub struct Geometry {
     pub kernel: usize,
     /// Output pixels are `stride` input pixels apart.
     pub stride: usize,
-    /// Input pixels stand `dilation` apart with zeros between: the data gradient of a strided convolution.
-    pub dilation: usize,
+    /// How input pixels stand.
+    pub spread: Spread,
     /// Zeros before the first row and column; after the last as many as the output asks for.
     pub pad: usize,
 }
@@ -53,6 +64,8 @@ pub struct DirectConv<'a> {
     pub order: WeightOrder,
     /// One per output channel.
     pub bias: Option<&'a [f32]>,
+    /// One row of output channels per batch item.
+    pub item_bias: Option<&'a [f32]>,
     /// Same extent as the output.
     pub addend: Option<&'a [f32]>,
     /// The output already holds the addend.
@@ -78,7 +91,7 @@ impl WithSimd for Run<'_, '_> {
         let packed = Packed::new::<S>(self.conv);
         let (ho, wo, co) = g.output;
         // A 1x1 convolution is a matrix product: all pixels form one row.
-        if g.kernel == 1 && g.stride == 1 && g.dilation == 1 {
+        if g.kernel == 1 && g.stride == 1 && g.spread == Spread::Dense && self.conv.item_bias.is_none() {
             let pixels = g.n * ho * wo;
             let part = pixels.div_ceil(rayon::current_num_threads() * 4).next_multiple_of(12);
             self.out.par_chunks_mut(part * co).enumerate().for_each(|(k, out)| {
@@ -90,7 +103,7 @@ impl WithSimd for Run<'_, '_> {
             return;
         }
         let threads = rayon::current_num_threads();
-        let padded = (g.input.1 * g.dilation + 2) * g.input.2;
+        let padded = (g.input.1 * if g.spread == Spread::Dense { 1 } else { 2 } + 2) * g.input.2;
         let largest = (ROWS_BUFFER / (padded * g.stride)).max(4);
         let rounds = (g.n * ho).div_ceil(largest * threads);
         let part = (g.n * ho).div_ceil(rounds * threads).min(ho);
@@ -182,16 +195,24 @@ impl WithSimd for Rows<'_, '_> {
         let mut buffer = vec![0f32; count * columns * ci];
         for (r, row) in buffer.chunks_mut(columns * ci).enumerate() {
             let Some(y) = (self.first_row * g.stride + r).checked_sub(pad) else { continue };
-            if y % g.dilation != 0 || y / g.dilation >= hi {
+            let y = match g.spread {
+                Spread::Dense => y,
+                Spread::Zeros if y % 2 != 0 => continue,
+                Spread::Zeros | Spread::Repeat => y / 2,
+            };
+            if y >= hi {
                 continue;
             }
-            let source = &self.conv.x[((self.n * hi) + y / g.dilation) * wi * ci..][..wi * ci];
-            if g.dilation == 1 {
+            let source = &self.conv.x[((self.n * hi) + y) * wi * ci..][..wi * ci];
+            if g.spread == Spread::Dense {
                 let columns_here = wi.min(columns - pad);
                 row[pad * ci..(pad + columns_here) * ci].copy_from_slice(&source[..columns_here * ci]);
-            } else {
-                for (x, pixel) in source.chunks(ci).enumerate() {
-                    if let Some(to) = row.get_mut((pad + x * g.dilation) * ci..(pad + x * g.dilation + 1) * ci) {
+                continue;
+            }
+            let copies = if g.spread == Spread::Zeros { 1 } else { 2 };
+            for (x, pixel) in source.chunks(ci).enumerate() {
+                for column in (pad + 2 * x)..(pad + 2 * x + copies) {
+                    if let Some(to) = row.get_mut(column * ci..(column + 1) * ci) {
                         to.copy_from_slice(pixel);
                     }
                 }
@@ -326,6 +347,14 @@ fn run_line<S: Simd>(
             }
         }
         p += pixels;
+    }
+    if let Some(bias) = conv.item_bias {
+        let co = g.output.2;
+        let item = line.first_pixel / (g.output.0 * g.output.1);
+        let bias = &bias[item * co + block.first..][..(block.vectors * S::F32_LANES).min(co - block.first)];
+        for out in line.out.chunks_mut(co) {
+            out[block.first..].iter_mut().zip(bias).for_each(|(o, b)| *o += b);
+        }
     }
 }
 
