@@ -2,6 +2,7 @@
 
 pub mod adm;
 pub mod adm_config;
+mod config_file;
 pub mod latent_config;
 pub mod stable_diffusion;
 pub mod text_encoder;

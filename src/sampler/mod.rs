@@ -5,6 +5,7 @@ pub mod dps;
 pub mod dsg;
 pub mod freedom;
 pub mod lgd;
+pub mod measurement;
 pub mod p2l;
 pub mod posterior;
 pub mod psld;
@@ -15,8 +16,9 @@ pub mod single;
 pub mod stsl;
 pub mod unconditional;
 
+pub use measurement::{Measurement, Measurer, Noise};
 pub use posterior::Setup;
-pub use restorer::{Item, Measurement, Measurer, Noise, Progress, Restoration, Restorer, Run};
+pub use restorer::{Item, Progress, Restoration, Restorer, Run};
 pub use schedule::{Schedule, Spacing, Variance};
 
 use crate::error::{Error, Result};

@@ -1,5 +1,6 @@
 //! Restores batches of images: in one call with a progress callback, or step by step.
 
+use super::measurement::{Measurement, Measurer};
 use super::{Chain, Method, Sampler, Schedule, Settings, Setup};
 use crate::backend::Device;
 use crate::error::{Error, Result};
@@ -7,23 +8,10 @@ use crate::executor::Executor;
 use crate::graph::{Graph, Plan, PlanOptions, Shape, TensorId};
 use crate::image::Picture;
 use crate::model::Model;
-use crate::noise::{Draw, NoiseKey, Stream, fill_normal};
+use crate::noise::{Draw, NoiseKey, fill_normal};
 use crate::operator::Operator;
-use crate::weights::Weights;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
-
-/// What was measured of one image, with the state of the operator that measured it.
-#[derive(Clone, Debug)]
-pub struct Measurement {
-    /// y in [-1, 1], row-major with channels fastest.
-    pub y: Vec<f32>,
-    /// Mask or kernel; empty for operators without a state.
-    pub state: Vec<f32>,
-    /// Expected norm of the noise in y, in [-1, 1] units, as [`Noise::expected_norm`] gives it. Steps of
-    /// relative zeta bring the residual down to this and no further, so that noise is not fitted. 0 where it is unknown.
-    pub noise_norm: f64,
-}
 
 /// One image to restore.
 #[derive(Clone, Debug)]
@@ -108,91 +96,6 @@ pub struct Restoration {
     pub residual: f64,
     /// Residual norm at every step.
     pub residuals: Vec<f32>,
-}
-
-/// Applies an operator to images; makes measurements and final residuals.
-pub struct Measurer {
-    executor: Executor,
-    x: TensorId,
-    y: TensorId,
-    state: Option<TensorId>,
-}
-
-impl Measurer {
-    /// For single images of extent `image` (n = 1).
-    pub fn new(operator: &dyn Operator, image: Shape) -> Result<Measurer> {
-        let image = Shape { n: 1, ..image };
-        operator.check(image)?;
-        let mut g = Graph::new();
-        let x = g.input("x", image);
-        let state = operator.state_shape(image).map(|s| g.input("state", s));
-        let y = operator.build(&mut g, x, state)?;
-        // Copies, so that an operator that is the identity has an output of its own.
-        let y = g.one(crate::ops::add::Scale { scale: 1.0 }, "y", &[y])?;
-        g.output(y);
-        let executor = Executor::new(g, &PlanOptions::default(), &Weights::none(), &Device::cpu())?;
-        Ok(Measurer { executor, x, y, state })
-    }
-
-    /// A(x)
-    pub fn apply(&mut self, x: &[f32], state: &[f32]) -> Result<Vec<f32>> {
-        self.executor.write(self.x, x)?;
-        if let Some(id) = self.state {
-            self.executor.write(id, state)?;
-        }
-        self.executor.run()?;
-        self.executor.read(self.y)
-    }
-
-    /// Extent of y.
-    pub fn measurement_shape(&self) -> Shape {
-        self.executor.graph().shape(self.y)
-    }
-}
-
-/// Noise of a measurement.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Noise {
-    /// Normal noise; deviation in [0, 1] units, so twice that in [-1, 1].
-    Gaussian(f64),
-    /// Photon counts at `255 rate` per unit of [0, 1]; negative values count as 0.
-    Poisson(f64),
-}
-
-impl Noise {
-    /// Norm that the noise of y is expected to have, over the values that were measured.
-    pub fn expected_norm(self, y: &[f32], measured: impl Fn(usize) -> bool) -> f64 {
-        let variance = |v: f32| match self {
-            Noise::Gaussian(sigma) => 4.0 * sigma * sigma,
-            Noise::Poisson(rate) => 4.0 * ((f64::from(v) + 1.0) / 2.0).clamp(0.0, 1.0) / (255.0 * rate),
-        };
-        (0..y.len()).filter(|&i| measured(i)).map(|i| variance(y[i])).sum::<f64>().sqrt()
-    }
-
-    /// Adds the noise to y in [-1, 1]. What the operator never measured (masked pixels) stays as it is.
-    pub fn apply(self, y: &mut [f32], seed: u64, measured: impl Fn(usize) -> bool) {
-        let key = NoiseKey { seed, image: 0, step: 0, draw: Draw::Measurement };
-        match self {
-            Noise::Gaussian(sigma) => {
-                let mut noise = vec![0.0; y.len()];
-                fill_normal(&key.to_words(), 0, &mut noise);
-                for (_, (y, n)) in y.iter_mut().zip(noise).enumerate().filter(|(i, _)| measured(*i)) {
-                    *y += 2.0 * sigma as f32 * n;
-                }
-            }
-            Noise::Poisson(rate) => {
-                let mut random = Stream::new(key);
-                let scale = 255.0 * rate;
-                for (i, y) in y.iter_mut().enumerate() {
-                    let mean = ((f64::from(*y) + 1.0) / 2.0).clamp(0.0, 1.0) * scale;
-                    let count = random.poisson(mean);
-                    if measured(i) {
-                        *y = (count / scale * 2.0 - 1.0).clamp(-1.0, 1.0) as f32;
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// A model, an operator and a sampler made ready for batches of one size.

@@ -179,9 +179,8 @@ fn every_kernel_agrees_with_the_references_in_every_storage_type() {
 
 /// Cases that only the kernels have a reason for: every head size and tile, whole vectors of channels.
 fn kernel_cases() -> Vec<Case> {
-    use crate::cases::{
-        attention_case, conv_case, cross_attention_case, group_norm_case, linear_case, linear_combination_case,
-    };
+    use crate::cases::linear_combination_case;
+    use crate::network_cases::{attention_case, conv_case, cross_attention_case, group_norm_case, linear_case};
     use dmap::graph::Shape;
     use dmap::ops::attention::QkvOrder::{ByHead, ByKind};
     let s = Shape::new;

@@ -4,6 +4,7 @@
 mod cases;
 #[cfg(feature = "emulate")]
 mod emulated;
+mod network_cases;
 mod real;
 mod reference;
 

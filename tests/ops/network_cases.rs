@@ -1,0 +1,151 @@
+//! Cases of the ops that networks are made of, by their extents.
+
+use crate::cases::Case;
+use crate::real::{Real, zero};
+use crate::reference as r;
+use dmap::graph::Shape;
+use dmap::ops::attention::{Attention, CrossAttention, QkvOrder};
+use dmap::ops::conv::{Conv, Padding};
+use dmap::ops::group_norm::{GroupNorm, GroupNormOptions};
+use dmap::ops::linear::Linear;
+
+const fn s(n: usize, h: usize, w: usize, c: usize) -> Shape {
+    Shape::new(n, h, w, c)
+}
+
+pub fn conv_case(x: Shape, co: usize, (kernel, stride): (usize, usize), residual: bool) -> Case {
+    let Shape { n, h, w, c: ci } = x;
+    let out = s(n, h.div_ceil(stride), w.div_ceil(stride), co);
+    let mut shapes = vec![x, s(co, kernel, kernel, ci), Shape::vector(co)];
+    let mut differentiable = vec![0];
+    if residual {
+        shapes.push(out);
+        differentiable.push(3);
+    }
+    let op = Conv { residual, ..Conv::new(kernel, stride) };
+    let name = format!("conv {kernel}x{kernel}/{stride} {x} -> {co}{}", if residual { " + residual" } else { "" });
+    let label = name.clone();
+    Case {
+        name,
+        shapes,
+        differentiable,
+        record: Box::new(move |g, i| g.one(op.clone(), &label, i)),
+        truth: Box::new(move |i| r::conv(&i[0], x, &i[1], kernel, stride, &i[2], i.get(3).map(|v| &v[..]))),
+        plain: Box::new(move |i| r::conv(&i[0], x, &i[1], kernel, stride, &i[2], i.get(3).map(|v| &v[..]))),
+    }
+}
+
+/// Without a bias, and with zeros only after the image.
+pub fn conv_variant_case(x: Shape, co: usize, op: Conv) -> Case {
+    let (kernel, stride) = (op.kernel, op.stride);
+    let doubled = if op.doubled { s(x.n, 2 * x.h, 2 * x.w, x.c) } else { x };
+    let out = s(x.n, doubled.h.div_ceil(stride), doubled.w.div_ceil(stride), co);
+    let mut shapes = vec![x, s(co, kernel, kernel, x.c)];
+    shapes.extend(op.bias.then_some(Shape::vector(co)));
+    shapes.extend(op.item_bias.then_some(Shape::rows(x.n, co)));
+    shapes.extend(op.residual.then_some(out));
+    let name = format!("conv {kernel}x{kernel}/{stride} {x} -> {co}, {op:?}");
+    let label = name.clone();
+    fn reference<T: Real>(i: &[Vec<T>], x: Shape, co: usize, op: &Conv) -> Vec<T> {
+        let bias = if op.bias { i[2].clone() } else { vec![zero(); co] };
+        let at = 2 + usize::from(op.bias);
+        let residual = op.residual.then(|| &i[at + usize::from(op.item_bias)][..]);
+        match op.padding {
+            Padding::Around if op.doubled => {
+                let (large, shape) = (r::resample(&i[0], x, true, 1.0), s(x.n, 2 * x.h, 2 * x.w, x.c));
+                let mut y = r::conv(&large, shape, &i[1], op.kernel, op.stride, &bias, residual);
+                if op.item_bias {
+                    let item = y.len() / x.n;
+                    y.iter_mut().enumerate().for_each(|(k, y)| *y += i[at][k / item * co + k % co]);
+                }
+                y
+            }
+            Padding::Around => r::conv(&i[0], x, &i[1], op.kernel, op.stride, &bias, residual),
+            Padding::After => {
+                // The odd pixels of a convolution of every pixel.
+                let all = r::conv(&i[0], x, &i[1], 3, 1, &bias, None);
+                (0..x.n * x.h / 2 * x.w / 2 * co)
+                    .map(|k| {
+                        let (c, j, row) = (k % co, k / co % (x.w / 2), k / co / (x.w / 2));
+                        all[((2 * row + 1) * x.w + 2 * j + 1) * co + c]
+                    })
+                    .collect()
+            }
+        }
+    }
+    let mut differentiable = vec![0];
+    differentiable.extend(op.residual.then_some(2 + usize::from(op.bias) + usize::from(op.item_bias)));
+    let [of_truth, of_plain] = [op.clone(), op.clone()];
+    Case {
+        name,
+        shapes,
+        differentiable,
+        record: Box::new(move |g, i| g.one(op.clone(), &label, i)),
+        truth: Box::new(move |i| reference(i, x, co, &of_truth)),
+        plain: Box::new(move |i| reference(i, x, co, &of_plain)),
+    }
+}
+
+/// `items` is the number of sets of keys.
+pub fn cross_attention_case(q: Shape, keys: usize, items: usize, heads: usize, causal: bool) -> Case {
+    let k = s(items, 1, keys, q.c);
+    let op = CrossAttention { heads, causal };
+    let name = format!("cross_attention {q} to {k}, {heads} heads, causal {causal}");
+    let label = name.clone();
+    Case {
+        name,
+        shapes: vec![q, k, k],
+        differentiable: if items == q.n { vec![0, 1, 2] } else { vec![0] },
+        record: Box::new(move |g, i| g.one(op.clone(), &label, i)),
+        truth: Box::new(move |i| r::cross_attention([&i[0], &i[1], &i[2]], q, k, heads, causal)),
+        plain: Box::new(move |i| r::cross_attention([&i[0], &i[1], &i[2]], q, k, heads, causal)),
+    }
+}
+
+pub fn group_norm_case(x: Shape, groups: usize, film: bool, with_silu: bool) -> Case {
+    let mut shapes = vec![x, Shape::vector(x.c), Shape::vector(x.c)];
+    let mut differentiable = vec![0];
+    if film {
+        shapes.push(Shape::rows(x.n, 2 * x.c));
+        differentiable.push(3);
+    }
+    let op = GroupNorm(GroupNormOptions { groups, eps: 1e-5, film, silu: with_silu });
+    let name = format!("group_norm {x} in {groups}, film {film}, silu {with_silu}");
+    let label = name.clone();
+    Case {
+        name,
+        shapes,
+        differentiable,
+        record: Box::new(move |g, i| g.one(op.clone(), &label, i)),
+        truth: Box::new(move |i| r::group_norm(&i[0], x, groups, &i[1], &i[2], i.get(3).map(|v| &v[..]), with_silu)),
+        plain: Box::new(move |i| r::group_norm(&i[0], x, groups, &i[1], &i[2], i.get(3).map(|v| &v[..]), with_silu)),
+    }
+}
+
+pub fn attention_case(n: usize, h: usize, w: usize, heads: usize, d: usize, order: QkvOrder) -> Case {
+    let x = s(n, h, w, 3 * heads * d);
+    let by_head = order == QkvOrder::ByHead;
+    let op = Attention { heads, order };
+    let name = format!("attention {x}, {heads} heads, {order:?}");
+    let label = name.clone();
+    Case {
+        name,
+        shapes: vec![x],
+        differentiable: vec![0],
+        record: Box::new(move |g, i| g.one(op.clone(), &label, i)),
+        truth: Box::new(move |i| r::attention(&i[0], x, heads, by_head)),
+        plain: Box::new(move |i| r::attention(&i[0], x, heads, by_head)),
+    }
+}
+
+pub fn linear_case(x: Shape, out: usize) -> Case {
+    let reference = move |i: &[Vec<f64>]| r::conv(&i[0], x, &i[1], 1, 1, &i[2], None);
+    Case {
+        name: format!("linear {x} -> {out}"),
+        shapes: vec![x, s(out, 1, 1, x.c), Shape::vector(out)],
+        differentiable: vec![0],
+        record: Box::new(|g, i| g.one(Linear, "linear", i)),
+        truth: Box::new(reference),
+        plain: Box::new(move |i| r::conv(&i[0], x, &i[1], 1, 1, &i[2], None)),
+    }
+}
