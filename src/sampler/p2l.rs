@@ -3,7 +3,7 @@
 //!
 //! K times: c <- c - rate d/dc mean((A(D(z0(z, c))) - y)^2), every item with a text of its own, carried from level to level.
 
-use super::posterior::{Setup, column};
+use super::posterior::{Inputs, MeasurementInputs, Setup, column, write_batch, write_level};
 use super::single::{SingleStep, StepGraph};
 use super::{Chain, Sampler, dps};
 use crate::error::{Error, Result};
@@ -33,28 +33,24 @@ pub fn text_graph(s: &Setup<'_>) -> Result<StepGraph> {
     Ok(StepGraph { graph: g, inputs, measurement: Some(measurement), noises: Vec::new(), next, residual: None })
 }
 
+/// The text graph: it is given x and moves the text.
+struct Text {
+    executor: Executor,
+    inputs: Inputs,
+    measurement: MeasurementInputs,
+    context: TensorId,
+    next: TensorId,
+}
+
 struct P2l {
     text: Text,
     step: SingleStep,
     step_context: TensorId,
-    steps: usize,
-    updates: usize,
-}
-
-/// The text graph: it keeps x and moves the text.
-struct Text {
-    executor: Executor,
-    recorded: TextHandles,
+    /// (timesteps, coefficients) of each level.
     levels: Vec<(Vec<f32>, Vec<f32>)>,
     /// The text at the start, once per item.
     start: Vec<f32>,
-}
-
-struct TextHandles {
-    inputs: super::posterior::Inputs,
-    measurement: super::posterior::MeasurementInputs,
-    context: TensorId,
-    next: TensorId,
+    updates: usize,
 }
 
 pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
@@ -62,19 +58,14 @@ pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
     let (Some(context), Some(measurement)) = (inputs.context, measurement) else { unreachable!("recorded above") };
     let own = s.weights.given(CONTEXT);
     let own = own.ok_or_else(|| Error::Invalid("p2l needs a model with an embedded text".into()))?;
-    let steps = s.schedule.steps();
     let recorded = dps::step_graph_with_text(s)?;
     let Some(step_context) = recorded.inputs.context else { unreachable!("recorded with a text") };
     Ok(Box::new(P2l {
-        text: Text {
-            levels: (0..steps).map(|i| (s.timesteps(i), s.coefficients(i, i, 0.0))).collect(),
-            start: own.iter().copied().cycle().take(own.len() * s.image.n).collect(),
-            executor: s.executor(graph)?,
-            recorded: TextHandles { inputs, measurement, context, next },
-        },
+        text: Text { executor: s.executor(graph)?, inputs, measurement, context, next },
         step: SingleStep::new(s, recorded, |i| dps::length(s, i))?,
         step_context,
-        steps,
+        levels: (0..s.schedule.steps()).map(|i| (s.timesteps(i), s.coefficients(i, i, 0.0))).collect(),
+        start: own.iter().copied().cycle().take(own.len() * s.image.n).collect(),
         updates: s.settings.inner,
     }))
 }
@@ -86,24 +77,25 @@ pub(super) fn moves_text(i: usize, steps: usize) -> bool {
 
 impl Sampler for P2l {
     fn begin(&mut self, chain: &Chain) -> Result<()> {
-        let h = &self.text.recorded;
-        super::posterior::write_batch(&mut self.text.executor, &h.inputs, Some(&h.measurement), chain)?;
-        self.text.executor.write(h.context, &self.text.start)?;
+        let text = &mut self.text;
+        write_batch(&mut text.executor, &text.inputs, Some(&text.measurement), chain)?;
+        text.executor.write(text.context, &self.start)?;
         self.step.begin(chain)?;
-        self.step.x().0.write(self.step_context, &self.text.start)
+        self.step.x().0.write(self.step_context, &self.start)
     }
     fn step(&mut self, i: usize, chain: &mut Chain) -> Result<()> {
-        if moves_text(i, self.steps) {
-            let Text { executor, recorded: h, levels, .. } = &mut self.text;
-            if i + 1 < self.steps {
-                self.step.copy_x(executor, h.inputs.x)?;
+        let steps = self.levels.len();
+        if moves_text(i, steps) {
+            let text = &mut self.text;
+            if i + 1 < steps {
+                self.step.copy_x(&mut text.executor, text.inputs.x)?;
             }
-            super::posterior::write_level(executor, &h.inputs, &levels[i], chain)?;
+            write_level(&mut text.executor, &text.inputs, &self.levels[i], chain)?;
             for _ in 0..self.updates {
-                executor.run()?;
-                executor.carry(h.next, h.context)?;
+                text.executor.run()?;
+                text.executor.carry(text.next, text.context)?;
             }
-            executor.copy_to(h.next, self.step.x().0, self.step_context)?;
+            text.executor.copy_to(text.context, self.step.x().0, self.step_context)?;
         }
         self.step.pass(i, 0, chain)
     }

@@ -13,6 +13,7 @@ use crate::executor::Executor;
 use crate::graph::{Graph, Plan, Shape, TensorId, backward};
 use crate::noise::{Draw, KEY_WORDS};
 use crate::ops::adamw::AdamW;
+use crate::ops::add::Add;
 use crate::ops::norm::{ResidualNorm, SquaredNorm};
 use crate::ops::normal_noise::NormalNoise;
 
@@ -75,7 +76,7 @@ fn optimiser(s: &Setup<'_>) -> Result<Optimiser> {
     let image = s.network.decode(&mut g, z)?;
     let seen = s.measured(&mut g, image, &measurement)?;
     let residual = g.one(ResidualNorm, "residual", &[seen, measurement.y])?;
-    let difference = g.one(crate::ops::add::Add { scale: -1.0 }, "difference", &[seen, measurement.y])?;
+    let difference = g.one(Add { scale: -1.0 }, "difference", &[seen, measurement.y])?;
     let squares = g.one(SquaredNorm, "squares", &[difference])?;
     let objective = g.combine("mean", c, &[(column::MEAN, squares)])?;
     let one = s.ones(&mut g);

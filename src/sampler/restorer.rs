@@ -164,7 +164,9 @@ impl Restorer {
     /// Bytes of inputs and arena, and of the weights: (arena, weights). All plans share one arena.
     pub fn memory(&self) -> (u64, u64) {
         let plans = self.sampler.plans();
-        let arena = plans.iter().map(|p| p.arena_bytes).max().unwrap_or(0);
+        let decoder =
+            self.decoder.as_ref().map(|d| d.lock().unwrap_or_else(|e| e.into_inner()).executor.plan().arena_bytes);
+        let arena = plans.iter().map(|p| p.arena_bytes).chain(decoder).max().unwrap_or(0);
         let io: u64 = plans.iter().map(|p| p.io_bytes).sum();
         (arena + io, plans.iter().map(|p| p.weight_bytes).max().unwrap_or(0))
     }
