@@ -20,6 +20,9 @@ pub struct Demo {
     /// Folder for the pictures
     #[arg(long, default_value = "out/demo")]
     out: PathBuf,
+    /// With the small latent model instead of the pixel model
+    #[arg(long)]
+    latent: bool,
     /// What degrades the photo
     #[arg(long, default_value = "inpaint-random:missing=0.7")]
     task: String,
@@ -35,7 +38,7 @@ pub(super) fn run(flags: Demo) -> anyhow::Result<ExitCode> {
     let photo = flags.out.join("photo.png");
     write_whole(&photo, PHOTO)?;
     let job = Job {
-        model: Model::shipped()?,
+        model: if flags.latent { Model::shipped_latent()? } else { Model::shipped()? },
         operator: parse_task(&flags.task)?,
         settings: Method::Dmap.defaults(),
         device: flags.device.open()?,

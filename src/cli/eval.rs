@@ -18,7 +18,7 @@ use std::process::ExitCode;
 /// Flags of `dmap eval`.
 #[derive(clap::Args, Debug)]
 pub struct Eval {
-    /// Weight file, or folder of a latent model; `photo` is inside the program
+    /// Weight file, or folder of a latent model; `photo` and `tiny-latent` are inside the program
     #[arg(long, default_value = "photo")]
     model: String,
     /// x (N,H,W,C), of a latent model the code in VP coordinates, and t (N); optionally labels (N), context (1,tokens,C), v (as the

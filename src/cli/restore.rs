@@ -30,7 +30,7 @@ pub struct Restore {
     task: String,
     #[command(flatten)]
     sampler: SamplerFlags,
-    /// Weight file of the prior, or folder of a latent model in diffusers layout; `photo` is inside the program
+    /// Weight file of the prior, or folder of a latent model in diffusers layout; `photo` and `tiny-latent` are inside the program
     #[arg(long, default_value = "photo")]
     model: String,
     /// Text that a latent model is conditioned on [default: the cached one of its folder, else the empty text]

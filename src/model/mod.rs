@@ -185,11 +185,17 @@ impl Model {
         Ok(Model { network: Arc::new(config), weights: Weights::new(checkpoint), name: "photo".into(), warning: None })
     }
 
-    /// A weight file or folder, or the prior inside the program for the name `photo`.
+    /// The latent model inside the program: 5.6 million parameters, trained on photographs (weights/tiny-latent/README.md).
+    pub fn shipped_latent() -> Result<Model> {
+        stable_diffusion::shipped()
+    }
+
+    /// A weight file or folder, or a prior inside the program for the names `photo` and `tiny-latent`.
     pub fn open_or_shipped(name: &str) -> Result<Model> {
         match name {
             _ if Path::new(name).exists() => Model::open(name),
             "photo" => Model::shipped(),
+            "tiny-latent" => Model::shipped_latent(),
             _ => Model::open(name),
         }
     }

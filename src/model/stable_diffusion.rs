@@ -113,6 +113,29 @@ pub fn open(folder: &Path, prompt: Option<&str>) -> Result<Model> {
     assemble(network, folder, unet_files, vae_files, embedded, name)
 }
 
+/// The latent model inside the program: 5.6 million parameters, trained on photographs (weights/tiny-latent/README.md).
+pub fn shipped() -> Result<Model> {
+    macro_rules! file {
+        ($name:literal) => {
+            (Path::new($name), include_bytes!(concat!("../../weights/tiny-latent/", $name)).as_slice())
+        };
+    }
+    let text = |(path, bytes): (&'static Path, &'static [u8])| (path, String::from_utf8_lossy(bytes));
+    let weights =
+        |(path, bytes): (&'static Path, &'static [u8])| Checkpoint::of_bytes(&path.display().to_string(), bytes);
+    let (path, unet) = text(file!("unet/config.json"));
+    let unet = UnetConfig::of_text(path, &unet)?;
+    let (path, vae) = text(file!("vae/config.json"));
+    let vae = VaeConfig::of_text(path, &vae)?;
+    let (path, scheduler) = text(file!("scheduler/scheduler_config.json"));
+    let scheduler = SchedulerConfig::of_text(path, &scheduler)?;
+    let (tokens, embedded) = cached_prompt(&weights(file!("prompt_embeds.safetensors"))?, unet.cross_attention_dim)?;
+    let network = LatentDiffusion { unet, vae, scheduler, tokens };
+    let unet_files = vec![weights(file!("unet/diffusion_pytorch_model.safetensors"))?];
+    let vae_files = vec![weights(file!("vae/diffusion_pytorch_model.safetensors"))?];
+    assemble(network, Path::new("tiny-latent"), unet_files, vae_files, embedded, "tiny-latent".into())
+}
+
 /// A model out of its parts, each checked against the network that its configuration describes.
 fn assemble(
     network: LatentDiffusion,
