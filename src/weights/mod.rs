@@ -293,7 +293,10 @@ impl Weights {
             return Ok(values.clone());
         }
         let Some(values) = self.parts.values(name, shape) else {
-            return Err(Error::Invalid(format!("weight {name} was not given")));
+            return Err(match self.parts.0.first() {
+                Some((_, file)) => file.error(format!("tensor {name} is missing")),
+                None => Error::Invalid(format!("weight {name} was not given")),
+            });
         };
         let values = Arc::new(values?);
         loaded.insert(name.to_string(), values.clone());
