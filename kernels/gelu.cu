@@ -25,48 +25,41 @@ KERNEL(gelu_vjp, GeluVjpParams, 256, 4) {
     elementwise(p.dx, x, p.count, [quick](const float (&v)[2]) { return v[0] * gelu_slope(v[1], quick); });
 }
 
+// Calls f(index of the output, of the value, of the gate, count) for what this thread takes: four channels where a pixel's are whole
+// vectors, else one.
+template <class F> DEVICE void over_gates(i64 pixels, int channels, F f) {
+    int count = channels % 4 == 0 ? 4 : 1, row = channels / count;
+    i64 step = i64(gridDim.x) * blockDim.x;
+    for (i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x; i < pixels * row; i += step) {
+        i64 value = 2 * (i / row) * channels + i % row * count;
+        f(count * i, value, value + channels, count);
+    }
+}
+
 struct GegluParams { View y, x; i64 pixels; int channels, reserved; };
 KERNEL(geglu, GegluParams, 256, 4) {
-    bool fours = p.channels % 4 == 0;
-    int row = fours ? p.channels / 4 : p.channels;
-    i64 step = i64(gridDim.x) * blockDim.x;
-    for (i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x; i < p.pixels * row; i += step) {
-        i64 pixel = i / row, value = 2 * pixel * p.channels + i % row * (fours ? 4 : 1), gate = value + p.channels;
-        if (fours) {
-            float a[4], b[4];
-            load4(p.x, value, a);
-            load4(p.x, gate, b);
-            for (int e = 0; e < 4; e++) a[e] *= gelu_of(b[e], false);
-            store4(p.y, 4 * i, a);
-        } else {
-            put(p.y, i, at(p.x, value) * gelu_of(at(p.x, gate), false));
-        }
-    }
+    over_gates(p.pixels, p.channels, [&](i64 i, i64 value, i64 gate, int count) {
+        float a[4], b[4];
+        load_some(p.x, value, count, a);
+        load_some(p.x, gate, count, b);
+        for (int e = 0; e < count; e++) a[e] *= gelu_of(b[e], false);
+        store_some(p.y, i, count, a);
+    });
 }
 
 struct GegluVjpParams { View dx, dy, x; i64 pixels; int channels, reserved; };
 KERNEL(geglu_vjp, GegluVjpParams, 256, 4) {
-    bool fours = p.channels % 4 == 0;
-    int row = fours ? p.channels / 4 : p.channels;
-    i64 step = i64(gridDim.x) * blockDim.x;
-    for (i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x; i < p.pixels * row; i += step) {
-        i64 pixel = i / row, value = 2 * pixel * p.channels + i % row * (fours ? 4 : 1), gate = value + p.channels;
-        if (fours) {
-            float a[4], b[4], dy[4];
-            load4(p.x, value, a);
-            load4(p.x, gate, b);
-            load4(p.dy, 4 * i, dy);
-            for (int e = 0; e < 4; e++) {
-                float db = dy[e] * a[e] * gelu_slope(b[e], false);
-                a[e] = dy[e] * gelu_of(b[e], false);
-                b[e] = db;
-            }
-            store4(p.dx, value, a);
-            store4(p.dx, gate, b);
-        } else {
-            float a = at(p.x, value), b = at(p.x, gate), dy = at(p.dy, i);
-            put(p.dx, value, dy * gelu_of(b, false));
-            put(p.dx, gate, dy * a * gelu_slope(b, false));
+    over_gates(p.pixels, p.channels, [&](i64 i, i64 value, i64 gate, int count) {
+        float a[4], b[4], dy[4];
+        load_some(p.x, value, count, a);
+        load_some(p.x, gate, count, b);
+        load_some(p.dy, i, count, dy);
+        for (int e = 0; e < count; e++) {
+            float db = dy[e] * a[e] * gelu_slope(b[e], false);
+            a[e] = dy[e] * gelu_of(b[e], false);
+            b[e] = db;
         }
-    }
+        store_some(p.dx, value, count, a);
+        store_some(p.dx, gate, count, b);
+    });
 }

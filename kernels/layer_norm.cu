@@ -18,16 +18,6 @@ template <class F> DEVICE void over_channels(int channels, F f) {
     }
 }
 
-DEVICE void load_some(View v, i64 i, int count, float (&out)[4]) {
-    if (count == 4) load4(v, i, out);
-    else out[0] = at(v, i);
-}
-
-DEVICE void store_some(View v, i64 i, int count, const float (&in)[4]) {
-    if (count == 4) store4(v, i, in);
-    else put(v, i, in[0]);
-}
-
 struct Moments { float mean, rstd; };
 
 DEVICE Moments moments(View x, i64 first, int channels, float eps) {

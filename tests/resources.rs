@@ -21,7 +21,8 @@ fn occupancy(r: &Resources, threads: usize) -> (usize, usize) {
 
 fn table() -> String {
     let mut text = format!(
-        "# Registers, spilled bytes and the share of warps that the registers allow, by NVRTC {}\n\
+        "# Registers, spilled bytes and the share of warps that the registers allow, by NVRTC {}; tests/resources.rs writes this, a row \
+         per kernel and architecture\n\
          kernel\tarchitecture\tthreads\tregisters\tspilled\toccupancy\n",
         NVRTC_VERSION.unwrap_or("none")
     );

@@ -48,6 +48,17 @@ DEVICE void store4(View v, i64 i, const float (&in)[4]) {
     store_words2(static_cast<u16*>(v.data) + i, w);
 }
 
+// Four values from i on, where i is a multiple of 4, or the one at i.
+DEVICE void load_some(View v, i64 i, int count, float (&out)[4]) {
+    if (count == 4) load4(v, i, out);
+    else out[0] = at(v, i);
+}
+
+DEVICE void store_some(View v, i64 i, int count, const float (&in)[4]) {
+    if (count == 4) store4(v, i, in);
+    else put(v, i, in[0]);
+}
+
 // y[i] = f(operands at i, item) for items of `item` values: blockIdx.y is the item, a thread takes four values at a time
 // where items are a multiple of four, else one. In place is fine: a value is read before it is written, by the same thread.
 template <int COUNT, class F> DEVICE void elementwise(View y, const View (&x)[COUNT], i64 item, F f) {

@@ -75,7 +75,7 @@ pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
         Zeta::Relative(zeta) => zeta * s.radius(i),
         Zeta::Absolute(zeta) => zeta * s.schedule.alpha_bar_before(i),
     };
-    let level = |at: usize, i: usize| (s.timesteps(at), s.coefficients(at, i, length(i)));
+    let level = |at: usize, i: usize| (s.timesteps(at), s.coefficients(at, i, length(i), &[]));
     Ok(Box::new(Dmap {
         outer: (s.executor(outer)?, outer_handles),
         inner: (s.executor(inner)?, inner_handles),

@@ -48,5 +48,5 @@ pub(super) fn length(s: &Setup<'_>, i: usize) -> f64 {
 }
 
 pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
-    Ok(Box::new(SingleStep::new(s, step_graph(s)?, |i| length(s, i))?))
+    Ok(Box::new(SingleStep::new(s, step_graph(s)?, |i| (length(s, i), vec![]))?))
 }

@@ -12,6 +12,11 @@ use crate::graph::Graph;
 use crate::noise::Draw;
 use crate::ops::sphere_projection::SphereProjection;
 
+/// zeta, 1 - zeta, and -1.
+const SHARE: usize = column::OWN;
+const REST: usize = column::OWN + 1;
+const MINUS_ONE: usize = column::OWN + 2;
+
 /// One step, one graph with its reverse.
 pub fn step_graph(s: &Setup<'_>) -> Result<StepGraph> {
     let mut g = Graph::new();
@@ -23,8 +28,8 @@ pub fn step_graph(s: &Setup<'_>) -> Result<StepGraph> {
     let (sample, mean, keys) = s.ancestral(&mut g, &inputs, x0, v)?;
     let gradient = s.gradient(&mut g, residual, &inputs)?;
     // mean + (1 - zeta) d, then zeta r down the gradient from there, then out to the sphere.
-    let shortened = g.combine("shortened", c, &[(column::REST, sample), (column::SHARE, mean)])?;
-    let down = g.combine("down", c, &[(column::ONE, shortened), (column::MINUS_ONE, gradient)])?;
+    let shortened = g.combine("shortened", c, &[(REST, sample), (SHARE, mean)])?;
+    let down = g.combine("down", c, &[(column::ONE, shortened), (MINUS_ONE, gradient)])?;
     let turned = g.one(SphereProjection { column: column::STEP }, "turned", &[down, shortened, c])?;
     let next = g.one(SphereProjection { column: column::RADIUS }, "projection", &[turned, mean, c])?;
     let noises = vec![(keys, Draw::Ancestral)];
@@ -34,5 +39,5 @@ pub fn step_graph(s: &Setup<'_>) -> Result<StepGraph> {
 pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
     // Checked with the settings: a share.
     let (Zeta::Relative(zeta) | Zeta::Absolute(zeta)) = s.settings.zeta;
-    Ok(Box::new(SingleStep::new(s, step_graph(s)?, |i| zeta * s.radius(i))?))
+    Ok(Box::new(SingleStep::new(s, step_graph(s)?, |i| (zeta * s.radius(i), vec![zeta, 1.0 - zeta, -1.0]))?))
 }

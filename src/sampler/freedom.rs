@@ -12,6 +12,10 @@ use crate::graph::{Graph, Plan, Shape, TensorId};
 use crate::noise::{Draw, KEY_WORDS};
 use crate::ops::normal_noise::NormalNoise;
 
+/// x_t = TRAVEL_X x_{t-1} + TRAVEL_NOISE n
+const TRAVEL_X: usize = column::OWN;
+const TRAVEL_NOISE: usize = column::OWN + 1;
+
 struct Freedom {
     step: SingleStep,
     travel: Executor,
@@ -31,17 +35,18 @@ pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
     let coefficients = g.input("coefficients", Shape::rows(shape.n, column::COUNT));
     let keys = g.input("keys", Shape::rows(shape.n, KEY_WORDS));
     let noise = g.one(NormalNoise { shape }, "noise", &[keys])?;
-    let terms = [(column::TRAVEL_X, before), (column::TRAVEL_NOISE, noise)];
+    let terms = [(TRAVEL_X, before), (TRAVEL_NOISE, noise)];
     let after = g.combine("travel", coefficients, &terms)?;
     g.output(after);
+    let travel = |i: usize| [1.0 - s.schedule.beta[i], s.schedule.beta[i]].map(f64::sqrt);
     Ok(Box::new(Freedom {
-        step: SingleStep::new(s, dps::step_graph(s)?, |i| dps::length(s, i))?,
+        step: SingleStep::new(s, dps::step_graph(s)?, |i| (dps::length(s, i), vec![]))?,
         travel: s.executor(g)?,
         before,
         coefficients,
         keys,
         after,
-        levels: (0..s.schedule.steps()).map(|i| s.coefficients(i, i, 0.0)).collect(),
+        levels: (0..s.schedule.steps()).map(|i| s.coefficients(i, i, 0.0, &travel(i))).collect(),
         passes: s.settings.inner,
     }))
 }

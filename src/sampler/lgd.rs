@@ -11,6 +11,10 @@ use crate::graph::{Graph, Shape};
 use crate::noise::{Draw, KEY_WORDS};
 use crate::ops::normal_noise::NormalNoise;
 
+/// Deviation r of the samples, and 1 / K.
+const SPREAD: usize = column::OWN;
+const SHARE: usize = column::OWN + 1;
+
 /// One step, one graph with its reverse.
 pub fn step_graph(s: &Setup<'_>) -> Result<StepGraph> {
     let mut g = Graph::new();
@@ -24,8 +28,8 @@ pub fn step_graph(s: &Setup<'_>) -> Result<StepGraph> {
     for j in 0..s.settings.inner {
         let keys = g.input("estimate.keys", Shape::rows(shape.n, KEY_WORDS));
         let noise = g.one(NormalNoise { shape }, "estimate.noise", &[keys])?;
-        let sample = g.combine("estimate", c, &[(column::ONE, x0), (column::SPREAD, noise)])?;
-        residuals.push((column::MONTE_CARLO, s.residual(&mut g, sample, &measurement)?));
+        let sample = g.combine("estimate", c, &[(column::ONE, x0), (SPREAD, noise)])?;
+        residuals.push((SHARE, s.residual(&mut g, sample, &measurement)?));
         noises.push((keys, Draw::Estimate(j as u32)));
     }
     let residual = g.combine("residual.mean", c, &residuals)?;
@@ -37,5 +41,6 @@ pub fn step_graph(s: &Setup<'_>) -> Result<StepGraph> {
 }
 
 pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
-    Ok(Box::new(SingleStep::new(s, step_graph(s)?, |i| dps::length(s, i))?))
+    let own = |i: usize| vec![(1.0 - s.schedule.alpha_bar[i]).sqrt(), 1.0 / s.settings.inner as f64];
+    Ok(Box::new(SingleStep::new(s, step_graph(s)?, |i| (dps::length(s, i), own(i)))?))
 }

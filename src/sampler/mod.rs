@@ -167,7 +167,7 @@ pub const METHODS: &[MethodRow] = &[
     MethodRow {
         method: Method::Resample,
         name: "resample",
-        what: "DPS, and codes optimised to fit the measurement at every tenth level",
+        what: "DPS, and at some levels codes optimised to fit the measurement",
         defaults: (28, Zeta::Relative(0.3), 50),
         build: resample::build,
         graph: |s| Ok(dps::step_graph(s)?.marked().graph),

@@ -10,8 +10,10 @@ use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::{Graph, Plan, TensorId, backward};
 use crate::model::stable_diffusion::CONTEXT;
-use crate::ops::add::Add;
-use crate::ops::norm::SquaredNorm;
+
+/// 1 / numel of a measurement, and minus the rate.
+const MEAN: usize = column::OWN;
+const MINUS_RATE: usize = column::OWN + 1;
 
 /// One step down the mean squared residual by the text; `next` is the text.
 pub fn text_graph(s: &Setup<'_>) -> Result<StepGraph> {
@@ -22,14 +24,11 @@ pub fn text_graph(s: &Setup<'_>) -> Result<StepGraph> {
     let c = inputs.coefficients;
     let measurement = s.measurement(&mut g);
     let (x0, _) = s.estimate(&mut g, &inputs)?;
-    let image = s.network.decode(&mut g, x0)?;
-    let seen = s.measured(&mut g, image, &measurement)?;
-    let difference = g.one(Add { scale: -1.0 }, "difference", &[seen, measurement.y])?;
-    let squares = g.one(SquaredNorm, "squares", &[difference])?;
-    let objective = g.combine("mean", c, &[(column::MEAN, squares)])?;
+    let residual = s.residual(&mut g, x0, &measurement)?;
+    let objective = s.mean_square(&mut g, &inputs, residual, MEAN)?;
     let one = s.ones(&mut g);
     let gradient = backward(&mut g, objective, one, context)?;
-    let next = g.combine("text", c, &[(column::ONE, context), (column::MINUS_RATE, gradient)])?;
+    let next = g.combine("text", c, &[(column::ONE, context), (MINUS_RATE, gradient)])?;
     Ok(StepGraph { graph: g, inputs, measurement: Some(measurement), noises: Vec::new(), next, residual: None })
 }
 
@@ -62,9 +61,11 @@ pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
     let Some(step_context) = recorded.inputs.context else { unreachable!("recorded with a text") };
     Ok(Box::new(P2l {
         text: Text { executor: s.executor(graph)?, inputs, measurement, context, next },
-        step: SingleStep::new(s, recorded, |i| dps::length(s, i))?,
+        step: SingleStep::new(s, recorded, |i| (dps::length(s, i), vec![]))?,
         step_context,
-        levels: (0..s.schedule.steps()).map(|i| (s.timesteps(i), s.coefficients(i, i, 0.0))).collect(),
+        levels: (0..s.schedule.steps())
+            .map(|i| (s.timesteps(i), s.coefficients(i, i, 0.0, &[s.mean_factor(), -s.settings.rate])))
+            .collect(),
         start: own.iter().copied().cycle().take(own.len() * s.image.n).collect(),
         updates: s.settings.inner,
     }))

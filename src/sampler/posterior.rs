@@ -12,7 +12,7 @@ use crate::ops::clamp::Clamp;
 use crate::ops::concat::ChannelSlice;
 use crate::ops::crop::Crop;
 use crate::ops::learned_noise::LearnedNoise;
-use crate::ops::norm::ResidualNorm;
+use crate::ops::norm::{ResidualNorm, SquaredNorm};
 use crate::ops::normal_noise::NormalNoise;
 use crate::ops::sphere_projection::GuidedStep;
 use crate::weights::Weights;
@@ -65,46 +65,10 @@ pub mod column {
     pub const ONE: usize = 10;
     /// Norm of the measurement's noise, below which the residual is not to be brought.
     pub const NOISE_NORM: usize = 11;
-    /// zeta as a share, and 1 - zeta.
-    pub const SHARE: usize = 12;
-    /// See [`SHARE`].
-    pub const REST: usize = 13;
-    /// -1
-    pub const MINUS_ONE: usize = 14;
-    /// Deviation of x_0 around Tweedie's estimate: sqrt(1 - abar).
-    pub const SPREAD: usize = 15;
-    /// 1 / K
-    pub const MONTE_CARLO: usize = 16;
-    /// Weight of the second term of an objective.
-    pub const CONSISTENCY: usize = 17;
-    /// x_t = TRAVEL_X x_{t-1} + TRAVEL_NOISE n
-    pub const TRAVEL_X: usize = 18;
-    /// See [`TRAVEL_X`].
-    pub const TRAVEL_NOISE: usize = 19;
-    /// A quarter of the factor of STSL's trace, and minus that.
-    pub const TRACE: usize = 20;
-    /// See [`TRACE`].
-    pub const MINUS_TRACE: usize = 21;
-    /// 1 / numel of a measurement.
-    pub const MEAN: usize = 22;
-    /// Rate of an optimisation, and minus that.
-    pub const RATE: usize = 23;
-    /// See [`RATE`].
-    pub const MINUS_RATE: usize = 24;
-    /// Columns of AdamW: rate times decay, and the corrections of both moments; they change with every step of it.
-    pub const DECAY: usize = 25;
-    /// See [`DECAY`].
-    pub const BY_M: usize = 26;
-    /// See [`DECAY`].
-    pub const BY_V: usize = 27;
-    /// x' = REDRAW_CODE z_0 + REDRAW_X x' + REDRAW_NOISE n (ReSample)
-    pub const REDRAW_CODE: usize = 28;
-    /// See [`REDRAW_CODE`].
-    pub const REDRAW_X: usize = 29;
-    /// See [`REDRAW_CODE`].
-    pub const REDRAW_NOISE: usize = 30;
+    /// First of the columns that a method names and fills itself.
+    pub const OWN: usize = 12;
     /// Number of columns.
-    pub const COUNT: usize = 31;
+    pub const COUNT: usize = OWN + 5;
 }
 
 /// Inputs that every step graph has.
@@ -198,6 +162,17 @@ impl Setup<'_> {
         self.operator.build(g, seen, m.state)
     }
 
+    /// The mean squared residual per item, by its norm; `mean` is the column of [`Setup::mean_factor`].
+    pub fn mean_square(&self, g: &mut Graph, i: &Inputs, residual: TensorId, mean: usize) -> Result<TensorId> {
+        let square = g.one(SquaredNorm, "residual.square", &[residual])?;
+        g.combine("residual.mean", i.coefficients, &[(mean, square)])
+    }
+
+    /// 1 over the values of a measurement.
+    pub fn mean_factor(&self) -> f64 {
+        1.0 / self.operator.measurement_shape(self.image).item() as f64
+    }
+
     /// The cotangent of a scalar per item.
     pub fn ones(&self, g: &mut Graph) -> TensorId {
         let n = self.image.n;
@@ -260,8 +235,8 @@ impl Setup<'_> {
     }
 
     /// One row of coefficients for a network evaluation at level `at` within the step from level `i`.
-    /// `step` is the value of [`column::STEP`].
-    pub fn coefficients(&self, at: usize, i: usize, step: f64) -> Vec<f32> {
+    /// `step` is the value of [`column::STEP`], `own` those from [`column::OWN`] on.
+    pub fn coefficients(&self, at: usize, i: usize, step: f64, own: &[f64]) -> Vec<f32> {
         let s = self.schedule;
         let mut row = [0.0; column::COUNT];
         (row[column::TWEEDIE_X], row[column::TWEEDIE_EPS]) = s.clean(at, self.prior.prediction);
@@ -273,20 +248,7 @@ impl Setup<'_> {
         row[column::LOG_BETA_TILDE] = s.posterior_log_variance_clipped(i);
         row[column::NOISE_ON] = if i == 0 { 0.0 } else { 1.0 };
         row[column::ONE] = 1.0;
-        let (Zeta::Relative(share) | Zeta::Absolute(share)) = self.settings.zeta;
-        (row[column::SHARE], row[column::REST]) = (share, 1.0 - share);
-        row[column::MINUS_ONE] = -1.0;
-        row[column::SPREAD] = (1.0 - s.alpha_bar[at]).sqrt();
-        row[column::MONTE_CARLO] = 1.0 / self.settings.inner.max(1) as f64;
-        row[column::CONSISTENCY] = self.settings.consistency;
-        (row[column::TRAVEL_X], row[column::TRAVEL_NOISE]) = ((1.0 - s.beta[i]).sqrt(), s.beta[i].sqrt());
-        let bar = s.alpha_bar[at];
-        let trace = self.settings.consistency * bar.sqrt() / (1.0 - bar) / self.canvas().item() as f64 / 4.0;
-        (row[column::TRACE], row[column::MINUS_TRACE]) = (trace, -trace);
-        row[column::MEAN] = 1.0 / self.operator.measurement_shape(self.image).item() as f64;
-        (row[column::RATE], row[column::MINUS_RATE]) = (self.settings.rate, -self.settings.rate);
-        let redraw = s.redraw(i);
-        [row[column::REDRAW_CODE], row[column::REDRAW_X], row[column::REDRAW_NOISE]] = redraw;
+        row[column::OWN..][..own.len()].copy_from_slice(own);
         let row = row.map(|v| v as f32);
         row.iter().copied().cycle().take(column::COUNT * self.image.n).collect()
     }

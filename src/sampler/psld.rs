@@ -16,6 +16,9 @@ use crate::ops::diagonal_gaussian::DiagonalGaussian;
 use crate::ops::norm::ResidualNorm;
 use crate::ops::normal_noise::NormalNoise;
 
+/// gamma
+const CONSISTENCY: usize = column::OWN;
+
 /// One step, one graph with its reverse.
 pub fn step_graph(s: &Setup<'_>) -> Result<StepGraph> {
     let Some(latent) = s.prior.latent else {
@@ -53,7 +56,7 @@ pub fn step_graph(s: &Setup<'_>) -> Result<StepGraph> {
     let ze = g.one(Scale { scale: latent.scaling as f32 }, "encoder.scaled", &[ze])?;
     let distance = g.one(ResidualNorm, "consistency", &[ze, z0])?;
 
-    let objective = g.combine("objective", c, &[(column::ONE, residual), (column::CONSISTENCY, distance)])?;
+    let objective = g.combine("objective", c, &[(column::ONE, residual), (CONSISTENCY, distance)])?;
     let (sample, _, keys) = s.ancestral(&mut g, &inputs, z0, v)?;
     let gradient = s.gradient(&mut g, objective, &inputs)?;
     let next = s.descend(&mut g, &inputs, sample, gradient, objective)?;
@@ -62,5 +65,6 @@ pub fn step_graph(s: &Setup<'_>) -> Result<StepGraph> {
 }
 
 pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
-    Ok(Box::new(SingleStep::new(s, step_graph(s)?, |i| dps::length(s, i))?))
+    let gamma = s.settings.consistency;
+    Ok(Box::new(SingleStep::new(s, step_graph(s)?, |i| (dps::length(s, i), vec![gamma]))?))
 }

@@ -1,23 +1,32 @@
-//! ReSample (Song et al. 2024): DPS steps, and at every tenth level of the last two thirds hard data consistency: the estimate's code
-//! is optimised until its image has the measurement's residual, and x is drawn again around it.
+//! ReSample (Song et al. 2024): DPS steps, and at some levels of the last two thirds hard data consistency: the estimate's code is
+//! optimised until its image has the measurement's residual, and x is drawn again around it. The levels are every tenth one, in a
+//! chain of fewer than 100 steps every (steps / 10)-th.
 //!
 //! z0 = argmin over z from Tweedie's estimate of || A(D(z)) - y ||^2 / numel(y), by AdamW, until the residual is that of the noise or
 //! K steps are done; then x' = (s2 sqrt(abar') z0 + (1 - abar') x') / (s2 + 1 - abar') + n / sqrt(1 / s2 + 1 / (1 - abar')), with
 //! abar' of the level before and s2 = 40 (1 - abar') / (1 - abar) (1 - abar / abar'), in VP coordinates (eq. 12 there).
 
 use super::posterior::{Inputs, MeasurementInputs, Setup, column, write_batch, write_keys, write_level};
-use super::single::{SingleStep, StepGraph};
+use super::single::SingleStep;
 use super::{Chain, Sampler, dps};
 use crate::error::Result;
 use crate::executor::Executor;
 use crate::graph::{Graph, Plan, Shape, TensorId, backward};
 use crate::noise::{Draw, KEY_WORDS};
 use crate::ops::adamw::AdamW;
-use crate::ops::add::Add;
-use crate::ops::norm::{ResidualNorm, SquaredNorm};
 use crate::ops::normal_noise::NormalNoise;
 
-/// Levels between two optimisations.
+/// Columns of the optimisation: 1 / numel of a measurement, rate, rate times decay, and the corrections of both moments.
+const MEAN: usize = column::OWN;
+const ADAMW: [usize; 4] = [column::OWN + 1, column::OWN + 2, column::OWN + 3, column::OWN + 4];
+/// Columns of the redraw: x' = CODE z_0 + X x' + NOISE n.
+const CODE: usize = column::OWN;
+const X: usize = column::OWN + 1;
+const NOISE: usize = column::OWN + 2;
+/// Decay of the published optimiser, PyTorch's default.
+const DECAY: f64 = 1e-2;
+
+/// Levels between two optimisations of a long chain.
 const EVERY: usize = 10;
 /// Steps between two looks at the residual.
 const LOOK: usize = 10;
@@ -53,10 +62,11 @@ struct Resample {
     estimate: Estimate,
     optimiser: Optimiser,
     redraw: Redraw,
+    /// (timesteps, coefficients) of each level, for the estimate and for the redraw.
     levels: Vec<(Vec<f32>, Vec<f32>)>,
+    /// The same for each step of an optimisation; the level does not matter there.
+    rows: Vec<(Vec<f32>, Vec<f32>)>,
     canvas: Shape,
-    limit: usize,
-    rate: f64,
 }
 
 fn estimate(s: &Setup<'_>) -> Result<Estimate> {
@@ -73,16 +83,11 @@ fn optimiser(s: &Setup<'_>) -> Result<Optimiser> {
     let measurement = s.measurement(&mut g);
     let (z, c) = (inputs.x, inputs.coefficients);
     let [m, v] = ["m", "v"].map(|name| g.input(name, s.canvas()));
-    let image = s.network.decode(&mut g, z)?;
-    let seen = s.measured(&mut g, image, &measurement)?;
-    let residual = g.one(ResidualNorm, "residual", &[seen, measurement.y])?;
-    let difference = g.one(Add { scale: -1.0 }, "difference", &[seen, measurement.y])?;
-    let squares = g.one(SquaredNorm, "squares", &[difference])?;
-    let objective = g.combine("mean", c, &[(column::MEAN, squares)])?;
+    let residual = s.residual(&mut g, z, &measurement)?;
+    let objective = s.mean_square(&mut g, &inputs, residual, MEAN)?;
     let one = s.ones(&mut g);
     let gradient = backward(&mut g, objective, one, z)?;
-    let columns = [column::RATE, column::DECAY, column::BY_M, column::BY_V];
-    let next = g.add(AdamW { columns }, "adamw", &[z, gradient, m, v, c])?;
+    let next = g.add(AdamW { columns: ADAMW }, "adamw", &[z, gradient, m, v, c])?;
     next.iter().chain([&residual]).for_each(|&o| g.output(o));
     let state = [(z, next[0]), (m, next[1]), (v, next[2])];
     Ok(Optimiser { executor: s.executor(g)?, inputs, measurement, state, residual })
@@ -95,23 +100,24 @@ fn redraw(s: &Setup<'_>) -> Result<Redraw> {
     let code = g.input("code", shape);
     let keys = g.input("keys", Shape::rows(shape.n, KEY_WORDS));
     let noise = g.one(NormalNoise { shape }, "noise", &[keys])?;
-    let terms = [(column::REDRAW_CODE, code), (column::REDRAW_X, inputs.x), (column::REDRAW_NOISE, noise)];
+    let terms = [(CODE, code), (X, inputs.x), (NOISE, noise)];
     let next = g.combine("redraw", inputs.coefficients, &terms)?;
     g.output(next);
     Ok(Redraw { executor: s.executor(g)?, inputs, code, keys, next })
 }
 
 pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
-    let recorded: StepGraph = dps::step_graph(s)?;
+    let (steps, rate) = (s.schedule.steps(), s.settings.rate);
+    let correction = |decay: f64, t: usize| 1.0 / (1.0 - decay.powi(t as i32));
+    let row = |t: usize| [s.mean_factor(), rate, DECAY * rate, correction(0.9, t), correction(0.999, t)];
     Ok(Box::new(Resample {
-        step: SingleStep::new(s, recorded, |i| dps::length(s, i))?,
+        step: SingleStep::new(s, dps::step_graph(s)?, |i| (dps::length(s, i), vec![]))?,
         estimate: estimate(s)?,
         optimiser: optimiser(s)?,
         redraw: redraw(s)?,
-        levels: (0..s.schedule.steps()).map(|i| (s.timesteps(i), s.coefficients(i, i, 0.0))).collect(),
+        levels: (0..steps).map(|i| (s.timesteps(i), s.coefficients(i, i, 0.0, &s.schedule.redraw(i)))).collect(),
+        rows: (1..=s.settings.inner).map(|t| (s.timesteps(0), s.coefficients(0, 0, 0.0, &row(t)))).collect(),
         canvas: s.canvas(),
-        limit: s.settings.inner,
-        rate: s.settings.rate,
     }))
 }
 
@@ -133,20 +139,13 @@ impl Resample {
         o.executor.write(m, &zeros)?;
         o.executor.write(v, &zeros)?;
         let mut residual = vec![0.0; chain.residual.len()];
-        for t in 1..=self.limit {
-            let mut level = self.levels[i].clone();
-            for row in level.1.chunks_mut(column::COUNT) {
-                row[column::RATE] = self.rate as f32;
-                row[column::DECAY] = (1e-2 * self.rate) as f32;
-                row[column::BY_M] = (1.0 / (1.0 - 0.9f64.powi(t as i32))) as f32;
-                row[column::BY_V] = (1.0 / (1.0 - 0.999f64.powi(t as i32))) as f32;
-            }
-            write_level(&mut o.executor, &o.inputs, &level, chain)?;
+        for (k, row) in self.rows.iter().enumerate() {
+            write_level(&mut o.executor, &o.inputs, row, chain)?;
             o.executor.run()?;
             for (input, output) in o.state {
                 o.executor.carry(output, input)?;
             }
-            if t % LOOK == 0 {
+            if (k + 1) % LOOK == 0 {
                 o.executor.read_into(o.residual, &mut residual)?;
                 if residual.iter().zip(&chain.noise_norm).all(|(r, n)| r <= n) {
                     break;

@@ -47,10 +47,14 @@ pub struct SingleStep {
 }
 
 impl SingleStep {
-    /// Plans and allocates; `length` is the coefficient of the step along the gradient at each level.
-    pub fn new(s: &Setup<'_>, recorded: StepGraph, length: impl Fn(usize) -> f64) -> Result<SingleStep> {
+    /// Plans and allocates; `row` gives, for each level, the coefficient of the step along the gradient and the method's own columns.
+    pub fn new(s: &Setup<'_>, recorded: StepGraph, row: impl Fn(usize) -> (f64, Vec<f64>)) -> Result<SingleStep> {
         let StepGraph { graph, inputs, measurement, noises, next, residual } = recorded.marked();
-        let levels = (0..s.schedule.steps()).map(|i| (s.timesteps(i), s.coefficients(i, i, length(i)))).collect();
+        let level = |i| {
+            let (length, own) = row(i);
+            (s.timesteps(i), s.coefficients(i, i, length, &own))
+        };
+        let levels = (0..s.schedule.steps()).map(level).collect();
         Ok(SingleStep { step: s.executor(graph)?, inputs, measurement, noises, next, residual, levels })
     }
 

@@ -15,6 +15,10 @@ use crate::ops::add::Add;
 use crate::ops::norm::SquaredNorm;
 use crate::ops::normal_noise::NormalNoise;
 
+/// A quarter of the trace's factor, and minus that.
+const TRACE: usize = column::OWN;
+const MINUS_TRACE: usize = column::OWN + 1;
+
 /// One descent at the level of x.
 pub fn inner_graph(s: &Setup<'_>) -> Result<StepGraph> {
     let mut g = Graph::new();
@@ -29,7 +33,7 @@ pub fn inner_graph(s: &Setup<'_>) -> Result<StepGraph> {
     let (x0_moved, _) = s.estimate(&mut g, &inputs.at(moved))?;
     let change = g.one(Add { scale: -1.0 }, "change", &[x0_moved, x0])?;
     let (plus, minus) = products(&mut g, probe, change)?;
-    let terms = [(column::ONE, residual), (column::TRACE, plus), (column::MINUS_TRACE, minus)];
+    let terms = [(column::ONE, residual), (TRACE, plus), (MINUS_TRACE, minus)];
     let objective = g.combine("objective", c, &terms)?;
     let gradient = s.gradient(&mut g, objective, &inputs)?;
     let next = s.descend(&mut g, &inputs, inputs.x, gradient, residual)?;
@@ -55,9 +59,13 @@ pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
         Zeta::Relative(zeta) => zeta * s.radius(i),
         Zeta::Absolute(zeta) => zeta * s.schedule.alpha_bar[i],
     };
+    let trace = |i: usize| {
+        let bar = s.schedule.alpha_bar[i];
+        s.settings.consistency * bar.sqrt() / (1.0 - bar) / s.canvas().item() as f64 / 4.0
+    };
     Ok(Box::new(Stsl {
-        inner: SingleStep::new(s, inner_graph(s)?, length)?,
-        outer: SingleStep::new(s, unconditional::step_graph(s)?, |_| 0.0)?,
+        inner: SingleStep::new(s, inner_graph(s)?, |i| (length(i), vec![trace(i), -trace(i)]))?,
+        outer: SingleStep::new(s, unconditional::step_graph(s)?, |_| (0.0, vec![]))?,
         descents: s.settings.inner,
     }))
 }

@@ -18,5 +18,5 @@ pub fn step_graph(s: &Setup<'_>) -> Result<StepGraph> {
 }
 
 pub(super) fn build(s: &Setup<'_>) -> Result<Box<dyn Sampler>> {
-    Ok(Box::new(SingleStep::new(s, step_graph(s)?, |_| 0.0)?))
+    Ok(Box::new(SingleStep::new(s, step_graph(s)?, |_| (0.0, vec![]))?))
 }

@@ -180,9 +180,12 @@ fn every_kernel_agrees_with_the_references_in_every_storage_type() {
 /// Cases that only the kernels have a reason for: every head size and tile, whole vectors of channels.
 fn kernel_cases() -> Vec<Case> {
     use crate::cases::linear_combination_case;
-    use crate::network_cases::{attention_case, conv_case, cross_attention_case, group_norm_case, linear_case};
+    use crate::network_cases::{
+        attention_case, conv_case, conv_variant_case, cross_attention_case, group_norm_case, linear_case,
+    };
     use dmap::graph::Shape;
     use dmap::ops::attention::QkvOrder::{ByHead, ByKind};
+    use dmap::ops::conv::Conv;
     let s = Shape::new;
     vec![
         // Large tiles, cut in both directions; small tiles with the sum in parts; both strides.
@@ -190,6 +193,12 @@ fn kernel_cases() -> Vec<Case> {
         conv_case(s(2, 9, 7, 40), 72, (3, 2), false),
         conv_case(s(1, 8, 8, 96), 32, (1, 1), true),
         conv_case(s(1, 24, 16, 16), 128, (1, 1), false),
+        // All that is added, after the parts of a sum.
+        conv_variant_case(
+            s(2, 4, 3, 64),
+            64,
+            Conv { doubled: true, item_bias: true, residual: true, ..Conv::new(3, 1) },
+        ),
         linear_case(s(20, 1, 1, 48), 64),
         group_norm_case(s(2, 9, 7, 64), 16, true, true),
         group_norm_case(s(1, 5, 3, 320), 32, false, true),

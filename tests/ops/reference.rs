@@ -75,33 +75,15 @@ pub fn group_norm<T: Real>(
 
 /// `by_head`: head by head [q | k | v]; else all q, all k, all v.
 pub fn attention<T: Real>(qkv: &[T], s: Shape, heads: usize, by_head: bool) -> Vec<T> {
-    let (tokens, c) = (s.h * s.w, s.c / 3);
+    let c = s.c / 3;
     let d = c / heads;
-    let mut out = vec![zero(); s.n * tokens * c];
-    for (n, h) in (0..s.n).flat_map(|n| (0..heads).map(move |h| (n, h))) {
-        let at = |kind: usize, token: usize, i: usize| {
-            let channel = if by_head { h * 3 * d + kind * d + i } else { kind * c + h * d + i };
-            qkv[(n * tokens + token) * s.c + channel]
-        };
-        for row in 0..tokens {
-            let scores: Vec<T> = (0..tokens)
-                .map(|col| {
-                    let mut sum = zero::<T>();
-                    (0..d).for_each(|i| sum += at(0, row, i) * at(1, col, i));
-                    sum / T::of(d as f64).sqrt()
-                })
-                .collect();
-            let largest = scores.iter().fold(scores[0], |m, &v| if v > m { v } else { m });
-            let mut total = zero::<T>();
-            scores.iter().for_each(|&v| total += (v - largest).exp());
-            for i in 0..d {
-                let mut sum = zero::<T>();
-                (0..tokens).for_each(|col| sum += (scores[col] - largest).exp() / total * at(2, col, i));
-                out[(n * tokens + row) * c + h * d + i] = sum;
-            }
-        }
-    }
-    out
+    let part = |kind: usize| -> Vec<T> {
+        let channel = |i: usize| if by_head { (i / d * 3 + kind) * d + i % d } else { kind * c + i };
+        qkv.chunks(s.c).flat_map(|pixel| (0..c).map(|i| pixel[channel(i)]).collect::<Vec<_>>()).collect()
+    };
+    let (q, k, v) = (part(0), part(1), part(2));
+    let one = Shape { c, ..s };
+    cross_attention([&q, &k, &v], one, one, heads, false)
 }
 
 /// q (n, h, w, c), k and v (n or 1, 1, keys, c).

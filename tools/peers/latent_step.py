@@ -103,7 +103,7 @@ def main():
     p.add_argument("--folder", type=pathlib.Path, required=True)
     p.add_argument("--dmap", default="target/release/dmap")
     p.add_argument("--size", type=int, default=512)
-    p.add_argument("--memory", help="passed to dmap")
+    p.add_argument("--offload-memory", default="3GiB", help="budget of a second run with --offload")
     p.add_argument("--torch-step", action="store_true", help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.torch_step:
@@ -113,15 +113,18 @@ def main():
         subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r}); import latent_step as l; "
                         f"import pathlib; l.write_folder(pathlib.Path({str(args.folder)!r}), {args.size})"], check=True)  # fmt: skip
     out = args.folder / "dmap.safetensors"
-    command = [args.dmap, "eval", "--model", args.folder, "--input", args.folder / "input.safetensors", "--out", out, "--task", "denoise"]
-    command += ["--memory", args.memory] if args.memory else []
-    text, seconds, ours = measured(list(map(str, command)))
-    print(f"dmap: {seconds:.1f} s with loading, peak resident {ours:.2f} GiB; {text.strip()}")
+    command = [args.dmap, "eval", "--model", args.folder, "--input", args.folder / "input.safetensors", "--task", "denoise", "--out"]
+    runs = {"dmap": [out], "dmap, offloaded": [args.folder / "offloaded.safetensors", "--memory", args.offload_memory, "--offload"]}
+    for name, more in runs.items():
+        _, seconds, peak = measured([*map(str, command + more)])
+        print(f"{name}: {seconds:.1f} s with loading, peak resident {peak:.2f} GiB", flush=True)
     text, seconds, theirs = measured([sys.executable, __file__, "--folder", str(args.folder), "--torch-step"])
     print(f"PyTorch f32: {seconds:.1f} s with loading, {text.strip()} s the step, peak resident {theirs:.2f} GiB")
     from safetensors.numpy import load_file
 
     a, b = load_file(out), load_file(args.folder / "torch.safetensors")
+    same = all(np.array_equal(v, load_file(args.folder / "offloaded.safetensors")[k]) for k, v in a.items())
+    print(f"offloaded: {'the same bits' if same else 'OTHER NUMBERS'}")
     for name in ("residual", "gradient"):
         print(f"{name}: relative difference {np.linalg.norm(a[name] - b[name]) / np.linalg.norm(b[name]):.2e}")
 
