@@ -1,6 +1,6 @@
 """Writes the README's table of results from the rows that `cargo bench --bench restoration` left.
 
-    python tools/results_table.py benches/records/DATE-MACHINE/*.tsv
+    cd benches/records/DATE-MACHINE && python ../../../tools/results_table.py dmap.tsv dps.tsv dps-relative.tsv samples.tsv
 
 Replaces what stands between `<!-- results -->` and `<!-- end of results -->` in README.md. Per task each method is shown with its best
 step size of those in the rows, over the photographs that all methods restored; DMAP also over all that it restored.
