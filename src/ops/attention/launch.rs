@@ -1,13 +1,25 @@
-//! Launches of kernels/attention.cu and kernels/attention_simt.cu.
+//! Launches of kernels/attention.cu, kernels/attention_wide.cu and kernels/attention_simt.cu.
 
 use super::{Attention, CrossAttention, QkvOrder};
 use crate::backend::cuda::launch::type_name;
 use crate::backend::cuda::{Operand, Params, Recorder};
 use crate::graph::{Dtype, Shape};
 
-/// Head sizes that the tensor-core kernels are made for, a head of fewer channels padded with zeros, and rows of the other side
+/// Head sizes that the kernels of attention.cu are made for, a head of fewer channels padded with zeros, and rows of the other side
 /// in a tile, forward and in reverse: see the end of kernels/attention.cu.
 const MMA_HEADS: [(usize, usize, usize); 5] = [(32, 64, 32), (48, 64, 32), (64, 64, 32), (80, 32, 32), (160, 32, 16)];
+
+/// Head size of the kernels of attention_wide.cu.
+const WIDE_HEAD: usize = 512;
+
+/// Kernels on tensor cores that take a head.
+#[derive(Clone, Copy)]
+enum Instance {
+    /// attention.cu: padded head size, rows of the other side in a tile.
+    Narrow { head: usize, tile: usize },
+    /// attention_wide.cu: rows of a block, rows of the other side in a tile.
+    Wide { rows: usize, tile: usize },
+}
 
 /// A matrix of tokens inside a tensor: elements between items, tokens and heads, and its first element.
 #[derive(Clone, Copy)]
@@ -100,21 +112,47 @@ impl CrossAttention {
 }
 
 impl CudaAttention {
-    /// The instance of the tensor-core kernels that takes these heads: (padded head size, tile forward, tile in reverse).
-    fn instance(&self, r: &Recorder<'_>) -> Option<(usize, usize, usize)> {
+    /// The tensor-core kernels that take these heads, if any do: one way's, since the reverse needs other tiles.
+    fn instance(&self, r: &Recorder<'_>) -> Option<Instance> {
         let dtype = self.o.operand.dtype;
         let one_type = [&self.q, &self.k, &self.v].into_iter().chain(&self.reverse).all(|m| m.operand.dtype == dtype);
         // Only text encoders are causal, and they run once.
         if self.causal || !one_type || self.d % (16 / dtype.bytes()) != 0 || (r.strict && dtype == Dtype::F32) {
             return None;
         }
-        let found = MMA_HEADS.into_iter().find(|(size, ..)| *size >= self.d)?;
-        let rows = if !self.reverse.is_empty() { 128 + 4 * found.2 } else { 64 + 4 * found.1 };
-        (rows * self.stride(found.0) <= r.limits.shared_bytes).then_some(found)
+        let reverse = !self.reverse.is_empty();
+        let narrow = MMA_HEADS.into_iter().find(|(size, ..)| *size >= self.d);
+        let found = match (narrow, dtype.bytes()) {
+            (Some((head, forward, back)), _) => Instance::Narrow { head, tile: if reverse { back } else { forward } },
+            (None, _) if self.d > WIDE_HEAD => return None,
+            (None, 2) => Instance::Wide { rows: if reverse { 32 } else { 64 }, tile: 32 },
+            (None, _) => Instance::Wide { rows: if reverse { 16 } else { 32 }, tile: 16 },
+        };
+        (self.shared(found) <= r.limits.shared_bytes).then_some(found)
     }
 
-    fn stride(&self, head: usize) -> usize {
-        head * self.o.operand.dtype.bytes() + 16
+    /// Bytes of shared memory, as the kernels lay it out.
+    fn shared(&self, instance: Instance) -> usize {
+        let (bytes, reverse) = (self.o.operand.dtype.bytes(), !self.reverse.is_empty());
+        let stride = |channels: usize| channels * bytes + 16;
+        match instance {
+            Instance::Narrow { head, tile } => (if reverse { 128 } else { 64 } + 4 * tile) * stride(head),
+            Instance::Wide { rows, tile } => {
+                let (sides, factors) = if reverse { (2, 0) } else { (1, 4 * rows) };
+                let scores = rows * (stride(tile) + 4 * (tile + 8));
+                (sides * rows + 2 * tile) * stride(WIDE_HEAD) + sides * scores + factors
+            }
+        }
+    }
+
+    /// Launches `part` ("" forward, "_dq", "_dkv") over `tokens` rows.
+    fn launch(&self, r: &mut Recorder<'_>, instance: Instance, part: &str, tokens: usize, params: Params) {
+        let dtype = type_name(self.o.operand.dtype);
+        let (name, rows, threads) = match instance {
+            Instance::Narrow { head, .. } => (format!("attention::attention{part}_mma_{dtype}_{head}"), 64, 128),
+            Instance::Wide { rows, .. } => (format!("attention_wide::attention{part}_wide_{dtype}"), rows, 256),
+        };
+        r.launch(name, [tokens.div_ceil(rows), self.heads, self.items], threads, self.shared(instance), params);
     }
 
     fn params(&self, delta: Option<&Operand>, writes: &[usize]) -> Params {
@@ -143,15 +181,11 @@ impl CudaAttention {
 
     pub(super) fn record_forward(&self, r: &mut Recorder<'_>) {
         let params = self.params(None, &[3]);
-        let (d, grid) = (self.d, |rows: usize| [self.queries.div_ceil(rows), self.heads, self.items]);
         match self.instance(r) {
-            Some((head, keys, _)) => {
-                let name = format!("attention::attention_mma_{}_{head}", type_name(self.o.operand.dtype));
-                r.launch(name, grid(64), 128, (64 + 4 * keys) * self.stride(head), params);
-            }
+            Some(instance) => self.launch(r, instance, "", self.queries, params),
             None => {
-                let shared = 4 * ((8 + 16 + 16 + 8) * (d + 1) + 128 + 24);
-                r.launch("attention_simt", grid(8), 128, shared, params);
+                let shared = 4 * ((8 + 16 + 16 + 8) * (self.d + 1) + 128 + 24);
+                r.launch("attention_simt", [self.queries.div_ceil(8), self.heads, self.items], 128, shared, params);
             }
         }
     }
@@ -161,17 +195,14 @@ impl CudaAttention {
         let grid = |tokens: usize, rows: usize| [tokens.div_ceil(rows), self.heads, self.items];
         let d = self.d;
         r.launch("attention_simt::attention_delta", grid(self.queries, 8), 256, 0, self.params(Some(&delta), &[]));
-        let parts = [("dq", &[5][..], self.queries, 12), ("dkv", &[6, 7][..], self.keys, 16)];
+        let parts = [("_dq", &[5][..], self.queries, 12), ("_dkv", &[6, 7][..], self.keys, 16)];
         for (part, writes, tokens, simt_rows) in parts.into_iter().take(if self.reverse.len() > 2 { 2 } else { 1 }) {
             let params = self.params(Some(&delta), writes);
             match self.instance(r) {
-                Some((head, _, rows)) => {
-                    let name = format!("attention::attention_{part}_mma_{}_{head}", type_name(self.o.operand.dtype));
-                    r.launch(name, grid(tokens, 64), 128, (128 + 4 * rows) * self.stride(head), params);
-                }
+                Some(instance) => self.launch(r, instance, part, tokens, params),
                 None => {
                     let shared = 4 * ((simt_rows + 32) * (d + 1) + 128);
-                    r.launch(format!("attention_simt::attention_{part}_simt"), grid(tokens, 4), 64, shared, params);
+                    r.launch(format!("attention_simt::attention{part}_simt"), grid(tokens, 4), 64, shared, params);
                 }
             }
         }

@@ -1,0 +1,135 @@
+// Tiles of tokens in shared memory and their fragments, for the attention kernels on tensor cores.
+#pragma once
+#include "attention.cuh"
+#include "mma.cuh"
+
+constexpr float LOG2E = 1.4426950408889634f;
+
+// Tiles of ROWS x D in shared memory. A row is an odd number of 16-byte chunks long, so eight rows at one chunk fall into
+// eight different bank groups. The block has THREADS threads.
+template <class S, int D, int THREADS = 128> struct Tile {
+    static constexpr int STRIDE = D * int(sizeof(S)) + 16;
+    static constexpr int CHUNKS = D * int(sizeof(S)) / 16;
+    static constexpr int STEPS = D * int(sizeof(S)) / 32;  // products over the head's channels
+    static constexpr int DEPTH = 32 / int(sizeof(S));      // values of a row in one product
+
+    // Tokens first .. first + ROWS of a matrix, zeros past its end and past its channels.
+    template <int ROWS> static DEVICE void copy(u8* tile, const Matrix& m, int first, int tokens, int d) {
+        for (int i = threadIdx.x; i < ROWS * CHUNKS; i += THREADS) {
+            int r = i / CHUNKS, c = i % CHUNKS;
+            bool valid = first + r < tokens && c * VECTOR<S> < d;
+            const S* from = static_cast<const S*>(m.view.data) + (valid ? m.start() + i64(first + r) * m.row + c * VECTOR<S> : 0);
+            copy_async(tile + r * STRIDE + 16 * c, from, valid);
+        }
+    }
+
+    // Tile number `tile` of two matrices into its one of two buffers, as one group of copies; an empty group past the last tile.
+    template <int ROWS> static DEVICE void copy_pair(u8* buffers, const Matrix& a, const Matrix& b, int tile, int tokens, int d) {
+        u8* to = buffers + tile % 2 * 2 * ROWS * STRIDE;
+        if (tile * ROWS < tokens) {
+            copy<ROWS>(to, a, tile * ROWS, tokens, d);
+            copy<ROWS>(to + ROWS * STRIDE, b, tile * ROWS, tokens, d);
+        }
+        commit_copies();
+    }
+
+    // 16 rows as the left operand.
+    static DEVICE void left(u32 (&r)[4], const u8* tile, int row, int step, int lane) {
+        load_matrices(r, tile + (row + lane % 16) * STRIDE + 32 * step + 16 * (lane / 16));
+        for (int k = 0; k < 4; k++) round_fragment(r[k], S{});
+    }
+
+    // 16 rows as columns of the right operand: products of rows with rows.
+    static DEVICE void right_rows(u32 (&r)[4], const u8* tile, int row, int step, int lane) {
+        load_matrices(r, tile + (row + lane % 8 + lane / 16 * 8) * STRIDE + 32 * step + 16 * (lane / 8 % 2));
+        for (int k = 0; k < 4; k++) round_fragment(r[k], S{});
+    }
+
+    // Columns column .. + 16 of DEPTH rows, summed over the rows. In TF32 the rows go in the order in which probabilities()
+    // hands over its columns: 0, 2, 4, 6, 1, 3, 5, 7.
+    static DEVICE void right_columns(u32 (&r)[4], const u8* tile, int row, int column, int lane) {
+        if constexpr (sizeof(S) == 2) {
+            load_matrices_transposed(r, tile + (row + lane % 16) * STRIDE + 2 * column + 16 * (lane / 16));
+        } else {
+            for (int k = 0; k < 4; k++) {
+                const u8* from = tile + (row + 2 * (lane % 4) + (k & 1)) * STRIDE + 4 * (column + lane / 4 + 8 * (k >> 1));
+                r[k] = *reinterpret_cast<const u32*>(from);
+            }
+        }
+        for (int k = 0; k < 4; k++) round_fragment(r[k], S{});
+    }
+
+    // Accumulators of columns DEPTH step .. as the left operand of the next product.
+    template <int N> static DEVICE void probabilities(u32 (&r)[4], const float (&sum)[N][4], int step) {
+        if constexpr (sizeof(S) == 2) {
+            for (int k = 0; k < 4; k++) r[k] = pack2<S>(sum[2 * step + k / 2][2 * (k & 1)], sum[2 * step + k / 2][2 * (k & 1) + 1]);
+        } else {
+            r[0] = round_tf32(sum[step][0]);
+            r[1] = round_tf32(sum[step][2]);
+            r[2] = round_tf32(sum[step][1]);
+            r[3] = round_tf32(sum[step][3]);
+        }
+    }
+
+    // sum = rows of `a` (16 of them) times rows of `b`.
+    template <int N> static DEVICE void rows_by_rows(float (&sum)[N][4], const u8* a, int row, const u8* b, int lane) {
+        for (int j = 0; j < N; j++) {
+            for (int e = 0; e < 4; e++) sum[j][e] = 0;
+        }
+#pragma unroll
+        for (int step = 0; step < STEPS; step++) {
+            u32 l[4];
+            left(l, a, row, step, lane);
+#pragma unroll
+            for (int j = 0; j < N / 2; j++) {
+                u32 r[4];
+                right_rows(r, b, 16 * j, step, lane);
+                multiply(sum[2 * j], l, r[0], r[1], S{});
+                multiply(sum[2 * j + 1], l, r[2], r[3], S{});
+            }
+        }
+    }
+
+    // out += weights (16 x 8N, accumulators) times the tile's rows.
+    template <int N> static DEVICE void add_weighted(float (&out)[D / 8][4], const float (&weights)[N][4], const u8* tile, int lane) {
+#pragma unroll
+        for (int step = 0; step < 8 * N / DEPTH; step++) {
+            u32 l[4];
+            probabilities(l, weights, step);
+#pragma unroll
+            for (int j = 0; j < D / 16; j++) {
+                u32 r[4];
+                right_columns(r, tile, DEPTH * step, 16 * j, lane);
+                multiply(out[2 * j], l, r[0], r[1], S{});
+                multiply(out[2 * j + 1], l, r[2], r[3], S{});
+            }
+        }
+    }
+
+    // Accumulators of 16 rows and 8 N columns from `column` on, times a factor for rows g and g + 8, to tokens first .. of a matrix.
+    template <int N>
+    static DEVICE void store(const Matrix& m, const float (&out)[N][4], const float (&factor)[2], int first, int column, int tokens, int d, int lane) {
+        for (int half = 0; half < 2; half++) {
+            int token = first + lane / 4 + 8 * half;
+            if (token >= tokens) continue;
+            S* to = static_cast<S*>(m.view.data) + m.start() + i64(token) * m.row;
+            for (int j = 0; j < N; j++) {
+                int c = column + 8 * j + 2 * (lane % 4);
+                if (c >= d) continue;
+                float a = out[j][2 * half] * factor[half], b = out[j][2 * half + 1] * factor[half];
+                if constexpr (sizeof(S) == 2) *reinterpret_cast<u32*>(to + c) = pack2<S>(a, b);
+                else store_words2(to + c, Words2{{float_bits(a), float_bits(b)}});
+            }
+        }
+    }
+};
+
+// Largest or total of a row over the four lanes that hold it.
+DEVICE float row_max(float v) {
+    v = larger(v, shuffle_xor(v, 1));
+    return larger(v, shuffle_xor(v, 2));
+}
+DEVICE float row_sum(float v) {
+    v += shuffle_xor(v, 1);
+    return v + shuffle_xor(v, 2);
+}
