@@ -3,10 +3,11 @@
 //   y[m, o] = sum over tap, c of x[source(m, tap), c] w[o, tap, c] + bias[o] + item_bias[n, o] + addend[m, o]      m = (n, i, j)
 // source(m, tap) is pixel (i stride + tap_y - pad, j stride + tap_x - pad), zeros outside the image. Pixels stand there as they are, or
 // every second position holds one (`spread` ZEROS), or each stands four times (REPEAT: nearest-neighbour doubling, nothing is made).
-// The data gradient is the same product over dy, spread by the forward stride, and its weights are w[c, flipped tap, o], read as they are stored: rows of the shared tile are then
-// the summed channels and ldmatrix transposes, so that the weights are kept once.
+// x is one tensor or two whose channels follow each other (x, then second): a tap then has two parts.
+// The data gradient is the same product over dy, spread by the forward stride, and its weights are w[c, flipped tap, first + o], read as
+// they are stored: rows of the shared tile are then the summed channels and ldmatrix transposes, so that the weights are kept once.
 //
-// Reads x, w, bias, item_bias, addend; overwrites y, which may be the addend's place: a thread reads what it adds where it writes.
+// Reads x, second, w, bias, item_bias, addend; overwrites y, which may be the addend's place: a thread reads what it adds where it writes.
 //
 // conv_mma: a block makes BM x BN outputs; each of its (BM / WM)(BN / WN) warps WM x WN of them. K runs over taps and 64-byte
 // slices of the channels in STAGES stages of cp.async. Where the grid would leave most of the chip idle, blockIdx.z takes parts
@@ -17,9 +18,10 @@
 
 struct ConvParams {
     void* y;
-    const void *x, *w, *bias, *item_bias, *addend;
+    const void *x, *second, *w, *bias, *item_bias, *addend;
     float* partial;
-    int n, xh, xw, ci, yh, yw, co, kernel, stride, spread, splits, pad;
+    // ci, ci2: channels of x and second; row: of the weight; first: of these, the gradient's first.
+    int n, xh, xw, ci, ci2, yh, yw, co, row, first, kernel, stride, spread, splits, pad;
 };
 
 enum Spread { DENSE = 1, ZEROS = 2, REPEAT = 3 };
@@ -53,8 +55,9 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT> struct ConvTil
         const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
         const int warp_m = warp / (BN / WN) * WM, warp_n = warp % (BN / WN) * WN;
         const int rows = p.n * p.yh * p.yw, m0 = blockIdx.x * BM, n0 = blockIdx.y * BN;
-        const int taps = p.kernel * p.kernel, slices = (p.ci + BK - 1) / BK, pad = p.pad;
-        const int all = taps * slices, per = (all + p.splits - 1) / p.splits;
+        const int taps = p.kernel * p.kernel, pad = p.pad;
+        const int slices_of_x = (p.ci + BK - 1) / BK, slices_of_tap = slices_of_x + (p.ci2 + BK - 1) / BK;
+        const int all = taps * slices_of_tap, per = (all + p.splits - 1) / p.splits;
         const int first = blockIdx.z * per, last = smaller(first + per, all);
 
         // The pixels whose channels this thread copies, and where their chunks go.
@@ -67,7 +70,7 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT> struct ConvTil
             row[i].y = rest % p.yh * p.stride - pad;
             row[i].x = j * p.stride - pad;
         }
-        // Whatever does not change within a tap is worked out once per tap: the loop over slices only adds.
+        // Whatever does not change within a source of a tap is worked out once for it: the loop over slices only adds.
         const S* pixel[A_LOADS];   // null outside the image
         const S* weight[B_LOADS];  // at tap 0, slice 0; null outside the channels
         constexpr int CHUNKS = BN * int(sizeof(S)) / 16;
@@ -75,14 +78,20 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT> struct ConvTil
             const S* w = static_cast<const S*>(p.w);
             int r = GRADIENT ? (thread + i * THREADS) / CHUNKS : thread / 4 + i * (THREADS / 4);
             int o = n0 + (GRADIENT ? (thread + i * THREADS) % CHUNKS * VECTOR<S> : r);
-            if (GRADIENT) weight[i] = o < p.co ? w + (i64(r) * taps + taps - 1) * p.co + o : nullptr;
-            else weight[i] = o < p.co ? w + i64(o) * taps * p.ci + chunk * VECTOR<S> : nullptr;
+            if (GRADIENT) weight[i] = o < p.co ? w + (i64(r) * taps + taps - 1) * p.row + p.first + o : nullptr;
+            else weight[i] = o < p.co ? w + i64(o) * taps * p.row + chunk * VECTOR<S> : nullptr;
         }
-        int tap = first / slices, slice = first % slices;
-        const i64 weight_slice = GRADIENT ? i64(BK) * taps * p.co : BK;
+        int tap = first / slices_of_tap, slice = first % slices_of_tap;
+        bool in_second = slice >= slices_of_x;
+        if (in_second) slice -= slices_of_x;
+        const i64 weight_slice = GRADIENT ? i64(BK) * taps * p.row : BK;
         i64 weight_offset;
+        int channels, slices;
 
-        auto enter_tap = [&]() {
+        auto enter_source = [&]() {
+            const S* source = static_cast<const S*>(in_second ? p.second : p.x);
+            channels = in_second ? p.ci2 : p.ci;
+            slices = in_second ? slices_of_tap - slices_of_x : slices_of_x;
             const int ky = tap / p.kernel, kx = tap % p.kernel;
             for (int i = 0; i < A_LOADS; i++) {
                 int y = row[i].y + ky, x = row[i].x + kx;
@@ -93,18 +102,17 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT> struct ConvTil
                     x >>= 1;
                 }
                 valid = valid && u32(y) < u32(p.xh) && u32(x) < u32(p.xw);
-                pixel[i] = valid ? static_cast<const S*>(p.x) + ((row[i].item + y) * p.xw + x) * p.ci + chunk * VECTOR<S> : nullptr;
+                pixel[i] = valid ? source + ((row[i].item + y) * p.xw + x) * channels + chunk * VECTOR<S> : nullptr;
             }
-            weight_offset = GRADIENT ? -i64(tap) * p.co : i64(tap) * p.ci;
-            weight_offset += slice * weight_slice;
+            weight_offset = i64(GRADIENT ? -tap : tap) * p.row + (in_second ? p.ci : 0) + slice * weight_slice;
         };
-        enter_tap();
+        enter_source();
 
         auto copy_slice = [&](int stage) {
             u8* a = shared + stage * STAGE_BYTES;
             u8* b = a + A_BYTES;
             const int channel = slice * BK;
-            const bool whole = channel + chunk * VECTOR<S> < p.ci;
+            const bool whole = channel + chunk * VECTOR<S> < channels;
             for (int i = 0; i < A_LOADS; i++) {
                 bool valid = pixel[i] && whole;
                 const void* from = valid ? static_cast<const void*>(pixel[i] + channel) : p.x;
@@ -112,7 +120,7 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT> struct ConvTil
             }
             for (int i = 0; i < B_LOADS; i++) {
                 int r = GRADIENT ? (thread + i * THREADS) / CHUNKS : thread / 4 + i * (THREADS / 4);
-                bool valid = weight[i] && (GRADIENT ? channel + r < p.ci : whole);
+                bool valid = weight[i] && (GRADIENT ? channel + r < channels : whole);
                 const void* from = valid ? static_cast<const void*>(weight[i] + weight_offset) : p.w;
                 int to = GRADIENT ? transposed_offset<S, BN>(r, (thread + i * THREADS) % CHUNKS) : slice_offset(r, chunk);
                 copy_async(b + to, from, valid);
@@ -120,8 +128,9 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT> struct ConvTil
             weight_offset += weight_slice;
             if (++slice == slices) {
                 slice = 0;
-                tap++;
-                enter_tap();
+                in_second = !in_second && p.ci2 > 0;
+                if (!in_second) tap++;
+                enter_source();
             }
         };
 
@@ -268,20 +277,20 @@ KERNEL(conv_finish, ConvFinishParams, 256, 4) {
 
 // 64 pixels by 64 channels a block, 4 x 4 a thread, 16 values of K at a time.
 struct ConvSimtParams {
-    View y, x, w, bias, item_bias, addend;
-    int n, xh, xw, ci, yh, yw, co, kernel, stride, spread, gradient, pad;
+    View y, x, second, w, bias, item_bias, addend;
+    int n, xh, xw, ci, ci2, yh, yw, co, row, first, kernel, stride, spread, gradient, pad;
 };
 KERNEL(conv_simt, ConvSimtParams, 256, 2) {
     constexpr int ROW = 68;
     float* a = reinterpret_cast<float*>(shared_memory());
     float* b = a + 16 * ROW;
     const int rows = p.n * p.yh * p.yw, m0 = blockIdx.x * 64, n0 = blockIdx.y * 64;
-    const int taps = p.kernel * p.kernel, depth = taps * p.ci, pad = p.pad;
+    const int taps = p.kernel * p.kernel, channels = p.ci + p.ci2, depth = taps * channels, pad = p.pad;
     const int tm = threadIdx.x / 16 * 4, tn = threadIdx.x % 16 * 4;
     float sum[4][4] = {};
     for (int k0 = 0; k0 < depth; k0 += 16) {
         for (int i = threadIdx.x; i < 16 * 64; i += 256) {
-            int k = k0 + i % 16, r = i / 16, m = m0 + r, tap = k / p.ci, c = k % p.ci;
+            int k = k0 + i % 16, r = i / 16, m = m0 + r, tap = k / channels, c = k % channels;
             float v = 0;
             if (m < rows && k < depth) {
                 int j = m % p.yw, rest = m / p.yw;
@@ -292,13 +301,17 @@ KERNEL(conv_simt, ConvSimtParams, 256, 2) {
                     y >>= 1;
                     x >>= 1;
                 }
-                if (valid && u32(y) < u32(p.xh) && u32(x) < u32(p.xw)) v = at(p.x, ((i64(rest / p.yh) * p.xh + y) * p.xw + x) * p.ci + c);
+                if (valid && u32(y) < u32(p.xh) && u32(x) < u32(p.xw)) {
+                    i64 pixel = (i64(rest / p.yh) * p.xh + y) * p.xw + x;
+                    v = c < p.ci ? at(p.x, pixel * p.ci + c) : at(p.second, pixel * p.ci2 + c - p.ci);
+                }
             }
             a[i % 16 * ROW + r] = v;
             int o = n0 + r;
             v = 0;
             if (o < p.co && k < depth) {
-                v = p.gradient ? at(p.w, (i64(c) * taps + taps - 1 - tap) * p.co + o) : at(p.w, (i64(o) * taps + tap) * p.ci + c);
+                i64 from = p.gradient ? (i64(c) * taps + taps - 1 - tap) * p.row + p.first + o : (i64(o) * taps + tap) * p.row + c;
+                v = at(p.w, from);
             }
             b[i % 16 * ROW + r] = v;
         }

@@ -6,18 +6,19 @@
 //
 // Three launches each way. _statistics leaves per chunk of pixels and group the count's mean and squared deviations (two passes, the
 // second out of the cache) or the two sums of the VJP; _combine adds the chunks up in a fixed order (Chan); the last one reads x
-// (and dy) once more and overwrites y or dx; dx may take dy's place.
+// (and dy) once more and overwrites y or dx, to which it adds what is in `addend`; dx may take dy's place.
+// x is one tensor or two whose channels follow each other (x, then second); dx then goes to two tensors as well.
 // Threads: a vector of V channels each, as many as a pixel has, the rest of the block on other pixels of the chunk.
 #include "include/reduce.cuh"
 #include "include/view.cuh"
 
 struct GroupNormParams {
-    void *y, *x;                     // y: dy for the statistics of the VJP, dx and dy for its last launch
-    const void* dy;
+    void *y, *second_y;              // y, or dx by x and by second
+    const void *x, *second, *dy, *addend;
     float *mean, *rstd;              // (n, groups)
     const void *gamma, *beta, *film; // film (n, 2c): scale, shift; may be absent
     float *partial, *sums;           // (n, chunks, groups, 2); (n, groups, 2)
-    int n, pixels, channels, groups, chunk, chunks, silu;
+    int n, pixels, channels, first, groups, chunk, chunks, silu;  // channels: of both; first: of x
     float eps;
 };
 
@@ -25,6 +26,21 @@ template <class S, int V> DEVICE void load_channels(const S* p, float (&out)[V])
     if constexpr (V == 1) out[0] = to_float(*p);
     else load_vector(p, out);
 }
+
+// Channel c of the pixels from `pixel` on, in whichever source has it: where they start, and how far apart they are.
+template <class S> struct Source {
+    i64 at;
+    int stride;
+    bool is_second;
+
+    DEVICE Source(const GroupNormParams& p, i64 pixel, int c) {
+        is_second = c >= p.first;
+        stride = is_second ? p.channels - p.first : p.first;
+        at = pixel * stride + (is_second ? c - p.first : c);
+    }
+    DEVICE const S* x(const GroupNormParams& p) const { return static_cast<const S*>(is_second ? p.second : p.x) + at; }
+    DEVICE S* dx(const GroupNormParams& p) const { return static_cast<S*>(is_second ? p.second_y : p.y) + at; }
+};
 
 // u = a x + b for V channels from c on of item n, and factor = gamma (1 + scale).
 template <class S, int V> struct Channels {
@@ -72,17 +88,19 @@ template <class S, int V> DEVICE void statistics(const GroupNormParams& p) {
     Lanes<V> l(p.channels);
     float* means = scratch + l.rows * p.channels;
     const int per = p.channels / p.groups, from = blockIdx.x * p.chunk, count = smaller(p.chunk, p.pixels - from);
-    const S* x = static_cast<const S*>(p.x) + (i64(blockIdx.y) * p.pixels + from) * p.channels;
+    const i64 base = i64(blockIdx.y) * p.pixels + from;
     for (int pass = 0; pass < 2; pass++) {
         if (l.row < l.rows) {
             for (int v = l.first; v < l.vectors; v += l.across) {
                 float sum[V] = {}, centre[V] = {};
+                Source<S> source(p, base, v * V);
+                const S* x = source.x(p);
                 if (pass == 1) {
                     for (int e = 0; e < V; e++) centre[e] = means[(v * V + e) / per];
                 }
                 for (int pixel = l.row; pixel < count; pixel += l.rows) {
                     float in[V];
-                    load_channels<S, V>(x + i64(pixel) * p.channels + v * V, in);
+                    load_channels<S, V>(x + i64(pixel) * source.stride, in);
                     for (int e = 0; e < V; e++) sum[e] += pass == 0 ? in[e] : (in[e] - centre[e]) * (in[e] - centre[e]);
                 }
                 for (int e = 0; e < V; e++) scratch[l.row * p.channels + v * V + e] = sum[e];
@@ -104,13 +122,15 @@ template <class S, int V> DEVICE void normalise(const GroupNormParams& p) {
     Lanes<V> l(p.channels);
     if (l.row >= l.rows) return;
     const int from = blockIdx.x * p.chunk, count = smaller(p.chunk, p.pixels - from);
-    const i64 base = (i64(blockIdx.y) * p.pixels + from) * p.channels;
+    const i64 base = i64(blockIdx.y) * p.pixels + from;
     for (int v = l.first; v < l.vectors; v += l.across) {
         Channels<S, V> k(p, blockIdx.y, v * V);
+        Source<S> source(p, base, v * V);
+        const S* in = source.x(p);
         for (int pixel = l.row; pixel < count; pixel += l.rows) {
-            i64 i = base + i64(pixel) * p.channels + v * V;
+            i64 i = (base + pixel) * p.channels + v * V;
             float x[V];
-            load_channels<S, V>(static_cast<const S*>(p.x) + i, x);
+            load_channels<S, V>(in + i64(pixel) * source.stride, x);
             for (int e = 0; e < V; e++) {
                 float u = k.a[e] * x[e] + k.b[e];
                 x[e] = p.silu ? silu_of(u) : u;
@@ -126,16 +146,18 @@ template <class S, int V> DEVICE void vjp_statistics(const GroupNormParams& p) {
     float* scratch = reinterpret_cast<float*>(shared_memory());
     Lanes<V> l(p.channels);
     const int per = p.channels / p.groups, from = blockIdx.x * p.chunk, count = smaller(p.chunk, p.pixels - from);
-    const i64 base = (i64(blockIdx.y) * p.pixels + from) * p.channels;
+    const i64 base = i64(blockIdx.y) * p.pixels + from;
     float* by_x = scratch + l.rows * p.channels;
     if (l.row < l.rows) {
         for (int v = l.first; v < l.vectors; v += l.across) {
             Channels<S, V> k(p, blockIdx.y, v * V);
+            Source<S> source(p, base, v * V);
+            const S* in = source.x(p);
             float sum[V] = {}, sum_x[V] = {};
             for (int pixel = l.row; pixel < count; pixel += l.rows) {
-                i64 i = base + i64(pixel) * p.channels + v * V;
+                i64 i = (base + pixel) * p.channels + v * V;
                 float x[V], dy[V];
-                load_channels<S, V>(static_cast<const S*>(p.x) + i, x);
+                load_channels<S, V>(in + i64(pixel) * source.stride, x);
                 load_channels<S, V>(static_cast<const S*>(p.dy) + i, dy);
                 for (int e = 0; e < V; e++) {
                     float du = p.silu ? dy[e] * silu_slope(k.a[e] * x[e] + k.b[e]) : dy[e];
@@ -167,9 +189,12 @@ template <class S, int V> DEVICE void vjp(const GroupNormParams& p) {
     Lanes<V> l(p.channels);
     if (l.row >= l.rows) return;
     const int per = p.channels / p.groups, from = blockIdx.x * p.chunk, count = smaller(p.chunk, p.pixels - from);
-    const i64 base = (i64(blockIdx.y) * p.pixels + from) * p.channels;
+    const i64 base = i64(blockIdx.y) * p.pixels + from;
     for (int v = l.first; v < l.vectors; v += l.across) {
         Channels<S, V> k(p, blockIdx.y, v * V);
+        Source<S> source(p, base, v * V);
+        const S* in = source.x(p);
+        S* out = source.dx(p);
         float by_x[V], one[V], by_du[V];
         for (int e = 0; e < V; e++) {
             int g = int(blockIdx.y) * p.groups + (v * V + e) / per;
@@ -179,16 +204,21 @@ template <class S, int V> DEVICE void vjp(const GroupNormParams& p) {
             by_x[e] = p.sums[2 * g + 1];
         }
         for (int pixel = l.row; pixel < count; pixel += l.rows) {
-            i64 i = base + i64(pixel) * p.channels + v * V;
+            i64 i = (base + pixel) * p.channels + v * V;
             float x[V], dy[V];
-            load_channels<S, V>(static_cast<const S*>(p.x) + i, x);
+            load_channels<S, V>(in + i64(pixel) * source.stride, x);
             load_channels<S, V>(static_cast<const S*>(p.dy) + i, dy);
             for (int e = 0; e < V; e++) {
                 float du = p.silu ? dy[e] * silu_slope(k.a[e] * x[e] + k.b[e]) : dy[e];
                 dy[e] = by_du[e] * du + by_x[e] * (x[e] - k.centre[e]) + one[e];
             }
-            if constexpr (V == 1) static_cast<S*>(p.y)[i] = from_float<S>(dy[0]);
-            else store_vector(static_cast<S*>(p.y) + i, dy);
+            if (p.addend) {
+                float sum[V];
+                load_channels<S, V>(static_cast<const S*>(p.addend) + i, sum);
+                for (int e = 0; e < V; e++) dy[e] += sum[e];
+            }
+            if constexpr (V == 1) out[i64(pixel) * source.stride] = from_float<S>(dy[0]);
+            else store_vector(out + i64(pixel) * source.stride, dy);
         }
     }
 }
@@ -245,9 +275,11 @@ template <class S> DEVICE void film_vjp(const GroupNormParams& p) {
     float sum = 0, sum_x = 0;
     if (c < p.channels) {
         Channels<S, 1> k(p, n, c);
+        Source<S> source(p, i64(n) * p.pixels, c);
+        const S* in = source.x(p);
         for (int pixel = row; pixel < p.pixels; pixel += 8) {
             i64 i = (i64(n) * p.pixels + pixel) * p.channels + c;
-            float x = to_float(static_cast<const S*>(p.x)[i]), du = to_float(static_cast<const S*>(p.dy)[i]);
+            float x = to_float(in[i64(pixel) * source.stride]), du = to_float(static_cast<const S*>(p.dy)[i]);
             if (p.silu) du *= silu_slope(k.a[0] * x + k.b[0]);
             sum += du;
             sum_x += du * (x - k.centre[0]);

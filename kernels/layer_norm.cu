@@ -4,7 +4,7 @@
 //   p = gamma dy,  dx = rstd (p - avg(p) - xhat avg(p xhat)), averages over the channels
 //
 // A warp per pixel, eight a block. It reads its pixel three times: the first read fills the cache for the others. Two passes for the
-// variance. Overwrites y or dx; dx may take dy's place: a lane writes what only it has read, after the warp's last sum.
+// variance. Overwrites y or dx, to which it adds what is in `addend`; dx may take dy's place: a lane writes what only it has read, after the warp's last sum.
 #include "include/reduce.cuh"
 #include "include/view.cuh"
 
@@ -51,7 +51,7 @@ KERNEL(layer_norm, LayerNormParams, 256, 4) {
     });
 }
 
-struct LayerNormVjpParams { View dx, dy, x, gamma; i64 pixels; int channels; float eps; };
+struct LayerNormVjpParams { View dx, dy, x, gamma, addend; i64 pixels; int channels; float eps; };
 KERNEL(layer_norm_vjp, LayerNormVjpParams, 256, 4) {
     i64 pixel = i64(blockIdx.x) * 8 + threadIdx.x / 32, first = pixel * p.channels;
     if (pixel >= p.pixels) return;
@@ -80,6 +80,11 @@ KERNEL(layer_norm_vjp, LayerNormVjpParams, 256, 4) {
         float weighted[4], xhat[4];
         load(c, count, weighted, xhat);
         for (int e = 0; e < count; e++) weighted[e] = m.rstd * (weighted[e] - average - xhat[e] * average_x);
+        if (p.addend.data) {
+            float sum[4];
+            load_some(p.addend, first + c, count, sum);
+            for (int e = 0; e < count; e++) weighted[e] += sum[e];
+        }
         store_some(p.dx, first + c, count, weighted);
     });
 }

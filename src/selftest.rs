@@ -103,8 +103,10 @@ fn cases() -> Vec<Case> {
         let inputs = vec![stored(s(2, 9, 11, c)), stored(keys), stored(keys)];
         case(name, CrossAttention { heads, causal }, inputs, wanted)
     };
-    let norm = GroupNorm(GroupNormOptions { groups: 16, eps: 1e-5, film: true, silu: true });
-    let vector = stored(Shape::vector(32));
+    let norm = GroupNorm(GroupNormOptions { film: true, ..GroupNormOptions::new(16, 1e-5, true) });
+    let (vector, vector48, x16) = (stored(Shape::vector(32)), stored(Shape::vector(48)), s(2, 12, 20, 16));
+    let joined_norm = GroupNorm(GroupNormOptions { joined: true, ..GroupNormOptions::new(16, 1e-5, true) });
+    let joined_conv = Conv { joined: true, ..Conv::new(1, 1) };
     let taps = Taps { rows: (0..8).map(|i| vec![(2 * i, 0.5), (2 * i + 1, 0.5)]).collect(), inputs: 16 };
     let coefficients = full(Shape::rows(2, 4));
     vec![
@@ -113,6 +115,13 @@ fn cases() -> Vec<Case> {
         conv("conv 1x1", s(1, 16, 16, 96), 64, 1, 1),
         conv("conv of an image", s(2, 16, 16, 3), 32, 3, 1),
         case("group_norm", norm, vec![stored(x), vector, vector, stored(Shape::rows(2, 64))], &[0, 3]),
+        case("group_norm of two sources", joined_norm, vec![stored(x), vector48, vector48, stored(x16)], &[0, 3]),
+        case(
+            "conv of two sources",
+            joined_conv,
+            vec![stored(x), stored(s(64, 1, 1, 48)), stored(Shape::vector(64)), stored(x16)],
+            &[0, 3],
+        ),
         attention("attention, heads of 32", 2, 32, QkvOrder::ByHead),
         attention("attention, heads of 40", 1, 40, QkvOrder::ByKind),
         attention("attention, heads of 64", 2, 64, QkvOrder::ByKind),

@@ -4,7 +4,8 @@
 
 Needs torch, diffusers, numpy, pillow and safetensors. First the autoencoder (f = 4, mean absolute and squared error, a small KL term),
 then the UNet on the latents of all photographs (epsilon prediction, cross attention to one learned token). Both keep an
-exponential average of their weights and are stored as f16. A part that is there already is not trained again.
+exponential average of their weights and are stored as f16. A part that is there already is not trained again; with `--start DIR`
+a part begins at the weights that DIR has of it.
 """
 
 import argparse
@@ -84,8 +85,8 @@ def read(cls, folder):
     return model.eval(), config
 
 
-def train_vae(photos, weights, minutes, rng):
-    t = Training(AutoencoderKL(**VAE_CONFIG), minutes, 1e-3)
+def train_vae(start, photos, weights, minutes, rng):
+    t = Training(read(AutoencoderKL, start)[0].train() if start else AutoencoderKL(**VAE_CONFIG), minutes, 1e-3)
     while t.done() < 1:
         n, crop = (4, 128) if t.done() > 0.75 else (8, 64)
         x = batch_of_crops(photos, weights, n, crop, rng)
@@ -115,8 +116,8 @@ def latents(vae, photos, tile=256):
     return out
 
 
-def train_unet(codes, scale, minutes, rng):
-    model = UNet2DConditionModel(**UNET_CONFIG)
+def train_unet(start, codes, scale, minutes, rng):
+    model = read(UNet2DConditionModel, start)[0].train() if start else UNet2DConditionModel(**UNET_CONFIG)
     model.register_parameter("token", torch.nn.Parameter(torch.randn(1, 1, UNET_CONFIG["cross_attention_dim"])))
     t = Training(model, minutes, 1e-3)
     while t.done() < 1:
@@ -162,6 +163,7 @@ def main():
     p.add_argument("--photos", required=True)
     p.add_argument("--test", required=True)
     p.add_argument("--out", required=True, type=pathlib.Path)
+    p.add_argument("--start", type=pathlib.Path)
     p.add_argument("--vae-minutes", type=float, default=40)
     p.add_argument("--unet-minutes", type=float, default=60)
     p.add_argument("--seed", type=int, default=0)
@@ -171,7 +173,7 @@ def main():
     photos = load_photos(args.photos)
     weights = np.array([math.sqrt(q.shape[0] * q.shape[1]) for q in photos], dtype=np.float64)
     if not (args.out / "vae" / "config.json").exists():
-        vae = train_vae(photos, weights / weights.sum(), args.vae_minutes, rng)
+        vae = train_vae(args.start and args.start / "vae", photos, weights / weights.sum(), args.vae_minutes, rng)
         deviation = torch.cat([c[:4].flatten() for c in latents(vae, photos[::7])]).std().item()
         write(args.out / "vae", vae, VAE_CONFIG, {"scaling_factor": round(1 / deviation, 5)})
     vae, config = read(AutoencoderKL, args.out / "vae")
@@ -179,7 +181,7 @@ def main():
     if not (args.out / "unet" / "config.json").exists():
         # Half-size copies, and every third photo as it is: encoding all of them takes longer than it gains.
         small = [p for i, p in enumerate(photos) if i % 2 == 1 or i % 6 == 0]
-        average = train_unet(latents(vae, small), scale, args.unet_minutes, rng)
+        average = train_unet(args.start and args.start / "unet", latents(vae, small), scale, args.unet_minutes, rng)
         token = average.token.detach().half()
         del average.token
         write(args.out / "unet", average, UNET_CONFIG, {})

@@ -124,7 +124,7 @@ fn subjects(shrink: usize) -> Vec<Subject> {
     for vjp in [false, true] {
         let (side, c) = (size(256), size(256).next_multiple_of(32));
         let way = if vjp { "group_norm_vjp" } else { "group_norm" };
-        let op = GroupNorm(GroupNormOptions { groups: 32, eps: 1e-5, film: false, silu: true });
+        let op = GroupNorm(GroupNormOptions::new(32, 1e-5, true));
         let record: Record = Box::new(move |g, i| g.one(op.clone(), "group_norm", i));
         let inputs = vec![s(4, side, side, c), Shape::vector(c), Shape::vector(c)];
         add(format!("{way}, 4 x {side}x{side}, {c} channels"), record, inputs, vjp);

@@ -7,6 +7,7 @@ use crate::ops::add::Add;
 use crate::ops::attention::{Attention, QkvOrder};
 use crate::ops::conv::Conv;
 use crate::ops::embedding::Embedding;
+use crate::ops::group_norm::GroupNormOptions;
 use crate::ops::resample::{Pool, Upsample};
 use crate::ops::silu::Silu;
 use crate::ops::timestep_embedding::TimestepEmbedding;
@@ -42,7 +43,7 @@ pub fn adm(g: &mut Graph, c: &AdmConfig, x: TensorId, t: TensorId, labels: Optio
     for level in 0..c.channel_mult.len() {
         for _ in 0..c.num_res_blocks {
             index += 1;
-            h = unet.block(&format!("input_blocks.{index}"), h, c.channels(level), ds)?;
+            h = unet.block(&format!("input_blocks.{index}"), h, None, c.channels(level), ds)?;
             skips.push(h);
         }
         if level + 1 < c.channel_mult.len() {
@@ -54,19 +55,16 @@ pub fn adm(g: &mut Graph, c: &AdmConfig, x: TensorId, t: TensorId, labels: Optio
     }
 
     let channels = unet.g.shape(h).c;
-    h = unet.res_block("middle_block.0", h, channels, Resize::No)?;
+    h = unet.res_block("middle_block.0", h, None, channels, Resize::No)?;
     h = unet.attention("middle_block.1", h)?;
-    h = unet.res_block("middle_block.2", h, channels, Resize::No)?;
+    h = unet.res_block("middle_block.2", h, None, channels, Resize::No)?;
 
     // Up: each block reads the kept tensor of its counterpart.
     let mut index = 0;
     for level in (0..c.channel_mult.len()).rev() {
         for i in 0..=c.num_res_blocks {
             let name = format!("output_blocks.{index}");
-            if let Some(skip) = skips.pop() {
-                h = unet.g.concat(&format!("{name}.concat"), h, skip)?;
-            }
-            h = unet.block(&name, h, c.channels(level), ds)?;
+            h = unet.block(&name, h, skips.pop(), c.channels(level), ds)?;
             if level > 0 && i == c.num_res_blocks {
                 let position = if c.attention_ds.contains(&ds) { 2 } else { 1 };
                 h = unet.upsample(&format!("{name}.{position}"), h)?;
@@ -75,7 +73,7 @@ pub fn adm(g: &mut Graph, c: &AdmConfig, x: TensorId, t: TensorId, labels: Optio
             index += 1;
         }
     }
-    let h = unet.g.group_norm("out.0", h, (c.norm_groups, EPS), None, true)?;
+    let h = unet.g.group_norm("out.0", h, GroupNormOptions::new(c.norm_groups, EPS, true), &[])?;
     unet.g.conv("out.2", h, (3, 1), c.out_channels(), None)
 }
 
@@ -110,18 +108,37 @@ struct Unet<'a> {
 }
 
 impl Unet<'_> {
-    /// A residual block, and attention where the resolution has it.
-    fn block(&mut self, name: &str, x: TensorId, channels: usize, ds: usize) -> Result<TensorId> {
-        let h = self.res_block(&format!("{name}.0"), x, channels, Resize::No)?;
+    /// A residual block, and attention where the resolution has it. `kept` are channels that follow those of x.
+    fn block(
+        &mut self,
+        name: &str,
+        x: TensorId,
+        kept: Option<TensorId>,
+        channels: usize,
+        ds: usize,
+    ) -> Result<TensorId> {
+        let h = self.res_block(&format!("{name}.0"), x, kept, channels, Resize::No)?;
         if self.c.attention_ds.contains(&ds) { self.attention(&format!("{name}.1"), h) } else { Ok(h) }
     }
 
-    fn res_block(&mut self, name: &str, x: TensorId, channels: usize, resize: Resize) -> Result<TensorId> {
-        let groups = (self.c.norm_groups, EPS);
+    fn res_block(
+        &mut self,
+        name: &str,
+        x: TensorId,
+        kept: Option<TensorId>,
+        channels: usize,
+        resize: Resize,
+    ) -> Result<TensorId> {
+        let groups = GroupNormOptions::new(self.c.norm_groups, EPS, true);
         let path = |part: &str| format!("{name}.{part}");
 
+        // The way past the block comes first: its gradient is then added to that of the norm, as it is written.
+        let skip = self.resized(&path("x_upd"), x, resize)?;
+        let skip = self.g.past_block(&path("skip_connection"), skip, kept, channels)?;
+
         // h = conv(resize(silu(norm(x))))
-        let h = self.g.group_norm(&path("in_layers.0"), x, groups, None, true)?;
+        let joined = GroupNormOptions { joined: kept.is_some(), ..groups };
+        let h = self.g.group_norm(&path("in_layers.0"), x, joined, kept.as_slice())?;
         let (conv, h) = match resize {
             Resize::Up => (Conv { doubled: true, ..Conv::new(3, 1) }, h),
             _ => (Conv::new(3, 1), self.resized(&path("h_upd"), h, resize)?),
@@ -131,18 +148,13 @@ impl Unet<'_> {
         let h = if self.c.use_scale_shift_norm {
             let h = self.g.conv_as(conv, &path("in_layers.2"), h, channels, &[])?;
             let film = self.g.linear(&path("emb_layers.1"), self.emb, 2 * channels)?;
-            self.g.group_norm(&path("out_layers.0"), h, groups, Some(film), true)?
+            self.g.group_norm(&path("out_layers.0"), h, GroupNormOptions { film: true, ..groups }, &[film])?
         } else {
             let bias = self.g.linear(&path("emb_layers.1"), self.emb, channels)?;
             let conv = Conv { item_bias: true, ..conv };
             let h = self.g.conv_as(conv, &path("in_layers.2"), h, channels, &[bias])?;
-            self.g.group_norm(&path("out_layers.0"), h, groups, None, true)?
+            self.g.group_norm(&path("out_layers.0"), h, groups, &[])?
         };
-
-        let mut skip = self.resized(&path("x_upd"), x, resize)?;
-        if self.g.shape(skip).c != channels {
-            skip = self.g.conv(&path("skip_connection"), skip, (1, 1), channels, None)?;
-        }
         self.g.conv(&path("out_layers.3"), h, (3, 1), channels, Some(skip))
     }
 
@@ -150,7 +162,8 @@ impl Unet<'_> {
         let channels = self.g.shape(x).c;
         let order = if self.c.use_new_attention_order { QkvOrder::ByKind } else { QkvOrder::ByHead };
         let op = Attention { heads: self.c.heads(channels), order };
-        let h = self.g.group_norm(&format!("{name}.norm"), x, (self.c.norm_groups, EPS), None, false)?;
+        let norm = GroupNormOptions::new(self.c.norm_groups, EPS, false);
+        let h = self.g.group_norm(&format!("{name}.norm"), x, norm, &[])?;
         let qkv = self.g.conv(&format!("{name}.qkv"), h, (1, 1), 3 * channels, None)?;
         let h = self.g.one(op, &format!("{name}.attention"), &[qkv])?;
         self.g.conv(&format!("{name}.proj_out"), h, (1, 1), channels, Some(x))
@@ -159,7 +172,7 @@ impl Unet<'_> {
     fn downsample(&mut self, name: &str, x: TensorId) -> Result<TensorId> {
         let channels = self.g.shape(x).c;
         match (self.c.resblock_updown, self.c.conv_resample) {
-            (true, _) => self.res_block(name, x, channels, Resize::Down),
+            (true, _) => self.res_block(name, x, None, channels, Resize::Down),
             (false, true) => self.g.conv(&format!("{name}.op"), x, (3, 2), channels, None),
             (false, false) => self.resized(name, x, Resize::Down),
         }
@@ -168,7 +181,7 @@ impl Unet<'_> {
     fn upsample(&mut self, name: &str, x: TensorId) -> Result<TensorId> {
         let channels = self.g.shape(x).c;
         if self.c.resblock_updown {
-            return self.res_block(name, x, channels, Resize::Up);
+            return self.res_block(name, x, None, channels, Resize::Up);
         }
         match self.c.conv_resample {
             true => {

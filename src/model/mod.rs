@@ -4,6 +4,7 @@ pub mod adm;
 pub mod adm_config;
 mod config_file;
 pub mod latent_config;
+mod residual;
 pub mod stable_diffusion;
 pub mod text_encoder;
 mod tokenizer;

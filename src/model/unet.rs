@@ -7,6 +7,7 @@ use crate::graph::{Graph, TensorId};
 use crate::ops::attention::CrossAttention;
 use crate::ops::conv::Conv;
 use crate::ops::gelu::Geglu;
+use crate::ops::group_norm::GroupNormOptions;
 use crate::ops::silu::Silu;
 use crate::ops::timestep_embedding::TimestepEmbedding;
 
@@ -31,7 +32,7 @@ pub fn unet(g: &mut Graph, c: &UnetConfig, x: TensorId, t: TensorId, context: Te
     for level in 0..levels {
         let name = format!("unet.down_blocks.{level}");
         for j in 0..c.layers_per_block {
-            h = unet.res_block(&format!("{name}.resnets.{j}"), h, c.block_out_channels[level])?;
+            h = unet.res_block(&format!("{name}.resnets.{j}"), h, None, c.block_out_channels[level])?;
             if c.down_attention(level) {
                 h = unet.transformer(&format!("{name}.attentions.{j}"), h, c.heads[level])?;
             }
@@ -44,18 +45,15 @@ pub fn unet(g: &mut Graph, c: &UnetConfig, x: TensorId, t: TensorId, context: Te
     }
 
     let channels = c.block_out_channels[levels - 1];
-    h = unet.res_block("unet.mid_block.resnets.0", h, channels)?;
+    h = unet.res_block("unet.mid_block.resnets.0", h, None, channels)?;
     h = unet.transformer("unet.mid_block.attentions.0", h, c.heads[levels - 1])?;
-    h = unet.res_block("unet.mid_block.resnets.1", h, channels)?;
+    h = unet.res_block("unet.mid_block.resnets.1", h, None, channels)?;
 
     // Up: each block reads the kept tensor of its counterpart.
     for (i, level) in (0..levels).rev().enumerate() {
         let name = format!("unet.up_blocks.{i}");
         for j in 0..=c.layers_per_block {
-            if let Some(skip) = skips.pop() {
-                h = unet.g.concat(&format!("{name}.resnets.{j}.concat"), h, skip)?;
-            }
-            h = unet.res_block(&format!("{name}.resnets.{j}"), h, c.block_out_channels[level])?;
+            h = unet.res_block(&format!("{name}.resnets.{j}"), h, skips.pop(), c.block_out_channels[level])?;
             if c.up_attention(i) {
                 h = unet.transformer(&format!("{name}.attentions.{j}"), h, c.heads[level])?;
             }
@@ -66,7 +64,8 @@ pub fn unet(g: &mut Graph, c: &UnetConfig, x: TensorId, t: TensorId, context: Te
             h = unet.g.conv_as(doubling, &format!("{name}.conv"), h, c.block_out_channels[level], &[])?;
         }
     }
-    let h = unet.g.group_norm("unet.conv_norm_out", h, (c.norm_num_groups, c.norm_eps), None, true)?;
+    let norm = GroupNormOptions::new(c.norm_num_groups, c.norm_eps, true);
+    let h = unet.g.group_norm("unet.conv_norm_out", h, norm, &[])?;
     unet.g.conv("unet.conv_out", h, (3, 1), c.out_channels, None)
 }
 
@@ -88,26 +87,26 @@ struct Unet<'a> {
 }
 
 impl Unet<'_> {
-    /// x + conv(silu(norm(conv(silu(norm(x))) + emb)))
-    fn res_block(&mut self, name: &str, x: TensorId, channels: usize) -> Result<TensorId> {
-        let groups = (self.c.norm_num_groups, self.c.norm_eps);
+    /// x + conv(silu(norm(conv(silu(norm(x))) + emb))), where the channels of `kept`, if any, follow those of x.
+    fn res_block(&mut self, name: &str, x: TensorId, kept: Option<TensorId>, channels: usize) -> Result<TensorId> {
+        let norm = GroupNormOptions::new(self.c.norm_num_groups, self.c.norm_eps, true);
         let path = |part: &str| format!("{name}.{part}");
-        let h = self.g.group_norm(&path("norm1"), x, groups, None, true)?;
+        // The way past the block comes first: its gradient is then added to that of the norm, as it is written.
+        let skip = self.g.past_block(&path("conv_shortcut"), x, kept, channels)?;
+        let joined = GroupNormOptions { joined: kept.is_some(), ..norm };
+        let h = self.g.group_norm(&path("norm1"), x, joined, kept.as_slice())?;
         let time = self.g.linear(&path("time_emb_proj"), self.emb, channels)?;
         let conv = Conv { item_bias: true, ..Conv::new(3, 1) };
         let h = self.g.conv_as(conv, &path("conv1"), h, channels, &[time])?;
-        let h = self.g.group_norm(&path("norm2"), h, groups, None, true)?;
-        let skip = match self.g.shape(x).c == channels {
-            true => x,
-            false => self.g.conv(&path("conv_shortcut"), x, (1, 1), channels, None)?,
-        };
+        let h = self.g.group_norm(&path("norm2"), h, norm, &[])?;
         self.g.conv(&path("conv2"), h, (3, 1), channels, Some(skip))
     }
 
     /// One transformer block over the pixels, between two projections: x + proj_out(block(proj_in(norm(x)))).
     fn transformer(&mut self, name: &str, x: TensorId, heads: usize) -> Result<TensorId> {
         let c = self.g.shape(x).c;
-        let h = self.g.group_norm(&format!("{name}.norm"), x, (self.c.norm_num_groups, 1e-6), None, false)?;
+        let norm = GroupNormOptions::new(self.c.norm_num_groups, 1e-6, false);
+        let h = self.g.group_norm(&format!("{name}.norm"), x, norm, &[])?;
         let h = self.g.conv(&format!("{name}.proj_in"), h, (1, 1), c, None)?;
         let block = |part: &str| format!("{name}.transformer_blocks.0.{part}");
 

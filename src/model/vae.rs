@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
 use crate::ops::attention::CrossAttention;
 use crate::ops::conv::{Conv, Padding};
+use crate::ops::group_norm::GroupNormOptions;
 
 const EPS: f32 = 1e-6;
 
@@ -29,7 +30,7 @@ pub fn decoder(g: &mut Graph, c: &VaeConfig, z: TensorId) -> Result<TensorId> {
             h = g.conv_as(doubling, &format!("{name}.conv"), h, c.block_out_channels[level], &[])?;
         }
     }
-    let h = g.group_norm("vae.decoder.conv_norm_out", h, (c.norm_num_groups, EPS), None, true)?;
+    let h = g.group_norm("vae.decoder.conv_norm_out", h, norm(c, true), &[])?;
     g.conv("vae.decoder.conv_out", h, (3, 1), c.out_channels, None)
 }
 
@@ -54,12 +55,16 @@ pub fn encoder(g: &mut Graph, c: &VaeConfig, x: TensorId) -> Result<TensorId> {
         }
     }
     h = middle(g, c, "vae.encoder.mid_block", h)?;
-    h = g.group_norm("vae.encoder.conv_norm_out", h, (c.norm_num_groups, EPS), None, true)?;
+    h = g.group_norm("vae.encoder.conv_norm_out", h, norm(c, true), &[])?;
     h = g.conv("vae.encoder.conv_out", h, (3, 1), 2 * c.latent_channels, None)?;
     if c.use_quant_conv {
         h = g.conv("vae.quant_conv", h, (1, 1), 2 * c.latent_channels, None)?;
     }
     Ok(h)
+}
+
+fn norm(c: &VaeConfig, silu: bool) -> GroupNormOptions {
+    GroupNormOptions::new(c.norm_num_groups, EPS, silu)
 }
 
 fn middle(g: &mut Graph, c: &VaeConfig, name: &str, x: TensorId) -> Result<TensorId> {
@@ -73,22 +78,18 @@ fn middle(g: &mut Graph, c: &VaeConfig, name: &str, x: TensorId) -> Result<Tenso
 
 /// x + conv(silu(norm(conv(silu(norm(x))))))
 fn res_block(g: &mut Graph, c: &VaeConfig, name: &str, x: TensorId, channels: usize) -> Result<TensorId> {
-    let groups = (c.norm_num_groups, EPS);
     let path = |part: &str| format!("{name}.{part}");
-    let h = g.group_norm(&path("norm1"), x, groups, None, true)?;
+    let skip = g.past_block(&path("conv_shortcut"), x, None, channels)?;
+    let h = g.group_norm(&path("norm1"), x, norm(c, true), &[])?;
     let h = g.conv(&path("conv1"), h, (3, 1), channels, None)?;
-    let h = g.group_norm(&path("norm2"), h, groups, None, true)?;
-    let skip = match g.shape(x).c == channels {
-        true => x,
-        false => g.conv(&path("conv_shortcut"), x, (1, 1), channels, None)?,
-    };
+    let h = g.group_norm(&path("norm2"), h, norm(c, true), &[])?;
     g.conv(&path("conv2"), h, (3, 1), channels, Some(skip))
 }
 
 /// One head over all pixels.
 fn attention(g: &mut Graph, c: &VaeConfig, name: &str, x: TensorId) -> Result<TensorId> {
     let channels = g.shape(x).c;
-    let u = g.group_norm(&format!("{name}.group_norm"), x, (c.norm_num_groups, EPS), None, false)?;
+    let u = g.group_norm(&format!("{name}.group_norm"), x, norm(c, false), &[])?;
     let q = g.conv(&format!("{name}.to_q"), u, (1, 1), channels, None)?;
     let k = g.conv(&format!("{name}.to_k"), u, (1, 1), channels, None)?;
     let v = g.conv(&format!("{name}.to_v"), u, (1, 1), channels, None)?;

@@ -1,18 +1,21 @@
 //! Convolution 3x3 (stride 1 or 2) or 1x1 in N, H, W, C.
 //!
 //! `y[p, o] = sum over tap, i of x[stride p + tap - pad, i] w[o, tap, i] (+ bias[o]) (+ item_bias[n, o]) (+ residual[p, o])`,
-//! x as it is or doubled by repeating its pixels, which are then read from where they are.
+//! x as it is or doubled by repeating its pixels, one tensor or two whose channels follow each other; nothing is made of these.
 //! VJP: dx[q, i] = sum over (p, tap) with stride p + tap - pad = q, and o, of dy[p, o] w[o, tap, i]:
 //! again a convolution, of dy spread out by the stride, with w flipped in space, its channels exchanged, and padding
 //! kernel - 1 - pad; of a doubled x the sums of 2x2 of that.
-//! dresidual = dy, the same tensor. The data gradient can add to a gradient that is already there.
+//! dresidual = dy, the same tensor. The data gradient can add to a gradient that is already there. Of two sources each has its own, with
+//! its channels of w.
+
+mod launch;
 
 use super::resample::Pool;
 use super::*;
 use crate::backend::cpu::direct_conv::{DirectConv, Geometry, Spread, WeightOrder};
-use crate::backend::cuda::Operand;
-use crate::backend::cuda::launch::type_name;
 use crate::graph::{Graph, TensorId};
+pub(crate) use launch::CudaConv;
+use std::ops::Range;
 
 /// Where a convolution adds zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,8 +34,8 @@ impl Padding {
     }
 }
 
-/// The convolution. Inputs: x, weight (cout, kernel, kernel, cin), then bias (1, 1, 1, cout), item bias (n, 1, 1, cout) and residual
-/// if any.
+/// The convolution. Inputs: x, weight (cout, kernel, kernel, cin), then bias (1, 1, 1, cout), item bias (n, 1, 1, cout), residual and
+/// the second source if any.
 #[derive(Debug, Clone)]
 pub struct Conv {
     /// 1 or 3.
@@ -47,15 +50,17 @@ pub struct Conv {
     pub bias: bool,
     /// An input is added to every pixel of its item: the time embedding. It has no gradient.
     pub item_bias: bool,
-    /// The last input is added to the output.
+    /// An input is added to the output.
     pub residual: bool,
+    /// A second source is the last input: its channels come after those of x, without a concatenation being made.
+    pub joined: bool,
 }
 
 impl Conv {
     /// With a bias and nothing else.
     pub const fn new(kernel: usize, stride: usize) -> Conv {
         let padding = Padding::Around;
-        Conv { kernel, stride, padding, doubled: false, bias: true, item_bias: false, residual: false }
+        Conv { kernel, stride, padding, doubled: false, bias: true, item_bias: false, residual: false, joined: false }
     }
 
     /// Number of the input that is the item bias, if there is one.
@@ -66,6 +71,11 @@ impl Conv {
     /// Number of the input that is the residual, if there is one.
     fn residual_input(&self) -> Option<usize> {
         self.residual.then_some(2 + self.bias as usize + self.item_bias as usize)
+    }
+
+    /// Number of the input that is the second source, if there is one.
+    fn second_input(&self) -> Option<usize> {
+        self.joined.then_some(2 + self.bias as usize + self.item_bias as usize + self.residual as usize)
     }
 
     fn spread(&self) -> Spread {
@@ -84,6 +94,8 @@ pub struct ConvVjp {
     pub padding: Padding,
     /// Rows and columns of the forward input.
     pub size: (usize, usize),
+    /// Those of the weight's input channels whose gradient it is.
+    pub channels: Range<usize>,
 }
 
 fn multiply_adds(pixels: Shape, weight: Shape) -> u64 {
@@ -95,8 +107,14 @@ impl Op for Conv {
         "conv"
     }
     fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
-        expect_inputs(inputs, 2 + self.bias as usize + self.item_bias as usize + self.residual as usize)?;
-        let (x, w) = (inputs[0].shape, inputs[1].shape);
+        let added = [self.bias, self.item_bias, self.residual, self.joined];
+        expect_inputs(inputs, 2 + added.iter().filter(|&&is| is).count())?;
+        let (mut x, w) = (inputs[0].shape, inputs[1].shape);
+        if let Some(i) = self.second_input() {
+            let second = inputs[i].shape.c;
+            expect_shape(inputs[i], Shape { c: second, ..x })?;
+            x.c += second;
+        }
         if !matches!((self.kernel, self.stride), (1, 1) | (3, 1) | (3, 2)) {
             return Err(format!("kernel {} with stride {} is not supported", self.kernel, self.stride));
         }
@@ -126,16 +144,20 @@ impl Op for Conv {
         r.not_differentiable(1..2 + self.bias as usize, "weights are fixed")?;
         r.not_differentiable(self.item_bias_input(), "the time embedding does not depend on x")?;
         let (dout, name, x, weight) = (r.dout(0)?, r.name(), r.shape(0), r.input(1));
-        let vjp = |size| ConvVjp { kernel: self.kernel, stride: self.stride, padding: self.padding, size };
-        if r.wants(0) && self.doubled {
-            let each = r.graph.one(vjp((2 * x.h, 2 * x.w)), &name, &[dout, weight])?;
-            let dx = r.graph.one(Pool { gain: 1.0 }, &format!("{name}.halved"), &[each])?;
-            r.give(0, dx);
-        } else if r.wants(0) {
+        let size = if self.doubled { (2 * x.h, 2 * x.w) } else { (x.h, x.w) };
+        let all = r.shape(1).c;
+        for (i, channels) in [(Some(0), 0..x.c), (self.second_input(), x.c..all)] {
+            let Some(i) = i.filter(|&i| r.wants(i)) else { continue };
             let mut inputs = vec![dout, weight];
-            inputs.extend(r.accumulate(0));
-            let dx = r.graph.one(vjp((x.h, x.w)), &name, &inputs)?;
-            r.give(0, dx);
+            if !self.doubled {
+                inputs.extend(r.accumulate(i));
+            }
+            let vjp = ConvVjp { kernel: self.kernel, stride: self.stride, padding: self.padding, size, channels };
+            let mut dx = r.graph.one(vjp, &name, &inputs)?;
+            if self.doubled {
+                dx = r.graph.one(Pool { gain: 1.0 }, &format!("{name}.halved"), &[dx])?;
+            }
+            r.give(i, dx);
         }
         if let Some(i) = self.residual_input().filter(|&i| r.wants(i)) {
             r.give(i, dout);
@@ -155,30 +177,44 @@ impl Op for Conv {
     }
     fn run_cpu(&self, launch: &mut Launch<'_>) {
         let (x, y) = (launch.input_shapes[0], launch.output_shapes[0]);
-        let conv = DirectConv {
+        let all = launch.input_shapes[1].c;
+        let conv = |input: usize, channels: Range<usize>| DirectConv {
             geometry: Geometry {
                 n: x.n,
-                input: (x.h, x.w, x.c),
+                input: (x.h, x.w, channels.len()),
                 output: (y.h, y.w, y.c),
                 kernel: self.kernel,
                 stride: self.stride,
                 spread: self.spread(),
                 pad: self.padding.before(self.kernel),
             },
-            x: launch.inputs[0],
+            x: launch.inputs[input],
             weight: launch.inputs[1],
+            channels,
             order: WeightOrder::Forward,
+            bias: None,
+            item_bias: None,
+            addend: None,
+            addend_in_out: true,
+        };
+        let first = DirectConv {
             bias: self.bias.then(|| launch.inputs[2]),
             item_bias: self.item_bias_input().map(|i| launch.inputs[i]),
             addend: self.residual_input().and_then(|i| launch.input_unless_in_place(i)),
             addend_in_out: self.residual && launch.in_place == self.residual_input(),
+            ..conv(0, 0..x.c)
         };
-        conv.run(launch.outputs[0]);
+        first.run(launch.outputs[0]);
+        if let Some(i) = self.second_input() {
+            conv(i, x.c..all).run(launch.outputs[0]);
+        }
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         CudaConv {
             x: r.inputs[0],
+            second: self.second_input().map(|i| r.inputs[i]),
             weight: r.inputs[1],
+            first_channel: 0,
             bias: self.bias.then(|| r.inputs[2]),
             item_bias: self.item_bias_input().map(|i| r.inputs[i]),
             addend: self.residual_input().map(|i| r.inputs[i]),
@@ -211,7 +247,10 @@ impl Op for ConvVjp {
         let (dy, w) = (inputs[0].shape, inputs[1].shape);
         let (h, width) = self.size;
         expect_shape(inputs[0], Shape::new(dy.n, h.div_ceil(self.stride), width.div_ceil(self.stride), w.n))?;
-        let dx = Shape::new(dy.n, h, width, w.c);
+        if self.channels.end > w.c {
+            return Err(format!("input channels {:?} of a weight with {}", self.channels, w.c));
+        }
+        let dx = Shape::new(dy.n, h, width, self.channels.len());
         if let Some(sum) = inputs.get(2) {
             expect_shape(sum, dx)?;
         }
@@ -221,7 +260,7 @@ impl Op for ConvVjp {
         r.not_differentiable(0..r.node.inputs.len(), FIRST_ORDER_ONLY)
     }
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
-        multiply_adds(inputs[0], inputs[1])
+        multiply_adds(inputs[0], Shape { c: self.channels.len(), ..inputs[1] })
     }
     fn in_place(&self) -> &'static [usize] {
         &[2]
@@ -240,6 +279,7 @@ impl Op for ConvVjp {
             },
             x: launch.inputs[0],
             weight: launch.inputs[1],
+            channels: self.channels.clone(),
             order: WeightOrder::Transposed,
             bias: None,
             item_bias: None,
@@ -251,7 +291,9 @@ impl Op for ConvVjp {
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         CudaConv {
             x: r.inputs[0],
+            second: None,
             weight: r.inputs[1],
+            first_channel: self.channels.start,
             bias: None,
             item_bias: None,
             addend: r.inputs.get(2).copied(),
@@ -264,90 +306,6 @@ impl Op for ConvVjp {
         }
         .record(r);
         Ok(())
-    }
-}
-
-/// A convolution or its data gradient as kernels/conv.cu takes it. For the gradient x is dy.
-pub(crate) struct CudaConv {
-    pub x: Operand,
-    pub weight: Operand,
-    pub bias: Option<Operand>,
-    pub item_bias: Option<Operand>,
-    pub addend: Option<Operand>,
-    pub y: Operand,
-    pub kernel: usize,
-    pub stride: usize,
-    pub spread: Spread,
-    pub pad: usize,
-    pub gradient: bool,
-}
-
-impl CudaConv {
-    /// Tensor cores where all tensors are of one type and their channels whole 16-byte vectors, else plain f32 arithmetic.
-    pub fn record(&self, r: &mut Recorder<'_>) {
-        let dtype = self.y.dtype;
-        let operands = [Some(self.x), Some(self.weight), self.bias, self.item_bias, self.addend];
-        let one_type = operands.iter().flatten().all(|o| o.dtype == dtype);
-        let vector = 16 / dtype.bytes();
-        let whole = self.x.shape.c % vector == 0 && self.y.shape.c % vector == 0;
-        if one_type && whole && !(r.strict && dtype == crate::graph::Dtype::F32) {
-            self.record_mma(r, 64 / dtype.bytes());
-        } else {
-            self.record_simt(r);
-        }
-    }
-
-    fn geometry(&self) -> [usize; 10] {
-        let (x, y) = (self.x.shape, self.y.shape);
-        // As kernels/conv.cu numbers them.
-        let spread = match self.spread {
-            Spread::Dense => 1,
-            Spread::Zeros => 2,
-            Spread::Repeat => 3,
-        };
-        [x.n, x.h, x.w, x.c, y.h, y.w, y.c, self.kernel, self.stride, spread]
-    }
-
-    /// Large tiles where they fill the chip; else small ones, and parts of the sum over blocks where even those do not.
-    fn record_mma(&self, r: &mut Recorder<'_>, slice: usize) {
-        let (rows, channels) = (self.y.shape.numel() / self.y.shape.c, self.y.shape.c);
-        let slices = self.kernel * self.kernel * self.x.shape.c.div_ceil(slice);
-        let tiles = |size: usize| rows.div_ceil(size) * channels.div_ceil(size);
-        let chip = r.limits.multiprocessors;
-        let (size, splits) = match tiles(128) {
-            large if 4 * large >= 3 * chip => (128, 1),
-            _ => (64, (2 * chip / tiles(64)).clamp(1, 16).min(slices.div_ceil(8))),
-        };
-        // Every part has work: the parts are rounded up.
-        let splits = slices.div_ceil(slices.div_ceil(splits));
-        let partial = (splits > 1).then(|| r.scratch(splits * rows * channels));
-        let fused = |o: &Option<Operand>| if splits == 1 { *o } else { None };
-        let params = Params::new().write(&self.y).read(&self.x).read(&self.weight);
-        let params = params.read_if(fused(&self.bias).as_ref()).read_if(fused(&self.item_bias).as_ref());
-        let params = params.read_if(fused(&self.addend).as_ref());
-        let params = params.write_if(partial.as_ref());
-        let way = if self.gradient { "conv_vjp" } else { "conv" };
-        let name = format!("conv::{way}_mma_{}_{size}x{size}", type_name(self.y.dtype));
-        let grid = [rows.div_ceil(size), channels.div_ceil(size), splits];
-        // STAGES stages of SLICE bytes a row.
-        let shared = 4 * 2 * size * 64;
-        r.launch(name, grid, 2 * size, shared, params.i32s(&self.geometry()).i32s(&[splits, self.pad]));
-        if let Some(partial) = partial {
-            let count = rows * channels;
-            let params = Params::new().view_out(&self.y).view_if(self.bias.as_ref());
-            let params = params.view_if(self.item_bias.as_ref()).view_if(self.addend.as_ref());
-            let params = params.read(&partial).i64(count).i64(self.y.shape.item()).i32s(&[channels, splits]);
-            r.each("conv::conv_finish", count / 4, 1, params);
-        }
-    }
-
-    fn record_simt(&self, r: &mut Recorder<'_>) {
-        let (rows, channels) = (self.y.shape.numel() / self.y.shape.c, self.y.shape.c);
-        let params = Params::new().view_out(&self.y).view(&self.x).view(&self.weight);
-        let params = params.view_if(self.bias.as_ref()).view_if(self.item_bias.as_ref());
-        let params = params.view_if(self.addend.as_ref());
-        let params = params.i32s(&self.geometry()).i32s(&[usize::from(self.gradient), self.pad]);
-        r.launch("conv::conv_simt", [rows.div_ceil(64), channels.div_ceil(64), 1], 256, 2 * 16 * 68 * 4, params);
     }
 }
 
@@ -365,9 +323,11 @@ impl Graph {
         self.conv_as(op, name, x, cout, residual.as_slice())
     }
 
-    /// `op` with the weight `name.weight`, the bias `name.bias` if it has one, and what else it adds: item bias, residual.
+    /// `op` with the weight `name.weight`, the bias `name.bias` if it has one, and what else it reads: item bias, residual, second source.
     pub fn conv_as(&mut self, op: Conv, name: &str, x: TensorId, cout: usize, added: &[TensorId]) -> Result<TensorId> {
-        let shape = Shape::new(cout, op.kernel, op.kernel, self.shape(x).c);
+        let second = added.last().filter(|_| op.joined);
+        let cin = self.shape(x).c + second.map_or(0, |&s| self.shape(s).c);
+        let shape = Shape::new(cout, op.kernel, op.kernel, cin);
         let mut inputs = vec![x, self.weight(&format!("{name}.weight"), shape)];
         if op.bias {
             inputs.push(self.weight(&format!("{name}.bias"), Shape::vector(cout)));

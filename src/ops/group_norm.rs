@@ -1,21 +1,18 @@
-//! Group normalisation with affine, optional FiLM scale-shift and SiLU in one op.
+//! Group normalisation with affine, optional FiLM scale-shift and SiLU in one op, of one tensor or of two whose channels follow
+//! each other.
 //!
 //! `xhat = (x - mean_g) rstd_g`, `u = (gamma xhat + beta) (1 + scale) + shift`, `y = silu(u)` or `y = u`.
 //! VJP: du = dy silu'(u); p = du gamma (1 + scale); with averages over the group of item n,
 //! dx = rstd (p - avg(p) - xhat avg(p xhat)): the mean and the deviation each take their part of p away.
 //! dscale = sum over pixels of du (gamma xhat + beta), dshift = sum over pixels of du.
-//! Needs x, mean, rstd and the parameters; y is never kept.
+//! Needs x, mean, rstd and the parameters; y is never kept. The VJP can add to a gradient that is already there.
 
+mod cpu;
 mod launch;
 
 use super::*;
-use crate::backend::cpu::channel_loops::{affine, channel_squares, channel_sums, combine, slope_and_sums};
 use crate::graph::{Graph, TensorId};
 use launch::CudaNorm;
-use rayon::prelude::*;
-
-/// Pixels of one partial statistic. Fixed, so that the result does not depend on the number of threads.
-const CHUNK_PIXELS: usize = 256;
 
 /// What forward and VJP have in common.
 #[derive(Debug, Clone, Copy)]
@@ -28,30 +25,61 @@ pub struct GroupNormOptions {
     pub film: bool,
     /// SiLU at the end.
     pub silu: bool,
+    /// A second source follows: its channels come after those of x, without a concatenation being made.
+    pub joined: bool,
 }
 
-/// The normalisation. Inputs: x, gamma, beta, then film (n, 1, 1, 2c: scale, shift) if any.
+/// The normalisation. Inputs: x, gamma, beta, then film (n, 1, 1, 2c: scale, shift) and the second source if any.
 /// Outputs: y, mean, rstd (n, 1, 1, groups).
 #[derive(Debug, Clone)]
 pub struct GroupNorm(pub GroupNormOptions);
 
-/// Gradient by x. Inputs: dy, x, mean, rstd, gamma, beta, then film if any.
+/// Gradient by x, and by the second source if there is one. Inputs: dy, x, mean, rstd, gamma, beta, then film and the second source
+/// if any, then, for one source, the gradient to add to if any.
 #[derive(Debug, Clone)]
-pub struct GroupNormVjp(pub GroupNormOptions);
+pub struct GroupNormVjp {
+    /// Of the forward pass.
+    pub options: GroupNormOptions,
+    /// The last input is added to the gradient.
+    pub addend: bool,
+}
 
-/// Gradient by film. Inputs as [`GroupNormVjp`].
+/// Gradient by film. Inputs as [`GroupNormVjp`], without an addend.
 #[derive(Debug, Clone)]
 pub struct GroupNormFilmVjp(pub GroupNormOptions);
 
 impl GroupNormOptions {
-    fn check(&self, x: &Tensor, gamma: &Tensor, beta: &Tensor, film: Option<&&Tensor>) -> Result<(), String> {
-        let s = x.shape;
+    /// Of one tensor, without FiLM.
+    pub const fn new(groups: usize, eps: f32, silu: bool) -> GroupNormOptions {
+        GroupNormOptions { groups, eps, film: false, silu, joined: false }
+    }
+
+    /// What comes from gamma on: gamma, beta, film, second source.
+    fn parameters(&self) -> usize {
+        2 + self.film as usize + self.joined as usize
+    }
+
+    /// The second source, of the parameters.
+    fn second<'a, T>(&self, parameters: &'a [T]) -> Option<&'a T> {
+        self.joined.then(|| &parameters[2 + self.film as usize])
+    }
+
+    /// Extent of what is normalised, x and what follows its channels.
+    fn check(&self, x: &Tensor, parameters: &[&Tensor]) -> Result<Shape, String> {
+        let mut s = x.shape;
+        if let Some(second) = self.second(parameters) {
+            expect_shape(second, Shape { c: second.shape.c, ..s })?;
+            s.c += second.shape.c;
+        }
         if s.c % self.groups != 0 {
             return Err(format!("{} channels do not divide into {} groups", s.c, self.groups));
         }
-        expect_shape(gamma, Shape::vector(s.c))?;
-        expect_shape(beta, Shape::vector(s.c))?;
-        film.map_or(Ok(()), |f| expect_shape(f, Shape::rows(s.n, 2 * s.c)))
+        expect_shape(parameters[0], Shape::vector(s.c))?;
+        expect_shape(parameters[1], Shape::vector(s.c))?;
+        if self.film {
+            expect_shape(parameters[2], Shape::rows(s.n, 2 * s.c))?;
+        }
+        Ok(s)
     }
 }
 
@@ -60,60 +88,45 @@ impl Op for GroupNorm {
         "group_norm"
     }
     fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
-        expect_inputs(inputs, 3 + self.0.film as usize)?;
-        self.0.check(inputs[0], inputs[1], inputs[2], inputs.get(3))?;
-        let x = inputs[0].shape;
+        expect_inputs(inputs, 1 + self.0.parameters())?;
+        let x = self.0.check(inputs[0], &inputs[1..])?;
         let statistics = Shape::rows(x.n, self.0.groups);
         Ok(vec![storage(x), full("mean", statistics), full("rstd", statistics)])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         r.not_differentiable(1..3, "weights are fixed")?;
-        let (dout, name) = (r.dout(0)?, r.name());
-        let mut inputs = vec![dout, r.input(0), r.out(1), r.out(2), r.input(1), r.input(2)];
-        if self.0.film {
-            inputs.push(r.input(3));
-        }
-        if r.wants(0) {
-            let dx = r.graph.one(GroupNormVjp(self.0), &name, &inputs)?;
-            r.give(0, dx);
-        }
-        if self.0.film && r.wants(3) {
-            let dfilm = r.graph.one(GroupNormFilmVjp(self.0), &name, &inputs)?;
+        let (options, name) = (self.0, r.name());
+        let mut inputs = vec![r.dout(0)?, r.input(0), r.out(1), r.out(2)];
+        inputs.extend(&r.node.inputs[1..]);
+        if options.film && r.wants(3) {
+            let dfilm = r.graph.one(GroupNormFilmVjp(options), &name, &inputs)?;
             r.give(3, dfilm);
+        }
+        let second = options.parameters();
+        if options.joined && (r.wants(0) || r.wants(second)) {
+            let both = r.graph.add(GroupNormVjp { options, addend: false }, &name, &inputs)?;
+            r.give(0, both[0]);
+            r.give(second, both[1]);
+        } else if r.wants(0) {
+            let sum = r.accumulate(0);
+            inputs.extend(sum);
+            let dx = r.graph.one(GroupNormVjp { options, addend: sum.is_some() }, &name, &inputs)?;
+            r.give(0, dx);
         }
         Ok(())
     }
-    fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
-        14 * inputs[0].numel() as u64
+    fn flops(&self, _: &[Shape], outputs: &[Shape]) -> u64 {
+        14 * outputs[0].numel() as u64
     }
     fn launches(&self) -> usize {
         3
     }
     fn run_cpu(&self, launch: &mut Launch<'_>) {
-        let s = launch.input_shapes[0];
-        let (x, options) = (launch.inputs[0], self.0);
-        let [y, mean, rstd] = &mut launch.outputs[..] else { unreachable!("three outputs") };
-        statistics(x, s, options, mean, rstd);
-        let p = Parameters::new(options, &launch.inputs[1..], mean, rstd);
-        y.par_chunks_mut(s.item()).enumerate().for_each(|(n, y)| {
-            let (a, b) = p.slope_and_offset(n);
-            y.par_chunks_mut(CHUNK_PIXELS * s.c).enumerate().for_each(|(k, y)| {
-                let x = &x[n * s.item() + k * CHUNK_PIXELS * s.c..][..y.len()];
-                affine(y, x, &a, &b, options.silu);
-            });
-        });
+        cpu::normalise(self.0, launch);
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
-        let norm = CudaNorm {
-            x: r.inputs[0],
-            dy: None,
-            y: r.outputs[0],
-            statistics: [r.outputs[1], r.outputs[2]],
-            parameters: r.inputs[1..].to_vec(),
-            options: self.0,
-        };
-        norm.record(r, ["group_norm_statistics", "group_norm_combine", "group_norm"])?;
-        Ok(())
+        let norm = CudaNorm::forward(r, self.0);
+        norm.record(r, ["group_norm_statistics", "group_norm_combine", "group_norm"])
     }
 }
 
@@ -122,10 +135,21 @@ impl Op for GroupNormVjp {
         "group_norm_vjp"
     }
     fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
-        expect_inputs(inputs, 6 + self.0.film as usize)?;
-        expect_shape(inputs[1], inputs[0].shape)?;
-        self.0.check(inputs[1], inputs[4], inputs[5], inputs.get(6))?;
-        Ok(vec![storage(inputs[0].shape)])
+        let options = self.options;
+        if options.joined && self.addend {
+            return Err("a gradient by two sources is not added to another".into());
+        }
+        expect_inputs(inputs, 4 + options.parameters() + self.addend as usize)?;
+        let x = options.check(inputs[1], &inputs[4..])?;
+        expect_shape(inputs[0], x)?;
+        if self.addend {
+            expect_shape(inputs[inputs.len() - 1], x)?;
+        }
+        let mut outputs = vec![storage(inputs[1].shape)];
+        if let Some(second) = options.second(&inputs[4..]) {
+            outputs.push(Output { name: "second", ..storage(second.shape) });
+        }
+        Ok(outputs)
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         r.not_differentiable(0..r.node.inputs.len(), FIRST_ORDER_ONLY)
@@ -134,57 +158,18 @@ impl Op for GroupNormVjp {
         28 * inputs[0].numel() as u64
     }
     fn in_place(&self) -> &'static [usize] {
-        &[0]
+        // Of two sources neither gradient has the extent of dy.
+        if self.options.joined { &[] } else { &[0] }
     }
     fn launches(&self) -> usize {
         3
     }
     fn run_cpu(&self, launch: &mut Launch<'_>) {
-        let s = launch.input_shapes[1];
-        let (options, x, per_group) = (self.0, launch.inputs[1], s.c / self.0.groups);
-        let p = Parameters::new(options, &launch.inputs[4..], launch.inputs[2], launch.inputs[3]);
-        let dx = &mut *launch.outputs[0];
-        if launch.in_place != Some(0) {
-            dx.copy_from_slice(launch.inputs[0]);
-        }
-        let count = (s.h * s.w * per_group) as f64;
-        dx.par_chunks_mut(s.item()).enumerate().for_each(|(n, dx)| {
-            let x = &x[n * s.item()..][..s.item()];
-            let (a, b) = p.slope_and_offset(n);
-            let centre = p.centre(n);
-            // First pass: dy becomes du, and per channel the sums of du and du (x - mean).
-            let sums: Vec<(Vec<f64>, Vec<f64>)> = (dx.par_chunks_mut(CHUNK_PIXELS * s.c))
-                .zip(x.par_chunks(CHUNK_PIXELS * s.c))
-                .map(|(dy, x)| slope_and_sums(dy, x, &a, &b, &centre, options.silu))
-                .collect();
-            let factor = p.factor(n);
-            // dx = rstd (p - avg(p) - xhat avg(p xhat)) as by_du du + by_x (x - mean) + one.
-            let [mut by_du, mut by_x, mut one] = [(); 3].map(|_| vec![0f32; s.c]);
-            for g in 0..options.groups {
-                let rstd = p.rstd[n * options.groups + g] as f64;
-                let channels = g * per_group..(g + 1) * per_group;
-                let (mut sum_p, mut sum_px) = (0f64, 0f64);
-                for c in channels.clone() {
-                    for (du, du_x) in &sums {
-                        sum_p += du[c] * factor[c] as f64;
-                        sum_px += du_x[c] * rstd * factor[c] as f64;
-                    }
-                }
-                for c in channels {
-                    by_du[c] = (rstd * factor[c] as f64) as f32;
-                    by_x[c] = (-rstd * rstd * sum_px / count) as f32;
-                    one[c] = (-rstd * sum_p / count) as f32;
-                }
-            }
-            dx.par_chunks_mut(CHUNK_PIXELS * s.c).zip(x.par_chunks(CHUNK_PIXELS * s.c)).for_each(|(dx, x)| {
-                combine(dx, x, &by_du, &by_x, &one, &centre);
-            });
-        });
+        cpu::vjp(self.options, self.addend, launch);
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
-        let norm = CudaNorm::reverse(r, self.0);
-        norm.record(r, ["group_norm_vjp_statistics", "group_norm_vjp_combine", "group_norm_vjp"])?;
-        Ok(())
+        let norm = CudaNorm::reverse(r, self.options, self.addend);
+        norm.record(r, ["group_norm_vjp_statistics", "group_norm_vjp_combine", "group_norm_vjp"])
     }
 }
 
@@ -193,133 +178,38 @@ impl Op for GroupNormFilmVjp {
         "group_norm_film_vjp"
     }
     fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
-        expect_inputs(inputs, 7)?;
-        self.0.check(inputs[1], inputs[4], inputs[5], inputs.get(6))?;
+        expect_inputs(inputs, 4 + self.0.parameters())?;
+        self.0.check(inputs[1], &inputs[4..])?;
         Ok(vec![storage(inputs[6].shape)])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
-        r.not_differentiable(0..7, FIRST_ORDER_ONLY)
+        r.not_differentiable(0..r.node.inputs.len(), FIRST_ORDER_ONLY)
     }
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         18 * inputs[0].numel() as u64
     }
     fn run_cpu(&self, launch: &mut Launch<'_>) {
-        let s = launch.input_shapes[1];
-        let (dy, x, options) = (launch.inputs[0], launch.inputs[1], self.0);
-        let p = Parameters::new(options, &launch.inputs[4..], launch.inputs[2], launch.inputs[3]);
-        launch.outputs[0].par_chunks_mut(2 * s.c).enumerate().for_each(|(n, dfilm)| {
-            let (a, b) = p.slope_and_offset(n);
-            let mut du = dy[n * s.item()..][..s.item()].to_vec();
-            let x = &x[n * s.item()..][..s.item()];
-            let (sum, sum_x) = slope_and_sums(&mut du, x, &a, &b, &p.centre(n), options.silu);
-            for c in 0..s.c {
-                let g = n * options.groups + c / (s.c / options.groups);
-                let normalised = sum_x[c] * p.rstd[g] as f64;
-                dfilm[c] = (p.gamma[c] as f64 * normalised + p.beta[c] as f64 * sum[c]) as f32;
-                dfilm[s.c + c] = sum[c] as f32;
-            }
-        });
+        cpu::film_vjp(self.0, launch);
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
-        let norm = CudaNorm::reverse(r, self.0);
-        norm.record_film(r)?;
-        Ok(())
-    }
-}
-
-/// Mean and 1 / sqrt(variance + eps) per item and group: two passes over chunks that stay in the cache, then
-/// Chan's combination of the partial results, always in the same order.
-fn statistics(x: &[f32], s: Shape, options: GroupNormOptions, mean: &mut [f32], rstd: &mut [f32]) {
-    let (groups, per_group) = (options.groups, s.c / options.groups);
-    for (n, x) in x.chunks(s.item()).enumerate() {
-        let partial: Vec<(f64, Vec<f64>, Vec<f64>)> = (x.par_chunks(CHUNK_PIXELS * s.c))
-            .map(|x| {
-                let count = (x.len() / s.c * per_group) as f64;
-                let by_group = |sums: Vec<f32>| -> Vec<f64> {
-                    sums.chunks(per_group).map(|s| s.iter().map(|&v| v as f64).sum()).collect()
-                };
-                let means: Vec<f64> = by_group(channel_sums(x, s.c)).iter().map(|s| s / count).collect();
-                let centre: Vec<f32> = (0..s.c).map(|c| means[c / per_group] as f32).collect();
-                (count, means, by_group(channel_squares(x, &centre)))
-            })
-            .collect();
-        for g in 0..groups {
-            let (mut count, mut m, mut m2) = (0f64, 0f64, 0f64);
-            for (k, means, squares) in &partial {
-                let delta = means[g] - m;
-                m += delta * k / (count + k);
-                m2 += squares[g] + delta * delta * count * k / (count + k);
-                count += k;
-            }
-            mean[n * groups + g] = m as f32;
-            rstd[n * groups + g] = (1.0 / (m2 / count + options.eps as f64).sqrt()) as f32;
-        }
-    }
-}
-
-/// gamma, beta, film and the statistics of one launch.
-struct Parameters<'a> {
-    gamma: &'a [f32],
-    beta: &'a [f32],
-    film: Option<&'a [f32]>,
-    mean: &'a [f32],
-    rstd: &'a [f32],
-    groups: usize,
-}
-
-impl<'a> Parameters<'a> {
-    fn new(o: GroupNormOptions, inputs: &[&'a [f32]], mean: &'a [f32], rstd: &'a [f32]) -> Self {
-        let film = o.film.then(|| inputs[2]);
-        Parameters { gamma: inputs[0], beta: inputs[1], film, mean, rstd, groups: o.groups }
-    }
-
-    /// Mean of the group of each channel of item n.
-    fn centre(&self, n: usize) -> Vec<f32> {
-        let c = self.gamma.len();
-        (0..c).map(|i| self.mean[n * self.groups + i * self.groups / c]).collect()
-    }
-
-    /// gamma (1 + scale) of item n.
-    fn factor(&self, n: usize) -> Vec<f32> {
-        let c = self.gamma.len();
-        match self.film {
-            Some(f) => self.gamma.iter().zip(&f[2 * c * n..]).map(|(g, s)| g * (1.0 + s)).collect(),
-            None => self.gamma.to_vec(),
-        }
-    }
-
-    /// u = a x + b for item n.
-    fn slope_and_offset(&self, n: usize) -> (Vec<f32>, Vec<f32>) {
-        let c = self.gamma.len();
-        let mut offset = Vec::with_capacity(c);
-        let mut slope = Vec::with_capacity(c);
-        for i in 0..c {
-            let g = n * self.groups + i * self.groups / c;
-            let (scale, shift) = self.film.map_or((0.0, 0.0), |f| (f[2 * c * n + i], f[2 * c * n + c + i]));
-            let a = self.rstd[g] * self.gamma[i];
-            slope.push(a * (1.0 + scale));
-            offset.push((self.beta[i] - self.mean[g] * a) * (1.0 + scale) + shift);
-        }
-        (slope, offset)
+        CudaNorm::reverse(r, self.0, false).record_film(r)
     }
 }
 
 impl Graph {
-    /// Group norm whose parameters are `name.weight` and `name.bias`; `film` is (n, 1, 1, 2c).
+    /// Group norm whose parameters are `name.weight` and `name.bias`; `added` is film (n, 1, 1, 2c) and the second source, as far as
+    /// `options` has them.
     pub fn group_norm(
         &mut self,
         name: &str,
         x: TensorId,
-        (groups, eps): (usize, f32),
-        film: Option<TensorId>,
-        silu: bool,
+        options: GroupNormOptions,
+        added: &[TensorId],
     ) -> Result<TensorId> {
-        let c = self.shape(x).c;
+        let second = added.last().filter(|_| options.joined);
+        let c = self.shape(x).c + second.map_or(0, |&s| self.shape(s).c);
         let gamma = self.weight(&format!("{name}.weight"), Shape::vector(c));
         let beta = self.weight(&format!("{name}.bias"), Shape::vector(c));
-        let mut inputs = vec![x, gamma, beta];
-        inputs.extend(film);
-        let op = GroupNorm(GroupNormOptions { groups, eps, film: film.is_some(), silu });
-        self.one(op, name, &inputs)
+        self.one(GroupNorm(options), name, &[&[x, gamma, beta], added].concat())
     }
 }

@@ -1,7 +1,7 @@
 //! Layer norm over the channels of every pixel: `y = gamma (x - mean) rstd + beta`, `rstd = 1 / sqrt(variance + eps)`
 //!
 //! VJP, with xhat = (x - mean) rstd and p = gamma dy: dx = rstd (p - avg(p) - xhat avg(p xhat)), averages over the channels;
-//! mean and rstd of a pixel are made again from x, which is read anyway.
+//! mean and rstd of a pixel are made again from x, which is read anyway. It can add to a gradient that is already there.
 
 use super::*;
 use crate::backend::cpu::parallel::{interleaved_sum, vectorised};
@@ -15,7 +15,7 @@ pub struct LayerNorm {
     pub eps: f32,
 }
 
-/// Its VJP to x. Inputs: dy, x, gamma.
+/// Its VJP to x. Inputs: dy, x, gamma, then the gradient to add to if any.
 #[derive(Debug, Clone)]
 pub struct LayerNormVjp {
     /// Added to the variance.
@@ -35,8 +35,10 @@ impl Op for LayerNorm {
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         r.not_differentiable(1..3, "weights are fixed")?;
-        let (dout, name, x, gamma) = (r.dout(0)?, r.name(), r.input(0), r.input(1));
-        let dx = r.graph.one(LayerNormVjp { eps: self.eps }, &name, &[dout, x, gamma])?;
+        let name = r.name();
+        let mut inputs = vec![r.dout(0)?, r.input(0), r.input(1)];
+        inputs.extend(r.accumulate(0));
+        let dx = r.graph.one(LayerNormVjp { eps: self.eps }, &name, &inputs)?;
         r.give(0, dx);
         Ok(())
     }
@@ -64,13 +66,16 @@ impl Op for LayerNormVjp {
         "layer_norm_vjp"
     }
     fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
-        expect_inputs(inputs, 3)?;
+        if let Some(sum) = inputs.get(3) {
+            expect_shape(sum, inputs[1].shape)?;
+        }
+        expect_inputs(inputs, inputs.len().clamp(3, 4))?;
         expect_shape(inputs[0], inputs[1].shape)?;
         expect_shape(inputs[2], Shape::vector(inputs[1].shape.c))?;
         Ok(vec![storage(inputs[1].shape)])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
-        r.not_differentiable(0..3, FIRST_ORDER_ONLY)
+        r.not_differentiable(0..r.node.inputs.len(), FIRST_ORDER_ONLY)
     }
     fn flops(&self, _: &[Shape], outputs: &[Shape]) -> u64 {
         14 * outputs[0].numel() as u64
@@ -84,14 +89,19 @@ impl Op for LayerNormVjp {
         if let Some(dy) = dy {
             dx.copy_from_slice(dy);
         }
-        dx.par_chunks_mut(c).zip(x.par_chunks(c)).with_min_len(PIXELS).for_each(|(dx, x)| {
+        let sum = launch.inputs.get(3);
+        dx.par_chunks_mut(c).zip(x.par_chunks(c)).enumerate().with_min_len(PIXELS).for_each(|(pixel, (dx, x))| {
             slope(dx, x, gamma, eps);
+            if let Some(sum) = sum {
+                dx.iter_mut().zip(&sum[pixel * c..]).for_each(|(dx, s)| *dx += s);
+            }
         });
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (dy, x, gamma, dx) = (r.inputs[0], r.inputs[1], r.inputs[2], r.outputs[0]);
         let (pixels, c) = (x.shape.numel() / x.shape.c, x.shape.c);
-        let params = Params::new().view_out(&dx).view(&dy).view(&x).view(&gamma).i64(pixels).i32(c).f32(self.eps);
+        let params = Params::new().view_out(&dx).view(&dy).view(&x).view(&gamma).view_if(r.inputs.get(3));
+        let params = params.i64(pixels).i32(c).f32(self.eps);
         r.launch("layer_norm::layer_norm_vjp", [pixels.div_ceil(8), 1, 1], 256, 0, params);
         Ok(())
     }

@@ -93,6 +93,7 @@ fn matrix_product(launch: &mut Launch<'_>, order: WeightOrder, bias: Option<&[f3
         },
         x: launch.inputs[0],
         weight: launch.inputs[1],
+        channels: 0..launch.input_shapes[1].c,
         order,
         bias,
         item_bias: None,
@@ -114,7 +115,9 @@ fn record_product(r: &mut Recorder<'_>, bias: Option<Operand>, gradient: bool) {
     let (x, weight, y) = (as_pixels(r.inputs[0]), r.inputs[1], as_pixels(r.outputs[0]));
     CudaConv {
         x,
+        second: None,
         weight,
+        first_channel: 0,
         bias,
         item_bias: None,
         addend: None,

@@ -1,7 +1,8 @@
 //! The case table: every op with the shapes that its code treats differently.
 
 use crate::network_cases::{
-    attention_case, conv_case, conv_variant_case, cross_attention_case, group_norm_case, linear_case,
+    attention_case, bypassed_norm_case, conv_case, conv_variant_case, cross_attention_case, group_norm_case,
+    joined_conv_case, joined_group_norm_case, linear_case,
 };
 use crate::real::{Real, gelu, silu, zero};
 use crate::reference as r;
@@ -196,6 +197,13 @@ pub fn cases() -> Vec<Case> {
         group_norm_case(s(1, 17, 31, 32), 16, true, true),
         group_norm_case(s(2, 4, 4, 8), 8, true, false),
         group_norm_case(s(3, 1, 2, 6), 1, false, true),
+        joined_group_norm_case(s(2, 3, 5, 12), 5, 4, false),
+        joined_group_norm_case(s(2, 17, 31, 24), 8, 3, true),
+        bypassed_norm_case(s(2, 3, 5, 12), Some(4)),
+        bypassed_norm_case(s(2, 3, 5, 12), None),
+        joined_conv_case(s(2, 3, 5, 12), 5, 20, (1, 1), false),
+        joined_conv_case(s(1, 6, 7, 40), 16, 33, (3, 1), true),
+        joined_conv_case(s(2, 7, 9, 6), 2, 20, (3, 2), false),
         attention_case(2, 3, 3, 2, 5, QkvOrder::ByHead),
         attention_case(1, 3, 3, 2, 5, QkvOrder::ByKind),
         // More tokens than one block of queries and one block of keys.
@@ -242,9 +250,7 @@ pub fn cases() -> Vec<Case> {
                 x
             })
             .collect()),
-        case!("concat", vec![X, s(2, 3, 5, 4)], vec![0, 1], Concat, |i: T| (i[0].chunks(7).zip(i[1].chunks(4)))
-            .flat_map(|(a, b)| a.iter().chain(b).copied().collect::<Vec<_>>())
-            .collect()),
+        case!("concat", vec![X, s(2, 3, 5, 4)], vec![0, 1], Concat, |i: T| r::concat(&i[0], 7, &i[1], 4)),
         case!("channel_slice", vec![X], vec![0], ChannelSlice { start: 2, len: 3 }, |i: T| (i[0].chunks(7))
             .flat_map(|p| p[2..5].to_vec())
             .collect()),

@@ -181,7 +181,8 @@ fn every_kernel_agrees_with_the_references_in_every_storage_type() {
 fn kernel_cases() -> Vec<Case> {
     use crate::cases::linear_combination_case;
     use crate::network_cases::{
-        attention_case, conv_case, conv_variant_case, cross_attention_case, group_norm_case, linear_case,
+        attention_case, bypassed_norm_case, conv_case, conv_variant_case, cross_attention_case, group_norm_case,
+        joined_conv_case, joined_group_norm_case, linear_case,
     };
     use dmap::graph::Shape;
     use dmap::ops::attention::QkvOrder::{ByHead, ByKind};
@@ -202,6 +203,12 @@ fn kernel_cases() -> Vec<Case> {
         linear_case(s(20, 1, 1, 48), 64),
         group_norm_case(s(2, 9, 7, 64), 16, true, true),
         group_norm_case(s(1, 5, 3, 320), 32, false, true),
+        // Two sources, cut where no group and no slice ends; the sum in parts, which end in either source.
+        joined_group_norm_case(s(2, 9, 7, 64), 24, 16, true),
+        bypassed_norm_case(s(2, 9, 7, 64), Some(16)),
+        bypassed_norm_case(s(2, 3, 7, 264), None),
+        joined_conv_case(s(1, 13, 21, 136), 56, 136, (1, 1), true),
+        joined_conv_case(s(1, 5, 7, 304), 120, 64, (3, 1), false),
         // Every padded head size, more tokens than a tile and not a multiple of one.
         attention_case(1, 9, 11, 2, 32, ByHead),
         attention_case(1, 9, 9, 1, 40, ByKind),
@@ -212,6 +219,8 @@ fn kernel_cases() -> Vec<Case> {
         cross_attention_case(s(2, 9, 9, 64), 77, 1, 2, false),
         cross_attention_case(s(2, 3, 9, 40), 90, 2, 1, false),
         cross_attention_case(s(1, 3, 5, 512), 15, 1, 1, false),
+        cross_attention_case(s(1, 7, 10, 512), 75, 1, 1, false),
+        cross_attention_case(s(2, 5, 7, 2 * 200), 40, 2, 2, false),
         linear_combination_case(vec![3, 0]),
         linear_combination_case(vec![1, 2, 0, 3]),
     ]

@@ -4,9 +4,11 @@ use crate::cases::Case;
 use crate::real::{Real, zero};
 use crate::reference as r;
 use dmap::graph::Shape;
+use dmap::ops::add::Add;
 use dmap::ops::attention::{Attention, CrossAttention, QkvOrder};
 use dmap::ops::conv::{Conv, Padding};
 use dmap::ops::group_norm::{GroupNorm, GroupNormOptions};
+use dmap::ops::layer_norm::LayerNorm;
 use dmap::ops::linear::Linear;
 
 const fn s(n: usize, h: usize, w: usize, c: usize) -> Shape {
@@ -35,7 +37,7 @@ pub fn conv_case(x: Shape, co: usize, (kernel, stride): (usize, usize), residual
     }
 }
 
-/// Without a bias, and with zeros only after the image.
+/// Without a bias, with zeros only after the image, of a doubled image.
 pub fn conv_variant_case(x: Shape, co: usize, op: Conv) -> Case {
     let (kernel, stride) = (op.kernel, op.stride);
     let doubled = if op.doubled { s(x.n, 2 * x.h, 2 * x.w, x.c) } else { x };
@@ -109,7 +111,7 @@ pub fn group_norm_case(x: Shape, groups: usize, film: bool, with_silu: bool) -> 
         shapes.push(Shape::rows(x.n, 2 * x.c));
         differentiable.push(3);
     }
-    let op = GroupNorm(GroupNormOptions { groups, eps: 1e-5, film, silu: with_silu });
+    let op = GroupNorm(GroupNormOptions { film, ..GroupNormOptions::new(groups, 1e-5, with_silu) });
     let name = format!("group_norm {x} in {groups}, film {film}, silu {with_silu}");
     let label = name.clone();
     Case {
@@ -119,6 +121,80 @@ pub fn group_norm_case(x: Shape, groups: usize, film: bool, with_silu: bool) -> 
         record: Box::new(move |g, i| g.one(op.clone(), &label, i)),
         truth: Box::new(move |i| r::group_norm(&i[0], x, groups, &i[1], &i[2], i.get(3).map(|v| &v[..]), with_silu)),
         plain: Box::new(move |i| r::group_norm(&i[0], x, groups, &i[1], &i[2], i.get(3).map(|v| &v[..]), with_silu)),
+    }
+}
+
+/// Of two sources; `x` is the extent of both together.
+pub fn joined_group_norm_case(x: Shape, second: usize, groups: usize, film: bool) -> Case {
+    let first = Shape { c: x.c - second, ..x };
+    let mut shapes = vec![first, Shape::vector(x.c), Shape::vector(x.c)];
+    shapes.extend(film.then_some(Shape::rows(x.n, 2 * x.c)));
+    shapes.push(Shape { c: second, ..x });
+    let op = GroupNorm(GroupNormOptions { film, joined: true, ..GroupNormOptions::new(groups, 1e-5, true) });
+    let name = format!("group_norm {first} and {second} channels in {groups}, film {film}");
+    let label = name.clone();
+    fn reference<T: Real>(i: &[Vec<T>], x: Shape, second: usize, groups: usize, film: bool) -> Vec<T> {
+        let joined = r::concat(&i[0], x.c - second, &i[i.len() - 1], second);
+        r::group_norm(&joined, x, groups, &i[1], &i[2], film.then(|| &i[3][..]), true)
+    }
+    Case {
+        name,
+        differentiable: if film { vec![0, 3, 4] } else { vec![0, 3] },
+        shapes,
+        record: Box::new(move |g, i| g.one(op.clone(), &label, i)),
+        truth: Box::new(move |i| reference(i, x, second, groups, film)),
+        plain: Box::new(move |i| reference(i, x, second, groups, film)),
+    }
+}
+
+/// A convolution of two sources; `x` is the extent of both together.
+pub fn joined_conv_case(x: Shape, second: usize, co: usize, (kernel, stride): (usize, usize), residual: bool) -> Case {
+    let (first, other) = (Shape { c: x.c - second, ..x }, Shape { c: second, ..x });
+    let out = s(x.n, x.h.div_ceil(stride), x.w.div_ceil(stride), co);
+    let mut shapes = vec![first, s(co, kernel, kernel, x.c), Shape::vector(co)];
+    shapes.extend(residual.then_some(out));
+    shapes.push(other);
+    let op = Conv { residual, joined: true, ..Conv::new(kernel, stride) };
+    let name = format!("conv {kernel}x{kernel}/{stride} {first} and {second} channels -> {co}");
+    let label = name.clone();
+    fn reference<T: Real>(i: &[Vec<T>], x: Shape, second: usize, op: &Conv) -> Vec<T> {
+        let joined = r::concat(&i[0], x.c - second, &i[i.len() - 1], second);
+        r::conv(&joined, x, &i[1], op.kernel, op.stride, &i[2], op.residual.then(|| &i[3][..]))
+    }
+    let [of_truth, of_plain] = [op.clone(), op.clone()];
+    Case {
+        name,
+        differentiable: if residual { vec![0, 3, 4] } else { vec![0, 3] },
+        shapes,
+        record: Box::new(move |g, i| g.one(op.clone(), &label, i)),
+        truth: Box::new(move |i| reference(i, x, second, &of_truth)),
+        plain: Box::new(move |i| reference(i, x, second, &of_plain)),
+    }
+}
+
+/// norm(x) - 0.75 x: the VJP of the norm adds to the gradient that goes past it.
+pub fn bypassed_norm_case(x: Shape, groups: Option<usize>) -> Case {
+    let name = format!("{}_norm {x} and a way past it", if groups.is_some() { "group" } else { "layer" });
+    let label = name.clone();
+    fn reference<T: Real>(i: &[Vec<T>], x: Shape, groups: Option<usize>) -> Vec<T> {
+        let pixels = s(x.n * x.h * x.w, 1, 1, x.c);
+        let (x, groups) = groups.map_or((pixels, 1), |groups| (x, groups));
+        let y = r::group_norm(&i[0], x, groups, &i[1], &i[2], None, false);
+        y.iter().zip(&i[0]).map(|(&y, &x)| y - T::of(0.75) * x).collect()
+    }
+    Case {
+        name,
+        shapes: vec![x, Shape::vector(x.c), Shape::vector(x.c)],
+        differentiable: vec![0],
+        record: Box::new(move |g, i| {
+            let y = match groups {
+                Some(groups) => g.one(GroupNorm(GroupNormOptions::new(groups, 1e-5, false)), &label, i)?,
+                None => g.one(LayerNorm { eps: 1e-5 }, &label, i)?,
+            };
+            g.one(Add { scale: -0.75 }, &label, &[y, i[0]])
+        }),
+        truth: Box::new(move |i| reference(i, x, groups)),
+        plain: Box::new(move |i| reference(i, x, groups)),
     }
 }
 

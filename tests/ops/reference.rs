@@ -38,6 +38,11 @@ pub fn conv<T: Real>(
     out
 }
 
+/// Channels of a, then channels of b.
+pub fn concat<T: Real>(a: &[T], ca: usize, b: &[T], cb: usize) -> Vec<T> {
+    a.chunks(ca).zip(b.chunks(cb)).flat_map(|(a, b)| a.iter().chain(b).copied()).collect()
+}
+
 pub fn group_norm<T: Real>(
     x: &[T],
     s: Shape,

@@ -7,6 +7,7 @@
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Largest number of floats of padded rows that one task keeps: half of a usual second-level cache.
 const ROWS_BUFFER: usize = 1 << 17;
@@ -60,6 +61,8 @@ pub struct DirectConv<'a> {
     pub x: &'a [f32],
     /// Weights (cout, kernel, kernel, cin) as the forward convolution has them.
     pub weight: &'a [f32],
+    /// Which of their input channels x (or, for the data gradient, the output) has.
+    pub channels: Range<usize>,
     /// How to read them.
     pub order: WeightOrder,
     /// One per output channel.
@@ -131,6 +134,8 @@ impl Packed {
         let g = conv.geometry;
         let (cin, co, taps) = (g.input.2, g.output.2, g.kernel * g.kernel);
         let depth = taps * cin;
+        let outputs = if conv.order == WeightOrder::Forward { co } else { cin };
+        let row = conv.weight.len() / (outputs * taps);
         let widest = if lanes >= 16 { 4 } else { 2 };
         let mut blocks = Vec::new();
         let mut first = 0;
@@ -152,15 +157,19 @@ impl Packed {
             match conv.order {
                 WeightOrder::Forward => {
                     for c in 0..valid {
-                        let source = &conv.weight[(first + c) * depth..][..depth];
-                        source.iter().enumerate().for_each(|(k, &w)| part[k * width + c] = w);
+                        for tap in 0..taps {
+                            let source = &conv.weight[((first + c) * taps + tap) * row..][conv.channels.clone()];
+                            let part = &mut part[tap * cin * width..];
+                            source.iter().enumerate().for_each(|(k, &w)| part[k * width + c] = w);
+                        }
                     }
                 }
                 WeightOrder::Transposed => {
                     // Here `cin` counts the forward output channels, `co` the forward input channels.
                     for tap in 0..taps {
                         for c in 0..cin {
-                            let source = &conv.weight[(c * taps + (taps - 1 - tap)) * co + first..][..valid];
+                            let source = &conv.weight[(c * taps + taps - 1 - tap) * row..][conv.channels.clone()];
+                            let source = &source[first..][..valid];
                             part[(tap * cin + c) * width..][..valid].copy_from_slice(source);
                         }
                     }

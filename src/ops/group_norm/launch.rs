@@ -7,26 +7,62 @@ use crate::error::{Error, Result};
 
 /// What the kernels of one node are given; see kernels/group_norm.cu.
 pub(super) struct CudaNorm {
-    pub x: Operand,
-    pub dy: Option<Operand>,
-    pub y: Operand,
-    pub statistics: [Operand; 2],
-    /// gamma, beta, and film if any.
-    pub parameters: Vec<Operand>,
-    pub options: GroupNormOptions,
+    x: Operand,
+    second: Option<Operand>,
+    dy: Option<Operand>,
+    addend: Option<Operand>,
+    y: Operand,
+    /// The gradient by the second source.
+    second_y: Option<Operand>,
+    statistics: [Operand; 2],
+    gamma: Operand,
+    beta: Operand,
+    film: Option<Operand>,
+    options: GroupNormOptions,
 }
 
 impl CudaNorm {
+    /// Of a node with the inputs of `GroupNorm`.
+    pub(super) fn forward(r: &Recorder<'_>, options: GroupNormOptions) -> CudaNorm {
+        let statistics = [r.outputs[1], r.outputs[2]];
+        CudaNorm::with(r, options, 0, None, statistics)
+    }
+
     /// Of a node with the inputs of `GroupNormVjp`.
-    pub(super) fn reverse(r: &Recorder<'_>, options: GroupNormOptions) -> CudaNorm {
+    pub(super) fn reverse(r: &Recorder<'_>, options: GroupNormOptions, addend: bool) -> CudaNorm {
+        let addend = addend.then(|| r.inputs[r.inputs.len() - 1]);
+        let second_y = options.joined.then(|| r.outputs.get(1).copied()).flatten();
+        let norm = CudaNorm::with(r, options, 1, Some(r.inputs[0]), [r.inputs[2], r.inputs[3]]);
+        CudaNorm { addend, second_y, ..norm }
+    }
+
+    /// x is input number `x`; the parameters follow it and, in the reverse, the statistics.
+    fn with(
+        r: &Recorder<'_>,
+        options: GroupNormOptions,
+        x: usize,
+        dy: Option<Operand>,
+        statistics: [Operand; 2],
+    ) -> CudaNorm {
+        let parameters = &r.inputs[if dy.is_some() { 4 } else { 1 }..];
         CudaNorm {
-            x: r.inputs[1],
-            dy: Some(r.inputs[0]),
+            x: r.inputs[x],
+            second: options.second(parameters).copied(),
+            dy,
+            addend: None,
             y: r.outputs[0],
-            statistics: [r.inputs[2], r.inputs[3]],
-            parameters: r.inputs[4..].to_vec(),
+            second_y: None,
+            statistics,
+            gamma: parameters[0],
+            beta: parameters[1],
+            film: options.film.then(|| parameters[2]),
             options,
         }
+    }
+
+    /// Channels of both sources together.
+    fn channels(&self) -> usize {
+        self.gamma.shape.c
     }
 
     /// Pixels of a chunk and number of chunks: enough blocks to fill the chip, each large enough to be worth one.
@@ -39,40 +75,47 @@ impl CudaNorm {
 
     fn params(&self, partial: Option<&Operand>, sums: Option<&Operand>, writes: bool, r: &Recorder<'_>) -> Params {
         let (s, (chunk, chunks)) = (self.x.shape, self.chunks(r));
-        let params = if writes { Params::new().write(&self.y) } else { Params::new().i64(0) };
-        let params = params.read(&self.x).read_if(self.dy.as_ref());
+        let params = Params::new().write_if(Some(&self.y).filter(|_| writes));
+        let params = params.write_if(self.second_y.as_ref().filter(|_| writes));
+        let params = params.read(&self.x).read_if(self.second.as_ref()).read_if(self.dy.as_ref());
+        let params = params.read_if(self.addend.as_ref().filter(|_| writes));
         // The reverse only reads what the forward pass left.
         let [mean, rstd] = &self.statistics;
         let params = match self.dy {
             Some(_) => params.read(mean).read(rstd),
             None => params.write(mean).write(rstd),
         };
-        let params = params.read(&self.parameters[0]).read(&self.parameters[1]).read_if(self.parameters.get(2));
+        let params = params.read(&self.gamma).read(&self.beta).read_if(self.film.as_ref());
         let params = params.write_if(partial).write_if(sums);
-        let sizes = [s.n, s.h * s.w, s.c, self.options.groups, chunk, chunks, usize::from(self.options.silu)];
-        params.i32s(&sizes).f32(self.options.eps)
+        let sizes = [s.n, s.h * s.w, self.channels(), s.c, self.options.groups, chunk, chunks];
+        params.i32s(&sizes).i32(self.options.silu.into()).f32(self.options.eps)
     }
 
-    /// Whole vectors of channels, or one channel at a time.
+    /// Channels that one access takes: a 16-byte vector where both sources are made of such, else one.
+    fn vector(&self) -> usize {
+        let vector = 16 / self.x.dtype.bytes();
+        if self.x.shape.c % vector == 0 && self.channels() % vector == 0 { vector } else { 1 }
+    }
+
     fn name(&self, what: &str) -> Result<String> {
         let dtype = self.x.dtype;
-        let stored = self.parameters.iter().chain(&self.dy).chain([&self.y]);
-        if !stored.clone().all(|o| o.dtype == dtype) {
+        let all = [Some(self.gamma), Some(self.beta), Some(self.y), self.film, self.second, self.dy, self.addend];
+        if !all.iter().flatten().all(|o| o.dtype == dtype) {
             return Err(Error::Device("group_norm: its tensors are not stored in one type".into()));
         }
-        let any = if self.x.shape.c % (16 / dtype.bytes()) == 0 { "" } else { "_any" };
+        let any = if self.vector() > 1 { "" } else { "_any" };
         Ok(format!("group_norm::{what}_{}{any}", type_name(dtype)))
     }
 
     pub(super) fn record(&self, r: &mut Recorder<'_>, names: [&str; 3]) -> Result<()> {
         let (s, (_, chunks)) = (self.x.shape, self.chunks(r));
-        let vector = if self.x.shape.c % (16 / self.x.dtype.bytes()) == 0 { 16 / self.x.dtype.bytes() } else { 1 };
-        let rows = 256 / (s.c / vector).min(256);
+        let channels = self.channels();
+        let rows = 256 / (channels / self.vector()).min(256);
         let partial = r.scratch(s.n * chunks * self.options.groups * 2);
         let sums = r.scratch(s.n * self.options.groups * 2);
         // One row of channel sums per row of threads; the reverse has two of them.
         let tables = if self.dy.is_some() { 2 } else { 1 };
-        let shared = 4 * (tables * rows * s.c + self.options.groups);
+        let shared = 4 * (tables * rows * channels + self.options.groups);
         let grid = [chunks, s.n, 1];
         let first = self.params(Some(&partial), None, false, r);
         r.launch(self.name(names[0])?, grid, 256, shared, first);
@@ -88,7 +131,7 @@ impl CudaNorm {
         self.name("")?;
         let s = self.x.shape;
         let name = format!("group_norm::group_norm_film_vjp_{}", type_name(self.x.dtype));
-        r.launch(name, [s.c.div_ceil(32), s.n, 1], 256, 2048, self.params(None, None, true, r));
+        r.launch(name, [self.channels().div_ceil(32), s.n, 1], 256, 2048, self.params(None, None, true, r));
         Ok(())
     }
 }

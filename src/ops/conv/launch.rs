@@ -1,0 +1,100 @@
+//! Launches of kernels/conv.cu.
+
+use crate::backend::cpu::direct_conv::Spread;
+use crate::backend::cuda::launch::type_name;
+use crate::backend::cuda::{Operand, Params, Recorder};
+
+/// A convolution or its data gradient as kernels/conv.cu takes it. For the gradient x is dy.
+pub(crate) struct CudaConv {
+    pub x: Operand,
+    /// What follows x's channels.
+    pub second: Option<Operand>,
+    pub weight: Operand,
+    /// The gradient's first channel among the weight's input channels.
+    pub first_channel: usize,
+    pub bias: Option<Operand>,
+    pub item_bias: Option<Operand>,
+    pub addend: Option<Operand>,
+    pub y: Operand,
+    pub kernel: usize,
+    pub stride: usize,
+    pub spread: Spread,
+    pub pad: usize,
+    pub gradient: bool,
+}
+
+impl CudaConv {
+    /// Tensor cores where all tensors are of one type and their channels whole 16-byte vectors, else plain f32 arithmetic.
+    pub fn record(&self, r: &mut Recorder<'_>) {
+        let dtype = self.y.dtype;
+        let operands = [Some(self.x), Some(self.weight), self.bias, self.item_bias, self.addend, self.second];
+        let one_type = operands.iter().flatten().all(|o| o.dtype == dtype);
+        let vector = 16 / dtype.bytes();
+        let counts = [self.x.shape.c, self.y.shape.c, self.second_channels(), self.weight.shape.c, self.first_channel];
+        let whole = counts.iter().all(|c| c % vector == 0);
+        if one_type && whole && !(r.strict && dtype == crate::graph::Dtype::F32) {
+            self.record_mma(r, 64 / dtype.bytes());
+        } else {
+            self.record_simt(r);
+        }
+    }
+
+    fn second_channels(&self) -> usize {
+        self.second.map_or(0, |s| s.shape.c)
+    }
+
+    fn geometry(&self) -> [usize; 13] {
+        let (x, y) = (self.x.shape, self.y.shape);
+        // As kernels/conv.cu numbers them.
+        let spread = match self.spread {
+            Spread::Dense => 1,
+            Spread::Zeros => 2,
+            Spread::Repeat => 3,
+        };
+        let (second, row, first) = (self.second_channels(), self.weight.shape.c, self.first_channel);
+        [x.n, x.h, x.w, x.c, second, y.h, y.w, y.c, row, first, self.kernel, self.stride, spread]
+    }
+
+    /// Large tiles where they fill the chip; else small ones, and parts of the sum over blocks where even those do not.
+    fn record_mma(&self, r: &mut Recorder<'_>, slice: usize) {
+        let (rows, channels) = (self.y.shape.numel() / self.y.shape.c, self.y.shape.c);
+        let slices = self.x.shape.c.div_ceil(slice) + self.second_channels().div_ceil(slice);
+        let slices = self.kernel * self.kernel * slices;
+        let tiles = |size: usize| rows.div_ceil(size) * channels.div_ceil(size);
+        let chip = r.limits.multiprocessors;
+        let (size, splits) = match tiles(128) {
+            large if 4 * large >= 3 * chip => (128, 1),
+            _ => (64, (2 * chip / tiles(64)).clamp(1, 16).min(slices.div_ceil(8))),
+        };
+        // Every part has work: the parts are rounded up.
+        let splits = slices.div_ceil(slices.div_ceil(splits));
+        let partial = (splits > 1).then(|| r.scratch(splits * rows * channels));
+        let fused = |o: &Option<Operand>| if splits == 1 { *o } else { None };
+        let params = Params::new().write(&self.y).read(&self.x).read_if(self.second.as_ref()).read(&self.weight);
+        let params = params.read_if(fused(&self.bias).as_ref()).read_if(fused(&self.item_bias).as_ref());
+        let params = params.read_if(fused(&self.addend).as_ref());
+        let params = params.write_if(partial.as_ref());
+        let way = if self.gradient { "conv_vjp" } else { "conv" };
+        let name = format!("conv::{way}_mma_{}_{size}x{size}", type_name(self.y.dtype));
+        let grid = [rows.div_ceil(size), channels.div_ceil(size), splits];
+        // STAGES stages of SLICE bytes a row.
+        let shared = 4 * 2 * size * 64;
+        r.launch(name, grid, 2 * size, shared, params.i32s(&self.geometry()).i32s(&[splits, self.pad]));
+        if let Some(partial) = partial {
+            let count = rows * channels;
+            let params = Params::new().view_out(&self.y).view_if(self.bias.as_ref());
+            let params = params.view_if(self.item_bias.as_ref()).view_if(self.addend.as_ref());
+            let params = params.read(&partial).i64(count).i64(self.y.shape.item()).i32s(&[channels, splits]);
+            r.each("conv::conv_finish", count / 4, 1, params);
+        }
+    }
+
+    fn record_simt(&self, r: &mut Recorder<'_>) {
+        let (rows, channels) = (self.y.shape.numel() / self.y.shape.c, self.y.shape.c);
+        let params = Params::new().view_out(&self.y).view(&self.x).view_if(self.second.as_ref()).view(&self.weight);
+        let params = params.view_if(self.bias.as_ref()).view_if(self.item_bias.as_ref());
+        let params = params.view_if(self.addend.as_ref());
+        let params = params.i32s(&self.geometry()).i32s(&[usize::from(self.gradient), self.pad]);
+        r.launch("conv::conv_simt", [rows.div_ceil(64), channels.div_ceil(64), 1], 256, 2 * 16 * 68 * 4, params);
+    }
+}
