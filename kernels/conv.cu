@@ -12,6 +12,7 @@
 // conv_mma: a block makes BM x BN outputs; each of its (BM / WM)(BN / WN) warps WM x WN of them. K runs over taps and 64-byte
 // slices of the channels in STAGES stages of cp.async. Where the grid would leave most of the chip idle, blockIdx.z takes parts
 // of K and leaves sums in `partial`, which conv_finish adds up in order.
+// _few: of an image's few channels, which are no whole vectors: results, and for the gradient weights, are accessed one by one.
 // conv_simt: any channel count, any mix of storage types, plain f32 arithmetic.
 #include "include/mma.cuh"
 #include "include/view.cuh"
@@ -22,6 +23,7 @@ struct ConvParams {
     float* partial;
     // ci, ci2: channels of x and second; row: of the weight; first: of these, the gradient's first.
     int n, xh, xw, ci, ci2, yh, yw, co, row, first, kernel, stride, spread, splits, pad;
+    int full;  // y and addend are f32, whatever the rest; _few only
 };
 
 enum Spread { DENSE = 1, ZEROS = 2, REPEAT = 3 };
@@ -38,7 +40,7 @@ template <class S, int BN> DEVICE int transposed_offset(int row, int chunk) {
     return row * BN * int(sizeof(S)) + ((chunk ^ swizzle) << 4);
 }
 
-template <class S, int BM, int BN, int WM, int WN, bool GRADIENT> struct ConvTile {
+template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = false> struct ConvTile {
     static constexpr int WARPS = (BM / WM) * (BN / WN), THREADS = 32 * WARPS;
     static constexpr int BK = SLICE / int(sizeof(S));
     static constexpr int A_BYTES = BM * SLICE, STAGE_BYTES = (BM + BN) * SLICE;
@@ -118,7 +120,8 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT> struct ConvTil
                 const void* from = valid ? static_cast<const void*>(pixel[i] + channel) : p.x;
                 copy_async(a + slice_offset(thread / 4 + i * (THREADS / 4), chunk), from, valid);
             }
-            for (int i = 0; i < B_LOADS; i++) {
+            if constexpr (GRADIENT && FEW) copy_weights(p, b, tap, channel, channels, n0);
+            else for (int i = 0; i < B_LOADS; i++) {
                 int r = GRADIENT ? (thread + i * THREADS) / CHUNKS : thread / 4 + i * (THREADS / 4);
                 bool valid = weight[i] && (GRADIENT ? channel + r < channels : whole);
                 const void* from = valid ? static_cast<const void*>(weight[i] + weight_offset) : p.w;
@@ -168,6 +171,18 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT> struct ConvTil
         finish(p, sum, reinterpret_cast<float*>(shared) + warp * WM * WN, m0 + warp_m, n0 + warp_n, rows, lane);
     }
 
+    // A slice of the weights value by value; the barrier before the slice is used is the one that its copies wait for.
+    static DEVICE void copy_weights(const ConvParams& p, u8* b, int tap, int channel, int channels, int n0) {
+        const S* w = static_cast<const S*>(p.w);
+        const int taps = p.kernel * p.kernel;
+        for (int i = threadIdx.x; i < BK * BN; i += THREADS) {
+            int r = i / BN, c = i % BN, o = n0 + c;
+            S v = from_float<S>(0.0f);
+            if (o < p.co && channel + r < channels) v = w[(i64(channel + r) * taps + taps - 1 - tap) * p.row + p.first + o];
+            *(reinterpret_cast<S*>(b + transposed_offset<S, BN>(r, c / VECTOR<S>)) + c % VECTOR<S>) = v;
+        }
+    }
+
     // Fragments of 16 columns from `column` on: words 0, 1 are the first eight columns, 2, 3 the others.
     static DEVICE void load_right(u32 (&r)[4], const u8* b, int step, int column, int lane) {
         if constexpr (!GRADIENT) {
@@ -203,6 +218,19 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT> struct ConvTil
                 if (m0 + r < rows && n0 + 4 * c < p.co) {
                     store_words4(partial + i64(m0 + r) * p.co + n0 + 4 * c, load_words4(stage + r * WN + 4 * (c ^ (r & 7))));
                 }
+            }
+            return;
+        }
+        if constexpr (FEW) {
+            for (int i = lane; i < WM * WN; i += 32) {
+                int r = i / WN, c = i % WN, o = n0 + c;
+                if (m0 + r >= rows || o >= p.co) continue;
+                i64 at = i64(m0 + r) * p.co + o;
+                float v = stage[r * WN + 4 * (c / 4 ^ (r & 7)) + c % 4];
+                if (p.bias) v += to_float(static_cast<const S*>(p.bias)[o]);
+                if (p.addend) v += p.full ? static_cast<const float*>(p.addend)[at] : to_float(static_cast<const S*>(p.addend)[at]);
+                if (p.full) static_cast<float*>(p.y)[at] = v;
+                else static_cast<S*>(p.y)[at] = from_float<S>(v);
             }
             return;
         }
@@ -248,6 +276,14 @@ CONV_MMA(f32, tf32, 128, 128, 64, 32, 1)
 CONV_MMA(f16, f16, 64, 64, 32, 32, 4)
 CONV_MMA(bf16, bf16, 64, 64, 32, 32, 4)
 CONV_MMA(f32, tf32, 64, 64, 32, 32, 3)
+
+#define CONV_FEW(type, S)                                                                                                                  \
+    KERNEL(conv_mma_##type##_few, ConvParams, 128, 4) { ConvTile<S, 64, 64, 32, 32, false, true>::run(p); }                               \
+    KERNEL(conv_vjp_mma_##type##_few, ConvParams, 128, 4) { ConvTile<S, 64, 64, 32, 32, true, true>::run(p); }
+
+CONV_FEW(f16, f16)
+CONV_FEW(bf16, bf16)
+CONV_FEW(f32, tf32)
 
 // Adds the parts of K in order, then bias, item bias and addend. A thread makes four values.
 struct ConvFinishParams { View y, bias, item_bias, addend; const float* partial; i64 count, item; int co, splits; };

@@ -74,7 +74,7 @@ pub fn adm(g: &mut Graph, c: &AdmConfig, x: TensorId, t: TensorId, labels: Optio
         }
     }
     let h = unet.g.group_norm("out.0", h, GroupNormOptions::new(c.norm_groups, EPS, true), &[])?;
-    unet.g.conv("out.2", h, (3, 1), c.out_channels(), None)
+    unet.g.conv_as(Conv::LAST, "out.2", h, c.out_channels(), &[])
 }
 
 /// SiLU of the time embedding (plus class embedding), which is all that the blocks read. (n, 1, 1, 4 model_channels)

@@ -66,7 +66,7 @@ pub fn unet(g: &mut Graph, c: &UnetConfig, x: TensorId, t: TensorId, context: Te
     }
     let norm = GroupNormOptions::new(c.norm_num_groups, c.norm_eps, true);
     let h = unet.g.group_norm("unet.conv_norm_out", h, norm, &[])?;
-    unet.g.conv("unet.conv_out", h, (3, 1), c.out_channels, None)
+    unet.g.conv_as(Conv::LAST, "unet.conv_out", h, c.out_channels, &[])
 }
 
 /// SiLU of the time embedding, which is all that the blocks read: (n, 1, 1, 4 c).

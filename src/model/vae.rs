@@ -31,7 +31,7 @@ pub fn decoder(g: &mut Graph, c: &VaeConfig, z: TensorId) -> Result<TensorId> {
         }
     }
     let h = g.group_norm("vae.decoder.conv_norm_out", h, norm(c, true), &[])?;
-    g.conv("vae.decoder.conv_out", h, (3, 1), c.out_channels, None)
+    g.conv_as(Conv::LAST, "vae.decoder.conv_out", h, c.out_channels, &[])
 }
 
 /// Mean and log variance of the code of an image (n, f h, f w, 3) in [-1, 1]: (n, h, w, 2 latent_channels), not scaled.
@@ -56,11 +56,12 @@ pub fn encoder(g: &mut Graph, c: &VaeConfig, x: TensorId) -> Result<TensorId> {
     }
     h = middle(g, c, "vae.encoder.mid_block", h)?;
     h = g.group_norm("vae.encoder.conv_norm_out", h, norm(c, true), &[])?;
-    h = g.conv("vae.encoder.conv_out", h, (3, 1), 2 * c.latent_channels, None)?;
-    if c.use_quant_conv {
-        h = g.conv("vae.quant_conv", h, (1, 1), 2 * c.latent_channels, None)?;
+    let channels = 2 * c.latent_channels;
+    if !c.use_quant_conv {
+        return g.conv_as(Conv::LAST, "vae.encoder.conv_out", h, channels, &[]);
     }
-    Ok(h)
+    h = g.conv("vae.encoder.conv_out", h, (3, 1), channels, None)?;
+    g.conv_as(Conv { kernel: 1, ..Conv::LAST }, "vae.quant_conv", h, channels, &[])
 }
 
 fn norm(c: &VaeConfig, silu: bool) -> GroupNormOptions {

@@ -13,7 +13,7 @@ mod launch;
 use super::resample::Pool;
 use super::*;
 use crate::backend::cpu::direct_conv::{DirectConv, Geometry, Spread, WeightOrder};
-use crate::graph::{Graph, TensorId};
+use crate::graph::{Graph, Precision, TensorId};
 pub(crate) use launch::CudaConv;
 use std::ops::Range;
 
@@ -54,14 +54,28 @@ pub struct Conv {
     pub residual: bool,
     /// A second source is the last input: its channels come after those of x, without a concatenation being made.
     pub joined: bool,
+    /// The output is f32 whatever the storage type: what leaves a network.
+    pub full: bool,
 }
 
 impl Conv {
     /// With a bias and nothing else.
     pub const fn new(kernel: usize, stride: usize) -> Conv {
-        let padding = Padding::Around;
-        Conv { kernel, stride, padding, doubled: false, bias: true, item_bias: false, residual: false, joined: false }
+        Conv {
+            kernel,
+            stride,
+            padding: Padding::Around,
+            doubled: false,
+            bias: true,
+            item_bias: false,
+            residual: false,
+            joined: false,
+            full: false,
+        }
     }
+
+    /// 3x3, in f32: the last one of a network.
+    pub const LAST: Conv = Conv { full: true, ..Conv::new(3, 1) };
 
     /// Number of the input that is the item bias, if there is one.
     fn item_bias_input(&self) -> Option<usize> {
@@ -96,6 +110,8 @@ pub struct ConvVjp {
     pub size: (usize, usize),
     /// Those of the weight's input channels whose gradient it is.
     pub channels: Range<usize>,
+    /// The gradient is f32, as x is.
+    pub full: bool,
 }
 
 fn multiply_adds(pixels: Shape, weight: Shape) -> u64 {
@@ -138,7 +154,7 @@ impl Op for Conv {
         if let Some(i) = self.residual_input() {
             expect_shape(inputs[i], out)?;
         }
-        Ok(vec![storage(out)])
+        Ok(vec![if self.full { full("", out) } else { storage(out) }])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         r.not_differentiable(1..2 + self.bias as usize, "weights are fixed")?;
@@ -152,7 +168,8 @@ impl Op for Conv {
             if !self.doubled {
                 inputs.extend(r.accumulate(i));
             }
-            let vjp = ConvVjp { kernel: self.kernel, stride: self.stride, padding: self.padding, size, channels };
+            let full = r.graph.tensor(r.input(i)).precision == Precision::Full && !self.doubled;
+            let vjp = ConvVjp { kernel: self.kernel, stride: self.stride, padding: self.padding, size, channels, full };
             let mut dx = r.graph.one(vjp, &name, &inputs)?;
             if self.doubled {
                 dx = r.graph.one(Pool { gain: 1.0 }, &format!("{name}.halved"), &[dx])?;
@@ -254,7 +271,7 @@ impl Op for ConvVjp {
         if let Some(sum) = inputs.get(2) {
             expect_shape(sum, dx)?;
         }
-        Ok(vec![storage(dx)])
+        Ok(vec![if self.full { full("", dx) } else { storage(dx) }])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         r.not_differentiable(0..r.node.inputs.len(), FIRST_ORDER_ONLY)

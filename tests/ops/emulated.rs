@@ -200,6 +200,12 @@ fn kernel_cases() -> Vec<Case> {
             64,
             Conv { doubled: true, item_bias: true, residual: true, ..Conv::new(3, 1) },
         ),
+        // An image's few channels: written (in f32 if asked), and their gradient, of both strides.
+        conv_case(s(1, 9, 13, 72), 3, (3, 1), true),
+        conv_variant_case(s(2, 5, 7, 40), 6, Conv { full: true, ..Conv::new(3, 1) }),
+        joined_conv_case(s(1, 5, 7, 64), 24, 3, (1, 1), false),
+        conv_case(s(2, 9, 7, 3), 72, (3, 1), false),
+        conv_case(s(1, 8, 6, 5), 32, (3, 2), false),
         linear_case(s(20, 1, 1, 48), 64),
         group_norm_case(s(2, 9, 7, 64), 16, true, true),
         group_norm_case(s(1, 5, 3, 320), 32, false, true),

@@ -3,6 +3,7 @@
 use crate::backend::cpu::direct_conv::Spread;
 use crate::backend::cuda::launch::type_name;
 use crate::backend::cuda::{Operand, Params, Recorder};
+use crate::graph::Dtype;
 
 /// A convolution or its data gradient as kernels/conv.cu takes it. For the gradient x is dy.
 pub(crate) struct CudaConv {
@@ -23,17 +24,32 @@ pub(crate) struct CudaConv {
     pub gradient: bool,
 }
 
+/// Bytes of shared memory of a square tile: STAGES stages of SLICE bytes for each row of both operands.
+fn stages(size: usize) -> usize {
+    4 * 2 * size * 64
+}
+
 impl CudaConv {
-    /// Tensor cores where all tensors are of one type and their channels whole 16-byte vectors, else plain f32 arithmetic.
+    /// Tensor cores where what is read is of one type and its channels are whole 16-byte vectors, else plain f32 arithmetic.
     pub fn record(&self, r: &mut Recorder<'_>) {
-        let dtype = self.y.dtype;
-        let operands = [Some(self.x), Some(self.weight), self.bias, self.item_bias, self.addend, self.second];
-        let one_type = operands.iter().flatten().all(|o| o.dtype == dtype);
+        let dtype = self.weight.dtype;
         let vector = 16 / dtype.bytes();
-        let counts = [self.x.shape.c, self.y.shape.c, self.second_channels(), self.weight.shape.c, self.first_channel];
-        let whole = counts.iter().all(|c| c % vector == 0);
-        if one_type && whole && !(r.strict && dtype == crate::graph::Dtype::F32) {
-            self.record_mma(r, 64 / dtype.bytes());
+        let whole = |channels: &[usize]| channels.iter().all(|c| c % vector == 0);
+        let read = [Some(self.x), self.second, self.bias, self.item_bias];
+        let one_type = read.iter().flatten().all(|o| o.dtype == dtype) && !(r.strict && dtype == Dtype::F32);
+        let to = self.y.dtype;
+        let to_one_type = self.addend.is_none_or(|a| a.dtype == to);
+        let read_whole = whole(&[self.x.shape.c, self.second_channels()]);
+        let slice = 64 / dtype.bytes();
+        if !one_type || !to_one_type || !read_whole {
+            self.record_simt(r);
+        } else if to == dtype && whole(&[self.y.shape.c, self.weight.shape.c, self.first_channel]) {
+            self.record_mma(r, slice);
+        } else if self.item_bias.is_none()
+            && [dtype, Dtype::F32].contains(&to)
+            && (self.gradient || whole(&[self.weight.shape.c]))
+        {
+            self.record_few(r);
         } else {
             self.record_simt(r);
         }
@@ -77,9 +93,8 @@ impl CudaConv {
         let way = if self.gradient { "conv_vjp" } else { "conv" };
         let name = format!("conv::{way}_mma_{}_{size}x{size}", type_name(self.y.dtype));
         let grid = [rows.div_ceil(size), channels.div_ceil(size), splits];
-        // STAGES stages of SLICE bytes a row.
-        let shared = 4 * 2 * size * 64;
-        r.launch(name, grid, 2 * size, shared, params.i32s(&self.geometry()).i32s(&[splits, self.pad]));
+        let params = params.i32s(&self.geometry()).i32s(&[splits, self.pad, 0]);
+        r.launch(name, grid, 2 * size, stages(size), params);
         if let Some(partial) = partial {
             let count = rows * channels;
             let params = Params::new().view_out(&self.y).view_if(self.bias.as_ref());
@@ -87,6 +102,17 @@ impl CudaConv {
             let params = params.read(&partial).i64(count).i64(self.y.shape.item()).i32s(&[channels, splits]);
             r.each("conv::conv_finish", count / 4, 1, params);
         }
+    }
+
+    /// Few channels, of any number, in the type that they have: the image side of a network.
+    fn record_few(&self, r: &mut Recorder<'_>) {
+        let (rows, channels) = (self.y.shape.numel() / self.y.shape.c, self.y.shape.c);
+        let params = Params::new().write(&self.y).read(&self.x).read_if(self.second.as_ref()).read(&self.weight);
+        let params = params.read_if(self.bias.as_ref()).i64(0).read_if(self.addend.as_ref()).i64(0);
+        let params = params.i32s(&self.geometry()).i32s(&[1, self.pad, usize::from(self.y.dtype == Dtype::F32)]);
+        let way = if self.gradient { "conv_vjp" } else { "conv" };
+        let name = format!("conv::{way}_mma_{}_few", type_name(self.weight.dtype));
+        r.launch(name, [rows.div_ceil(64), channels.div_ceil(64), 1], 128, stages(64), params);
     }
 
     fn record_simt(&self, r: &mut Recorder<'_>) {
