@@ -178,4 +178,18 @@ fn compile_emulated(root: &Path, out: &Path, files: &[(String, String)]) {
     let path = out.join("emulated_registry.cpp");
     std::fs::write(&path, registry).expect("OUT_DIR can be written");
     build.file(path).compile("dmap_emulated");
+    link_stand_in(root, out);
+}
+
+/// The stand-in for libcuda: a shared library over the same objects.
+fn link_stand_in(root: &Path, out: &Path) {
+    let folder = out.join("stand_in");
+    std::fs::create_dir_all(&folder).expect("OUT_DIR can be written");
+    let mut link = cc::Build::new().cpp(true).std("c++20").opt_level(2).get_compiler().to_command();
+    link.args(["-shared", "-Wl,-soname,libcuda.so", "-I"]).arg(root.join("kernels"));
+    link.arg(root.join("kernels/emulator/libcuda.cpp")).arg("-Wl,--whole-archive").arg(out.join("libdmap_emulated.a"));
+    link.arg("-Wl,--no-whole-archive").arg("-o").arg(folder.join("libcuda.so"));
+    let linked = link.status().is_ok_and(|s| s.success());
+    assert!(linked, "the stand-in for libcuda can't be linked: {link:?}");
+    println!("cargo:rustc-env=DMAP_STAND_IN={}", folder.display());
 }

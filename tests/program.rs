@@ -244,7 +244,7 @@ fn wrong_flags_are_refused_with_the_nearest_right_one() {
     with(&["--task", "sr4", "--memory", "lots"], "4GiB");
     with(&["--task", "sr4", "--memory", "12MiB"], "the smallest plan needs");
     with(&["--task", "sr4", "--noise", "loud"], "0.025");
-    with(&["--task", "sr4", "--device", "cuda:0"], "CUDA");
+    with(&["--task", "sr4", "--device", "cuda:99"], "CUDA");
     with(&["--task", "sr4", "--device", "abacus"], "unknown device");
     with(&["--task", "sr4", "--model", "missing.safetensors"], "no such weight file");
     with(&["--task", "sr4", "--size", "0"], "not a size");

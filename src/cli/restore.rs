@@ -159,10 +159,11 @@ pub(super) fn restore_all(job: &Job, inputs: &[Input]) -> anyhow::Result<ExitCod
                 return Ok(ExitCode::from(130));
             }
             let names: Vec<_> = queue.waiting.iter().map(|p| p.input.path.display().to_string()).collect();
-            eprintln!("dmap: {}: {e}", names.join(", "));
+            let names = names.join(", ");
             if matches!(e, Error::Budget { .. } | Error::Device(_)) {
-                return Err(e.into());
+                return Err(anyhow::Error::from(e).context(names));
             }
+            eprintln!("dmap: {names}: {e}");
             failed += queue.waiting.len().max(1);
             queue.waiting.clear();
         }

@@ -7,7 +7,7 @@ use super::nvrtc::Nvrtc;
 use crate::error::{Error, Result};
 use cudarc::driver::{result, sys};
 use std::collections::HashMap;
-use std::ffi::{CString, c_void};
+use std::ffi::{CStr, CString, c_void};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ struct Shared {
 struct Functions {
     modules: HashMap<&'static str, sys::CUmodule>,
     by_name: HashMap<String, sys::CUfunction>,
+    /// The most shared memory that a launch of a kernel was allowed so far.
+    shared: HashMap<String, u32>,
 }
 
 // SAFETY: handles of the driver may be used from any thread that has made the context current, which every entry point does.
@@ -41,7 +43,12 @@ unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 fn failed(what: &str) -> impl FnOnce(result::DriverError) -> Error + '_ {
-    move |e| Error::Device(format!("CUDA: {what}: {e}"))
+    move |e| {
+        let said = |text: Result<&CStr, result::DriverError>| {
+            text.map_or_else(|_| format!("error {}", e.0 as i32), |t| t.to_string_lossy().into_owned())
+        };
+        Error::Device(format!("CUDA: {what}: {} ({})", said(e.error_string()), said(e.error_name())))
+    }
 }
 
 impl Nvidia {
@@ -66,7 +73,7 @@ impl Nvidia {
                     OLDEST_DRIVER % 1000 / 10
                 )));
             }
-            result::init().map_err(failed("no usable device"))?;
+            result::init().map_err(failed("no usable device (--device cpu does without)"))?;
             let count = result::device::get_count().map_err(failed("number of devices"))? as usize;
             if ordinal >= count {
                 return Err(Error::Device(format!("there is no CUDA device {ordinal}: this machine has {count}")));
@@ -283,13 +290,17 @@ impl Driver for Nvidia {
                 launch.kernel, launch.shared, self.name, self.limits.shared_bytes
             )));
         }
-        if launch.shared > 48 << 10 {
+        // A kernel may be launched with more or less of it: the limit only grows.
+        let mut functions = self.shared.functions.lock().unwrap_or_else(|e| e.into_inner());
+        let allowed = functions.shared.entry(launch.kernel.clone()).or_insert(48 << 10);
+        if launch.shared > *allowed {
             let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: a function of a loaded module.
             unsafe {
                 result::function::set_function_attribute(function, attribute, launch.shared as i32)
                     .map_err(failed(&launch.kernel))?;
             }
+            *allowed = launch.shared;
         }
         Ok(())
     }
