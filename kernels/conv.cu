@@ -46,11 +46,11 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
     static constexpr int A_BYTES = BM * SLICE, STAGE_BYTES = (BM + BN) * SLICE;
     static constexpr int A_LOADS = BM * 4 / THREADS, B_LOADS = BN * 4 / THREADS;
     static constexpr int MI = WM / 16, NI = WN / 8;
-    static_assert(WM % 16 == 0 && WN == 32, "a warp's rows of results are staged as eight 16-byte chunks");
+    static_assert(WM % 16 == 0 && WN % 32 == 0, "a warp's rows of results are staged as 16-byte chunks, swizzled by eights");
     static_assert(BM * 4 % THREADS == 0 && BN * 4 % THREADS == 0, "every thread copies the same number of chunks");
     static_assert(WARPS * WM * WN * 4 <= STAGES * STAGE_BYTES, "results are staged where the operands were");
 
-    struct Row { i64 item; int y, x; };
+    struct Row { int item, y, x; };
 
     static DEVICE void run(const ConvParams& p) {
         u8* shared = shared_memory();
@@ -68,21 +68,29 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
         for (int i = 0; i < A_LOADS; i++) {
             int m = m0 + thread / 4 + i * (THREADS / 4);
             int j = m % p.yw, rest = m / p.yw;
-            row[i].item = m < rows ? i64(rest / p.yh) * p.xh : -1;
+            row[i].item = m < rows ? rest / p.yh * p.xh : -1;
             row[i].y = rest % p.yh * p.stride - pad;
             row[i].x = j * p.stride - pad;
         }
-        // Whatever does not change within a source of a tap is worked out once for it: the loop over slices only adds.
-        const S* pixel[A_LOADS];   // null outside the image
-        const S* weight[B_LOADS];  // at tap 0, slice 0; null outside the channels
-        constexpr int CHUNKS = BN * int(sizeof(S)) / 16;
+        // Whatever does not change within a source of a tap is worked out once for it, and rows of a tile that a thread has are so far apart
+        // that they are swizzled alike: the loop over slices only adds.
+        constexpr int CHUNKS = BN * int(sizeof(S)) / 16, A_STEP = THREADS / 4, B_STEP = GRADIENT ? THREADS / CHUNKS : THREADS / 4;
+        constexpr int B_PERIOD = GRADIENT && sizeof(S) == 4 ? 4 : 8;
+        static_assert(A_STEP % 8 == 0 && B_STEP % B_PERIOD == 0 && THREADS % CHUNKS == 0, "a thread's rows share one swizzle");
+        const S* pixel[A_LOADS];
+        const S* weight[B_LOADS];  // at tap 0, slice 0
+        u32 inside = 0, within = 0;  // bit i: pixel i lies in the image, weight i in the channels
+        const int b_row = GRADIENT ? thread / CHUNKS : thread / 4;
         for (int i = 0; i < B_LOADS; i++) {
             const S* w = static_cast<const S*>(p.w);
-            int r = GRADIENT ? (thread + i * THREADS) / CHUNKS : thread / 4 + i * (THREADS / 4);
-            int o = n0 + (GRADIENT ? (thread + i * THREADS) % CHUNKS * VECTOR<S> : r);
-            if (GRADIENT) weight[i] = o < p.co ? w + (i64(r) * taps + taps - 1) * p.row + p.first + o : nullptr;
-            else weight[i] = o < p.co ? w + i64(o) * taps * p.row + chunk * VECTOR<S> : nullptr;
+            int r = b_row + i * B_STEP, o = n0 + (GRADIENT ? thread % CHUNKS * VECTOR<S> : r);
+            if (GRADIENT) weight[i] = w + (i64(r) * taps + taps - 1) * p.row + p.first + o;
+            else weight[i] = w + i64(o) * taps * p.row + chunk * VECTOR<S>;
+            within |= u32(o < p.co) << i;
         }
+        const int a_to = slice_offset(thread / 4, chunk);
+        const int b_to = A_BYTES + (GRADIENT ? transposed_offset<S, BN>(b_row, thread % CHUNKS) : a_to);
+        constexpr int B_TO_STEP = B_STEP * (GRADIENT ? BN * int(sizeof(S)) : SLICE);
         int tap = first / slices_of_tap, slice = first % slices_of_tap;
         bool in_second = slice >= slices_of_x;
         if (in_second) slice -= slices_of_x;
@@ -95,6 +103,7 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
             channels = in_second ? p.ci2 : p.ci;
             slices = in_second ? slices_of_tap - slices_of_x : slices_of_x;
             const int ky = tap / p.kernel, kx = tap % p.kernel;
+            inside = 0;
             for (int i = 0; i < A_LOADS; i++) {
                 int y = row[i].y + ky, x = row[i].x + kx;
                 bool valid = row[i].item >= 0;
@@ -104,29 +113,24 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
                     x >>= 1;
                 }
                 valid = valid && u32(y) < u32(p.xh) && u32(x) < u32(p.xw);
-                pixel[i] = valid ? source + ((row[i].item + y) * p.xw + x) * channels + chunk * VECTOR<S> : nullptr;
+                pixel[i] = source + (i64(row[i].item + y) * p.xw + x) * channels + chunk * VECTOR<S>;
+                inside |= u32(valid) << i;
             }
             weight_offset = i64(GRADIENT ? -tap : tap) * p.row + (in_second ? p.ci : 0) + slice * weight_slice;
         };
         enter_source();
 
-        auto copy_slice = [&](int stage) {
-            u8* a = shared + stage * STAGE_BYTES;
-            u8* b = a + A_BYTES;
-            const int channel = slice * BK;
-            const bool whole = channel + chunk * VECTOR<S> < channels;
-            for (int i = 0; i < A_LOADS; i++) {
-                bool valid = pixel[i] && whole;
-                const void* from = valid ? static_cast<const void*>(pixel[i] + channel) : p.x;
-                copy_async(a + slice_offset(thread / 4 + i * (THREADS / 4), chunk), from, valid);
-            }
-            if constexpr (GRADIENT && FEW) copy_weights(p, b, tap, channel, channels, n0);
+        auto copy_slice = [&](u32 stage) {
+            u8* to = shared + stage * STAGE_BYTES;
+            const int channel = slice * BK, left = channels - channel;
+            const bool whole = chunk * VECTOR<S> < left;
+            const u32 a_valid = whole ? inside : 0, b_valid = GRADIENT || whole ? within : 0;
+            // Nothing is read where a copy is not valid: its address may lead anywhere.
+            for (int i = 0; i < A_LOADS; i++) copy_async(to + a_to + i * A_STEP * SLICE, pixel[i] + channel, a_valid >> i & 1);
+            if constexpr (GRADIENT && FEW) copy_weights(p, to + A_BYTES, tap, channel, channels, n0);
             else for (int i = 0; i < B_LOADS; i++) {
-                int r = GRADIENT ? (thread + i * THREADS) / CHUNKS : thread / 4 + i * (THREADS / 4);
-                bool valid = weight[i] && (GRADIENT ? channel + r < channels : whole);
-                const void* from = valid ? static_cast<const void*>(weight[i] + weight_offset) : p.w;
-                int to = GRADIENT ? transposed_offset<S, BN>(r, (thread + i * THREADS) % CHUNKS) : slice_offset(r, chunk);
-                copy_async(b + to, from, valid);
+                bool valid = (b_valid >> i & 1) && (!GRADIENT || b_row + i * B_STEP < left);
+                copy_async(to + b_to + i * B_TO_STEP, weight[i] + weight_offset, valid);
             }
             weight_offset += weight_slice;
             if (++slice == slices) {
@@ -137,28 +141,32 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
             }
         };
 
+        // Where a lane reads its rows of the fragments: 32 bytes on, or back, is the other half of a slice (or the next columns of the gradient).
+        const int left_at = slice_offset(warp_m + lane % 16, lane / 16);
+        const int right_at = A_BYTES + (GRADIENT ? transposed_offset<S, BN>(lane % 16, warp_n / 8 + lane / 16)
+                                                 : slice_offset(warp_n + lane % 8 + lane / 16 * 8, lane / 8 % 2));
         float sum[MI][NI][4] = {};
-        for (int s = 0; s < STAGES - 1; s++) {
-            if (first + s < last) copy_slice(s);
+        const u32 count = last > first ? last - first : 0;
+        for (u32 s = 0; s < STAGES - 1; s++) {
+            if (s < count) copy_slice(s);
             commit_copies();
         }
-        for (int s = first; s < last; s++) {
+        for (u32 s = 0; s < count; s++) {
             wait_for_copies<STAGES - 2>();
             block_barrier();
-            if (s + STAGES - 1 < last) copy_slice((s - first + STAGES - 1) % STAGES);
+            if (s + STAGES - 1 < count) copy_slice((s + STAGES - 1) % STAGES);
             commit_copies();
-            const u8* a = shared + (s - first) % STAGES * STAGE_BYTES;
-            const u8* b = a + A_BYTES;
+            const u8* stage = shared + s % STAGES * STAGE_BYTES;
 #pragma unroll
             for (int step = 0; step < 2; step++) {
                 u32 left[MI][4], right[NI / 2][4];
 #pragma unroll
                 for (int i = 0; i < MI; i++) {
-                    load_matrices(left[i], a + slice_offset(warp_m + 16 * i + lane % 16, 2 * step + lane / 16));
+                    load_matrices(left[i], stage + (left_at ^ 32 * step) + 16 * i * SLICE);
                     for (int k = 0; k < 4; k++) round_fragment(left[i][k], S{});
                 }
 #pragma unroll
-                for (int j = 0; j < NI / 2; j++) load_right(right[j], b, step, warp_n + 16 * j, lane);
+                for (int j = 0; j < NI / 2; j++) load_right(right[j], stage, right_at, step, j, warp_n, lane);
 #pragma unroll
                 for (int i = 0; i < MI; i++) {
 #pragma unroll
@@ -183,16 +191,16 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
         }
     }
 
-    // Fragments of 16 columns from `column` on: words 0, 1 are the first eight columns, 2, 3 the others.
-    static DEVICE void load_right(u32 (&r)[4], const u8* b, int step, int column, int lane) {
+    // Fragments of the j-th 16 columns of a warp: words 0, 1 are the first eight columns, 2, 3 the others.
+    static DEVICE void load_right(u32 (&r)[4], const u8* stage, int at, int step, int j, int warp_n, int lane) {
         if constexpr (!GRADIENT) {
-            load_matrices(r, b + slice_offset(column + lane % 8 + lane / 16 * 8, 2 * step + lane / 8 % 2));
+            load_matrices(r, stage + (at ^ 32 * step) + 16 * j * SLICE);
         } else if constexpr (sizeof(S) == 2) {
-            load_matrices_transposed(r, b + transposed_offset<S, BN>(16 * step + lane % 16, column / 8 + lane / 16));
+            load_matrices_transposed(r, stage + (at ^ 32 * j) + 16 * step * BN * int(sizeof(S)));
         } else {
             for (int k = 0; k < 4; k++) {
-                int row = 8 * step + lane % 4 + 4 * (k & 1), c = column + lane / 4 + 8 * (k >> 1);
-                r[k] = *reinterpret_cast<const u32*>(b + transposed_offset<S, BN>(row, c / 4) + c % 4 * 4);
+                int row = 8 * step + lane % 4 + 4 * (k & 1), c = warp_n + 16 * j + lane / 4 + 8 * (k >> 1);
+                r[k] = *reinterpret_cast<const u32*>(stage + A_BYTES + transposed_offset<S, BN>(row, c / 4) + c % 4 * 4);
             }
         }
         for (int k = 0; k < 4; k++) round_fragment(r[k], S{});
@@ -213,8 +221,8 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
         warp_barrier();
         if (p.splits > 1) {
             float* partial = p.partial + i64(blockIdx.z) * rows * p.co;
-            for (int r = lane / 8; r < WM; r += 4) {
-                int c = lane % 8;
+            for (int r = lane / (WN / 4); r < WM; r += 32 / (WN / 4)) {
+                int c = lane % (WN / 4);
                 if (m0 + r < rows && n0 + 4 * c < p.co) {
                     store_words4(partial + i64(m0 + r) * p.co + n0 + 4 * c, load_words4(stage + r * WN + 4 * (c ^ (r & 7))));
                 }
@@ -270,9 +278,9 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
         ConvTile<S, bm, bn, wm, wn, true>::run(p);                                                                  \
     }
 
-CONV_MMA(f16, f16, 128, 128, 64, 32, 2)
-CONV_MMA(bf16, bf16, 128, 128, 64, 32, 2)
-CONV_MMA(f32, tf32, 128, 128, 64, 32, 1)
+CONV_MMA(f16, f16, 128, 128, 64, 64, 2)
+CONV_MMA(bf16, bf16, 128, 128, 64, 64, 2)
+CONV_MMA(f32, tf32, 128, 128, 64, 64, 2)
 CONV_MMA(f16, f16, 64, 64, 32, 32, 4)
 CONV_MMA(bf16, bf16, 64, 64, 32, 32, 4)
 CONV_MMA(f32, tf32, 64, 64, 32, 32, 3)

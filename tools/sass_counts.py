@@ -4,7 +4,8 @@
     python tools/sass_counts.py CUBIN... [--nvdisasm PATH]
 
 A CUBIN lies in target/release/build/dmap-*/out/conv.cu.sm_90a.* after a build. The hottest loop is the span of a backward branch that
-holds most products. Prints a markdown table.
+holds most products, without what a branch in it skips that neither copies nor multiplies: that is done once per tap of a convolution.
+Prints a markdown table.
 """
 
 import argparse
@@ -12,12 +13,21 @@ import re
 import subprocess
 
 
-def loops(instructions):
-    """(start, end) of every backward branch, by address."""
+def branches(instructions):
+    """(address, target) of every branch."""
     for at, text in instructions:
-        target = re.search(r"\bBRA.*?(0x[0-9a-f]+)", text)
-        if target and int(target[1], 16) < at:
-            yield int(target[1], 16), at
+        if target := re.search(r"\bBRA.*?(0x[0-9a-f]+)", text):
+            yield at, int(target[1], 16)
+
+
+def hot(instructions, lo, hi):
+    """The instructions of a loop that every turn runs."""
+    inside = [i for i in instructions if lo <= i[0] <= hi]
+    for at, target in branches(inside):
+        skipped = [t for a, t in inside if at < a < target <= hi]
+        if not re.search(r"HMMA|LDSM|LDGSTS", " ".join(skipped)):
+            inside = [i for i in inside if not at < i[0] < target]
+    return [t for _, t in inside]
 
 
 def main():
@@ -45,11 +55,12 @@ def main():
                     instructions.append((at, found[2]))
             resolve = lambda t: re.sub(r"`\((\.L_x_\d+)\)", lambda m: hex(labels.get(m[1], 1 << 40)), t)
             instructions = [(at, resolve(t)) for at, t in instructions]
-            count = lambda lo, hi, what: sum(bool(re.search(what, t)) for at, t in instructions if lo <= at <= hi)
-            best = max(loops(instructions), key=lambda l: (count(*l, r"\bHMMA"), l[0] - l[1]), default=None)
-            if best:
-                mma = count(*best, r"\bHMMA")
-                print(f"| {name} | {mma} | {count(*best, '.') - mma} | {count(*best, r'LDSM')} | {count(*best, r'LDGSTS')} |")
+            count = lambda texts, what: sum(bool(re.search(what, t)) for t in texts)
+            spans = [(count(hot(instructions, to, at), "HMMA"), to - at, to, at) for at, to in branches(instructions) if to < at]
+            if spans:
+                loop = hot(instructions, *max(spans)[2:])
+                mma = count(loop, "HMMA")
+                print(f"| {name} | {mma} | {len(loop) - mma} | {count(loop, 'LDSM')} | {count(loop, 'LDGSTS')} |")
 
 
 if __name__ == "__main__":

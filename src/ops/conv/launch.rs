@@ -94,7 +94,7 @@ impl CudaConv {
         let name = format!("conv::{way}_mma_{}_{size}x{size}", type_name(self.y.dtype));
         let grid = [rows.div_ceil(size), channels.div_ceil(size), splits];
         let params = params.i32s(&self.geometry()).i32s(&[splits, self.pad, 0]);
-        r.launch(name, grid, 2 * size, stages(size), params);
+        r.launch(name, grid, 128, stages(size), params);
         if let Some(partial) = partial {
             let count = rows * channels;
             let params = Params::new().view_out(&self.y).view_if(self.bias.as_ref());
