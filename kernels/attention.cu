@@ -28,21 +28,17 @@ template <class S, int D, int KEYS> DEVICE void attention_forward(const Attentio
         const u8* k = buffers + tile % 2 * 2 * KEYS * T::STRIDE;
         float s[KEYS / 8][4];
         T::rows_by_rows(s, q, 16 * warp, k, lane);
+        if (__builtin_expect((tile + 1) * KEYS > p.keys, 0)) T::hide_from(p.keys - tile * KEYS, s, lane);
         for (int half = 0; half < 2; half++) {
             float m = largest[half];
-            for (int j = 0; j < KEYS / 8; j++) {
-                for (int e = 2 * half; e < 2 * half + 2; e++) {
-                    bool valid = tile * KEYS + 8 * j + 2 * (lane % 4) + (e & 1) < p.keys;
-                    s[j][e] = valid ? s[j][e] * to_log2 : -INFINITY_F;
-                    m = larger(m, s[j][e]);
-                }
-            }
+            for (int j = 0; j < KEYS / 8; j++) m = larger(m, larger(s[j][2 * half], s[j][2 * half + 1]));
             m = row_max(m);  // finite: every tile has a key
-            float shrink = exp2_fast(largest[half] - m), sum = 0;
+            const float shrink = exp2_fast((largest[half] - m) * to_log2), base = m * to_log2;
+            float sum = 0;
             largest[half] = m;
             for (int j = 0; j < KEYS / 8; j++) {
                 for (int e = 2 * half; e < 2 * half + 2; e++) {
-                    s[j][e] = exp2_fast(s[j][e] - m);
+                    s[j][e] = exp2_fast(s[j][e] * to_log2 - base);
                     sum += s[j][e];
                 }
             }
@@ -61,7 +57,7 @@ template <class S, int D, int KEYS> DEVICE void attention_forward(const Attentio
         float sum = row_sum(total[half]);
         factor[half] = 1.0f / sum;
         int row = q0 + 16 * warp + lane / 4 + 8 * half;
-        if (lane % 4 == 0 && row < p.queries) p.lse[p.row_base() + row] = largest[half] / LOG2E + logf(sum);
+        if (lane % 4 == 0 && row < p.queries) p.lse[p.row_base() + row] = largest[half] * p.scale + logf(sum);
     }
     T::store(p.o, out, factor, q0 + 16 * warp, 0, p.queries, p.d, lane);
 }
@@ -76,6 +72,7 @@ template <class S, int D, int KEYS> DEVICE void attention_dq(const AttentionPara
     T::template copy<64>(q, p.q, q0, p.queries, p.d);
     T::template copy<64>(dout, p.dout, q0, p.queries, p.d);
     T::template copy_pair<KEYS>(buffers, p.k, p.v, 0, p.keys, p.d);
+    const float to_log2 = p.scale * LOG2E;
     float out[D / 8][4] = {}, lse[2], delta[2];
     for (int half = 0; half < 2; half++) {
         int row = q0 + 16 * warp + lane / 4 + 8 * half;
@@ -92,12 +89,9 @@ template <class S, int D, int KEYS> DEVICE void attention_dq(const AttentionPara
         float s[KEYS / 8][4], ds[KEYS / 8][4];
         T::rows_by_rows(s, q, 16 * warp, k, lane);
         T::rows_by_rows(ds, dout, 16 * warp, k + KEYS * T::STRIDE, lane);
+        if (__builtin_expect((tile + 1) * KEYS > p.keys, 0)) T::hide_from(p.keys - tile * KEYS, s, lane);
         for (int j = 0; j < KEYS / 8; j++) {
-            for (int e = 0; e < 4; e++) {
-                bool valid = tile * KEYS + 8 * j + 2 * (lane % 4) + (e & 1) < p.keys;
-                float probability = valid ? exp2_fast(s[j][e] * p.scale * LOG2E - lse[e / 2]) : 0.0f;
-                ds[j][e] = probability * (ds[j][e] - delta[e / 2]);
-            }
+            for (int e = 0; e < 4; e++) ds[j][e] = exp2_fast(s[j][e] * to_log2 - lse[e / 2]) * (ds[j][e] - delta[e / 2]);
         }
         T::add_weighted(out, ds, k, lane);
         block_barrier();
@@ -117,6 +111,7 @@ template <class S, int D, int QUERIES> DEVICE void attention_dkv(const Attention
     T::template copy<64>(k, p.k, k0, p.keys, p.d);
     T::template copy<64>(v, p.v, k0, p.keys, p.d);
     T::template copy_pair<QUERIES>(buffers, p.q, p.dout, 0, p.queries, p.d);
+    const float to_log2 = p.scale * LOG2E;
     float dk[D / 8][4] = {}, dv[D / 8][4] = {};
     const int tiles = (p.queries + QUERIES - 1) / QUERIES;
     for (int tile = 0; tile < tiles; tile++) {
@@ -125,18 +120,23 @@ template <class S, int D, int QUERIES> DEVICE void attention_dkv(const Attention
         block_barrier();
         const u8* q = buffers + tile % 2 * 2 * QUERIES * T::STRIDE;
         const u8* dout = q + QUERIES * T::STRIDE;
-        float s[QUERIES / 8][4], ds[QUERIES / 8][4];
+        float s[QUERIES / 8][4], ds[QUERIES / 8][4], lse[QUERIES / 8][2], delta[QUERIES / 8][2];
+        // Queries that are not there have probability 0.
+        const i64 at = p.row_base() + tile * QUERIES + 2 * (lane % 4);
+        const int left = p.queries - tile * QUERIES - 2 * (lane % 4);
+        for (int j = 0; j < QUERIES / 8; j++) {
+            for (int column = 0; column < 2; column++) {
+                bool valid = 8 * j + column < left;
+                lse[j][column] = valid ? p.lse[at + 8 * j + column] * LOG2E : INFINITY_F;
+                delta[j][column] = valid ? p.delta[at + 8 * j + column] : 0.0f;
+            }
+        }
         T::rows_by_rows(s, k, 16 * warp, q, lane);
         T::rows_by_rows(ds, v, 16 * warp, dout, lane);
         for (int j = 0; j < QUERIES / 8; j++) {
-            for (int column = 0; column < 2; column++) {
-                int row = tile * QUERIES + 8 * j + 2 * (lane % 4) + column;
-                bool valid = row < p.queries;
-                float lse = valid ? p.lse[p.row_base() + row] * LOG2E : 0.0f, delta = valid ? p.delta[p.row_base() + row] : 0.0f;
-                for (int e = column; e < 4; e += 2) {
-                    s[j][e] = valid ? exp2_fast(s[j][e] * p.scale * LOG2E - lse) : 0.0f;
-                    ds[j][e] = s[j][e] * (ds[j][e] - delta);
-                }
+            for (int e = 0; e < 4; e++) {
+                s[j][e] = exp2_fast(s[j][e] * to_log2 - lse[j][e & 1]);
+                ds[j][e] = s[j][e] * (ds[j][e] - delta[j][e & 1]);
             }
         }
         T::add_weighted(dv, s, dout, lane);

@@ -89,16 +89,16 @@ template <class S, int ROWS, int TILE> DEVICE void attention_wide_forward(const 
         // The softmax so far: every row by PER_ROW threads.
         float s[VALUES], m = largest, sum = 0;
         for (int e = 0; e < VALUES; e++) {
-            s[e] = first + column + e < p.keys ? scores[row * W::SCORES + column + e] * to_log2 : -INFINITY_F;
+            s[e] = first + column + e < p.keys ? scores[row * W::SCORES + column + e] : -INFINITY_F;
             m = larger(m, s[e]);
         }
         for (int mask = 1; mask < PER_ROW; mask *= 2) m = larger(m, shuffle_xor(m, mask));  // finite: every tile has a key
         for (int e = 0; e < VALUES; e++) {
-            s[e] = exp2_fast(s[e] - m);
+            s[e] = exp2_fast(s[e] * to_log2 - m * to_log2);
             sum += s[e];
             *W::weight(weights, row, column + e) = from_float<S>(s[e]);
         }
-        float shrink = exp2_fast(largest - m);
+        float shrink = exp2_fast((largest - m) * to_log2);
         largest = m;
         total = total * shrink + sum;
         if (column == 0) factors[row] = shrink;
@@ -121,7 +121,7 @@ template <class S, int ROWS, int TILE> DEVICE void attention_wide_forward(const 
     for (int mask = 1; mask < PER_ROW; mask *= 2) total += shuffle_xor(total, mask);
     if (column == 0) {
         factors[row] = 1.0f / total;
-        if (q0 + row < p.queries) p.lse[p.row_base() + q0 + row] = largest / LOG2E + logf(total);
+        if (q0 + row < p.queries) p.lse[p.row_base() + q0 + row] = largest * p.scale + logf(total);
     }
     block_barrier();
     for (int i = 0; i < ROWS / 16; i++) {

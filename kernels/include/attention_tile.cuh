@@ -15,11 +15,14 @@ template <class S, int D, int THREADS = 128> struct Tile {
 
     // Tokens first .. first + ROWS of a matrix, zeros past its end and past its channels.
     template <int ROWS> static DEVICE void copy(u8* tile, const Matrix& m, int first, int tokens, int d) {
-        for (int i = threadIdx.x; i < ROWS * CHUNKS; i += THREADS) {
-            int r = i / CHUNKS, c = i % CHUNKS;
-            bool valid = first + r < tokens && c * VECTOR<S> < d;
-            const S* from = static_cast<const S*>(m.view.data) + (valid ? m.start() + i64(first + r) * m.row + c * VECTOR<S> : 0);
-            copy_async(tile + r * STRIDE + 16 * c, from, valid);
+        const u8* from = static_cast<const u8*>(m.view.data) + (m.start() + i64(first) * m.row) * i64(sizeof(S));
+        const int left = tokens - first;
+#pragma unroll
+        for (int k = 0; k < (ROWS * CHUNKS + THREADS - 1) / THREADS; k++) {
+            int i = threadIdx.x + k * THREADS, r = i / CHUNKS, c = i % CHUNKS;
+            if (ROWS * CHUNKS % THREADS && r >= ROWS) break;
+            // Nothing is read where a copy is not valid: its address may lead anywhere.
+            copy_async(tile + r * STRIDE + 16 * c, from + (u32(r * m.row) * u32(sizeof(S)) + 16 * c), r < left && c * VECTOR<S> < d);
         }
     }
 
@@ -86,6 +89,15 @@ template <class S, int D, int THREADS = 128> struct Tile {
                 right_rows(r, b, 16 * j, step, lane);
                 multiply(sum[2 * j], l, r[0], r[1], S{});
                 multiply(sum[2 * j + 1], l, r[2], r[3], S{});
+            }
+        }
+    }
+
+    // Scores of columns from `count` on become those of tokens that are not there.
+    template <int N> static DEVICE void hide_from(int count, float (&scores)[N][4], int lane) {
+        for (int j = 0; j < N; j++) {
+            for (int e = 0; e < 4; e++) {
+                if (8 * j + 2 * (lane % 4) + (e & 1) >= count) scores[j][e] = -INFINITY_F;
             }
         }
     }
