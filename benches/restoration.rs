@@ -82,7 +82,7 @@ fn main() -> anyhow::Result<()> {
         let operator = parse_task(task)?;
         for name in &a.methods {
             let method = Method::parse(name)?;
-            let mut settings = method.defaults();
+            let mut settings = method.defaults_for(&model.network.prior());
             settings.steps = a.steps.unwrap_or(settings.steps);
             settings.inner = a.inner.unwrap_or(settings.inner);
             settings.eta = a.eta;

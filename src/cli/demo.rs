@@ -37,10 +37,11 @@ pub(super) fn run(flags: Demo) -> anyhow::Result<ExitCode> {
     make_folder(&flags.out)?;
     let photo = flags.out.join("photo.png");
     write_whole(&photo, PHOTO)?;
+    let model = if flags.latent { Model::shipped_latent()? } else { Model::shipped()? };
     let job = Job {
-        model: if flags.latent { Model::shipped_latent()? } else { Model::shipped()? },
         operator: parse_task(&flags.task)?,
-        settings: Method::Dmap.defaults(),
+        settings: Method::Dmap.defaults_for(&model.network.prior()),
+        model,
         device: flags.device.open()?,
         plan: flags.device.plan()?,
         out: flags.out.clone(),

@@ -16,6 +16,7 @@ mod result;
 mod selftest;
 
 use crate::error::{Error, Result};
+use crate::model::Prior;
 use crate::sampler::{Method, Settings, Spacing, Variance, Zeta};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -74,7 +75,7 @@ pub(crate) struct SamplerFlags {
     /// Method: dmap, dps and others (`dmap tasks` lists all)
     #[arg(long, default_value = "dmap")]
     pub method: String,
-    /// Noise levels visited [default: tuned per method]
+    /// Noise levels visited [default: tuned per method and kind of model]
     #[arg(long)]
     pub steps: Option<usize>,
     /// Step size along the gradient: a share of the sphere's radius, see --zeta-unit [default: tuned per method]
@@ -133,9 +134,9 @@ pub(crate) enum SpacingFlag {
 }
 
 impl SamplerFlags {
-    /// The settings that these flags mean.
-    pub fn settings(&self) -> Result<Settings> {
-        let mut settings = Method::parse(&self.method)?.defaults();
+    /// The settings that these flags mean for a model.
+    pub fn settings(&self, prior: &Prior) -> Result<Settings> {
+        let mut settings = Method::parse(&self.method)?.defaults_for(prior);
         settings.steps = self.steps.unwrap_or(settings.steps);
         settings.inner = self.inner.unwrap_or(settings.inner);
         settings.zeta = match (self.zeta, self.zeta_unit) {

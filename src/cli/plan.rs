@@ -72,8 +72,8 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
         return Err(Error::Invalid("--batch 0: choose at least 1".into()).into());
     }
     let operator = parse_task(&flags.task)?;
-    let settings = flags.sampler.settings()?;
     let prior = model.network.prior();
+    let settings = flags.sampler.settings(&prior)?;
     let schedule = Schedule::new(&prior.noise_schedule, prior.diffusion_steps, settings.steps, settings.spacing)?;
     let options = flags.storage.plan()?;
     let setup = Setup {

@@ -100,13 +100,14 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
     if flags.save_every == Some(0) {
         return Err(Error::Invalid("--save-every 0: choose at least 1".into()).into());
     }
+    let model = Model::open_with_prompt(&flags.model, flags.prompt.as_deref())?;
     let job = Job {
         operator: parse_task(&flags.task)?,
-        settings: flags.sampler.settings()?,
+        settings: flags.sampler.settings(&model.network.prior())?,
         device: flags.device.open()?,
         plan: flags.device.plan()?,
         size: flags.size.as_deref().map(quantity::size).transpose()?,
-        model: Model::open_with_prompt(&flags.model, flags.prompt.as_deref())?,
+        model,
         out: flags.out,
         noise,
         seed: flags.seed,

@@ -98,7 +98,7 @@ pub struct MethodRow {
     pub name: &'static str,
     /// What it does.
     pub what: &'static str,
-    /// Steps, zeta and inner steps that the benchmark was tuned with.
+    /// Steps, zeta and inner steps that the benchmark was tuned with, on pixel models.
     pub defaults: (usize, Zeta, usize),
     /// Makes the sampler.
     pub build: Build,
@@ -206,7 +206,16 @@ impl Method {
         Err(Error::Invalid(format!("unknown method {name}: did you mean {}?", nearest.unwrap_or_default())))
     }
 
-    /// The settings that the benchmark was tuned with.
+    /// The settings that are best for a kind of model.
+    pub fn defaults_for(self, prior: &Prior) -> Settings {
+        let steps = match (self, &prior.latent) {
+            (Method::Dmap, Some(_)) => LATENT_DMAP_STEPS,
+            _ => self.row().defaults.0,
+        };
+        Settings { steps, ..self.defaults() }
+    }
+
+    /// The settings that the benchmark was tuned with, on pixel models.
     pub fn defaults(self) -> Settings {
         let (steps, zeta, inner) = self.row().defaults;
         Settings {
@@ -224,6 +233,10 @@ impl Method {
         }
     }
 }
+
+/// Levels of DMAP for latent models. With the six of pixel models the codes end far from the measurement; ten are better by 1 dB in random
+/// inpainting and 0.3 dB in super-resolution (weights/tiny-latent).
+const LATENT_DMAP_STEPS: usize = 10;
 
 impl Settings {
     /// Fails on values that can't work.
