@@ -182,6 +182,10 @@ pub fn cases() -> Vec<Case> {
         conv_case(s(1, 3, 15, 19), 48, (3, 1), false),
         conv_case(s(1, 9, 13, 64), 96, (3, 1), true),
         conv_case(s(1, 2, 9, 33), 130, (3, 1), false),
+        // Two pixels at a time on the CPU, also in the reverse of stride 2.
+        conv_case(s(1, 8, 31, 16), 20, (3, 1), true),
+        conv_case(s(2, 5, 27, 18), 130, (3, 1), true),
+        conv_case(s(1, 12, 13, 20), 24, (3, 2), false),
         conv_case(s(2, 1, 1, 8), 70, (3, 1), false),
         conv_case(s(1, 8, 8, 6), 20, (3, 2), false),
         conv_case(s(2, 7, 9, 6), 20, (3, 2), false),

@@ -5,14 +5,18 @@
 //! each of those values, V vector loads of weights and P broadcasts for P * V multiply-adds.
 //! Weights are packed into blocks of V vectors on every call: 1 % of the work, and half the memory of keeping them.
 
+use super::conv_line::{Block, Line, run_line, run_pairs};
+use super::winograd;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// Largest number of floats of padded rows that one task keeps: half of a usual second-level cache.
 const ROWS_BUFFER: usize = 1 << 17;
-/// Largest register tile: 6 x 4 or 12 x 2 vectors of 16.
-const TILE: usize = 24 * 16;
+/// Output pixels of an item and input channels from which on Winograd's way is shorter in spite of its transforms. The batch does not
+/// count: it must not change an image.
+const WINOGRAD_PIXELS: usize = 128;
+const WINOGRAD_CHANNELS: usize = 16;
 
 /// Which value of the weight (cout, kernel, kernel, cin) multiplies what.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -75,6 +79,13 @@ pub struct DirectConv<'a> {
     pub addend_in_out: bool,
 }
 
+impl Geometry {
+    fn winograd(&self) -> bool {
+        let pixels = self.output.0 * self.output.1;
+        self.kernel == 3 && self.stride == 1 && self.input.2 >= WINOGRAD_CHANNELS && pixels >= WINOGRAD_PIXELS
+    }
+}
+
 impl DirectConv<'_> {
     /// Runs on all cores.
     pub fn run(self, out: &mut [f32]) {
@@ -106,7 +117,8 @@ impl WithSimd for Run<'_, '_> {
             return;
         }
         let threads = rayon::current_num_threads();
-        let padded = (g.input.1 * if g.spread == Spread::Dense { 1 } else { 2 } + 2) * g.input.2;
+        let columns = g.input.1 * if g.spread == Spread::Dense { 1 } else { 2 } + 2;
+        let padded = columns * g.input.2 * if g.winograd() { 2 } else { 1 };
         let largest = (ROWS_BUFFER / (padded * g.stride)).max(4);
         let rounds = (g.n * ho).div_ceil(largest * threads);
         let part = (g.n * ho).div_ceil(rounds * threads).min(ho);
@@ -119,7 +131,8 @@ impl WithSimd for Run<'_, '_> {
     }
 }
 
-/// Weights in the order in which the register tile reads them: block of output channels, kernel row, value, channel.
+/// Weights in the order in which the register tile reads them: block of output channels, kernel row, value, channel; for Winograd's
+/// way block, product, kernel row, channel.
 struct Packed {
     values: Vec<f32>,
     /// Per block: first output channel, vectors.
@@ -133,7 +146,8 @@ impl Packed {
         let lanes = S::F32_LANES;
         let g = conv.geometry;
         let (cin, co, taps) = (g.input.2, g.output.2, g.kernel * g.kernel);
-        let depth = taps * cin;
+        let winograd = g.winograd();
+        let depth = if winograd { winograd::PRODUCTS * g.kernel * cin } else { taps * cin };
         let outputs = if conv.order == WeightOrder::Forward { co } else { cin };
         let row = conv.weight.len() / (outputs * taps);
         let widest = if lanes >= 16 { 4 } else { 2 };
@@ -152,8 +166,10 @@ impl Packed {
             parts.push((first, vectors * lanes, head));
             rest = tail;
         }
-        parts.into_par_iter().for_each(|(first, width, part)| {
+        parts.into_par_iter().for_each(|(first, width, to)| {
             let valid = width.min(co - first);
+            let mut direct = if winograd { vec![0f32; width * taps * cin] } else { Vec::new() };
+            let part = if winograd { &mut direct[..] } else { &mut *to };
             match conv.order {
                 WeightOrder::Forward => {
                     for c in 0..valid {
@@ -175,6 +191,9 @@ impl Packed {
                     }
                 }
             };
+            if winograd {
+                winograd::transform_weights(&direct, width * cin, to);
+            }
         });
         Packed { values, blocks, lanes, depth }
     }
@@ -198,11 +217,15 @@ impl WithSimd for Rows<'_, '_> {
         let (_, wo, co) = g.output;
         let pad = g.pad;
         let rows = self.out.len() / (wo * co);
+        let winograd = g.winograd();
+        let pairs = wo.div_ceil(2);
         // Columns that the kernel touches, padding included, with the zeros of a dilated input.
-        let columns = (wo - 1) * g.stride + g.kernel;
+        let columns = if winograd { 2 * pairs + 2 } else { (wo - 1) * g.stride + g.kernel };
         let count = (rows - 1) * g.stride + g.kernel;
-        let mut buffer = vec![0f32; count * columns * ci];
-        for (r, row) in buffer.chunks_mut(columns * ci).enumerate() {
+        let length = if winograd { winograd::PRODUCTS * pairs * ci } else { columns * ci };
+        let mut buffer = vec![0f32; count * length];
+        let mut padded = vec![0f32; if winograd { columns * ci } else { 0 }];
+        for (r, row) in buffer.chunks_mut(length).enumerate() {
             let Some(y) = (self.first_row * g.stride + r).checked_sub(pad) else { continue };
             let y = match g.spread {
                 Spread::Dense => y,
@@ -213,18 +236,11 @@ impl WithSimd for Rows<'_, '_> {
                 continue;
             }
             let source = &self.conv.x[((self.n * hi) + y) * wi * ci..][..wi * ci];
-            if g.spread == Spread::Dense {
-                let columns_here = wi.min(columns - pad);
-                row[pad * ci..(pad + columns_here) * ci].copy_from_slice(&source[..columns_here * ci]);
-                continue;
-            }
-            let copies = if g.spread == Spread::Zeros { 1 } else { 2 };
-            for (x, pixel) in source.chunks(ci).enumerate() {
-                for column in (pad + 2 * x)..(pad + 2 * x + copies) {
-                    if let Some(to) = row.get_mut(column * ci..(column + 1) * ci) {
-                        to.copy_from_slice(pixel);
-                    }
-                }
+            if winograd {
+                pad_row(&g, source, &mut padded);
+                winograd::transform_row(&padded, ci, row);
+            } else {
+                pad_row(&g, source, row);
             }
         }
         let mut values = self.packed.values.as_slice();
@@ -233,22 +249,37 @@ impl WithSimd for Rows<'_, '_> {
             for (r, out) in self.out.chunks_mut(wo * co).enumerate() {
                 let mut under: [&[f32]; 3] = [&[]; 3];
                 for (k, row) in under.iter_mut().take(g.kernel).enumerate() {
-                    *row = &buffer[(r * g.stride + k) * columns * ci..];
+                    *row = &buffer[(r * g.stride + k) * length..][..length];
                 }
                 let first_pixel = (self.n * g.output.0 + self.first_row + r) * wo;
                 let line = Line { width: wo, first_pixel, out };
-                run_line(simd, self.conv, self.packed, &block, &under[..g.kernel], line);
+                match winograd {
+                    true => run_pairs(simd, self.conv, &block, &under, line),
+                    false => run_line(simd, self.conv, &block, &under[..g.kernel], line),
+                }
             }
             values = &values[vectors * self.packed.lanes * self.packed.depth..];
         }
     }
 }
 
-/// Consecutive output pixels.
-struct Line<'a> {
-    width: usize,
-    first_pixel: usize,
-    out: &'a mut [f32],
+/// A row of the input between its padding, which is left as it is.
+#[inline(always)]
+fn pad_row(g: &Geometry, source: &[f32], row: &mut [f32]) {
+    let ((_, wi, ci), pad) = (g.input, g.pad);
+    if g.spread == Spread::Dense {
+        let here = wi.min(row.len() / ci - pad) * ci;
+        row[pad * ci..][..here].copy_from_slice(&source[..here]);
+        return;
+    }
+    let copies = if g.spread == Spread::Zeros { 1 } else { 2 };
+    for (x, pixel) in source.chunks(ci).enumerate() {
+        for column in (pad + 2 * x)..(pad + 2 * x + copies) {
+            if let Some(to) = row.get_mut(column * ci..(column + 1) * ci) {
+                to.copy_from_slice(pixel);
+            }
+        }
+    }
 }
 
 /// One line, all blocks of output channels.
@@ -267,148 +298,8 @@ impl WithSimd for Lines<'_, '_> {
         for &(first, vectors) in &self.packed.blocks {
             let block = Block { first, vectors, values };
             let line = Line { out: &mut *self.line.out, ..self.line };
-            run_line(simd, self.conv, self.packed, &block, self.rows, line);
+            run_line(simd, self.conv, &block, self.rows, line);
             values = &values[vectors * self.packed.lanes * self.packed.depth..];
-        }
-    }
-}
-
-struct Block<'a> {
-    first: usize,
-    vectors: usize,
-    values: &'a [f32],
-}
-
-#[inline(always)]
-fn run_line<S: Simd>(
-    simd: S,
-    conv: &DirectConv<'_>,
-    packed: &Packed,
-    block: &Block<'_>,
-    rows: &[&[f32]],
-    line: Line<'_>,
-) {
-    let g = conv.geometry;
-    let run = g.kernel * g.input.2;
-    let pixel = g.stride * g.input.2;
-    let wide = S::F32_LANES >= 16;
-    let largest = match (wide, block.vectors) {
-        (true, 1) => 14,
-        (true, 2) => 12,
-        (true, 3) => 8,
-        (true, _) => 6,
-        (false, 1) => 10,
-        (false, _) => 6,
-    };
-    let mut tile = [0f32; TILE];
-    let mut p = 0;
-    while p < line.width {
-        let left = line.width - p;
-        let pixels = [largest, 4, 2, 1].into_iter().find(|&q| q <= left).unwrap_or(1);
-        for row in rows {
-            assert!(row.len() >= (p + pixels - 1) * pixel + run);
-        }
-        assert!(block.values.len() >= packed.depth * block.vectors * S::F32_LANES);
-        let at = p * pixel;
-        // SAFETY: the two assertions above bound every address that the tile reads.
-        unsafe {
-            macro_rules! tile {
-                ($p:literal, $v:literal) => {
-                    micro::<S, $p, $v>(simd, rows, at, run, pixel, block.values, &mut tile)
-                };
-            }
-            match (block.vectors, pixels) {
-                (1, 14) => tile!(14, 1),
-                (1, 10) => tile!(10, 1),
-                (1, 4) => tile!(4, 1),
-                (1, 2) => tile!(2, 1),
-                (1, _) => tile!(1, 1),
-                (2, 12) => tile!(12, 2),
-                (2, 6) => tile!(6, 2),
-                (2, 4) => tile!(4, 2),
-                (2, 2) => tile!(2, 2),
-                (2, _) => tile!(1, 2),
-                (3, 8) => tile!(8, 3),
-                (3, 4) => tile!(4, 3),
-                (3, 2) => tile!(2, 3),
-                (3, _) => tile!(1, 3),
-                (_, 6) => tile!(6, 4),
-                (_, 4) => tile!(4, 4),
-                (_, 2) => tile!(2, 4),
-                (_, _) => tile!(1, 4),
-            }
-        }
-        let co = g.output.2;
-        let width = block.vectors * S::F32_LANES;
-        let valid = width.min(co - block.first);
-        for q in 0..pixels {
-            let at = (p + q) * co + block.first;
-            let out = &mut line.out[at..at + valid];
-            let sum = &tile[q * width..][..valid];
-            let addend = conv.addend.map(|a| &a[(line.first_pixel + p + q) * co + block.first..][..valid]);
-            match (conv.addend_in_out, addend) {
-                (true, _) => out.iter_mut().zip(sum).for_each(|(o, s)| *o += s),
-                (false, Some(a)) => out.iter_mut().zip(sum.iter().zip(a)).for_each(|(o, (s, a))| *o = s + a),
-                (false, None) => out.copy_from_slice(sum),
-            }
-            if let Some(bias) = conv.bias {
-                out.iter_mut().zip(&bias[block.first..]).for_each(|(o, b)| *o += b);
-            }
-        }
-        p += pixels;
-    }
-    if let Some(bias) = conv.item_bias {
-        let co = g.output.2;
-        let item = line.first_pixel / (g.output.0 * g.output.1);
-        let bias = &bias[item * co + block.first..][..(block.vectors * S::F32_LANES).min(co - block.first)];
-        for out in line.out.chunks_mut(co) {
-            out[block.first..].iter_mut().zip(bias).for_each(|(o, b)| *o += b);
-        }
-    }
-}
-
-/// `tile[p][v] = sum over rows and k of row[at + p * pixel + k] * weight[row, k, v]`.
-///
-/// # Safety
-/// Every row reaches `at + (P - 1) * pixel + run`, and `weight` holds `rows * run * V` vectors.
-#[inline(always)]
-unsafe fn micro<S: Simd, const P: usize, const V: usize>(
-    simd: S,
-    rows: &[&[f32]],
-    at: usize,
-    run: usize,
-    pixel: usize,
-    weight: &[f32],
-    tile: &mut [f32; TILE],
-) {
-    let lanes = S::F32_LANES;
-    let mut acc = [[simd.splat_f32s(0.0); V]; P];
-    let mut w = weight.as_ptr();
-    for row in rows {
-        // SAFETY: the caller's contract.
-        unsafe {
-            let mut x = row.as_ptr().add(at);
-            for _ in 0..run {
-                let mut vectors = [simd.splat_f32s(0.0); V];
-                for (v, vector) in vectors.iter_mut().enumerate() {
-                    *vector = w.add(v * lanes).cast::<S::f32s>().read_unaligned();
-                }
-                for (p, sums) in acc.iter_mut().enumerate() {
-                    let value = simd.splat_f32s(*x.add(p * pixel));
-                    for (sum, &vector) in sums.iter_mut().zip(&vectors) {
-                        *sum = simd.mul_add_e_f32s(value, vector, *sum);
-                    }
-                }
-                x = x.add(1);
-                w = w.add(V * lanes);
-            }
-        }
-    }
-    assert!(P * V * lanes <= TILE);
-    for (p, sums) in acc.iter().enumerate() {
-        for (v, sum) in sums.iter().enumerate() {
-            // SAFETY: the assertion above.
-            unsafe { tile.as_mut_ptr().add((p * V + v) * lanes).cast::<S::f32s>().write_unaligned(*sum) };
         }
     }
 }
