@@ -13,20 +13,23 @@
 // slices of the channels in STAGES stages of cp.async. Where the grid would leave most of the chip idle, blockIdx.z takes parts
 // of K and leaves sums in `partial`, which conv_finish adds up in order.
 // _few: of an image's few channels, which are no whole vectors: results, and for the gradient weights, are accessed one by one.
-// conv_simt: any channel count, any mix of storage types, plain f32 arithmetic.
+// Other channel counts and mixes of storage types go through conv_simt.cu.
+//
+// With `gated` (GEGLU) the co = 2c outputs are values and gates: gated[m, o] = y[m, o] gelu(y[m, c + o]). Columns of the tile are then eight
+// values, their eight gates, and so on: a thread has both. With `silu` y is silu of the sum.
+#include "include/gelu.cuh"
 #include "include/mma.cuh"
-#include "include/view.cuh"
+#include "include/spread.cuh"
 
 struct ConvParams {
-    void* y;
+    void *y, *gated;
     const void *x, *second, *w, *bias, *item_bias, *addend;
     float* partial;
     // ci, ci2: channels of x and second; row: of the weight; first: of these, the gradient's first.
     int n, xh, xw, ci, ci2, yh, yw, co, row, first, kernel, stride, spread, splits, pad;
     int full;  // y and addend are f32, whatever the rest; _few only
+    int silu;
 };
-
-enum Spread { DENSE = 1, ZEROS = 2, REPEAT = 3 };
 
 constexpr int SLICE = 64;  // bytes of K in a stage
 constexpr int STAGES = 4;
@@ -85,7 +88,7 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
             const S* w = static_cast<const S*>(p.w);
             int r = b_row + i * B_STEP, o = n0 + (GRADIENT ? thread % CHUNKS * VECTOR<S> : r);
             if (GRADIENT) weight[i] = w + (i64(r) * taps + taps - 1) * p.row + p.first + o;
-            else weight[i] = w + i64(o) * taps * p.row + chunk * VECTOR<S>;
+            else weight[i] = w + i64(p.gated ? gate_column(p, o) : o) * taps * p.row + chunk * VECTOR<S>;
             within |= u32(o < p.co) << i;
         }
         const int a_to = slice_offset(thread / 4, chunk);
@@ -179,6 +182,11 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
         finish(p, sum, reinterpret_cast<float*>(shared) + warp * WM * WN, m0 + warp_m, n0 + warp_n, rows, lane);
     }
 
+    // Output channel of a tile's column where values and gates alternate by eights.
+    static DEVICE int gate_column(const ConvParams& p, int column) {
+        return column / 16 * 8 + column % 8 + (column & 8 ? p.co / 2 : 0);
+    }
+
     // A slice of the weights value by value; the barrier before the slice is used is the one that its copies wait for.
     static DEVICE void copy_weights(const ConvParams& p, u8* b, int tap, int channel, int channels, int n0) {
         const S* w = static_cast<const S*>(p.w);
@@ -242,6 +250,9 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
             }
             return;
         }
+        if constexpr (!GRADIENT) {
+            if (p.gated) return finish_gated(p, stage, m0, n0, rows, lane);
+        }
         constexpr int V = VECTOR<S>, VECTORS = WN / V;
         const int c = lane % VECTORS * V, o = n0 + c;
         if (o >= p.co) return;
@@ -250,10 +261,7 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
         for (int r = lane / VECTORS; r < WM; r += 32 / VECTORS) {
             if (m0 + r >= rows) break;
             float v[V];
-            for (int e = 0; e < V; e += 4) {
-                Words4 w = load_words4(stage + r * WN + 4 * ((c + e) / 4 ^ (r & 7)));
-                for (int k = 0; k < 4; k++) v[e + k] = bits_float(w.w[k]) + bias[e + k];
-            }
+            staged(stage, r, c, bias, v);
             i64 at = i64(m0 + r) * p.co + o;
             if (p.item_bias) {
                 float a[V];
@@ -265,7 +273,39 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
                 load_vector(static_cast<const S*>(p.addend) + at, a);
                 for (int e = 0; e < V; e++) v[e] += a[e];
             }
+            if (!GRADIENT && p.silu) {
+                for (int e = 0; e < V; e++) v[e] = silu_of(v[e]);
+            }
             store_vector(static_cast<S*>(p.y) + at, v);
+        }
+    }
+
+    // V columns of a staged row of results, and the bias.
+    template <int V> static DEVICE void staged(const float* stage, int r, int column, const float (&bias)[V], float (&v)[V]) {
+        for (int e = 0; e < V; e += 4) {
+            Words4 w = load_words4(stage + r * WN + 4 * ((column + e) / 4 ^ (r & 7)));
+            for (int k = 0; k < 4; k++) v[e + k] = bits_float(w.w[k]) + bias[e + k];
+        }
+    }
+
+    static DEVICE void finish_gated(const ConvParams& p, const float* stage, int m0, int n0, int rows, int lane) {
+        constexpr int V = VECTOR<S>, VECTORS = WN / 2 / V;
+        const int c = lane % VECTORS * V, column = c / 8 * 16 + c % 8, o = n0 / 2 + c, half = p.co / 2;
+        if (o >= half) return;
+        float value_bias[V] = {}, gate_bias[V] = {};
+        if (p.bias) {
+            load_vector(static_cast<const S*>(p.bias) + o, value_bias);
+            load_vector(static_cast<const S*>(p.bias) + half + o, gate_bias);
+        }
+        for (int r = lane / VECTORS; r < WM && m0 + r < rows; r += 32 / VECTORS) {
+            float value[V], gate[V];
+            staged(stage, r, column, value_bias, value);
+            staged(stage, r, column + 8, gate_bias, gate);
+            S* y = static_cast<S*>(p.y) + i64(m0 + r) * p.co + o;
+            store_vector(y, value);
+            store_vector(y + half, gate);
+            for (int e = 0; e < V; e++) value[e] *= gelu_of(gate[e], false);
+            store_vector(static_cast<S*>(p.gated) + i64(m0 + r) * half + o, value);
         }
     }
 };
@@ -293,8 +333,8 @@ CONV_FEW(f16, f16)
 CONV_FEW(bf16, bf16)
 CONV_FEW(f32, tf32)
 
-// Adds the parts of K in order, then bias, item bias and addend. A thread makes four values.
-struct ConvFinishParams { View y, bias, item_bias, addend; const float* partial; i64 count, item; int co, splits; };
+// Adds the parts of K in order, then bias, item bias and addend, and takes silu. A thread makes four values.
+struct ConvFinishParams { View y, bias, item_bias, addend; const float* partial; i64 count, item; int co, splits, silu, reserved; };
 KERNEL(conv_finish, ConvFinishParams, 256, 4) {
     i64 step = i64(gridDim.x) * blockDim.x;
     for (i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x; i < p.count / 4; i += step) {
@@ -315,66 +355,9 @@ KERNEL(conv_finish, ConvFinishParams, 256, 4) {
             load4(p.addend, 4 * i, part);
             for (int e = 0; e < 4; e++) v[e] += part[e];
         }
+        if (p.silu) {
+            for (int e = 0; e < 4; e++) v[e] = silu_of(v[e]);
+        }
         store4(p.y, 4 * i, v);
-    }
-}
-
-// 64 pixels by 64 channels a block, 4 x 4 a thread, 16 values of K at a time.
-struct ConvSimtParams {
-    View y, x, second, w, bias, item_bias, addend;
-    int n, xh, xw, ci, ci2, yh, yw, co, row, first, kernel, stride, spread, gradient, pad;
-};
-KERNEL(conv_simt, ConvSimtParams, 256, 2) {
-    constexpr int ROW = 68;
-    float* a = reinterpret_cast<float*>(shared_memory());
-    float* b = a + 16 * ROW;
-    const int rows = p.n * p.yh * p.yw, m0 = blockIdx.x * 64, n0 = blockIdx.y * 64;
-    const int taps = p.kernel * p.kernel, channels = p.ci + p.ci2, depth = taps * channels, pad = p.pad;
-    const int tm = threadIdx.x / 16 * 4, tn = threadIdx.x % 16 * 4;
-    float sum[4][4] = {};
-    for (int k0 = 0; k0 < depth; k0 += 16) {
-        for (int i = threadIdx.x; i < 16 * 64; i += 256) {
-            int k = k0 + i % 16, r = i / 16, m = m0 + r, tap = k / channels, c = k % channels;
-            float v = 0;
-            if (m < rows && k < depth) {
-                int j = m % p.yw, rest = m / p.yw;
-                int y = rest % p.yh * p.stride - pad + tap / p.kernel, x = j * p.stride - pad + tap % p.kernel;
-                bool valid = true;
-                if (p.spread != DENSE) {
-                    valid = p.spread == REPEAT || ((y | x) & 1) == 0;
-                    y >>= 1;
-                    x >>= 1;
-                }
-                if (valid && u32(y) < u32(p.xh) && u32(x) < u32(p.xw)) {
-                    i64 pixel = (i64(rest / p.yh) * p.xh + y) * p.xw + x;
-                    v = c < p.ci ? at(p.x, pixel * p.ci + c) : at(p.second, pixel * p.ci2 + c - p.ci);
-                }
-            }
-            a[i % 16 * ROW + r] = v;
-            int o = n0 + r;
-            v = 0;
-            if (o < p.co && k < depth) {
-                i64 from = p.gradient ? (i64(c) * taps + taps - 1 - tap) * p.row + p.first + o : (i64(o) * taps + tap) * p.row + c;
-                v = at(p.w, from);
-            }
-            b[i % 16 * ROW + r] = v;
-        }
-        block_barrier();
-        for (int k = 0; k < 16; k++) {
-            for (int i = 0; i < 4; i++) {
-                for (int j = 0; j < 4; j++) sum[i][j] += a[k * ROW + tm + i] * b[k * ROW + tn + j];
-            }
-        }
-        block_barrier();
-    }
-    for (int i = 0; i < 4; i++) {
-        for (int j = 0; j < 4; j++) {
-            int m = m0 + tm + i, o = n0 + tn + j;
-            if (m >= rows || o >= p.co) continue;
-            float v = sum[i][j] + (p.bias.data ? at(p.bias, o) : 0.0f);
-            if (p.item_bias.data) v += at(p.item_bias, i64(m / (p.yh * p.yw)) * p.co + o);
-            i64 to = i64(m) * p.co + o;
-            put(p.y, to, v + (p.addend.data ? at(p.addend, to) : 0.0f));
-        }
     }
 }

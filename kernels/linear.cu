@@ -1,9 +1,9 @@
-// y[r, o] = sum over i of x[r, i] w[o, i] + bias[o] for a few rows r (a batch of time embeddings), where reading w is all the
+// y[r, o] = sum over i of x[r, i] w[o, i] + bias[o], or silu of that, for a few rows r (a batch of time embeddings), where reading w is all the
 // cost: a warp per output o, eight warps a block. Many rows go through conv.cu as a 1x1 convolution. dx of a linear layer likewise.
 #include "include/reduce.cuh"
 #include "include/view.cuh"
 
-struct LinearParams { View y, x, w, bias; int rows, inputs, outputs; };
+struct LinearParams { View y, x, w, bias; int rows, inputs, outputs, silu; };
 KERNEL(linear, LinearParams, 256, 4) {
     int o = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (o >= p.outputs) return;
@@ -21,6 +21,9 @@ KERNEL(linear, LinearParams, 256, 4) {
             for (int i = lane; i < p.inputs; i += 32) sum += at(p.x, i64(r) * p.inputs + i) * at(p.w, i64(o) * p.inputs + i);
         }
         sum = warp_sum(sum);
-        if (lane == 0) put(p.y, i64(r) * p.outputs + o, sum + at(p.bias, o));
+        if (lane == 0) {
+            sum += at(p.bias, o);
+            put(p.y, i64(r) * p.outputs + o, p.silu ? silu_of(sum) : sum);
+        }
     }
 }

@@ -20,7 +20,8 @@ use crate::ops::conv::Conv;
 use crate::ops::crop::Crop;
 use crate::ops::diagonal_gaussian::DiagonalGaussian;
 use crate::ops::filter2d::Filter2d;
-use crate::ops::gelu::{Geglu, Gelu};
+use crate::ops::geglu::Geglu;
+use crate::ops::gelu::Gelu;
 use crate::ops::group_norm::{GroupNorm, GroupNormOptions};
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::learned_noise::LearnedNoise;
@@ -134,8 +135,13 @@ fn cases() -> Vec<Case> {
         case("diagonal_gaussian", DiagonalGaussian, vec![stored(s(2, 16, 24, 6)), full(image)], &[0]),
         case("layer_norm", LayerNorm { eps: 1e-5 }, vec![stored(x), vector, vector], &[0]),
         case("gelu", Gelu { quick: false }, vec![stored(x)], &[0]),
-        case("geglu", Geglu, vec![stored(x)], &[0]),
-        case("linear", Linear, vec![stored(s(2, 1, 1, 96)), stored(s(64, 1, 1, 96)), stored(Shape::vector(64))], &[0]),
+        case("geglu", Geglu, vec![stored(x), stored(s(272, 1, 1, 32)), stored(Shape::vector(272))], &[0]),
+        case(
+            "linear",
+            Linear::default(),
+            vec![stored(s(2, 1, 1, 96)), stored(s(64, 1, 1, 96)), stored(Shape::vector(64))],
+            &[0],
+        ),
         case("silu", Silu, vec![stored(x)], &[0]),
         case("add", Add { scale: -0.5 }, vec![stored(x), stored(x)], &[0, 1]),
         case("scale", Scale { scale: 1.5 }, vec![stored(x)], &[0]),

@@ -101,7 +101,7 @@ fn subjects(shrink: usize) -> Vec<Subject> {
     let copy = s(1, size(4096), size(4096), 8);
     add("large copy".into(), Box::new(|g, i| g.one(Scale { scale: 1.0 }, "copy", i)), vec![copy], false);
     let product = vec![s(size(8192), 1, 1, size(4096)), s(size(4096), 1, 1, size(4096)), Shape::vector(size(4096))];
-    add("large matrix product".into(), Box::new(|g, i| g.one(Linear, "product", i)), product, false);
+    add("large matrix product".into(), Box::new(|g, i| g.one(Linear::default(), "product", i)), product, false);
     for (n, side, c) in [(4, 256, 256), (4, 64, 512), (4, 32, 512), (4, 16, 1024), (1, 8, 1024)] {
         let (side, c) = (size(side), size(c));
         let inputs = vec![s(n, side, side, c), s(c, 3, 3, c), Shape::vector(c)];

@@ -81,24 +81,19 @@ pub fn adm(g: &mut Graph, c: &AdmConfig, x: TensorId, t: TensorId, labels: Optio
 fn time_embedding(g: &mut Graph, c: &AdmConfig, t: TensorId, labels: Option<TensorId>) -> Result<TensorId> {
     let width = 4 * c.model_channels;
     let e = g.one(TimestepEmbedding { channels: c.model_channels }, "timestep_embedding", &[t])?;
-    let e = g.linear("time_embed.0", e, width)?;
-    let e = g.one(Silu, "time_embed.1", &[e])?;
-    let mut e = g.linear("time_embed.2", e, width)?;
+    let e = g.linear_silu("time_embed.0", e, width)?;
     match (c.class_cond, labels) {
+        (false, None) => g.linear_silu("time_embed.2", e, width),
         (true, Some(labels)) => {
+            let e = g.linear("time_embed.2", e, width)?;
             let table = g.weight("label_emb.weight", Shape::new(c.num_classes, 1, 1, width));
             let class = g.one(Embedding, "label_emb", &[labels, table])?;
-            e = g.one(Add { scale: 1.0 }, "label_emb.sum", &[e, class])?;
+            let e = g.one(Add { scale: 1.0 }, "label_emb.sum", &[e, class])?;
+            g.one(Silu, "emb.silu", &[e])
         }
-        (false, None) => {}
-        (true, None) => {
-            return Err(Error::Invalid("this model is class-conditional: it needs a label per image".into()));
-        }
-        (false, Some(_)) => {
-            return Err(Error::Invalid("this model is not class-conditional: it takes no labels".into()));
-        }
+        (true, None) => Err(Error::Invalid("this model is class-conditional: it needs a label per image".into())),
+        (false, Some(_)) => Err(Error::Invalid("this model is not class-conditional: it takes no labels".into())),
     }
-    g.one(Silu, "emb.silu", &[e])
 }
 
 struct Unet<'a> {

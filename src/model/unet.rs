@@ -6,9 +6,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
 use crate::ops::attention::CrossAttention;
 use crate::ops::conv::Conv;
-use crate::ops::gelu::Geglu;
 use crate::ops::group_norm::GroupNormOptions;
-use crate::ops::silu::Silu;
 use crate::ops::timestep_embedding::TimestepEmbedding;
 
 /// A linear layer over the channels of every pixel.
@@ -73,10 +71,8 @@ pub fn unet(g: &mut Graph, c: &UnetConfig, x: TensorId, t: TensorId, context: Te
 fn time_embedding(g: &mut Graph, c: &UnetConfig, t: TensorId) -> Result<TensorId> {
     let channels = c.block_out_channels[0];
     let e = g.one(TimestepEmbedding { channels }, "unet.time_proj", &[t])?;
-    let e = g.linear("unet.time_embedding.linear_1", e, 4 * channels)?;
-    let e = g.one(Silu, "unet.time_embedding.act", &[e])?;
-    let e = g.linear("unet.time_embedding.linear_2", e, 4 * channels)?;
-    g.one(Silu, "unet.emb.silu", &[e])
+    let e = g.linear_silu("unet.time_embedding.linear_1", e, 4 * channels)?;
+    g.linear_silu("unet.time_embedding.linear_2", e, 4 * channels)
 }
 
 struct Unet<'a> {
@@ -115,8 +111,7 @@ impl Unet<'_> {
         let u = self.g.layer_norm(&block("norm2"), h, 1e-5)?;
         let h = self.attention(&block("attn2"), u, self.context, heads, h)?;
         let u = self.g.layer_norm(&block("norm3"), h, 1e-5)?;
-        let u = self.g.conv_as(POINTWISE, &block("ff.net.0.proj"), u, 8 * c, &[])?;
-        let u = self.g.one(Geglu, &block("ff.net.0"), &[u])?;
+        let u = self.g.geglu(&block("ff.net.0.proj"), u, 4 * c)?;
         let h = self.g.conv(&block("ff.net.2"), u, (1, 1), c, Some(h))?;
 
         self.g.conv(&format!("{name}.proj_out"), h, (1, 1), c, Some(x))

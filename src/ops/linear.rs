@@ -1,16 +1,19 @@
-//! `y[n, o] = sum over i of x[n, i] w[o, i] + bias[o]`, for every row of x
+//! `y[n, o] = sum over i of x[n, i] w[o, i] + bias[o]`, or SiLU of that, for every row of x
 //!
-//! VJP: dx[n, i] = sum over o of dy[n, o] w[o, i].
+//! VJP: dx[n, i] = sum over o of dy[n, o] w[o, i]. With SiLU it has none: it makes the time embedding, which does not depend on x_t.
 
 use super::conv::CudaConv;
 use super::*;
 use crate::backend::cpu::direct_conv::{DirectConv, Geometry, Spread, WeightOrder};
-use crate::backend::cuda::Operand;
+use crate::backend::cpu::parallel::{map1, sigmoid};
 use crate::graph::{Graph, TensorId};
 
 /// The linear layer. Inputs: x, weight (out, 1, 1, in), bias (1, 1, 1, out).
-#[derive(Debug, Clone)]
-pub struct Linear;
+#[derive(Debug, Clone, Default)]
+pub struct Linear {
+    /// The output is SiLU of the sum.
+    pub silu: bool,
+}
 
 /// Its VJP. Inputs: dy, weight.
 #[derive(Debug, Clone)]
@@ -29,6 +32,9 @@ impl Op for Linear {
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         r.not_differentiable(1..3, "weights are fixed")?;
+        if self.silu {
+            r.not_differentiable([0], "a linear layer with SiLU is for the time embedding; record Linear and Silu")?;
+        }
         let (dout, weight, name) = (r.dout(0)?, r.input(1), r.name());
         let dx = r.graph.one(LinearVjp, &name, &[dout, weight])?;
         r.give(0, dx);
@@ -38,17 +44,22 @@ impl Op for Linear {
         2 * outputs[0].numel() as u64 * inputs[0].c as u64
     }
     fn run_cpu(&self, launch: &mut Launch<'_>) {
-        matrix_product(launch, WeightOrder::Forward, Some(launch.inputs[2]));
+        let (x, weight, bias) = (launch.inputs[0], launch.inputs[1], launch.inputs[2]);
+        let shapes = (launch.input_shapes[0], launch.output_shapes[0]);
+        matrix_product(shapes, x, (weight, WeightOrder::Forward), Some(bias), launch.outputs[0]);
+        if self.silu {
+            map1(launch.outputs[0], None, |x| x * sigmoid(x));
+        }
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (x, w, bias, y) = (r.inputs[0], r.inputs[1], r.inputs[2], r.outputs[0]);
         let rows = x.shape.numel() / x.shape.c;
         if rows <= FEW_ROWS {
             let params = Params::new().view_out(&y).view(&x).view(&w).view(&bias);
-            let params = params.i32s(&[rows, x.shape.c, y.shape.c]);
+            let params = params.i32s(&[rows, x.shape.c, y.shape.c, self.silu.into()]);
             r.launch("linear", [y.shape.c.div_ceil(8), 1, 1], 256, 0, params);
         } else {
-            record_product(r, Some(bias), false);
+            CudaConv { silu: self.silu, ..CudaConv::product(x, w, Some(bias), y) }.record(r);
         }
         Ok(())
     }
@@ -71,71 +82,65 @@ impl Op for LinearVjp {
         2 * outputs[0].numel() as u64 * inputs[0].c as u64
     }
     fn run_cpu(&self, launch: &mut Launch<'_>) {
-        matrix_product(launch, WeightOrder::Transposed, None);
+        let (dy, weight) = (launch.inputs[0], launch.inputs[1]);
+        let shapes = (launch.input_shapes[0], launch.output_shapes[0]);
+        matrix_product(shapes, dy, (weight, WeightOrder::Transposed), None, launch.outputs[0]);
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
-        record_product(r, None, true);
+        CudaConv { gradient: true, ..CudaConv::product(r.inputs[0], r.inputs[1], None, r.outputs[0]) }.record(r);
         Ok(())
     }
 }
 
-fn matrix_product(launch: &mut Launch<'_>, order: WeightOrder, bias: Option<&[f32]>) {
-    let (x, y) = (launch.input_shapes[0], launch.output_shapes[0]);
+/// `y = x w^T + bias`, or `x w`, over the pixels of the shapes of x and y.
+pub(super) fn matrix_product(
+    (x_shape, y_shape): (Shape, Shape),
+    x: &[f32],
+    (weight, order): (&[f32], WeightOrder),
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+) {
+    let pixels = x_shape.numel() / x_shape.c;
+    let in_channels = if order == WeightOrder::Forward { x_shape.c } else { y_shape.c };
     let conv = DirectConv {
         geometry: Geometry {
             n: 1,
-            input: (1, x.n * x.h * x.w, x.c),
-            output: (1, y.n * y.h * y.w, y.c),
+            input: (1, pixels, x_shape.c),
+            output: (1, pixels, y_shape.c),
             kernel: 1,
             stride: 1,
             spread: Spread::Dense,
             pad: 0,
         },
-        x: launch.inputs[0],
-        weight: launch.inputs[1],
-        channels: 0..launch.input_shapes[1].c,
+        x,
+        weight,
+        channels: 0..in_channels,
         order,
         bias,
         item_bias: None,
         addend: None,
         addend_in_out: false,
     };
-    conv.run(launch.outputs[0]);
+    conv.run(y);
 }
 
 /// Up to how many rows a warp per output is the better kernel: the weights are all that is read.
 const FEW_ROWS: usize = 16;
 
-/// Rows as the pixels of one image.
-fn as_pixels(o: Operand) -> Operand {
-    Operand { shape: Shape::new(1, 1, o.shape.numel() / o.shape.c, o.shape.c), ..o }
-}
-
-fn record_product(r: &mut Recorder<'_>, bias: Option<Operand>, gradient: bool) {
-    let (x, weight, y) = (as_pixels(r.inputs[0]), r.inputs[1], as_pixels(r.outputs[0]));
-    CudaConv {
-        x,
-        second: None,
-        weight,
-        first_channel: 0,
-        bias,
-        item_bias: None,
-        addend: None,
-        y,
-        kernel: 1,
-        stride: 1,
-        spread: Spread::Dense,
-        pad: 0,
-        gradient,
-    }
-    .record(r);
-}
-
 impl Graph {
     /// The linear layer whose weights are `name.weight` and `name.bias`.
     pub fn linear(&mut self, name: &str, x: TensorId, out: usize) -> Result<TensorId> {
+        self.linear_as(Linear::default(), name, x, out)
+    }
+
+    /// SiLU of the linear layer whose weights are `name.weight` and `name.bias`. It has no gradient.
+    pub fn linear_silu(&mut self, name: &str, x: TensorId, out: usize) -> Result<TensorId> {
+        self.linear_as(Linear { silu: true }, name, x, out)
+    }
+
+    fn linear_as(&mut self, op: Linear, name: &str, x: TensorId, out: usize) -> Result<TensorId> {
         let weight = self.weight(&format!("{name}.weight"), Shape::new(out, 1, 1, self.shape(x).c));
         let bias = self.weight(&format!("{name}.bias"), Shape::vector(out));
-        self.one(Linear, name, &[x, weight, bias])
+        self.one(op, name, &[x, weight, bias])
     }
 }

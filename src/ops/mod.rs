@@ -14,6 +14,7 @@ pub mod crop;
 pub mod diagonal_gaussian;
 pub mod embedding;
 pub mod filter2d;
+pub mod geglu;
 pub mod gelu;
 pub mod group_norm;
 pub mod layer_norm;

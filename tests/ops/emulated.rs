@@ -97,7 +97,8 @@ fn forward(case: &Case, run: &Run) -> Result<f64, String> {
     for _ in 0..2 {
         write_inputs(&mut e, &ids, &values);
         e.run().map_err(|e| format!("{}: {e}", case.name))?;
-        let products = ["conv", "attention", "cross_attention", "linear"].iter().any(|p| case.name.starts_with(p));
+        let products =
+            ["conv", "attention", "cross_attention", "linear", "geglu"].iter().any(|p| case.name.starts_with(p));
         let unit = if products || stored { unit(run.dtype, run.tf32 && products) } else { unit(Dtype::F32, false) };
         let limit = 2.0 * plain_error + (8.0 * f64::from(f32::EPSILON) + 4.0 * unit) * largest;
         share = share.max(compare(&case.name, &e.read(out).unwrap(), &truth, limit)?.share);
@@ -181,8 +182,8 @@ fn every_kernel_agrees_with_the_references_in_every_storage_type() {
 fn kernel_cases() -> Vec<Case> {
     use crate::cases::linear_combination_case;
     use crate::network_cases::{
-        attention_case, bypassed_norm_case, conv_case, conv_variant_case, cross_attention_case, group_norm_case,
-        joined_conv_case, joined_group_norm_case, linear_case,
+        attention_case, bypassed_norm_case, conv_case, conv_variant_case, cross_attention_case, geglu_case,
+        group_norm_case, joined_conv_case, joined_group_norm_case, linear_case,
     };
     use dmap::graph::Shape;
     use dmap::ops::attention::QkvOrder::{ByHead, ByKind};
@@ -206,7 +207,16 @@ fn kernel_cases() -> Vec<Case> {
         joined_conv_case(s(1, 5, 7, 64), 24, 3, (1, 1), false),
         conv_case(s(2, 9, 7, 3), 72, (3, 1), false),
         conv_case(s(1, 8, 6, 5), 32, (3, 2), false),
-        linear_case(s(20, 1, 1, 48), 64),
+        // The sum in parts or not, and SiLU after it; by plain arithmetic.
+        linear_case(s(20, 1, 1, 48), 64, false),
+        linear_case(s(20, 1, 1, 48), 64, true),
+        linear_case(s(20, 1, 1, 520), 64, true),
+        linear_case(s(20, 1, 1, 9), 17, true),
+        // Values and gates of one tile, large or small, cut in both directions; no whole eights of them; the sum in parts.
+        geglu_case(s(1, 13, 21, 24), 72),
+        geglu_case(s(1, 6, 7, 40), 40),
+        geglu_case(s(1, 6, 7, 40), 12),
+        geglu_case(s(1, 5, 4, 520), 16),
         group_norm_case(s(2, 9, 7, 64), 16, true, true),
         group_norm_case(s(1, 5, 3, 320), 32, false, true),
         // Two sources, cut where no group and no slice ends; the sum in parts, which end in either source.

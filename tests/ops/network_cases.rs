@@ -1,12 +1,13 @@
 //! Cases of the ops that networks are made of, by their extents.
 
 use crate::cases::Case;
-use crate::real::{Real, zero};
+use crate::real::{self, Real, gelu, zero};
 use crate::reference as r;
 use dmap::graph::Shape;
 use dmap::ops::add::Add;
 use dmap::ops::attention::{Attention, CrossAttention, QkvOrder};
 use dmap::ops::conv::{Conv, Padding};
+use dmap::ops::geglu::Geglu;
 use dmap::ops::group_norm::{GroupNorm, GroupNormOptions};
 use dmap::ops::layer_norm::LayerNorm;
 use dmap::ops::linear::Linear;
@@ -214,14 +215,37 @@ pub fn attention_case(n: usize, h: usize, w: usize, heads: usize, d: usize, orde
     }
 }
 
-pub fn linear_case(x: Shape, out: usize) -> Case {
-    let reference = move |i: &[Vec<f64>]| r::conv(&i[0], x, &i[1], 1, 1, &i[2], None);
+/// The linear layer, or SiLU of it, which has no gradient.
+pub fn linear_case(x: Shape, out: usize, silu: bool) -> Case {
+    fn reference<T: Real>(i: &[Vec<T>], x: Shape, with_silu: bool) -> Vec<T> {
+        let y = r::conv(&i[0], x, &i[1], 1, 1, &i[2], None);
+        if with_silu { y.into_iter().map(real::silu).collect() } else { y }
+    }
     Case {
-        name: format!("linear {x} -> {out}"),
+        name: format!("linear {x} -> {out}{}", if silu { ", SiLU" } else { "" }),
         shapes: vec![x, s(out, 1, 1, x.c), Shape::vector(out)],
+        differentiable: if silu { vec![] } else { vec![0] },
+        record: Box::new(move |g, i| g.one(Linear { silu }, "linear", i)),
+        truth: Box::new(move |i| reference(i, x, silu)),
+        plain: Box::new(move |i| reference(i, x, silu)),
+    }
+}
+
+/// The gated linear layer with `out` channels.
+pub fn geglu_case(x: Shape, out: usize) -> Case {
+    fn reference<T: Real>(i: &[Vec<T>], x: Shape, out: usize) -> Vec<T> {
+        let halves = r::conv(&i[0], x, &i[1], 1, 1, &i[2], None);
+        halves
+            .chunks(2 * out)
+            .flat_map(|p| (0..out).map(|c| p[c] * gelu(p[out + c], false)).collect::<Vec<_>>())
+            .collect()
+    }
+    Case {
+        name: format!("geglu {x} -> {out}"),
+        shapes: vec![x, s(2 * out, 1, 1, x.c), Shape::vector(2 * out)],
         differentiable: vec![0],
-        record: Box::new(|g, i| g.one(Linear, "linear", i)),
-        truth: Box::new(reference),
-        plain: Box::new(move |i| r::conv(&i[0], x, &i[1], 1, 1, &i[2], None)),
+        record: Box::new(move |g, i| g.one(Geglu, "geglu", i)),
+        truth: Box::new(move |i| reference(i, x, out)),
+        plain: Box::new(move |i| reference(i, x, out)),
     }
 }

@@ -1,6 +1,6 @@
 //! Slow loops, one per op, independent of the library: straight from the formulas.
 
-use crate::real::{Real, gelu, silu, zero};
+use crate::real::{Real, silu, zero};
 use dmap::graph::Shape;
 
 pub fn conv<T: Real>(
@@ -116,11 +116,6 @@ pub fn cross_attention<T: Real>([q, k, v]: [&[T]; 3], s: Shape, ks: Shape, heads
         }
     }
     out
-}
-
-/// Values times gelu of gates, `c` of each in a pixel.
-pub fn geglu<T: Real>(x: &[T], c: usize) -> Vec<T> {
-    x.chunks(2 * c).flat_map(|p| (0..c).map(|i| p[i] * gelu(p[c + i], false)).collect::<Vec<_>>()).collect()
 }
 
 pub fn resample<T: Real>(x: &[T], s: Shape, up: bool, gain: f64) -> Vec<T> {

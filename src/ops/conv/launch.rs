@@ -3,7 +3,7 @@
 use crate::backend::cpu::direct_conv::Spread;
 use crate::backend::cuda::launch::type_name;
 use crate::backend::cuda::{Operand, Params, Recorder};
-use crate::graph::Dtype;
+use crate::graph::{Dtype, Shape};
 
 /// A convolution or its data gradient as kernels/conv.cu takes it. For the gradient x is dy.
 pub(crate) struct CudaConv {
@@ -17,6 +17,10 @@ pub(crate) struct CudaConv {
     pub item_bias: Option<Operand>,
     pub addend: Option<Operand>,
     pub y: Operand,
+    /// Where values times gelu of gates go, of a y whose channels are values and then gates.
+    pub gated: Option<Operand>,
+    /// y is SiLU of the sum.
+    pub silu: bool,
     pub kernel: usize,
     pub stride: usize,
     pub spread: Spread,
@@ -29,7 +33,33 @@ fn stages(size: usize) -> usize {
     4 * 2 * size * 64
 }
 
+/// Rows as the pixels of one image.
+fn as_pixels(o: Operand) -> Operand {
+    Operand { shape: Shape::new(1, 1, o.shape.numel() / o.shape.c, o.shape.c), ..o }
+}
+
 impl CudaConv {
+    /// The matrix product of all pixels of x with a weight.
+    pub fn product(x: Operand, weight: Operand, bias: Option<Operand>, y: Operand) -> CudaConv {
+        CudaConv {
+            x: as_pixels(x),
+            second: None,
+            weight,
+            first_channel: 0,
+            bias,
+            item_bias: None,
+            addend: None,
+            y: as_pixels(y),
+            gated: None,
+            silu: false,
+            kernel: 1,
+            stride: 1,
+            spread: Spread::Dense,
+            pad: 0,
+            gradient: false,
+        }
+    }
+
     /// Tensor cores where what is read is of one type and its channels are whole 16-byte vectors, else plain f32 arithmetic.
     pub fn record(&self, r: &mut Recorder<'_>) {
         let dtype = self.weight.dtype;
@@ -46,6 +76,8 @@ impl CudaConv {
         } else if to == dtype && whole(&[self.y.shape.c, self.weight.shape.c, self.first_channel]) {
             self.record_mma(r, slice);
         } else if self.item_bias.is_none()
+            && self.gated.is_none()
+            && !self.silu
             && [dtype, Dtype::F32].contains(&to)
             && (self.gradient || whole(&[self.weight.shape.c]))
         {
@@ -86,30 +118,37 @@ impl CudaConv {
         let splits = slices.div_ceil(slices.div_ceil(splits));
         let partial = (splits > 1).then(|| r.scratch(splits * rows * channels));
         let fused = |o: &Option<Operand>| if splits == 1 { *o } else { None };
-        let params = Params::new().write(&self.y).read(&self.x).read_if(self.second.as_ref()).read(&self.weight);
+        // Values and gates alternate by eights in the tile.
+        let gated = fused(&self.gated).filter(|y| y.shape.c % 8 == 0);
+        let params = Params::new().write(&self.y).write_if(gated.as_ref()).read(&self.x);
+        let params = params.read_if(self.second.as_ref()).read(&self.weight);
         let params = params.read_if(fused(&self.bias).as_ref()).read_if(fused(&self.item_bias).as_ref());
         let params = params.read_if(fused(&self.addend).as_ref());
         let params = params.write_if(partial.as_ref());
         let way = if self.gradient { "conv_vjp" } else { "conv" };
         let name = format!("conv::{way}_mma_{}_{size}x{size}", type_name(self.y.dtype));
         let grid = [rows.div_ceil(size), channels.div_ceil(size), splits];
-        let params = params.i32s(&self.geometry()).i32s(&[splits, self.pad, 0]);
+        let params = params.i32s(&self.geometry()).i32s(&[splits, self.pad, 0, self.silu.into()]);
         r.launch(name, grid, 128, stages(size), params);
         if let Some(partial) = partial {
             let count = rows * channels;
             let params = Params::new().view_out(&self.y).view_if(self.bias.as_ref());
             let params = params.view_if(self.item_bias.as_ref()).view_if(self.addend.as_ref());
-            let params = params.read(&partial).i64(count).i64(self.y.shape.item()).i32s(&[channels, splits]);
+            let params = params.read(&partial).i64(count).i64(self.y.shape.item());
+            let params = params.i32s(&[channels, splits, self.silu.into(), 0]);
             r.each("conv::conv_finish", count / 4, 1, params);
+        }
+        if gated.is_none() {
+            self.record_gate(r);
         }
     }
 
     /// Few channels, of any number, in the type that they have: the image side of a network.
     fn record_few(&self, r: &mut Recorder<'_>) {
         let (rows, channels) = (self.y.shape.numel() / self.y.shape.c, self.y.shape.c);
-        let params = Params::new().write(&self.y).read(&self.x).read_if(self.second.as_ref()).read(&self.weight);
-        let params = params.read_if(self.bias.as_ref()).i64(0).read_if(self.addend.as_ref()).i64(0);
-        let params = params.i32s(&self.geometry()).i32s(&[1, self.pad, usize::from(self.y.dtype == Dtype::F32)]);
+        let params = Params::new().write(&self.y).i64(0).read(&self.x).read_if(self.second.as_ref());
+        let params = params.read(&self.weight).read_if(self.bias.as_ref()).i64(0).read_if(self.addend.as_ref()).i64(0);
+        let params = params.i32s(&self.geometry()).i32s(&[1, self.pad, usize::from(self.y.dtype == Dtype::F32), 0]);
         let way = if self.gradient { "conv_vjp" } else { "conv" };
         let name = format!("conv::{way}_mma_{}_few", type_name(self.weight.dtype));
         r.launch(name, [rows.div_ceil(64), channels.div_ceil(64), 1], 128, stages(64), params);
@@ -120,7 +159,17 @@ impl CudaConv {
         let params = Params::new().view_out(&self.y).view(&self.x).view_if(self.second.as_ref()).view(&self.weight);
         let params = params.view_if(self.bias.as_ref()).view_if(self.item_bias.as_ref());
         let params = params.view_if(self.addend.as_ref());
-        let params = params.i32s(&self.geometry()).i32s(&[usize::from(self.gradient), self.pad]);
-        r.launch("conv::conv_simt", [rows.div_ceil(64), channels.div_ceil(64), 1], 256, 2 * 16 * 68 * 4, params);
+        let params = params.i32s(&self.geometry()).i32s(&[self.gradient.into(), self.pad, self.silu.into()]);
+        r.launch("conv_simt", [rows.div_ceil(64), channels.div_ceil(64), 1], 256, 2 * 16 * 68 * 4, params);
+        self.record_gate(r);
+    }
+
+    /// Values times gelu of gates as a launch of its own.
+    fn record_gate(&self, r: &mut Recorder<'_>) {
+        if let Some(y) = self.gated {
+            let (pixels, c) = (y.shape.numel() / y.shape.c, y.shape.c);
+            let params = Params::new().view_out(&y).view(&self.y).i64(pixels).i32s(&[c, 0]);
+            r.each("geglu", pixels * c.div_ceil(4), 1, params);
+        }
     }
 }
