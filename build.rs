@@ -11,6 +11,7 @@ mod nvrtc;
 use std::collections::hash_map::DefaultHasher;
 use std::fmt::Write as _;
 use std::hash::{Hash, Hasher};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -97,10 +98,8 @@ fn compile_all(root: &Path, out: &Path, files: &[(String, String)], headers: &[(
                                 compiled.log
                             }
                             Err(log) => {
-                                failures
-                                    .lock()
-                                    .expect("no panic")
-                                    .push(format!("kernels/{name} for {architecture}:\n{log}"));
+                                let message = format!("kernels/{name} for {architecture}:\n{log}");
+                                failures.lock().expect("no panic").push(message);
                                 continue;
                             }
                         },
@@ -139,8 +138,9 @@ fn write_table(out: &Path, files: &[(String, String)], headers: &[(String, Strin
     for Image { file, architecture, path, log } in images {
         writeln!(
             table,
-            "    Image {{ file: {:?}, architecture: {architecture:?}, bytes: include_bytes!({path:?}), log: {log:?} }},",
-            files[*file].0
+            "    Image {{ file: {:?}, architecture: {architecture:?}, deflated: include_bytes!({:?}), log: {log:?} }},",
+            files[*file].0,
+            deflated(path)
         )
         .expect("memory");
     }
@@ -148,18 +148,24 @@ fn write_table(out: &Path, files: &[(String, String)], headers: &[(String, Strin
     std::fs::write(out.join("images.rs"), table).expect("OUT_DIR can be written");
 }
 
+/// Images shrink to a quarter.
+fn deflated(path: &Path) -> PathBuf {
+    let image = std::fs::read(path).expect("an image of this build");
+    let to = PathBuf::from(format!("{}.deflated", path.display()));
+    let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(&image).expect("memory");
+    std::fs::write(&to, encoder.finish().expect("memory")).expect("OUT_DIR can be written");
+    to
+}
+
 /// One object per kernel file; a table of their symbols keeps the linker from dropping them.
 fn compile_emulated(root: &Path, out: &Path, files: &[(String, String)]) {
     let mut registry = String::new();
     let mut build = cc::Build::new();
-    build
-        .cpp(true)
-        .std("c++20")
-        .opt_level(2)
-        .define("DMAP_EMULATE", None)
-        .flag("-march=native")
-        .flag("-fno-strict-aliasing");
-    build.flag("-Wno-unknown-pragmas").include(root.join("kernels"));
+    build.cpp(true).std("c++20").opt_level(2).define("DMAP_EMULATE", None).include(root.join("kernels"));
+    for flag in ["-march=native", "-fno-strict-aliasing", "-Wno-unknown-pragmas"] {
+        build.flag(flag);
+    }
     // Beside the kernels those with planted mistakes, for the test of the emulator itself.
     let names = files.iter().map(|(name, _)| name.as_str()).chain(["emulator/faults.cu"]);
     let mut symbols = Vec::new();
@@ -189,7 +195,6 @@ fn link_stand_in(root: &Path, out: &Path) {
     link.args(["-shared", "-Wl,-soname,libcuda.so", "-I"]).arg(root.join("kernels"));
     link.arg(root.join("kernels/emulator/libcuda.cpp")).arg("-Wl,--whole-archive").arg(out.join("libdmap_emulated.a"));
     link.arg("-Wl,--no-whole-archive").arg("-o").arg(folder.join("libcuda.so"));
-    let linked = link.status().is_ok_and(|s| s.success());
-    assert!(linked, "the stand-in for libcuda can't be linked: {link:?}");
+    assert!(link.status().is_ok_and(|s| s.success()), "the stand-in for libcuda can't be linked: {link:?}");
     println!("cargo:rustc-env=DMAP_STAND_IN={}", folder.display());
 }

@@ -1,5 +1,7 @@
 //! What build.rs embedded: kernel sources, and their images where NVRTC was there at build time.
 
+use std::io::Read;
+
 /// A kernel file.
 pub struct Source {
     /// Its file name.
@@ -14,10 +16,20 @@ pub struct Image {
     pub file: &'static str,
     /// `sm_90a` and the like for a CUBIN, `compute_80` for PTX.
     pub architecture: &'static str,
-    /// The image.
-    pub bytes: &'static [u8],
+    /// The image, deflated.
+    pub deflated: &'static [u8],
     /// What the compiler said: registers, shared memory, spills.
     pub log: &'static str,
+}
+
+impl Image {
+    /// The image as a driver takes it. PTX is text and ends with a zero.
+    pub fn inflated(&self) -> Vec<u8> {
+        let mut image = Vec::new();
+        flate2::read::DeflateDecoder::new(self.deflated).read_to_end(&mut image).expect("build.rs deflated it");
+        image.push(0);
+        image
+    }
 }
 
 /// What the compiler said of one kernel on one architecture.

@@ -126,9 +126,7 @@ impl Shared {
             .or_else(|| of(&related))
             .or_else(|| of(&|i| i.architecture.starts_with("compute_")));
         if let Some(image) = found {
-            let mut bytes = image.bytes.to_vec();
-            bytes.push(0); // PTX is text and ends with a zero
-            return Ok(bytes);
+            return Ok(image.inflated());
         }
         let source = SOURCES.iter().find(|s| s.name == file).expect("a file of the table");
         super::first_use::compiled(source, HEADERS, &format!("sm_{major}{minor}"), || {
