@@ -3,14 +3,14 @@
 //   y[m, o] = sum over tap, c of x[source(m, tap), c] w[o, tap, c] + bias[o] + item_bias[n, o] + addend[m, o]      m = (n, i, j)
 // source(m, tap) is pixel (i stride + tap_y - pad, j stride + tap_x - pad), zeros outside the image. Pixels stand there as they are, or
 // every second position holds one (`spread` ZEROS), or each stands four times (REPEAT: nearest-neighbour doubling, nothing is made).
-// x is one tensor or two whose channels follow each other (x, then second): a tap then has two parts.
+// x is one tensor or two whose channels follow each other (x, then second).
 // The data gradient is the same product over dy, spread by the forward stride, and its weights are w[c, flipped tap, first + o], read as
 // they are stored: rows of the shared tile are then the summed channels and ldmatrix transposes, so that the weights are kept once.
 //
 // Reads x, second, w, bias, item_bias, addend; overwrites y, which may be the addend's place: a thread reads what it adds where it writes.
 //
-// conv_mma: a block makes BM x BN outputs; each of its (BM / WM)(BN / WN) warps WM x WN of them. K runs over taps and 64-byte
-// slices of the channels in STAGES stages of cp.async. Where the grid would leave most of the chip idle, blockIdx.z takes parts
+// conv_mma: a block makes BM x BN outputs; each of its (BM / WM)(BN / WN) warps WM x WN of them. K runs over 64-byte slices of the
+// channels and the taps of each in STAGES stages of cp.async. Where the grid would leave most of the chip idle, blockIdx.z takes parts
 // of K and leaves sums in `partial`, which conv_finish adds up in order.
 // _few: of an image's few channels, which are no whole vectors: results, and for the gradient weights, are accessed one by one.
 // Other channel counts and mixes of storage types go through conv_simt.cu.
@@ -53,94 +53,96 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
     static_assert(BM * 4 % THREADS == 0 && BN * 4 % THREADS == 0, "every thread copies the same number of chunks");
     static_assert(WARPS * WM * WN * 4 <= STAGES * STAGE_BYTES, "results are staged where the operands were");
 
-    struct Row { int item, y, x; };
-
     static DEVICE void run(const ConvParams& p) {
         u8* shared = shared_memory();
         const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
         const int warp_m = warp / (BN / WN) * WM, warp_n = warp % (BN / WN) * WN;
         const int rows = p.n * p.yh * p.yw, m0 = blockIdx.x * BM, n0 = blockIdx.y * BN;
-        const int taps = p.kernel * p.kernel, pad = p.pad;
-        const int slices_of_x = (p.ci + BK - 1) / BK, slices_of_tap = slices_of_x + (p.ci2 + BK - 1) / BK;
-        const int all = taps * slices_of_tap, per = (all + p.splits - 1) / p.splits;
+        const int taps = p.kernel * p.kernel;
+        const int slices_of_x = (p.ci + BK - 1) / BK, slices = slices_of_x + (p.ci2 + BK - 1) / BK;
+        const int all = taps * slices, per = (all + p.splits - 1) / p.splits;
         const int first = blockIdx.z * per, last = smaller(first + per, all);
 
-        // The pixels whose channels this thread copies, and where their chunks go.
-        const int chunk = thread % 4;
-        Row row[A_LOADS];
+        // The pixels whose channels this thread copies: where tap 0 reads, and a bit for each tap that lies in the image. A spread image has
+        // one pixel for two positions: whether tap 0 is at the second of them.
+        const int chunk = thread % 4, shift = p.spread == DENSE ? 0 : 1;
+        int place[A_LOADS];
+        u32 inside[A_LOADS], odd = 0;
         for (int i = 0; i < A_LOADS; i++) {
-            int m = m0 + thread / 4 + i * (THREADS / 4);
-            int j = m % p.yw, rest = m / p.yw;
-            row[i].item = m < rows ? rest / p.yh * p.xh : -1;
-            row[i].y = rest % p.yh * p.stride - pad;
-            row[i].x = j * p.stride - pad;
+            const int m = m0 + thread / 4 + i * (THREADS / 4);
+            const int rest = m / p.yw, y0 = rest % p.yh * p.stride - p.pad, x0 = m % p.yw * p.stride - p.pad;
+            place[i] = (rest / p.yh * p.xh + (y0 >> shift)) * p.xw + (x0 >> shift);
+            odd |= u32(((y0 & 1) << 1 | (x0 & 1)) & (shift ? 3 : 0)) << 2 * i;
+            inside[i] = 0;
+            for (int tap = 0; tap < taps; tap++) {
+                const int y = y0 + tap / p.kernel, x = x0 + tap % p.kernel;
+                const bool stands = p.spread != ZEROS || ((y | x) & 1) == 0;
+                const bool valid = m < rows && stands && u32(y >> shift) < u32(p.xh) && u32(x >> shift) < u32(p.xw);
+                inside[i] |= u32(valid) << tap;
+            }
         }
-        // Whatever does not change within a source of a tap is worked out once for it, and rows of a tile that a thread has are so far apart
-        // that they are swizzled alike: the loop over slices only adds.
+        // Rows of a tile that a thread has are so far apart that they are swizzled alike.
         constexpr int CHUNKS = BN * int(sizeof(S)) / 16, A_STEP = THREADS / 4, B_STEP = GRADIENT ? THREADS / CHUNKS : THREADS / 4;
         constexpr int B_PERIOD = GRADIENT && sizeof(S) == 4 ? 4 : 8;
         static_assert(A_STEP % 8 == 0 && B_STEP % B_PERIOD == 0 && THREADS % CHUNKS == 0, "a thread's rows share one swizzle");
-        const S* pixel[A_LOADS];
-        const S* weight[B_LOADS];  // at tap 0, slice 0
-        u32 inside = 0, within = 0;  // bit i: pixel i lies in the image, weight i in the channels
+        const u8* weight[B_LOADS];  // at tap 0, slice 0
+        u32 within = 0;             // bit i: weight i lies in the channels
         const int b_row = GRADIENT ? thread / CHUNKS : thread / 4;
         for (int i = 0; i < B_LOADS; i++) {
-            const S* w = static_cast<const S*>(p.w);
             int r = b_row + i * B_STEP, o = n0 + (GRADIENT ? thread % CHUNKS * VECTOR<S> : r);
-            if (GRADIENT) weight[i] = w + (i64(r) * taps + taps - 1) * p.row + p.first + o;
-            else weight[i] = w + i64(p.gated ? gate_column(p, o) : o) * taps * p.row + chunk * VECTOR<S>;
+            i64 at = i64(p.gated ? gate_column(p, o) : o) * taps * p.row + chunk * VECTOR<S>;
+            if (GRADIENT) at = (i64(r) * taps + taps - 1) * p.row + p.first + o;
+            weight[i] = reinterpret_cast<const u8*>(static_cast<const S*>(p.w) + at);
             within |= u32(o < p.co) << i;
         }
         const int a_to = slice_offset(thread / 4, chunk);
         const int b_to = A_BYTES + (GRADIENT ? transposed_offset<S, BN>(b_row, thread % CHUNKS) : a_to);
         constexpr int B_TO_STEP = B_STEP * (GRADIENT ? BN * int(sizeof(S)) : SLICE);
-        int tap = first / slices_of_tap, slice = first % slices_of_tap;
-        bool in_second = slice >= slices_of_x;
-        if (in_second) slice -= slices_of_x;
-        const i64 weight_slice = GRADIENT ? i64(BK) * taps * p.row : BK;
-        i64 weight_offset;
-        int channels, slices;
 
-        auto enter_source = [&]() {
-            const S* source = static_cast<const S*>(in_second ? p.second : p.x);
+        // Taps change fastest: nine of them read a slice of nearly the same pixels, which is then still in a cache.
+        int tap = first % taps, ky = tap / p.kernel, kx = tap % p.kernel, slice = first / taps;
+        const u8* source;
+        int channels, channel;
+        i64 weight_offset;  // bytes
+        auto enter_slice = [&]() {
+            const bool in_second = slice >= slices_of_x;
             channels = in_second ? p.ci2 : p.ci;
-            slices = in_second ? slices_of_tap - slices_of_x : slices_of_x;
-            const int ky = tap / p.kernel, kx = tap % p.kernel;
-            inside = 0;
-            for (int i = 0; i < A_LOADS; i++) {
-                int y = row[i].y + ky, x = row[i].x + kx;
-                bool valid = row[i].item >= 0;
-                if (p.spread != DENSE) {
-                    valid = valid && (p.spread == REPEAT || ((y | x) & 1) == 0);
-                    y >>= 1;
-                    x >>= 1;
-                }
-                valid = valid && u32(y) < u32(p.xh) && u32(x) < u32(p.xw);
-                pixel[i] = source + (i64(row[i].item + y) * p.xw + x) * channels + chunk * VECTOR<S>;
-                inside |= u32(valid) << i;
-            }
-            weight_offset = i64(GRADIENT ? -tap : tap) * p.row + (in_second ? p.ci : 0) + slice * weight_slice;
+            channel = BK * (in_second ? slice - slices_of_x : slice);
+            source = static_cast<const u8*>(in_second ? p.second : p.x) + channel * int(sizeof(S)) + 16 * chunk;
+            weight_offset = GRADIENT ? (i64(channel) * taps - tap) * p.row : i64(tap) * p.row + channel + (in_second ? p.ci : 0);
+            weight_offset *= sizeof(S);
         };
-        enter_source();
+        enter_slice();
 
         auto copy_slice = [&](u32 stage) {
             u8* to = shared + stage * STAGE_BYTES;
-            const int channel = slice * BK, left = channels - channel;
+            const int left = channels - channel, pixel_bytes = channels * int(sizeof(S));
             const bool whole = chunk * VECTOR<S> < left;
-            const u32 a_valid = whole ? inside : 0, b_valid = GRADIENT || whole ? within : 0;
+            int ahead[A_LOADS];
+            for (int i = 0; i < A_LOADS; i++) ahead[i] = ky * p.xw + kx;
+            if (__builtin_expect(shift, 0)) {
+                for (int i = 0; i < A_LOADS; i++) ahead[i] = (ky + (odd >> (2 * i + 1) & 1)) / 2 * p.xw + (kx + (odd >> 2 * i & 1)) / 2;
+            }
             // Nothing is read where a copy is not valid: its address may lead anywhere.
-            for (int i = 0; i < A_LOADS; i++) copy_async(to + a_to + i * A_STEP * SLICE, pixel[i] + channel, a_valid >> i & 1);
+            const u32 a_valid = whole ? 1u << tap : 0, b_valid = GRADIENT || whole ? within : 0;
+            for (int i = 0; i < A_LOADS; i++) {
+                copy_async(to + a_to + i * A_STEP * SLICE, source + i64(place[i] + ahead[i]) * pixel_bytes, (inside[i] & a_valid) != 0);
+            }
             if constexpr (GRADIENT && FEW) copy_weights(p, to + A_BYTES, tap, channel, channels, n0);
             else for (int i = 0; i < B_LOADS; i++) {
-                bool valid = (b_valid >> i & 1) && (!GRADIENT || b_row + i * B_STEP < left);
+                bool valid = (b_valid & 1u << i) != 0 && (!GRADIENT || b_row + i * B_STEP < left);
                 copy_async(to + b_to + i * B_TO_STEP, weight[i] + weight_offset, valid);
             }
-            weight_offset += weight_slice;
-            if (++slice == slices) {
-                slice = 0;
-                in_second = !in_second && p.ci2 > 0;
-                if (!in_second) tap++;
-                enter_source();
+            weight_offset += (GRADIENT ? -p.row : p.row) * int(sizeof(S));
+            tap++;
+            if (++kx == p.kernel) {
+                kx = 0;
+                ky++;
+            }
+            if (tap == taps) {
+                tap = ky = 0;
+                slice++;
+                enter_slice();
             }
         };
 
