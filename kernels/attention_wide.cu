@@ -19,12 +19,12 @@ template <class S, int ROWS, int TILE> struct WideTile {
     // Unit number `unit`, 16 x 16, of the scores of the rows of `a` with the rows of `b`; by one warp.
     static DEVICE void scores(float* out, const u8* a, const u8* b, int unit, int lane) {
         int row = unit / (TILE / 16) * 16, column = unit % (TILE / 16) * 16;
-        float sum[2][4];
-        T::template rows_by_rows<2>(sum, a, row, b + column * BIG, lane);
+        float sum[1][2][4];
+        T::rows_by_rows(sum, a, row, b + column * BIG, lane);
         for (int j = 0; j < 2; j++) {
             for (int half = 0; half < 2; half++) {
                 float* to = out + (row + lane / 4 + 8 * half) * SCORES + column + 8 * j + 2 * (lane % 4);
-                store_words2(to, Words2{{float_bits(sum[j][2 * half]), float_bits(sum[j][2 * half + 1])}});
+                store_words2(to, Words2{{float_bits(sum[0][j][2 * half]), float_bits(sum[0][j][2 * half + 1])}});
             }
         }
     }

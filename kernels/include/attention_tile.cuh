@@ -74,21 +74,25 @@ template <class S, int D, int THREADS = 128> struct Tile {
         }
     }
 
-    // sum = rows of `a` (16 of them) times rows of `b`.
-    template <int N> static DEVICE void rows_by_rows(float (&sum)[N][4], const u8* a, int row, const u8* b, int lane) {
-        for (int j = 0; j < N; j++) {
-            for (int e = 0; e < 4; e++) sum[j][e] = 0;
+    // sum = rows of `a`, R times 16 of them, times rows of `b`: a fragment of `b` serves all R.
+    template <int R, int N> static DEVICE void rows_by_rows(float (&sum)[R][N][4], const u8* a, int row, const u8* b, int lane) {
+        for (int i = 0; i < R; i++) {
+            for (int j = 0; j < N; j++) {
+                for (int e = 0; e < 4; e++) sum[i][j][e] = 0;
+            }
         }
 #pragma unroll
         for (int step = 0; step < STEPS; step++) {
-            u32 l[4];
-            left(l, a, row, step, lane);
+            u32 l[R][4];
+            for (int i = 0; i < R; i++) left(l[i], a, row + 16 * i, step, lane);
 #pragma unroll
             for (int j = 0; j < N / 2; j++) {
                 u32 r[4];
                 right_rows(r, b, 16 * j, step, lane);
-                multiply(sum[2 * j], l, r[0], r[1], S{});
-                multiply(sum[2 * j + 1], l, r[2], r[3], S{});
+                for (int i = 0; i < R; i++) {
+                    multiply(sum[i][2 * j], l[i], r[0], r[1], S{});
+                    multiply(sum[i][2 * j + 1], l[i], r[2], r[3], S{});
+                }
             }
         }
     }
@@ -102,18 +106,21 @@ template <class S, int D, int THREADS = 128> struct Tile {
         }
     }
 
-    // out += weights (16 x 8N, accumulators) times the tile's rows.
-    template <int N> static DEVICE void add_weighted(float (&out)[D / 8][4], const float (&weights)[N][4], const u8* tile, int lane) {
+    // out += weights (R times 16 x 8N, accumulators) times the tile's rows.
+    template <int R, int N>
+    static DEVICE void add_weighted(float (&out)[R][D / 8][4], const float (&weights)[R][N][4], const u8* tile, int lane) {
 #pragma unroll
         for (int step = 0; step < 8 * N / DEPTH; step++) {
-            u32 l[4];
-            probabilities(l, weights, step);
+            u32 l[R][4];
+            for (int i = 0; i < R; i++) probabilities(l[i], weights[i], step);
 #pragma unroll
             for (int j = 0; j < D / 16; j++) {
                 u32 r[4];
                 right_columns(r, tile, DEPTH * step, 16 * j, lane);
-                multiply(out[2 * j], l, r[0], r[1], S{});
-                multiply(out[2 * j + 1], l, r[2], r[3], S{});
+                for (int i = 0; i < R; i++) {
+                    multiply(out[i][2 * j], l[i], r[0], r[1], S{});
+                    multiply(out[i][2 * j + 1], l[i], r[2], r[3], S{});
+                }
             }
         }
     }

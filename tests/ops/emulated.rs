@@ -229,6 +229,10 @@ fn kernel_cases() -> Vec<Case> {
         attention_case(1, 9, 11, 2, 32, ByHead),
         attention_case(1, 9, 9, 1, 40, ByKind),
         attention_case(2, 5, 15, 2, 64, ByHead),
+        // A block of 128 tokens and the rest; fewer blocks than the device can run.
+        attention_case(1, 9, 17, 1, 48, ByHead),
+        attention_case(1, 9, 17, 1, 64, ByKind),
+        attention_case(1, 5, 15, 1, 64, ByHead),
         attention_case(1, 7, 10, 1, 80, ByKind),
         attention_case(1, 7, 10, 1, 160, ByHead),
         // More queries than keys and the other way round, keys of one item for all, and the one head of an autoencoder.

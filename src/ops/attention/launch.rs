@@ -9,14 +9,17 @@ use crate::graph::{Dtype, Shape};
 /// in a tile, forward and in reverse: see the end of kernels/attention.cu.
 const MMA_HEADS: [(usize, usize, usize); 5] = [(32, 64, 32), (48, 64, 32), (64, 64, 32), (80, 32, 32), (160, 32, 16)];
 
+/// Of these the sizes that have, for 16-bit types, kernels of 128 rows a block beside those of 64, with 64 and 32 rows in a tile.
+const PAIRED_HEADS: [usize; 2] = [48, 64];
+
 /// Head size of the kernels of attention_wide.cu.
 const WIDE_HEAD: usize = 512;
 
 /// Kernels on tensor cores that take a head.
 #[derive(Clone, Copy)]
 enum Instance {
-    /// attention.cu: padded head size, rows of the other side in a tile.
-    Narrow { head: usize, tile: usize },
+    /// attention.cu: padded head size, rows of a block, rows of the other side in a tile.
+    Narrow { head: usize, rows: usize, tile: usize },
     /// attention_wide.cu: rows of a block, rows of the other side in a tile.
     Wide { rows: usize, tile: usize },
 }
@@ -112,8 +115,8 @@ impl CrossAttention {
 }
 
 impl CudaAttention {
-    /// The tensor-core kernels that take these heads, if any do: one way's, since the reverse needs other tiles.
-    fn instance(&self, r: &Recorder<'_>) -> Option<Instance> {
+    /// The tensor-core kernels that take these heads, if any do, for `tokens` rows: one way's, since the reverse needs other tiles.
+    fn instance(&self, r: &Recorder<'_>, tokens: usize) -> Option<Instance> {
         let dtype = self.o.operand.dtype;
         let one_type = [&self.q, &self.k, &self.v].into_iter().chain(&self.reverse).all(|m| m.operand.dtype == dtype);
         // Only text encoders are causal, and they run once.
@@ -121,9 +124,13 @@ impl CudaAttention {
             return None;
         }
         let reverse = !self.reverse.is_empty();
+        let fill_chip = tokens.div_ceil(128) * self.heads * self.items >= r.limits.multiprocessors;
         let narrow = MMA_HEADS.into_iter().find(|(size, ..)| *size >= self.d);
         let found = match (narrow, dtype.bytes()) {
-            (Some((head, forward, back)), _) => Instance::Narrow { head, tile: if reverse { back } else { forward } },
+            (Some((head, forward, back)), bytes) => {
+                let rows = if bytes == 2 && fill_chip && PAIRED_HEADS.contains(&head) { 128 } else { 64 };
+                Instance::Narrow { head, rows, tile: if reverse { back } else { forward } }
+            }
             (None, _) if self.d > WIDE_HEAD => return None,
             (None, 2) => Instance::Wide { rows: if reverse { 32 } else { 64 }, tile: 32 },
             (None, _) => Instance::Wide { rows: if reverse { 16 } else { 32 }, tile: 16 },
@@ -136,7 +143,7 @@ impl CudaAttention {
         let (bytes, reverse) = (self.o.operand.dtype.bytes(), !self.reverse.is_empty());
         let stride = |channels: usize| channels * bytes + 16;
         match instance {
-            Instance::Narrow { head, tile } => (if reverse { 128 } else { 64 } + 4 * tile) * stride(head),
+            Instance::Narrow { head, rows, tile } => (if reverse { 2 } else { 1 } * rows + 4 * tile) * stride(head),
             Instance::Wide { rows, tile } => {
                 let (sides, factors) = if reverse { (2, 0) } else { (1, 4 * rows) };
                 let scores = rows * (stride(tile) + 4 * (tile + 8));
@@ -149,7 +156,10 @@ impl CudaAttention {
     fn launch(&self, r: &mut Recorder<'_>, instance: Instance, part: &str, tokens: usize, params: Params) {
         let dtype = type_name(self.o.operand.dtype);
         let (name, rows, threads) = match instance {
-            Instance::Narrow { head, .. } => (format!("attention::attention{part}_mma_{dtype}_{head}"), 64, 128),
+            Instance::Narrow { head, rows, .. } => {
+                let pairs = if rows == 128 { "x2" } else { "" };
+                (format!("attention::attention{part}_mma_{dtype}_{head}{pairs}"), rows, 128)
+            }
             Instance::Wide { rows, .. } => (format!("attention_wide::attention{part}_wide_{dtype}"), rows, 256),
         };
         r.launch(name, [tokens.div_ceil(rows), self.heads, self.items], threads, self.shared(instance), params);
@@ -181,7 +191,7 @@ impl CudaAttention {
 
     pub(super) fn record_forward(&self, r: &mut Recorder<'_>) {
         let params = self.params(None, &[3]);
-        match self.instance(r) {
+        match self.instance(r, self.queries) {
             Some(instance) => self.launch(r, instance, "", self.queries, params),
             None => {
                 let shared = 4 * ((8 + 16 + 16 + 8) * (self.d + 1) + 128 + 24);
@@ -198,7 +208,7 @@ impl CudaAttention {
         let parts = [("_dq", &[5][..], self.queries, 12), ("_dkv", &[6, 7][..], self.keys, 16)];
         for (part, writes, tokens, simt_rows) in parts.into_iter().take(if self.reverse.len() > 2 { 2 } else { 1 }) {
             let params = self.params(Some(&delta), writes);
-            match self.instance(r) {
+            match self.instance(r, tokens) {
                 Some(instance) => self.launch(r, instance, part, tokens, params),
                 None => {
                     let shared = 4 * ((simt_rows + 32) * (d + 1) + 128);
