@@ -1,11 +1,10 @@
 //! A line of output pixels of a convolution, by register tiles.
 
 use super::direct_conv::DirectConv;
-use super::winograd::PRODUCTS;
 use pulp::Simd;
 
 /// Largest register tile: 6 x 4 or 12 x 2 vectors of 16.
-const TILE: usize = 24 * 16;
+pub(super) const TILE: usize = 24 * 16;
 
 /// Consecutive output pixels.
 pub(super) struct Line<'a> {
@@ -23,7 +22,7 @@ pub(super) struct Block<'a> {
 
 /// Pixels of a register tile: the most that fit the registers, or what is left of a line.
 #[inline(always)]
-fn tile_pixels<S: Simd>(vectors: usize, left: usize) -> usize {
+pub(super) fn tile_pixels<S: Simd>(vectors: usize, left: usize) -> usize {
     let largest = match (S::F32_LANES >= 16, vectors) {
         (true, 1) => 14,
         (true, 2) => 12,
@@ -52,70 +51,96 @@ pub(super) fn run_line<S: Simd>(
         let pixels = tile_pixels::<S>(block.vectors, line.width - p);
         tile_sums(simd, (block.vectors, pixels), rows, p * pixel, run, pixel, block.values, &mut tile);
         for q in 0..pixels {
-            finish(conv, block.first, &tile[q * width..][..width], p + q, &mut line);
+            for v in 0..block.vectors {
+                let sum = &tile[q * width + v * S::F32_LANES..][..S::F32_LANES];
+                // SAFETY: a whole vector.
+                let sum = unsafe { load::<S, true>(simd, sum.as_ptr(), S::F32_LANES) };
+                finish(simd, conv, block.first + v * S::F32_LANES, sum, p + q, &mut line);
+            }
         }
         p += pixels;
     }
     add_item_bias(conv, block.first, width, &mut line);
 }
 
-/// A line from transformed rows, two pixels at a time (winograd.rs).
+/// A vector of sums of one pixel from channel `first` on, with addend and bias, to its place.
 #[inline(always)]
-pub(super) fn run_pairs<S: Simd>(
+pub(super) fn finish<S: Simd>(
     simd: S,
     conv: &DirectConv<'_>,
-    block: &Block<'_>,
-    rows: &[&[f32]; 3],
-    mut line: Line<'_>,
+    first: usize,
+    sum: S::f32s,
+    pixel: usize,
+    line: &mut Line<'_>,
 ) {
-    let ci = conv.geometry.input.2;
-    let (pairs, width) = (line.width.div_ceil(2), block.vectors * S::F32_LANES);
-    let mut m = [[0f32; TILE]; PRODUCTS];
-    let mut sums = [0f32; 4 * 16];
-    let mut p = 0;
-    while p < pairs {
-        let here = tile_pixels::<S>(block.vectors, pairs - p);
-        for (t, (tile, weights)) in m.iter_mut().zip(block.values.chunks(3 * ci * width)).enumerate() {
-            let rows = rows.map(|row| &row[t * pairs * ci..][..pairs * ci]);
-            tile_sums(simd, (block.vectors, here), &rows, p * ci, ci, ci, weights, tile);
-        }
-        for q in 0..here {
-            let [m0, m1, m2, m3] = [0, 1, 2, 3].map(|t| &m[t][q * width..][..width]);
-            for i in 0..width {
-                sums[i] = m0[i] + m1[i] + m2[i];
-            }
-            finish(conv, block.first, &sums[..width], 2 * (p + q), &mut line);
-            if 2 * (p + q) + 1 < line.width {
-                for i in 0..width {
-                    sums[i] = m1[i] - m2[i] - m3[i];
-                }
-                finish(conv, block.first, &sums[..width], 2 * (p + q) + 1, &mut line);
-            }
-        }
-        p += here;
+    let valid = conv.geometry.output.2.saturating_sub(first);
+    match valid >= S::F32_LANES {
+        true => finish_lanes::<S, true>(simd, conv, first, sum, pixel, line, S::F32_LANES),
+        false if valid > 0 => finish_lanes::<S, false>(simd, conv, first, sum, pixel, line, valid),
+        false => {}
     }
-    add_item_bias(conv, block.first, width, &mut line);
 }
 
-/// The sums of one pixel, with addend and bias, to its place.
 #[inline(always)]
-fn finish(conv: &DirectConv<'_>, first: usize, sum: &[f32], pixel: usize, line: &mut Line<'_>) {
+fn finish_lanes<S: Simd, const WHOLE: bool>(
+    simd: S,
+    conv: &DirectConv<'_>,
+    first: usize,
+    mut sum: S::f32s,
+    pixel: usize,
+    line: &mut Line<'_>,
+    lanes: usize,
+) {
     let co = conv.geometry.output.2;
-    let valid = sum.len().min(co - first);
-    let (out, sum) = (&mut line.out[pixel * co + first..][..valid], &sum[..valid]);
-    let addend = conv.addend.map(|a| &a[(line.first_pixel + pixel) * co + first..][..valid]);
-    match (conv.addend_in_out, addend) {
-        (true, _) => out.iter_mut().zip(sum).for_each(|(o, s)| *o += s),
-        (false, Some(a)) => out.iter_mut().zip(sum.iter().zip(a)).for_each(|(o, (s, a))| *o = s + a),
-        (false, None) => out.copy_from_slice(sum),
+    let out = &mut line.out[pixel * co + first..][..lanes];
+    let addend = conv.addend.map(|a| &a[(line.first_pixel + pixel) * co + first..][..lanes]);
+    let bias = conv.bias.map(|b| &b[first..][..lanes]);
+    // SAFETY: all slices have `lanes` values.
+    unsafe {
+        if conv.addend_in_out {
+            sum = simd.add_f32s(sum, load::<S, WHOLE>(simd, out.as_ptr(), lanes));
+        } else if let Some(addend) = addend {
+            sum = simd.add_f32s(sum, load::<S, WHOLE>(simd, addend.as_ptr(), lanes));
+        }
+        if let Some(bias) = bias {
+            sum = simd.add_f32s(sum, load::<S, WHOLE>(simd, bias.as_ptr(), lanes));
+        }
+        store::<S, WHOLE>(simd, out.as_mut_ptr(), lanes, sum);
     }
-    if let Some(bias) = conv.bias {
-        out.iter_mut().zip(&bias[first..]).for_each(|(o, b)| *o += b);
+}
+
+/// A vector, or its first `lanes`.
+///
+/// # Safety
+/// `lanes` values can be read, all if it is a WHOLE one.
+#[inline(always)]
+pub(super) unsafe fn load<S: Simd, const WHOLE: bool>(simd: S, from: *const f32, lanes: usize) -> S::f32s {
+    // SAFETY: the caller's contract.
+    unsafe {
+        match WHOLE {
+            true => from.cast::<S::f32s>().read_unaligned(),
+            false => simd.partial_load_f32s(std::slice::from_raw_parts(from, lanes)),
+        }
+    }
+}
+
+/// A vector, or its first `lanes`, to memory.
+///
+/// # Safety
+/// `lanes` values can be written, all if it is a WHOLE one.
+#[inline(always)]
+pub(super) unsafe fn store<S: Simd, const WHOLE: bool>(simd: S, to: *mut f32, lanes: usize, value: S::f32s) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        match WHOLE {
+            true => to.cast::<S::f32s>().write_unaligned(value),
+            false => simd.partial_store_f32s(std::slice::from_raw_parts_mut(to, lanes), value),
+        }
     }
 }
 
 #[inline(always)]
-fn add_item_bias(conv: &DirectConv<'_>, first: usize, width: usize, line: &mut Line<'_>) {
+pub(super) fn add_item_bias(conv: &DirectConv<'_>, first: usize, width: usize, line: &mut Line<'_>) {
     let Some(bias) = conv.item_bias else { return };
     let (rows, columns, co) = conv.geometry.output;
     let item = line.first_pixel / (rows * columns);
@@ -128,7 +153,7 @@ fn add_item_bias(conv: &DirectConv<'_>, first: usize, width: usize, line: &mut L
 /// `micro` for a tile of any shape: (vectors, pixels).
 #[allow(clippy::too_many_arguments)]
 #[inline(always)]
-fn tile_sums<S: Simd>(
+pub(super) fn tile_sums<S: Simd>(
     simd: S,
     shape: (usize, usize),
     rows: &[&[f32]],

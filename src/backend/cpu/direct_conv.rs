@@ -5,7 +5,7 @@
 //! each of those values, V vector loads of weights and P broadcasts for P * V multiply-adds.
 //! Weights are packed into blocks of V vectors on every call: 1 % of the work, and half the memory of keeping them.
 
-use super::conv_line::{Block, Line, run_line, run_pairs};
+use super::conv_line::{Block, Line, run_line};
 use super::winograd;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
@@ -118,10 +118,11 @@ impl WithSimd for Run<'_, '_> {
         }
         let threads = rayon::current_num_threads();
         let columns = g.input.1 * if g.spread == Spread::Dense { 1 } else { 2 } + 2;
-        let padded = columns * g.input.2 * if g.winograd() { 2 } else { 1 };
+        let padded = columns * g.input.2;
         let largest = (ROWS_BUFFER / (padded * g.stride)).max(4);
         let rounds = (g.n * ho).div_ceil(largest * threads);
-        let part = (g.n * ho).div_ceil(rounds * threads).min(ho);
+        // Winograd's way makes two rows at a time.
+        let part = (g.n * ho).div_ceil(rounds * threads).next_multiple_of(if g.winograd() { 2 } else { 1 }).min(ho);
         let tasks: Vec<(usize, usize, &mut [f32])> = (self.out.chunks_mut(ho * wo * co).enumerate())
             .flat_map(|(n, item)| item.chunks_mut(part * wo * co).enumerate().map(move |(k, out)| (n, k * part, out)))
             .collect();
@@ -132,7 +133,7 @@ impl WithSimd for Run<'_, '_> {
 }
 
 /// Weights in the order in which the register tile reads them: block of output channels, kernel row, value, channel; for Winograd's
-/// way block, product, kernel row, channel.
+/// way block, product, channel.
 struct Packed {
     values: Vec<f32>,
     /// Per block: first output channel, vectors.
@@ -147,7 +148,7 @@ impl Packed {
         let g = conv.geometry;
         let (cin, co, taps) = (g.input.2, g.output.2, g.kernel * g.kernel);
         let winograd = g.winograd();
-        let depth = if winograd { winograd::PRODUCTS * g.kernel * cin } else { taps * cin };
+        let depth = if winograd { winograd::PRODUCTS * cin } else { taps * cin };
         let outputs = if conv.order == WeightOrder::Forward { co } else { cin };
         let row = conv.weight.len() / (outputs * taps);
         let widest = if lanes >= 16 { 4 } else { 2 };
@@ -197,6 +198,15 @@ impl Packed {
         });
         Packed { values, blocks, lanes, depth }
     }
+
+    fn blocks(&self) -> impl Iterator<Item = Block<'_>> + Clone {
+        let mut at = 0;
+        self.blocks.iter().map(move |&(first, vectors)| {
+            let values = &self.values[at..][..vectors * self.lanes * self.depth];
+            at += values.len();
+            Block { first, vectors, values }
+        })
+    }
 }
 
 /// A run of output rows of one batch item.
@@ -218,13 +228,11 @@ impl WithSimd for Rows<'_, '_> {
         let pad = g.pad;
         let rows = self.out.len() / (wo * co);
         let winograd = g.winograd();
-        let pairs = wo.div_ceil(2);
         // Columns that the kernel touches, padding included, with the zeros of a dilated input.
-        let columns = if winograd { 2 * pairs + 2 } else { (wo - 1) * g.stride + g.kernel };
-        let count = (rows - 1) * g.stride + g.kernel;
-        let length = if winograd { winograd::PRODUCTS * pairs * ci } else { columns * ci };
+        let columns = if winograd { wo.next_multiple_of(2) + 2 } else { (wo - 1) * g.stride + g.kernel };
+        let count = if winograd { rows.next_multiple_of(2) + 2 } else { (rows - 1) * g.stride + g.kernel };
+        let length = columns * ci;
         let mut buffer = vec![0f32; count * length];
-        let mut padded = vec![0f32; if winograd { columns * ci } else { 0 }];
         for (r, row) in buffer.chunks_mut(length).enumerate() {
             let Some(y) = (self.first_row * g.stride + r).checked_sub(pad) else { continue };
             let y = match g.spread {
@@ -236,29 +244,29 @@ impl WithSimd for Rows<'_, '_> {
                 continue;
             }
             let source = &self.conv.x[((self.n * hi) + y) * wi * ci..][..wi * ci];
-            if winograd {
-                pad_row(&g, source, &mut padded);
-                winograd::transform_row(&padded, ci, row);
-            } else {
-                pad_row(&g, source, row);
-            }
+            pad_row(&g, source, row);
         }
-        let mut values = self.packed.values.as_slice();
-        for &(first, vectors) in &self.packed.blocks {
-            let block = Block { first, vectors, values };
+        let first_pixel = |r: usize| (self.n * g.output.0 + self.first_row + r) * wo;
+        if winograd {
+            let mut patches = Vec::new();
+            for (k, out) in self.out.chunks_mut(2 * wo * co).enumerate() {
+                let under = [0, 1, 2, 3].map(|r| &buffer[(2 * k + r) * length..][..length]);
+                let lines = out.chunks_mut(wo * co).enumerate();
+                let mut lines: Vec<_> =
+                    lines.map(|(r, out)| Line { width: wo, first_pixel: first_pixel(2 * k + r), out }).collect();
+                winograd::run_two_lines(simd, self.conv, self.packed.blocks(), under, &mut lines, &mut patches);
+            }
+            return;
+        }
+        for block in self.packed.blocks() {
             for (r, out) in self.out.chunks_mut(wo * co).enumerate() {
                 let mut under: [&[f32]; 3] = [&[]; 3];
                 for (k, row) in under.iter_mut().take(g.kernel).enumerate() {
                     *row = &buffer[(r * g.stride + k) * length..][..length];
                 }
-                let first_pixel = (self.n * g.output.0 + self.first_row + r) * wo;
-                let line = Line { width: wo, first_pixel, out };
-                match winograd {
-                    true => run_pairs(simd, self.conv, &block, &under, line),
-                    false => run_line(simd, self.conv, &block, &under[..g.kernel], line),
-                }
+                let line = Line { width: wo, first_pixel: first_pixel(r), out };
+                run_line(simd, self.conv, &block, &under[..g.kernel], line);
             }
-            values = &values[vectors * self.packed.lanes * self.packed.depth..];
         }
     }
 }
@@ -294,12 +302,9 @@ impl WithSimd for Lines<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let mut values = self.packed.values.as_slice();
-        for &(first, vectors) in &self.packed.blocks {
-            let block = Block { first, vectors, values };
+        for block in self.packed.blocks() {
             let line = Line { out: &mut *self.line.out, ..self.line };
             run_line(simd, self.conv, &block, self.rows, line);
-            values = &values[vectors * self.packed.lanes * self.packed.depth..];
         }
     }
 }

@@ -1,46 +1,211 @@
-//! Winograd's F(2, 3) along the rows of a 3x3 convolution of stride 1 (Lavin & Gray 2016, section 4.1): two neighbouring outputs
-//! from four products per kernel row and channel instead of six.
+//! Winograd's F(2x2, 3x3) for a 3x3 convolution of stride 1 (Lavin & Gray 2016, section 4.1): four neighbouring outputs from 16 products
+//! per channel instead of 36.
 //!
-//! With d0..d3 the inputs under a kernel row at both outputs and g0..g2 its weights,
+//! Along one axis, with d0..d3 the inputs at two neighbouring outputs and g0..g2 the weights,
 //!   m0 = (d0 - d2) g0,  m1 = (d1 + d2) (g0 + g1 + g2) / 2,  m2 = (d2 - d1) (g0 - g1 + g2) / 2,  m3 = (d1 - d3) g2,
-//!   y0 = m0 + m1 + m2,  y1 = m1 - m2 - m3,
-//! where the m are summed over kernel rows and channels before they are combined (conv_line.rs). All factors are 1 and 1/2: the
-//! rounding error is about that of the plain sums. Two outputs along the other axis as well would save another third, but
-//! each input row would be transformed anew for every pair of output rows.
+//!   y0 = m0 + m1 + m2,  y1 = m1 - m2 - m3.
+//! Both axes are transformed like this, and the products are summed over the channels before they are combined. All factors are 1 and 1/2:
+//! the rounding error is about that of the plain sums. Larger patches save more but round several times worse.
 
-/// Products per kernel row and channel.
-pub(super) const PRODUCTS: usize = 4;
+use super::conv_line::{Block, Line, TILE, add_item_bias, finish, load, store, tile_pixels, tile_sums};
+use super::direct_conv::DirectConv;
+use pulp::Simd;
 
-/// Weights (3 kernel rows, 3, run) to (PRODUCTS, 3 kernel rows, run); a run is what lies at one tap.
+/// Products per axis.
+const AXIS: usize = 4;
+/// Products per channel.
+pub(super) const PRODUCTS: usize = AXIS * AXIS;
+/// Floats of transformed patches that are kept at a time: an eighth of a usual second-level cache.
+const PATCHES: usize = 1 << 15;
+
+/// Weights (3, 3, run) to (PRODUCTS, run); a run is what lies at one tap.
 pub(super) fn transform_weights(direct: &[f32], run: usize, out: &mut [f32]) {
-    for (y, row) in direct.chunks(3 * run).enumerate() {
-        let (g0, rest) = row.split_at(run);
-        let (g1, g2) = rest.split_at(run);
-        for i in 0..run {
-            let (outer, inner) = (0.5 * (g0[i] + g2[i]), 0.5 * g1[i]);
-            for (t, g) in [g0[i], outer + inner, outer - inner, g2[i]].into_iter().enumerate() {
-                out[(t * 3 + y) * run + i] = g;
+    let mut rows = vec![0f32; 3 * AXIS * run]; // (AXIS, 3, run)
+    for y in 0..3 {
+        weights_of_axis(&direct[3 * y * run..], run, &mut rows[y * run..], 3 * run);
+    }
+    for x in 0..AXIS {
+        weights_of_axis(&rows[3 * x * run..], run, &mut out[x * run..], AXIS * run);
+    }
+}
+
+/// Runs of the three weights of one axis, one after the other, to AXIS runs that begin `step` apart.
+fn weights_of_axis(from: &[f32], run: usize, to: &mut [f32], step: usize) {
+    let [g0, g1, g2] = [0, 1, 2].map(|k| &from[k * run..][..run]);
+    to[..run].copy_from_slice(g0);
+    to[3 * step..][..run].copy_from_slice(g2);
+    let (plus, minus) = to[step..].split_at_mut(step);
+    let (plus, minus) = (&mut plus[..run], &mut minus[..run]);
+    for i in 0..run {
+        let (outer, inner) = (0.5 * (g0[i] + g2[i]), 0.5 * g1[i]);
+        plus[i] = outer + inner;
+        minus[i] = outer - inner;
+    }
+}
+
+/// Patches number `first` .. `first + count` of four padded rows (columns, channels) to planes (PRODUCTS, count, channels).
+#[inline(always)]
+fn transform_patches<S: Simd>(
+    simd: S,
+    rows: [&[f32]; AXIS],
+    (first, count): (usize, usize),
+    ci: usize,
+    planes: &mut [f32],
+) {
+    let pixels = 2 * (first + count) + 2;
+    assert!(rows.iter().all(|row| row.len() >= pixels * ci) && planes.len() == PRODUCTS * count * ci);
+    let (whole, left) = (ci - ci % S::F32_LANES, ci % S::F32_LANES);
+    for pair in 0..count {
+        // SAFETY: the assertion bounds the last pixel and the last plane.
+        unsafe {
+            let rows = [rows[0].as_ptr(), rows[1].as_ptr(), rows[2].as_ptr(), rows[3].as_ptr()];
+            let (at, to) = (2 * (first + pair) * ci, planes.as_mut_ptr().add(pair * ci));
+            let mut c = 0;
+            while c < whole {
+                transform_vector::<S, true>(simd, rows, at + c, ci, to.add(c), count * ci, S::F32_LANES);
+                c += S::F32_LANES;
+            }
+            if left > 0 {
+                transform_vector::<S, false>(simd, rows, at + c, ci, to.add(c), count * ci, left);
             }
         }
     }
 }
 
-/// A padded row (2 pairs + 2 columns, channels) to (PRODUCTS, pairs, channels).
+/// A vector of channels of one patch, its pixels `ci` apart, to the planes, `plane` apart.
+///
+/// # Safety
+/// `lanes` values can be read at `at` and three times `ci` on in every row, and written at every plane.
 #[inline(always)]
-pub(super) fn transform_row(padded: &[f32], channels: usize, out: &mut [f32]) {
-    let part = out.len() / PRODUCTS;
-    let (o0, rest) = out.split_at_mut(part);
-    let (o1, rest) = rest.split_at_mut(part);
-    let (o2, o3) = rest.split_at_mut(part);
-    for pair in 0..part / channels {
-        let d = &padded[2 * pair * channels..][..4 * channels];
-        let [d0, d1, d2, d3] = [0, 1, 2, 3].map(|k| &d[k * channels..][..channels]);
-        let [o0, o1, o2, o3] = [&mut *o0, &mut *o1, &mut *o2, &mut *o3].map(|o| &mut o[pair * channels..][..channels]);
-        for c in 0..channels {
-            o0[c] = d0[c] - d2[c];
-            o1[c] = d1[c] + d2[c];
-            o2[c] = d2[c] - d1[c];
-            o3[c] = d1[c] - d3[c];
+unsafe fn transform_vector<S: Simd, const WHOLE: bool>(
+    simd: S,
+    rows: [*const f32; AXIS],
+    at: usize,
+    ci: usize,
+    to: *mut f32,
+    plane: usize,
+    lanes: usize,
+) {
+    let mut d = [[simd.splat_f32s(0.0); AXIS]; AXIS];
+    // SAFETY: the caller's contract.
+    unsafe {
+        for (d, row) in d.iter_mut().zip(rows) {
+            for (x, d) in d.iter_mut().enumerate() {
+                *d = load::<S, WHOLE>(simd, row.add(at + x * ci), lanes);
+            }
+            *d = transform_axis(simd, *d);
+        }
+        let [d0, d1, d2, d3] = d;
+        for x in 0..AXIS {
+            let column = transform_axis(simd, [d0[x], d1[x], d2[x], d3[x]]);
+            for (y, value) in column.into_iter().enumerate() {
+                store::<S, WHOLE>(simd, to.add((AXIS * y + x) * plane), lanes, value);
+            }
         }
     }
+}
+
+/// What the weights of one axis multiply, from d0..d3.
+#[inline(always)]
+fn transform_axis<S: Simd>(simd: S, d: [S::f32s; AXIS]) -> [S::f32s; AXIS] {
+    [simd.sub_f32s(d[0], d[2]), simd.add_f32s(d[1], d[2]), simd.sub_f32s(d[2], d[1]), simd.sub_f32s(d[1], d[3])]
+}
+
+/// Two lines of output, one under the other (at the end of an image only the first), from the four padded rows under them.
+#[inline(always)]
+pub(super) fn run_two_lines<'b, S: Simd>(
+    simd: S,
+    conv: &DirectConv<'_>,
+    blocks: impl Iterator<Item = Block<'b>> + Clone,
+    rows: [&[f32]; AXIS],
+    lines: &mut [Line<'_>],
+    patches: &mut Vec<f32>,
+) {
+    let ci = conv.geometry.input.2;
+    let pairs = lines[0].width.div_ceil(2);
+    let most = (PATCHES / (PRODUCTS * ci)).next_multiple_of(12);
+    let mut first = 0;
+    while first < pairs {
+        let count = most.min(pairs - first);
+        patches.resize(PRODUCTS * count * ci, 0.0);
+        transform_patches(simd, rows, (first, count), ci, patches);
+        for block in blocks.clone() {
+            run_patches(simd, conv, &block, patches, (first, count), lines);
+        }
+        first += count;
+    }
+    for block in blocks {
+        lines.iter_mut().for_each(|line| add_item_bias(conv, block.first, block.vectors * S::F32_LANES, line));
+    }
+}
+
+/// The outputs of `count` pairs of columns from number `first` on, for one block of output channels.
+#[inline(always)]
+fn run_patches<S: Simd>(
+    simd: S,
+    conv: &DirectConv<'_>,
+    block: &Block<'_>,
+    patches: &[f32],
+    (first, count): (usize, usize),
+    lines: &mut [Line<'_>],
+) {
+    let (ci, width) = (conv.geometry.input.2, block.vectors * S::F32_LANES);
+    let mut m = [[0f32; TILE]; AXIS];
+    // What the products of each of the four rows give for the left and for the right output.
+    let mut sums = [[[0f32; TILE]; AXIS]; 2];
+    let mut p = 0;
+    while p < count {
+        let here = tile_pixels::<S>(block.vectors, count - p);
+        let mut planes = patches.chunks(count * ci).zip(block.values.chunks(ci * width));
+        let [of_left, of_right] = &mut sums;
+        for (of_left, of_right) in of_left.iter_mut().zip(of_right) {
+            for tile in &mut m {
+                let (plane, weights) = planes.next().expect("PRODUCTS planes");
+                tile_sums(simd, (block.vectors, here), &[plane], p * ci, ci, ci, weights, tile);
+            }
+            for i in (0..here * width).step_by(S::F32_LANES) {
+                let [left, right] = outputs_of_axis(simd, load_all(simd, &m, i));
+                store_at(simd, of_left, i, left);
+                store_at(simd, of_right, i, right);
+            }
+        }
+        for q in 0..here {
+            let pixel = 2 * (first + p + q);
+            for (column, sums) in sums.iter().enumerate().take(lines[0].width - pixel) {
+                for v in 0..block.vectors {
+                    let values = outputs_of_axis(simd, load_all(simd, sums, q * width + v * S::F32_LANES));
+                    for (line, value) in lines.iter_mut().zip(values) {
+                        finish(simd, conv, block.first + v * S::F32_LANES, value, pixel + column, line);
+                    }
+                }
+            }
+        }
+        p += here;
+    }
+}
+
+/// The two outputs of one axis from its products.
+#[inline(always)]
+fn outputs_of_axis<S: Simd>(simd: S, m: [S::f32s; AXIS]) -> [S::f32s; 2] {
+    let both = simd.add_f32s(m[1], m[2]);
+    [simd.add_f32s(m[0], both), simd.sub_f32s(simd.sub_f32s(m[1], m[2]), m[3])]
+}
+
+/// The vector at `i` of each tile.
+#[inline(always)]
+fn load_all<S: Simd>(simd: S, tiles: &[[f32; TILE]; AXIS], i: usize) -> [S::f32s; AXIS] {
+    let mut all = [simd.splat_f32s(0.0); AXIS];
+    for (vector, tile) in all.iter_mut().zip(tiles) {
+        assert!(i + S::F32_LANES <= TILE);
+        // SAFETY: the assertion.
+        *vector = unsafe { load::<S, true>(simd, tile.as_ptr().add(i), S::F32_LANES) };
+    }
+    all
+}
+
+#[inline(always)]
+fn store_at<S: Simd>(simd: S, tile: &mut [f32; TILE], i: usize, value: S::f32s) {
+    assert!(i + S::F32_LANES <= TILE);
+    // SAFETY: the assertion.
+    unsafe { store::<S, true>(simd, tile.as_mut_ptr().add(i), S::F32_LANES, value) }
 }
