@@ -172,10 +172,11 @@ fn every_kernel_agrees_with_the_references_in_every_storage_type() {
     let run = dmap::backend::cuda::emulated::kernels_run();
     let left_out: Vec<_> = dmap::backend::cuda::emulated::kernels()
         .into_iter()
-        .filter(|k| !k.starts_with("fault_") && !run.contains(k))
+        .filter(|k| !k.starts_with("fault_") && !run.contains_key(k))
         .filter(|k| k != "normal_noise") // has no case; whole steps run it
         .collect();
     assert!(left_out.is_empty(), "no case runs {left_out:?}");
+    crate::resources::check_table(&run);
 }
 
 /// Cases that only the kernels have a reason for: every head size and tile, whole vectors of channels.

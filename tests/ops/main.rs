@@ -7,6 +7,8 @@ mod emulated;
 mod network_cases;
 mod real;
 mod reference;
+#[cfg(feature = "emulate")]
+mod resources;
 
 use cases::{Case, cases};
 use dmap::backend::Device;

@@ -7,7 +7,7 @@ use super::driver::{Driver, Limits, Replay};
 use super::launch::{Access, Launch, NodeLaunches, Pointer};
 use crate::error::{Error, Result};
 use rayon::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -50,12 +50,13 @@ pub fn threads(kernel: &str) -> usize {
     CString::new(kernel).map_or(0, |name| unsafe { dmap_emulated_threads(name.as_ptr()) } as usize)
 }
 
-/// Names of the kernels that have run in this process: a test looks whether any was left out.
-pub fn kernels_run() -> BTreeSet<String> {
+/// The kernels that have run in this process, with the bytes of shared memory of their largest launch: a test looks whether any was
+/// left out.
+pub fn kernels_run() -> BTreeMap<String, usize> {
     RUN.lock().unwrap_or_else(|e| e.into_inner()).clone()
 }
 
-static RUN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+static RUN: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
 
 /// The driver. Blocks and the threads of a block run in an order that `seed` decides.
 pub struct Emulated {
@@ -199,7 +200,10 @@ impl Island {
 
 fn run_launch(memory: &Mutex<Memory>, launch: &Launch, seed: u64) -> Result<()> {
     let fault = |what: String| Error::Device(format!("kernel {}: {what}", launch.kernel));
-    RUN.lock().unwrap_or_else(|e| e.into_inner()).insert(launch.kernel.clone());
+    let mut run = RUN.lock().unwrap_or_else(|e| e.into_inner());
+    let shared = run.entry(launch.kernel.clone()).or_default();
+    *shared = (*shared).max(launch.shared as usize);
+    drop(run);
     let mut islands: BTreeMap<u64, Island> = BTreeMap::new();
     for Pointer { base, bytes, access, .. } in &launch.params.pointers {
         let mut memory = memory.lock().unwrap_or_else(|e| e.into_inner());
