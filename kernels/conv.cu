@@ -10,7 +10,7 @@
 // Reads x, second, w, bias, item_bias, addend; overwrites y, which may be the addend's place: a thread reads what it adds where it writes.
 //
 // conv_mma: a block makes BM x BN outputs; each of its (BM / WM)(BN / WN) warps WM x WN of them. K runs over 64-byte slices of the
-// channels and the taps of each in STAGES stages of cp.async. Where the grid would leave most of the chip idle, blockIdx.z takes parts
+// channels and the taps of each in `stages` stages of cp.async. Where the grid would leave most of the chip idle, blockIdx.z takes parts
 // of K and leaves sums in `partial`, which conv_finish adds up in order.
 // _few: of an image's few channels, which are no whole vectors: results, and for the gradient weights, are accessed one by one.
 // Other channel counts and mixes of storage types go through conv_simt.cu.
@@ -28,11 +28,11 @@ struct ConvParams {
     // ci, ci2: channels of x and second; row: of the weight; first: of these, the gradient's first.
     int n, xh, xw, ci, ci2, yh, yw, co, row, first, kernel, stride, spread, splits, pad;
     int full;  // y and addend are f32, whatever the rest; _few only
-    int silu;
+    int silu, stages;
 };
 
 constexpr int SLICE = 64;  // bytes of K in a stage
-constexpr int STAGES = 4;
+constexpr int LEAST_STAGES = 3;  // 4 where a multiprocessor has the memory for two blocks
 
 // Where 16-byte chunk `chunk` of a 64-byte row lies: eight rows at one chunk fall into eight different bank groups.
 DEVICE int slice_offset(int row, int chunk) { return row * SLICE + ((chunk ^ (row >> 1 & 3)) << 4); }
@@ -48,10 +48,10 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
     static constexpr int BK = SLICE / int(sizeof(S));
     static constexpr int A_BYTES = BM * SLICE, STAGE_BYTES = (BM + BN) * SLICE;
     static constexpr int A_LOADS = BM * 4 / THREADS, B_LOADS = BN * 4 / THREADS;
-    static constexpr int MI = WM / 16, NI = WN / 8;
+    static constexpr int MI = WM / 16, NI = WN / 8, HALF = WM / 2;
     static_assert(WM % 16 == 0 && WN % 32 == 0, "a warp's rows of results are staged as 16-byte chunks, swizzled by eights");
     static_assert(BM * 4 % THREADS == 0 && BN * 4 % THREADS == 0, "every thread copies the same number of chunks");
-    static_assert(WARPS * WM * WN * 4 <= STAGES * STAGE_BYTES, "results are staged where the operands were");
+    static_assert(WARPS * WM * WN * 2 <= LEAST_STAGES * STAGE_BYTES, "half the results are staged where the operands were");
 
     static DEVICE void run(const ConvParams& p) {
         u8* shared = shared_memory();
@@ -84,17 +84,16 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
         // Rows of a tile that a thread has are so far apart that they are swizzled alike.
         constexpr int CHUNKS = BN * int(sizeof(S)) / 16, A_STEP = THREADS / 4, B_STEP = GRADIENT ? THREADS / CHUNKS : THREADS / 4;
         constexpr int B_PERIOD = GRADIENT && sizeof(S) == 4 ? 4 : 8;
+        static_assert(B_STEP % 16 == 0 || GRADIENT, "a thread's values and gates are equally far apart");
         static_assert(A_STEP % 8 == 0 && B_STEP % B_PERIOD == 0 && THREADS % CHUNKS == 0, "a thread's rows share one swizzle");
-        const u8* weight[B_LOADS];  // at tap 0, slice 0
-        u32 within = 0;             // bit i: weight i lies in the channels
-        const int b_row = GRADIENT ? thread / CHUNKS : thread / 4;
-        for (int i = 0; i < B_LOADS; i++) {
-            int r = b_row + i * B_STEP, o = n0 + (GRADIENT ? thread % CHUNKS * VECTOR<S> : r);
-            i64 at = i64(p.gated ? gate_column(p, o) : o) * taps * p.row + chunk * VECTOR<S>;
-            if (GRADIENT) at = (i64(r) * taps + taps - 1) * p.row + p.first + o;
-            weight[i] = reinterpret_cast<const u8*>(static_cast<const S*>(p.w) + at);
-            within |= u32(o < p.co) << i;
-        }
+        // The first of the weights that this thread copies, at tap 0 of slice 0, bytes from one to the next, and which lie in the channels.
+        const int b_row = GRADIENT ? thread / CHUNKS : thread / 4, o = n0 + (GRADIENT ? thread % CHUNKS * VECTOR<S> : b_row);
+        i64 at = i64(p.gated ? gate_column(p, o) : o) * taps * p.row + chunk * VECTOR<S>;
+        if (GRADIENT) at = (i64(b_row) * taps + taps - 1) * p.row + p.first + o;
+        const u8* weight = reinterpret_cast<const u8*>(static_cast<const S*>(p.w) + at);
+        const i64 weight_step = i64(p.gated ? B_STEP / 2 : B_STEP) * taps * p.row * int(sizeof(S));
+        u32 within = 0;
+        for (int i = 0; i < B_LOADS; i++) within |= u32(GRADIENT ? o < p.co : o + i * B_STEP < p.co) << i;
         const int a_to = slice_offset(thread / 4, chunk);
         const int b_to = A_BYTES + (GRADIENT ? transposed_offset<S, BN>(b_row, thread % CHUNKS) : a_to);
         constexpr int B_TO_STEP = B_STEP * (GRADIENT ? BN * int(sizeof(S)) : SLICE);
@@ -114,8 +113,8 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
         };
         enter_slice();
 
-        auto copy_slice = [&](u32 stage) {
-            u8* to = shared + stage * STAGE_BYTES;
+        auto copy_slice = [&](u32 stage_at) {
+            u8* to = shared + stage_at;
             const int left = channels - channel, pixel_bytes = channels * int(sizeof(S));
             const bool whole = chunk * VECTOR<S> < left;
             int ahead[A_LOADS];
@@ -131,7 +130,7 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
             if constexpr (GRADIENT && FEW) copy_weights(p, to + A_BYTES, tap, channel, channels, n0);
             else for (int i = 0; i < B_LOADS; i++) {
                 bool valid = (b_valid & 1u << i) != 0 && (!GRADIENT || b_row + i * B_STEP < left);
-                copy_async(to + b_to + i * B_TO_STEP, weight[i] + weight_offset, valid);
+                copy_async(to + b_to + i * B_TO_STEP, weight + weight_offset + i * weight_step, valid);
             }
             weight_offset += (GRADIENT ? -p.row : p.row) * int(sizeof(S));
             tap++;
@@ -152,16 +151,22 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
                                                  : slice_offset(warp_n + lane % 8 + lane / 16 * 8, lane / 8 % 2));
         float sum[MI][NI][4] = {};
         const u32 count = last > first ? last - first : 0;
-        for (u32 s = 0; s < STAGES - 1; s++) {
-            if (s < count) copy_slice(s);
+        const u32 stages = p.stages;
+        for (u32 s = 0; s < stages - 1; s++) {
+            if (s < count) copy_slice(s * STAGE_BYTES);
             commit_copies();
         }
+        // The stage that is multiplied, and the one before it, which is free.
+        u32 stage_at = 0, free_at = (stages - 1) * STAGE_BYTES;
         for (u32 s = 0; s < count; s++) {
-            wait_for_copies<STAGES - 2>();
+            if (stages == LEAST_STAGES) wait_for_copies<LEAST_STAGES - 2>();
+            else wait_for_copies<LEAST_STAGES - 1>();
             block_barrier();
-            if (s + STAGES - 1 < count) copy_slice((s + STAGES - 1) % STAGES);
+            if (s + stages - 1 < count) copy_slice(free_at);
             commit_copies();
-            const u8* stage = shared + s % STAGES * STAGE_BYTES;
+            const u8* stage = shared + stage_at;
+            free_at = stage_at;
+            stage_at = stage_at == (stages - 1) * STAGE_BYTES ? 0 : stage_at + STAGE_BYTES;
 #pragma unroll
             for (int step = 0; step < 2; step++) {
                 u32 left[MI][4], right[NI / 2][4];
@@ -181,7 +186,7 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
         }
         wait_for_copies<0>();
         block_barrier();
-        finish(p, sum, reinterpret_cast<float*>(shared) + warp * WM * WN, m0 + warp_m, n0 + warp_n, rows, lane);
+        finish(p, sum, reinterpret_cast<float*>(shared) + warp * HALF * WN, m0 + warp_m, n0 + warp_n, rows, lane);
     }
 
     // Output channel of a tile's column where values and gates alternate by eights.
@@ -216,22 +221,33 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
         for (int k = 0; k < 4; k++) round_fragment(r[k], S{});
     }
 
-    // Accumulators to shared memory, and from there in whole 16-byte vectors to y. Each warp works in its own part.
+    // Accumulators to shared memory, half of a warp's rows at a time, and from there in whole 16-byte vectors to y. Each warp works in its
+    // own part.
     static DEVICE void finish(const ConvParams& p, const float (&sum)[MI][NI][4], float* stage, int m0, int n0, int rows, int lane) {
         const int g = lane / 4, t = lane % 4;
-        for (int i = 0; i < MI; i++) {
-            for (int j = 0; j < NI; j++) {
-                for (int half = 0; half < 2; half++) {
-                    int r = 16 * i + g + 8 * half, chunk = (2 * j + t / 2) ^ (r & 7);
-                    float* at = stage + r * WN + 4 * chunk + 2 * (t & 1);
-                    store_words2(at, Words2{{float_bits(sum[i][j][2 * half]), float_bits(sum[i][j][2 * half + 1])}});
+#pragma unroll
+        for (int part = 0; part < 2; part++) {
+            for (int i = 0; i < MI / 2; i++) {
+                for (int j = 0; j < NI; j++) {
+                    const float(&c)[4] = sum[part * MI / 2 + i][j];
+                    for (int half = 0; half < 2; half++) {
+                        int r = 16 * i + g + 8 * half, chunk = (2 * j + t / 2) ^ (r & 7);
+                        float* at = stage + r * WN + 4 * chunk + 2 * (t & 1);
+                        store_words2(at, Words2{{float_bits(c[2 * half]), float_bits(c[2 * half + 1])}});
+                    }
                 }
             }
+            warp_barrier();
+            put_rows(p, stage, m0 + part * HALF, n0, rows, lane);
+            warp_barrier();
         }
-        warp_barrier();
+    }
+
+    // HALF rows of staged results to y, or to `partial`.
+    static DEVICE void put_rows(const ConvParams& p, const float* stage, int m0, int n0, int rows, int lane) {
         if (p.splits > 1) {
             float* partial = p.partial + i64(blockIdx.z) * rows * p.co;
-            for (int r = lane / (WN / 4); r < WM; r += 32 / (WN / 4)) {
+            for (int r = lane / (WN / 4); r < HALF; r += 32 / (WN / 4)) {
                 int c = lane % (WN / 4);
                 if (m0 + r < rows && n0 + 4 * c < p.co) {
                     store_words4(partial + i64(m0 + r) * p.co + n0 + 4 * c, load_words4(stage + r * WN + 4 * (c ^ (r & 7))));
@@ -240,7 +256,7 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
             return;
         }
         if constexpr (FEW) {
-            for (int i = lane; i < WM * WN; i += 32) {
+            for (int i = lane; i < HALF * WN; i += 32) {
                 int r = i / WN, c = i % WN, o = n0 + c;
                 if (m0 + r >= rows || o >= p.co) continue;
                 i64 at = i64(m0 + r) * p.co + o;
@@ -260,7 +276,7 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
         if (o >= p.co) return;
         float bias[V] = {};
         if (p.bias) load_vector(static_cast<const S*>(p.bias) + o, bias);
-        for (int r = lane / VECTORS; r < WM; r += 32 / VECTORS) {
+        for (int r = lane / VECTORS; r < HALF; r += 32 / VECTORS) {
             if (m0 + r >= rows) break;
             float v[V];
             staged(stage, r, c, bias, v);
@@ -299,7 +315,7 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
             load_vector(static_cast<const S*>(p.bias) + o, value_bias);
             load_vector(static_cast<const S*>(p.bias) + half + o, gate_bias);
         }
-        for (int r = lane / VECTORS; r < WM && m0 + r < rows; r += 32 / VECTORS) {
+        for (int r = lane / VECTORS; r < HALF && m0 + r < rows; r += 32 / VECTORS) {
             float value[V], gate[V];
             staged(stage, r, column, value_bias, value);
             staged(stage, r, column + 8, gate_bias, gate);

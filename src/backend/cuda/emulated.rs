@@ -50,13 +50,16 @@ pub fn threads(kernel: &str) -> usize {
     CString::new(kernel).map_or(0, |name| unsafe { dmap_emulated_threads(name.as_ptr()) } as usize)
 }
 
-/// The kernels that have run in this process, with the bytes of shared memory of their largest launch: a test looks whether any was
-/// left out.
-pub fn kernels_run() -> BTreeMap<String, usize> {
+/// What a block of a chip may ask for of shared memory: consumer chips and an H100.
+pub const SHARED_BYTES: [usize; 2] = [99 << 10, 227 << 10];
+
+/// The kernels that have run in this process, with the bytes of shared memory of their largest launch on each of [`SHARED_BYTES`]: a
+/// test looks whether any was left out.
+pub fn kernels_run() -> BTreeMap<String, BTreeMap<usize, usize>> {
     RUN.lock().unwrap_or_else(|e| e.into_inner()).clone()
 }
 
-static RUN: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
+static RUN: Mutex<BTreeMap<String, BTreeMap<usize, usize>>> = Mutex::new(BTreeMap::new());
 
 /// The driver. Blocks and the threads of a block run in an order that `seed` decides.
 pub struct Emulated {
@@ -86,12 +89,13 @@ impl Memory {
 }
 
 impl Emulated {
-    /// A small device. Few multiprocessors, so that small tensors reach every launch configuration.
+    /// A small device. Few multiprocessors, so that small tensors reach every launch configuration; with an odd seed it has the shared
+    /// memory of consumer chips.
     pub fn new(seed: u64) -> Emulated {
         let memory = Memory { next: 1 << 32, allocations: BTreeMap::new() };
         Emulated {
             memory: Arc::new(Mutex::new(memory)),
-            limits: Limits { multiprocessors: 2, shared_bytes: 227 << 10 },
+            limits: Limits { multiprocessors: 2, shared_bytes: SHARED_BYTES[usize::from(seed % 2 == 0)] },
             seed,
         }
     }
@@ -149,7 +153,12 @@ impl Driver for Emulated {
         check(launch, &self.limits)
     }
     fn instantiate(&self, nodes: Vec<NodeLaunches>) -> Result<Box<dyn Replay>> {
-        Ok(Box::new(EmulatedReplay { nodes, memory: self.memory.clone(), seed: self.seed }))
+        Ok(Box::new(EmulatedReplay {
+            nodes,
+            memory: self.memory.clone(),
+            limits: self.limits.clone(),
+            seed: self.seed,
+        }))
     }
 }
 
@@ -198,10 +207,10 @@ impl Island {
     }
 }
 
-fn run_launch(memory: &Mutex<Memory>, launch: &Launch, seed: u64) -> Result<()> {
+fn run_launch(memory: &Mutex<Memory>, launch: &Launch, limits: &Limits, seed: u64) -> Result<()> {
     let fault = |what: String| Error::Device(format!("kernel {}: {what}", launch.kernel));
     let mut run = RUN.lock().unwrap_or_else(|e| e.into_inner());
-    let shared = run.entry(launch.kernel.clone()).or_default();
+    let shared = run.entry(launch.kernel.clone()).or_default().entry(limits.shared_bytes).or_default();
     *shared = (*shared).max(launch.shared as usize);
     drop(run);
     let mut islands: BTreeMap<u64, Island> = BTreeMap::new();
@@ -278,6 +287,7 @@ fn run_launch(memory: &Mutex<Memory>, launch: &Launch, seed: u64) -> Result<()> 
 struct EmulatedReplay {
     nodes: Vec<NodeLaunches>,
     memory: Arc<Mutex<Memory>>,
+    limits: Limits,
     seed: u64,
 }
 
@@ -294,7 +304,7 @@ impl EmulatedReplay {
             }
         }
         for launch in &node.launches {
-            run_launch(&self.memory, launch, self.seed)
+            run_launch(&self.memory, launch, &self.limits, self.seed)
                 .map_err(|e| Error::Device(format!("node {}: {e}", node.node)))?;
         }
         for (o, _) in &node.outputs {

@@ -28,9 +28,12 @@ pub(crate) struct CudaConv {
     pub gradient: bool,
 }
 
-/// Bytes of shared memory of a square tile: STAGES stages of SLICE bytes for each row of both operands.
-fn stages(size: usize) -> usize {
-    4 * 2 * size * 64
+/// Stages of a square tile, and their bytes of shared memory: SLICE bytes for each row of both operands. Two blocks of the large tile
+/// have to fit a multiprocessor, which keeps 1 KiB for each.
+fn stages(r: &Recorder<'_>, size: usize) -> (usize, usize) {
+    let bytes = |size: usize, stages: usize| stages * 2 * size * 64;
+    let stages = if r.limits.shared_bytes >= 2 * (bytes(128, 4) + 1024) { 4 } else { 3 };
+    (stages, bytes(size, stages))
 }
 
 /// Rows as the pixels of one image.
@@ -116,6 +119,7 @@ impl CudaConv {
         };
         // Every part has work: the parts are rounded up.
         let splits = slices.div_ceil(slices.div_ceil(splits));
+        let (stages, shared) = stages(r, size);
         let partial = (splits > 1).then(|| r.scratch(splits * rows * channels));
         let fused = |o: &Option<Operand>| if splits == 1 { *o } else { None };
         // Values and gates alternate by eights in the tile.
@@ -128,8 +132,8 @@ impl CudaConv {
         let way = if self.gradient { "conv_vjp" } else { "conv" };
         let name = format!("conv::{way}_mma_{}_{size}x{size}", type_name(self.y.dtype));
         let grid = [rows.div_ceil(size), channels.div_ceil(size), splits];
-        let params = params.i32s(&self.geometry()).i32s(&[splits, self.pad, 0, self.silu.into()]);
-        r.launch(name, grid, 128, stages(size), params);
+        let params = params.i32s(&self.geometry()).i32s(&[splits, self.pad, 0, self.silu.into(), stages]);
+        r.launch(name, grid, 128, shared, params);
         if let Some(partial) = partial {
             let count = rows * channels;
             let params = Params::new().view_out(&self.y).view_if(self.bias.as_ref());
@@ -146,12 +150,14 @@ impl CudaConv {
     /// Few channels, of any number, in the type that they have: the image side of a network.
     fn record_few(&self, r: &mut Recorder<'_>) {
         let (rows, channels) = (self.y.shape.numel() / self.y.shape.c, self.y.shape.c);
+        let (stages, shared) = stages(r, 64);
         let params = Params::new().write(&self.y).i64(0).read(&self.x).read_if(self.second.as_ref());
         let params = params.read(&self.weight).read_if(self.bias.as_ref()).i64(0).read_if(self.addend.as_ref()).i64(0);
-        let params = params.i32s(&self.geometry()).i32s(&[1, self.pad, usize::from(self.y.dtype == Dtype::F32), 0]);
+        let params =
+            params.i32s(&self.geometry()).i32s(&[1, self.pad, usize::from(self.y.dtype == Dtype::F32), 0, stages]);
         let way = if self.gradient { "conv_vjp" } else { "conv" };
         let name = format!("conv::{way}_mma_{}_few", type_name(self.weight.dtype));
-        r.launch(name, [rows.div_ceil(64), channels.div_ceil(64), 1], 128, stages(64), params);
+        r.launch(name, [rows.div_ceil(64), channels.div_ceil(64), 1], 128, shared, params);
     }
 
     fn record_simt(&self, r: &mut Recorder<'_>) {
