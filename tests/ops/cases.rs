@@ -176,6 +176,8 @@ pub fn cases() -> Vec<Case> {
     const F: Shape = s(2, 6, 5, 3);
     let mut all = vec![
         // Every register tile: 1 to 4 vectors of channels, whole and cut, with every remainder of pixels.
+        // Wider than the patches that the CPU transforms at a time.
+        conv_case(s(1, 3, 300, 16), 16, (3, 1), false),
         conv_case(s(1, 5, 7, 3), 3, (3, 1), false),
         conv_case(s(2, 6, 31, 5), 16, (3, 1), true),
         conv_case(s(1, 4, 27, 32), 32, (3, 1), true),

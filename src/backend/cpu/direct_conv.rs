@@ -10,6 +10,7 @@ use super::winograd;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::Mutex;
 
 /// Largest number of floats of padded rows that one task keeps: half of a usual second-level cache.
 const ROWS_BUFFER: usize = 1 << 17;
@@ -135,11 +136,24 @@ impl WithSimd for Run<'_, '_> {
 /// Weights in the order in which the register tile reads them: block of output channels, kernel row, value, channel; for Winograd's
 /// way block, product, channel.
 struct Packed {
+    /// May be longer than the blocks.
     values: Vec<f32>,
     /// Per block: first output channel, vectors.
     blocks: Vec<(usize, usize)>,
     lanes: usize,
     depth: usize,
+}
+
+/// The memory of the last packing, for the next one: fresh pages would cost more than the packing.
+static SPARE: Mutex<Vec<f32>> = Mutex::new(Vec::new());
+
+impl Drop for Packed {
+    fn drop(&mut self) {
+        let mut spare = SPARE.lock().unwrap_or_else(|e| e.into_inner());
+        if self.values.len() > spare.len() {
+            *spare = std::mem::take(&mut self.values);
+        }
+    }
 }
 
 impl Packed {
@@ -159,7 +173,8 @@ impl Packed {
             blocks.push((first, vectors));
             first += vectors * lanes;
         }
-        let mut values = vec![0f32; first * depth];
+        let mut values = std::mem::take(&mut *SPARE.lock().unwrap_or_else(|e| e.into_inner()));
+        values.resize(values.len().max(first * depth), 0.0);
         let mut rest = values.as_mut_slice();
         let mut parts = Vec::new();
         for &(first, vectors) in &blocks {
@@ -171,6 +186,9 @@ impl Packed {
             let valid = width.min(co - first);
             let mut direct = if winograd { vec![0f32; width * taps * cin] } else { Vec::new() };
             let part = if winograd { &mut direct[..] } else { &mut *to };
+            if valid < width {
+                part.fill(0.0);
+            }
             match conv.order {
                 WeightOrder::Forward => {
                     for c in 0..valid {
@@ -248,15 +266,9 @@ impl WithSimd for Rows<'_, '_> {
         }
         let first_pixel = |r: usize| (self.n * g.output.0 + self.first_row + r) * wo;
         if winograd {
-            let mut patches = Vec::new();
-            for (k, out) in self.out.chunks_mut(2 * wo * co).enumerate() {
-                let under = [0, 1, 2, 3].map(|r| &buffer[(2 * k + r) * length..][..length]);
-                let lines = out.chunks_mut(wo * co).enumerate();
-                let mut lines: Vec<_> =
-                    lines.map(|(r, out)| Line { width: wo, first_pixel: first_pixel(2 * k + r), out }).collect();
-                winograd::run_two_lines(simd, self.conv, self.packed.blocks(), under, &mut lines, &mut patches);
-            }
-            return;
+            let lines = self.out.chunks_mut(wo * co).enumerate();
+            let lines = lines.map(|(r, out)| Line { width: wo, first_pixel: first_pixel(r), out }).collect();
+            return winograd::run_lines(simd, self.conv, self.packed.blocks(), &buffer, length, lines);
         }
         for block in self.packed.blocks() {
             for (r, out) in self.out.chunks_mut(wo * co).enumerate() {

@@ -17,6 +17,9 @@ const AXIS: usize = 4;
 pub(super) const PRODUCTS: usize = AXIS * AXIS;
 /// Floats of transformed patches that are kept at a time: an eighth of a usual second-level cache.
 const PATCHES: usize = 1 << 15;
+/// More where the weights are large, so that each of them, once read, serves many: patches for so many floats of weights, and at most.
+const WEIGHTS_PER_PATCH: usize = 1 << 14;
+const MOST_PATCHES: usize = 96;
 
 /// Weights (3, 3, run) to (PRODUCTS, run); a run is what lies at one tap.
 pub(super) fn transform_weights(direct: &[f32], run: usize, out: &mut [f32]) {
@@ -43,7 +46,8 @@ fn weights_of_axis(from: &[f32], run: usize, to: &mut [f32], step: usize) {
     }
 }
 
-/// Patches number `first` .. `first + count` of four padded rows (columns, channels) to planes (PRODUCTS, count, channels).
+/// Patches number `first` .. `first + count` of four padded rows (columns, channels) to number `at` on of `total` in planes
+/// (PRODUCTS, total, channels).
 #[inline(always)]
 fn transform_patches<S: Simd>(
     simd: S,
@@ -51,22 +55,24 @@ fn transform_patches<S: Simd>(
     (first, count): (usize, usize),
     ci: usize,
     planes: &mut [f32],
+    (at, total): (usize, usize),
 ) {
     let pixels = 2 * (first + count) + 2;
-    assert!(rows.iter().all(|row| row.len() >= pixels * ci) && planes.len() == PRODUCTS * count * ci);
+    assert!(rows.iter().all(|row| row.len() >= pixels * ci) && planes.len() == PRODUCTS * total * ci);
+    assert!(at + count <= total);
     let (whole, left) = (ci - ci % S::F32_LANES, ci % S::F32_LANES);
     for pair in 0..count {
         // SAFETY: the assertion bounds the last pixel and the last plane.
         unsafe {
             let rows = [rows[0].as_ptr(), rows[1].as_ptr(), rows[2].as_ptr(), rows[3].as_ptr()];
-            let (at, to) = (2 * (first + pair) * ci, planes.as_mut_ptr().add(pair * ci));
+            let (from, to) = (2 * (first + pair) * ci, planes.as_mut_ptr().add((at + pair) * ci));
             let mut c = 0;
             while c < whole {
-                transform_vector::<S, true>(simd, rows, at + c, ci, to.add(c), count * ci, S::F32_LANES);
+                transform_vector::<S, true>(simd, rows, from + c, ci, to.add(c), total * ci, S::F32_LANES);
                 c += S::F32_LANES;
             }
             if left > 0 {
-                transform_vector::<S, false>(simd, rows, at + c, ci, to.add(c), count * ci, left);
+                transform_vector::<S, false>(simd, rows, from + c, ci, to.add(c), total * ci, left);
             }
         }
     }
@@ -111,41 +117,57 @@ fn transform_axis<S: Simd>(simd: S, d: [S::f32s; AXIS]) -> [S::f32s; AXIS] {
     [simd.sub_f32s(d[0], d[2]), simd.add_f32s(d[1], d[2]), simd.sub_f32s(d[2], d[1]), simd.sub_f32s(d[1], d[3])]
 }
 
-/// Two lines of output, one under the other (at the end of an image only the first), from the four padded rows under them.
+/// Lines of output, one under the other, from the padded rows under them, `length` values each: two more than the lines, rounded up to
+/// even.
 #[inline(always)]
-pub(super) fn run_two_lines<'b, S: Simd>(
+pub(super) fn run_lines<'b, S: Simd>(
     simd: S,
     conv: &DirectConv<'_>,
     blocks: impl Iterator<Item = Block<'b>> + Clone,
-    rows: [&[f32]; AXIS],
-    lines: &mut [Line<'_>],
-    patches: &mut Vec<f32>,
+    rows: &[f32],
+    length: usize,
+    mut lines: Vec<Line<'_>>,
 ) {
-    let ci = conv.geometry.input.2;
+    let (ci, co) = (conv.geometry.input.2, conv.geometry.output.2);
     let pairs = lines[0].width.div_ceil(2);
-    let most = (PATCHES / (PRODUCTS * ci)).next_multiple_of(12);
-    let mut first = 0;
-    while first < pairs {
-        let count = most.min(pairs - first);
-        patches.resize(PRODUCTS * count * ci, 0.0);
-        transform_patches(simd, rows, (first, count), ci, patches);
-        for block in blocks.clone() {
-            run_patches(simd, conv, &block, patches, (first, count), lines);
+    let many = (PRODUCTS * ci * co / WEIGHTS_PER_PATCH).min(MOST_PATCHES);
+    let most = many.max(PATCHES / (PRODUCTS * ci)).next_multiple_of(12);
+    let together = (most / pairs).max(1); // pairs of lines
+    let mut patches = Vec::new();
+    for (k, lines) in lines.chunks_mut(2 * together).enumerate() {
+        let row = |y: usize| &rows[(2 * k * together + y) * length..][..length];
+        let mut first = 0;
+        while first < pairs {
+            let count = most.min(pairs - first);
+            let total = lines.len().div_ceil(2) * count;
+            patches.resize(PRODUCTS * total * ci, 0.0);
+            for at in (0..total).step_by(count) {
+                let y = 2 * (at / count);
+                let under = [row(y), row(y + 1), row(y + 2), row(y + 3)];
+                transform_patches(simd, under, (first, count), ci, &mut patches, (at, total));
+            }
+            for block in blocks.clone() {
+                for (r, lines) in lines.chunks_mut(2).enumerate() {
+                    run_patches(simd, conv, &block, &patches, (r * count, total), (first, count), lines);
+                }
+            }
+            first += count;
         }
-        first += count;
     }
     for block in blocks {
         lines.iter_mut().for_each(|line| add_item_bias(conv, block.first, block.vectors * S::F32_LANES, line));
     }
 }
 
-/// The outputs of `count` pairs of columns from number `first` on, for one block of output channels.
+/// The outputs of `count` pairs of columns from number `first` on, of two lines (at the end of an image of one), for one block of output
+/// channels; their patches are number `at` on of `total`.
 #[inline(always)]
 fn run_patches<S: Simd>(
     simd: S,
     conv: &DirectConv<'_>,
     block: &Block<'_>,
     patches: &[f32],
+    (at, total): (usize, usize),
     (first, count): (usize, usize),
     lines: &mut [Line<'_>],
 ) {
@@ -156,12 +178,12 @@ fn run_patches<S: Simd>(
     let mut p = 0;
     while p < count {
         let here = tile_pixels::<S>(block.vectors, count - p);
-        let mut planes = patches.chunks(count * ci).zip(block.values.chunks(ci * width));
+        let mut planes = patches.chunks(total * ci).zip(block.values.chunks(ci * width));
         let [of_left, of_right] = &mut sums;
         for (of_left, of_right) in of_left.iter_mut().zip(of_right) {
             for tile in &mut m {
                 let (plane, weights) = planes.next().expect("PRODUCTS planes");
-                tile_sums(simd, (block.vectors, here), &[plane], p * ci, ci, ci, weights, tile);
+                tile_sums(simd, (block.vectors, here), &[plane], (at + p) * ci, ci, ci, weights, tile);
             }
             for i in (0..here * width).step_by(S::F32_LANES) {
                 let [left, right] = outputs_of_axis(simd, load_all(simd, &m, i));
