@@ -1,6 +1,6 @@
 """Writes the README's table of results from the rows that `cargo bench --bench restoration` left.
 
-    cd benches/records/DATE-MACHINE && python ../../../tools/results_table.py dmap.tsv dps.tsv dps-relative.tsv samples.tsv
+    python tools/results_table.py benches/records/*/{dmap,dps,dps-relative,samples}.tsv
 
 Replaces what stands between `<!-- results -->` and `<!-- end of results -->` in README.md. Per task each method is shown with its best
 step size of those in the rows, over the photographs that all methods restored.
