@@ -176,15 +176,14 @@ pub fn cases() -> Vec<Case> {
     const F: Shape = s(2, 6, 5, 3);
     let mut all = vec![
         // Every register tile: 1 to 4 vectors of channels, whole and cut, with every remainder of pixels.
-        // Wider than the patches that the CPU transforms at a time.
-        conv_case(s(1, 3, 300, 16), 16, (3, 1), false),
         conv_case(s(1, 5, 7, 3), 3, (3, 1), false),
         conv_case(s(2, 6, 31, 5), 16, (3, 1), true),
         conv_case(s(1, 4, 27, 32), 32, (3, 1), true),
         conv_case(s(1, 3, 15, 19), 48, (3, 1), false),
         conv_case(s(1, 9, 13, 64), 96, (3, 1), true),
         conv_case(s(1, 2, 9, 33), 130, (3, 1), false),
-        // Two pixels at a time on the CPU, also in the reverse of stride 2.
+        // 2x2 pixels at a time on the CPU, also in the reverse of stride 2, and more of them than are transformed at a time.
+        conv_case(s(1, 3, 300, 16), 16, (3, 1), false),
         conv_case(s(1, 8, 31, 16), 20, (3, 1), true),
         conv_case(s(2, 5, 27, 18), 130, (3, 1), true),
         conv_case(s(1, 12, 13, 20), 24, (3, 2), false),

@@ -136,7 +136,7 @@ impl WithSimd for Run<'_, '_> {
 /// Weights in the order in which the register tile reads them: block of output channels, kernel row, value, channel; for Winograd's
 /// way block, product, channel.
 struct Packed {
-    /// May be longer than the blocks.
+    /// May be longer than the blocks. Past the last output channel of one it holds leftovers, whose sums are dropped.
     values: Vec<f32>,
     /// Per block: first output channel, vectors.
     blocks: Vec<(usize, usize)>,
@@ -186,9 +186,6 @@ impl Packed {
             let valid = width.min(co - first);
             let mut direct = if winograd { vec![0f32; width * taps * cin] } else { Vec::new() };
             let part = if winograd { &mut direct[..] } else { &mut *to };
-            if valid < width {
-                part.fill(0.0);
-            }
             match conv.order {
                 WeightOrder::Forward => {
                     for c in 0..valid {
