@@ -38,7 +38,7 @@ fn occupancy(r: &Resources, threads: usize, shared: usize) -> (usize, usize) {
 fn table(shared: &Shared) -> String {
     let mut text = format!(
         "# Registers, spilled bytes, bytes of shared memory in the largest launch of the case table, and the share of warps that these allow, by \
-         NVRTC {}; tests/ops/resources.rs writes this, a row per kernel and architecture\n{COLUMNS}\n",
+         NVRTC {}; tests/ops/resources.rs writes this and reads it whole: long because it has a row per kernel and architecture\n{COLUMNS}\n",
         NVRTC_VERSION.unwrap_or("none")
     );
     for r in resources() {
