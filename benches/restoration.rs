@@ -11,7 +11,7 @@ use dmap::image::Picture;
 use dmap::metrics::{psnr, ssim};
 use dmap::model::Model;
 use dmap::operator::parse_task;
-use dmap::sampler::{Item, Measurement, Measurer, Method, Noise, Restorer, Settings, Zeta};
+use dmap::sampler::{Item, Measurement, Measurer, Method, Noise, Restorer, Settings, WHITEN, Zeta};
 use std::io::Write;
 use std::ops::ControlFlow;
 
@@ -40,6 +40,9 @@ struct Arguments {
     zeta: Vec<f64>,
     #[arg(long)]
     absolute: bool,
+    /// Deviation of images in the covariance of a blur's residual; 0 for the plain norm.
+    #[arg(long, default_value_t = WHITEN)]
+    whiten: f64,
     #[arg(long)]
     linear_spacing: bool,
     /// Share of the posterior's noise that a step adds.
@@ -86,6 +89,7 @@ fn main() -> anyhow::Result<()> {
             settings.steps = a.steps.unwrap_or(settings.steps);
             settings.inner = a.inner.unwrap_or(settings.inner);
             settings.eta = a.eta;
+            settings.whiten = a.whiten;
             if a.linear_spacing {
                 settings.spacing = dmap::sampler::Spacing::Linear;
             }

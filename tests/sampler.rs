@@ -240,14 +240,15 @@ fn dmap_with_zeta_zero_is_finite() {
     assert!(restored.picture.values.iter().all(|v| v.is_finite()));
 }
 
-/// The shipped prior on small pictures with a mask of their own each.
-fn photo_items() -> (Arc<dyn Operator>, Shape, Vec<Item>) {
-    let operator = parse_task("inpaint-random").unwrap();
+/// The shipped prior on small pictures with a mask or kernel, and noise, of their own each.
+fn photo_items(task: &str) -> (Arc<dyn Operator>, Shape, Vec<Item>) {
+    let operator = parse_task(task).unwrap();
     let image = Shape::new(1, 16, 24, 3);
     let items = (0..3).map(|k| {
         let state = operator.draw_state(image, k).unwrap();
-        let y = (0..image.numel()).map(|i| state[i / 3] * ((i as f32 * 0.1 + k as f32).sin() * 0.5)).collect();
-        Item { measurement: Measurement { y, state, noise_norm: 0.0 }, seed: k / 2, sample: k as u32, label: None }
+        let x: Vec<f32> = (0..image.numel()).map(|i| (i as f32 * 0.1 + k as f32).sin() * 0.5).collect();
+        let y = Measurer::new(operator.as_ref(), image).unwrap().apply(&x, &state).unwrap();
+        Item { measurement: Measurement { y, state, noise_norm: k as f64 }, seed: k / 2, sample: k as u32, label: None }
     });
     (operator.clone(), image, items.collect())
 }
@@ -255,8 +256,10 @@ fn photo_items() -> (Arc<dyn Operator>, Shape, Vec<Item>) {
 #[test]
 fn batch_size_and_order_never_change_an_image() {
     let model = Model::shipped().unwrap();
-    let (operator, image, items) = photo_items();
-    for method in [Method::Dps, Method::Dmap] {
+    for (method, task) in
+        [(Method::Dps, "inpaint-random"), (Method::Dmap, "inpaint-random"), (Method::Dmap, "motion-blur:size=9")]
+    {
+        let (operator, image, items) = photo_items(task);
         let settings = Settings { steps: 4, ..method.defaults() };
         let run = |items: &[Item], n: usize| -> Vec<Restoration> {
             let shape = Shape { n, ..image };
@@ -269,8 +272,8 @@ fn batch_size_and_order_never_change_an_image() {
         let reversed = run(&items.iter().rev().cloned().collect::<Vec<_>>(), 3);
         let in_a_larger_batch = run(&items[..2], 3);
         for k in 0..3 {
-            assert_eq!(alone[k].picture, together[k].picture, "{method:?} {k}");
-            assert_eq!(alone[k].picture, reversed[2 - k].picture, "{method:?} {k}");
+            assert_eq!(alone[k].picture, together[k].picture, "{method:?} {task} {k}");
+            assert_eq!(alone[k].picture, reversed[2 - k].picture, "{method:?} {task} {k}");
             assert_eq!(alone[k].residuals, together[k].residuals);
         }
         assert_eq!(in_a_larger_batch.len(), 2);
@@ -282,7 +285,7 @@ fn batch_size_and_order_never_change_an_image() {
 #[test]
 fn a_run_can_be_stepped_and_stopped() {
     let model = Model::shipped().unwrap();
-    let (operator, image, items) = photo_items();
+    let (operator, image, items) = photo_items("inpaint-random");
     let settings = Settings { steps: 5, ..Method::Dmap.defaults() };
     let mut r = Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), &Device::cpu()).unwrap();
     let whole = r.restore(&items[..1], |_| ControlFlow::Continue(())).unwrap();
@@ -304,7 +307,7 @@ fn a_run_can_be_stepped_and_stopped() {
 #[test]
 fn what_cannot_work_is_refused_in_a_sentence() {
     let model = Model::shipped().unwrap();
-    let (operator, image, items) = photo_items();
+    let (operator, image, items) = photo_items("inpaint-random");
     let new = |settings: &Settings, image: Shape| {
         Restorer::new(&model, &operator, settings, image, PlanOptions::default(), &Device::cpu()).map(|_| ())
     };

@@ -17,7 +17,7 @@ mod selftest;
 
 use crate::error::{Error, Result};
 use crate::model::Prior;
-use crate::sampler::{Method, Settings, Spacing, Variance, Zeta};
+use crate::sampler::{Method, Settings, Spacing, Variance, WHITEN, Zeta};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -84,6 +84,10 @@ pub(crate) struct SamplerFlags {
     /// Meaning of --zeta: `relative`, a share of the sphere's radius; `absolute`, a factor of the gradient itself
     #[arg(long, value_enum, requires = "zeta", default_value = "relative")]
     pub zeta_unit: ZetaUnit,
+    /// Deviation of images, in [-1, 1], in the covariance that the residual of a blur is measured by; 0 for the plain norm, which an
+    /// absolute zeta always takes
+    #[arg(long, default_value_t = WHITEN)]
+    pub whiten: f64,
     /// K: ascent steps per level of dmap, samples of lgd, passes at a repeated level of freedom, descents per level of stsl,
     /// optimisation steps of resample at most, moves of the text of p2l [default: tuned]
     #[arg(long)]
@@ -144,6 +148,7 @@ impl SamplerFlags {
             (Some(z), ZetaUnit::Relative) => Zeta::Relative(z),
             (Some(z), ZetaUnit::Absolute) => Zeta::Absolute(z),
         };
+        settings.whiten = self.whiten;
         settings.variance = match self.variance {
             VarianceFlag::FixedSmall => Variance::FixedSmall,
             VarianceFlag::FixedLarge => Variance::FixedLarge,

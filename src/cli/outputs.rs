@@ -60,6 +60,7 @@ pub(super) fn write_results(
         steps: job.settings.steps,
         zeta,
         zeta_unit,
+        whiten: job.settings.whitening().filter(|_| job.operator.is_blur()),
         inner: job.settings.inner,
         size: [image.w, image.h],
         canvas: [canvas.w, canvas.h],

@@ -24,6 +24,8 @@ pub struct ImageResult {
     pub zeta: f64,
     /// `relative` or `absolute`.
     pub zeta_unit: &'static str,
+    /// Deviation of images in the covariance of the residual; none where the residual is plain.
+    pub whiten: Option<f64>,
     /// Ascent steps per noise level.
     pub inner: usize,
     /// Width and height.

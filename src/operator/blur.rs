@@ -7,6 +7,8 @@ use crate::image::read_grey;
 use crate::noise::{Draw, NoiseKey, Stream};
 use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
 use crate::ops::filter2d::Filter2d;
+use num_complex::Complex64;
+use std::f64::consts::PI;
 use std::sync::Arc;
 
 /// `A(x)` = separable Gaussian blur.
@@ -66,7 +68,7 @@ pub fn motion_kernel(size: usize, length: f64, spread: f64, seed: u64) -> Vec<f3
     for _ in 0..points {
         angle += spread * random.normal() * (4.0 / points as f64).sqrt();
         if random.uniform() < 2.0 * spread / points as f64 {
-            angle += std::f64::consts::PI * (random.uniform() - 0.5);
+            angle += PI * (random.uniform() - 0.5);
         }
         at = (at.0 + step * angle.cos(), at.1 + step * angle.sin());
         path.push(at);
@@ -90,6 +92,40 @@ pub fn motion_kernel(size: usize, length: f64, spread: f64, seed: u64) -> Vec<f3
         }
     }
     kernel.iter().map(|&v| v as f32).collect()
+}
+
+/// |A|^2 of a blur along one axis at the frequencies of the cosine transform: `|| A^T c_k ||^2`.
+pub fn axis_power(taps: &Taps) -> Vec<f64> {
+    let back = taps.transposed();
+    let norm = |c: &[(usize, f32)]| {
+        let square = |row: &Vec<(usize, f32)>| row.iter().map(|&(i, w)| f64::from(w * c[i].1)).sum::<f64>().powi(2);
+        back.rows.iter().map(square).sum()
+    };
+    Taps::cosine_transform(taps.rows.len()).rows.iter().map(|c| norm(c)).collect()
+}
+
+/// |A|^2 of a blur by a `size` x `size` kernel at the frequencies of the cosine transform of images of extent `x`, h x w. A cosine
+/// holds a frequency (k, l) and its mirror (k, -l), of which a kernel without symmetry may pass one better: the mean of both.
+pub fn kernel_power(x: Shape, kernel: &[f32], size: usize) -> Vec<f64> {
+    // exp(-i pi k j / n) at [k][j]
+    let waves = |n: usize| -> Vec<Vec<Complex64>> {
+        let wave = |k: usize, j: usize| Complex64::from_polar(1.0, -PI * (k * j) as f64 / n as f64);
+        (0..n).map(|k| (0..size).map(|j| wave(k, j)).collect()).collect()
+    };
+    let columns = waves(x.w);
+    let along_rows: Vec<Vec<Complex64>> = (kernel.chunks(size))
+        .map(|row| columns.iter().map(|w| w.iter().zip(row).map(|(w, &v)| w * f64::from(v)).sum()).collect())
+        .collect();
+    let mut power = Vec::with_capacity(x.h * x.w);
+    for wave in waves(x.h) {
+        for l in 0..x.w {
+            let terms = wave.iter().zip(&along_rows);
+            let (this, mirror): (Complex64, Complex64) =
+                (terms.clone().map(|(w, row)| *w * row[l]).sum(), terms.map(|(w, row)| w.conj() * row[l]).sum());
+            power.push((this.norm_sqr() + mirror.norm_sqr()) / 2.0);
+        }
+    }
+    power
 }
 
 pub(super) fn parse_gaussian(options: &mut Options) -> Result<Arc<dyn Operator>> {
@@ -136,6 +172,14 @@ impl Operator for GaussianBlur {
         let x = g.one(AxisFilter { axis: Axis::Height, taps: taps(s.h) }, "operator.rows", &[x])?;
         g.one(AxisFilter { axis: Axis::Width, taps: taps(s.w) }, "operator.columns", &[x])
     }
+    fn is_blur(&self) -> bool {
+        true
+    }
+    fn power(&self, x: Shape, _: &[f32]) -> Vec<f64> {
+        let power = |n| axis_power(&gaussian_taps(n, self.size, self.sigma));
+        let (rows, columns) = (power(x.h), power(x.w));
+        rows.iter().flat_map(|r| columns.iter().map(move |c| r * c)).collect()
+    }
 }
 
 impl Operator for MotionBlur {
@@ -147,6 +191,12 @@ impl Operator for MotionBlur {
     }
     fn state_shape(&self, x: Shape) -> Option<Shape> {
         Some(Shape::new(x.n, self.size, self.size, 1))
+    }
+    fn is_blur(&self) -> bool {
+        true
+    }
+    fn power(&self, x: Shape, kernel: &[f32]) -> Vec<f64> {
+        kernel_power(x, kernel, self.size)
     }
     fn draw_state(&self, _: Shape, seed: u64) -> Result<Vec<f32>> {
         Ok(match &self.kernel {

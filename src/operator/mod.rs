@@ -66,6 +66,17 @@ pub trait Operator: std::fmt::Debug + Send + Sync {
         y.clone()
     }
 
+    /// True of blurs: filters whose [`Operator::power`] differs much between frequencies.
+    fn is_blur(&self) -> bool {
+        false
+    }
+
+    /// |A|^2 of a blur at the frequencies (pi k / h, pi l / w) of the cosine transform of images of extent `x` (n = 1), k by k; of
+    /// other operators empty.
+    fn power(&self, _x: Shape, _state: &[f32]) -> Vec<f64> {
+        Vec::new()
+    }
+
     /// True where A(a x + b z) = a A(x) + b A(z).
     fn is_linear(&self) -> bool {
         true

@@ -5,6 +5,7 @@
 
 use super::*;
 use rayon::prelude::*;
+use std::f64::consts::PI;
 use std::sync::Arc;
 
 /// Rows of (input position, weight).
@@ -17,6 +18,15 @@ pub struct Taps {
 }
 
 impl Taps {
+    /// The orthonormal cosine transform (DCT-II) of `n` values: row k is c_k.
+    pub fn cosine_transform(n: usize) -> Taps {
+        let value = |k: usize, j: usize| {
+            let scale = if k == 0 { 1.0 } else { 2.0 } / n as f64;
+            scale.sqrt() * (PI * k as f64 * (j as f64 + 0.5) / n as f64).cos()
+        };
+        Taps { rows: (0..n).map(|k| (0..n).map(|j| (j, value(k, j) as f32)).collect()).collect(), inputs: n }
+    }
+
     /// The transposed map.
     pub fn transposed(&self) -> Taps {
         let mut rows = vec![Vec::new(); self.inputs];

@@ -97,6 +97,8 @@ pub struct MeasurementInputs {
     /// The measurement.
     pub y: TensorId,
     state: Option<TensorId>,
+    /// Weights of the frequencies of a whitened residual.
+    whitening: Option<TensorId>,
 }
 
 impl Setup<'_> {
@@ -122,6 +124,7 @@ impl Setup<'_> {
         MeasurementInputs {
             y: g.input("y", self.operator.measurement_shape(self.image)),
             state: self.operator.state_shape(self.image).map(|s| g.input("state", s)),
+            whitening: self.whitening_shape().map(|s| g.input("whitening", s)),
         }
     }
 
@@ -147,11 +150,14 @@ impl Setup<'_> {
         Ok((x0, v))
     }
 
-    /// || A(D(x0)) - y || per item, with the decoder D of a latent model.
+    /// || A(D(x0)) - y || per item, with the decoder D of a latent model; of a blur whitened (see [`super::whitening`]).
     pub fn residual(&self, g: &mut Graph, x0: TensorId, m: &MeasurementInputs) -> Result<TensorId> {
         let whole = self.network.decode(g, x0)?;
         let a = self.measured(g, whole, m)?;
-        g.one(ResidualNorm, "residual", &[a, m.y])
+        match m.whitening {
+            Some(weights) => self.whitened(g, a, m, weights),
+            None => g.one(ResidualNorm, "residual", &[a, m.y]),
+        }
     }
 
     /// A(x) of the part of a canvas that is the image.
@@ -290,6 +296,9 @@ pub fn write_batch(e: &mut Executor, i: &Inputs, m: Option<&MeasurementInputs>, 
         e.write(m.y, &chain.y)?;
         if let Some(state) = m.state {
             e.write(state, &chain.state)?;
+        }
+        if let Some(weights) = m.whitening {
+            e.write(weights, &chain.whitening)?;
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Restores batches of images: in one call with a progress callback, or step by step.
 
 use super::measurement::{Measurement, Measurer};
+use super::whitening::weights;
 use super::{Chain, Method, Sampler, Schedule, Settings, Setup};
 use crate::backend::Device;
 use crate::error::{Error, Result};
@@ -104,6 +105,7 @@ pub struct Restorer {
     measurer: Measurer,
     image: Shape,
     canvas: Shape,
+    operator: Arc<dyn Operator>,
     state_item: usize,
     class_cond: Option<usize>,
     settings: Settings,
@@ -152,6 +154,7 @@ impl Restorer {
             measurer: Measurer::new(operator.as_ref(), image)?,
             image,
             canvas: prior.canvas(image),
+            operator: operator.clone(),
             state_item: operator.state_shape(Shape { n: 1, ..image }).map_or(0, |s| s.numel()),
             class_cond: prior.classes,
             settings: settings.clone(),
@@ -242,12 +245,18 @@ impl Restorer {
                 labels.push(label as f32);
             }
         }
+        let one = Shape { n: 1, ..self.image };
+        let whitening = match self.settings.whitening().filter(|_| self.operator.is_blur()) {
+            Some(r) => filled.iter().flat_map(|i| weights(self.operator.as_ref(), one, &i.measurement, r)).collect(),
+            None => Vec::new(),
+        };
         let chain = Chain {
             x,
             y: filled.iter().flat_map(|i| i.measurement.y.iter().copied()).collect(),
             state: filled.iter().flat_map(|i| i.measurement.state.iter().copied()).collect(),
             labels,
             seeds: filled.iter().map(|i| (i.seed, i.sample)).collect(),
+            whitening,
             noise_norm: filled.iter().map(|i| i.measurement.noise_norm as f32).collect(),
             residual: vec![f32::NAN; n],
         };

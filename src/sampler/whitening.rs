@@ -1,0 +1,51 @@
+//! The residual of a blur by the covariance of its measurement, in the cosine domain.
+//!
+//! With x ~ N(0, r^2) per value and noise of deviation s, y = A x + n has the covariance r^2 A A^T + s^2: the form that Song et al.,
+//! "Pseudoinverse-guided diffusion models for inverse problems" (ICLR 2023), give p(y | x_t), here with one r for all levels. The plain
+//! norm of e = A(x0) - y hears of fine detail through A^T only, which a blur makes tiny there: it reaches the noise's norm, where steps
+//! end, before detail has moved. By the covariance every frequency counts by what is left to explain.
+//!
+//! A A^T is all but diagonal in the cosine transform C of y, since a blur reflects at the boundary. So the norm is || W C e || with
+//! W = c / sqrt(r^2 |A|^2 + s^2) per frequency, and c such that white noise keeps its norm in the mean.
+
+use super::Measurement;
+use super::posterior::{MeasurementInputs, Setup};
+use crate::error::Result;
+use crate::graph::{Graph, Shape, TensorId};
+use crate::operator::Operator;
+use crate::ops::add::Add;
+use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
+use crate::ops::mask::Mask;
+use crate::ops::norm::ResidualNorm;
+use std::sync::Arc;
+
+/// Deviation of the error of rounding to 8 bits, in [-1, 1]: no picture is more exact.
+const ROUNDING: f64 = 2.0 / 255.0 * 0.288_675;
+
+/// W of one measurement of a blur, row-major over frequencies, for images of extent `x` and deviation `r` in [-1, 1].
+pub fn weights(operator: &dyn Operator, x: Shape, m: &Measurement, r: f64) -> Vec<f32> {
+    let variance = (m.noise_norm.powi(2) / m.y.len() as f64).max(ROUNDING.powi(2));
+    let precision: Vec<f64> = operator.power(x, &m.state).iter().map(|p| 1.0 / (r * r * p + variance)).collect();
+    let mean = precision.iter().sum::<f64>() / precision.len() as f64;
+    precision.iter().map(|p| (p / mean).sqrt() as f32).collect()
+}
+
+impl Setup<'_> {
+    /// Extent of W for a batch, where residuals are whitened.
+    pub(super) fn whitening_shape(&self) -> Option<Shape> {
+        let y = self.operator.measurement_shape(self.image);
+        (self.settings.whitening().is_some() && self.operator.is_blur()).then_some(Shape { c: 1, ..y })
+    }
+
+    /// || W C (a - y) || per item.
+    pub(super) fn whitened(&self, g: &mut Graph, a: TensorId, m: &MeasurementInputs, w: TensorId) -> Result<TensorId> {
+        let y = g.shape(a);
+        let cosine = |axis, n| AxisFilter { axis, taps: Arc::new(Taps::cosine_transform(n)) };
+        let error = g.one(Add { scale: -1.0 }, "error", &[a, m.y])?;
+        let error = g.one(cosine(Axis::Height, y.h), "cosine.rows", &[error])?;
+        let error = g.one(cosine(Axis::Width, y.w), "cosine.columns", &[error])?;
+        let error = g.one(Mask, "whitened", &[error, w])?;
+        let zero = g.constant("zero", y, vec![0.0; y.numel()]);
+        g.one(ResidualNorm, "residual", &[error, zero])
+    }
+}

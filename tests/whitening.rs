@@ -1,0 +1,285 @@
+//! The residual of a blur by the covariance of its measurement: its parts against slow loops in f64, its gradient against
+//! differences, and what it is for.
+
+use dmap::backend::Device;
+use dmap::executor::Executor;
+use dmap::graph::{Graph, PlanOptions, Shape, backward};
+use dmap::image::Picture;
+use dmap::metrics::psnr;
+use dmap::model::Model;
+use dmap::noise::{Draw, NoiseKey, fill_normal};
+use dmap::operator::{Operator, parse_task};
+use dmap::ops::axis_filter::Taps;
+use dmap::sampler::posterior::write_batch;
+use dmap::sampler::whitening::weights;
+use dmap::sampler::{
+    Chain, Item, Measurement, Measurer, Method, Noise, Restorer, Schedule, Settings, Setup, Spacing, Zeta,
+};
+use dmap::weights::Weights;
+use std::f64::consts::PI;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+const BLURS: [&str; 3] =
+    ["gaussian-blur:size=9,sigma=1.5", "motion-blur:size=9", "motion-blur:size=15,length=0.8,spread=0.1"];
+
+fn normal(seed: u64, count: usize) -> Vec<f32> {
+    let mut values = vec![0.0; count];
+    fill_normal(&NoiseKey { seed, image: 0, step: 0, draw: Draw::Start }.to_words(), 0, &mut values);
+    values
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+}
+
+/// The cosine transform of one channel of y, (h, w), in f64.
+fn cosine_transform(y: &[f32], shape: Shape, channel: usize) -> Vec<f64> {
+    let basis = |k: usize, j: usize, n: usize| {
+        let norm = if k == 0 { (1.0 / n as f64).sqrt() } else { (2.0 / n as f64).sqrt() };
+        norm * (PI * k as f64 * (2 * j + 1) as f64 / (2 * n) as f64).cos()
+    };
+    let (h, w) = (shape.h, shape.w);
+    let value = |i: usize, j: usize| f64::from(y[(i * w + j) * shape.c + channel]);
+    let rows: Vec<f64> = (0..h * w).map(|p| (0..w).map(|j| basis(p % w, j, w) * value(p / w, j)).sum()).collect();
+    (0..h * w).map(|p| (0..h).map(|i| basis(p / w, i, h) * rows[i * w + p % w]).sum()).collect()
+}
+
+/// A^T y by the reverse walk.
+fn adjoint(operator: &dyn Operator, image: Shape, state: &[f32]) -> impl FnMut(&[f32]) -> Vec<f32> {
+    let mut g = Graph::new();
+    let x = g.input("x", image);
+    let kernel = operator.state_shape(image).map(|s| g.input("state", s));
+    let ax = operator.build(&mut g, x, kernel).unwrap();
+    let shape = g.shape(ax);
+    let y = g.input("y", shape);
+    let aty = backward(&mut g, ax, y, x).unwrap();
+    g.output(aty);
+    let mut e = Executor::new(g, &PlanOptions::default(), &Weights::none(), &Device::cpu()).unwrap();
+    if let Some(kernel) = kernel {
+        e.write(kernel, state).unwrap();
+    }
+    move |v| {
+        e.write(y, v).unwrap();
+        e.run().unwrap();
+        e.read(aty).unwrap()
+    }
+}
+
+#[test]
+fn the_cosine_transform_is_orthonormal() {
+    for n in [1, 2, 7, 32] {
+        let taps = Taps::cosine_transform(n);
+        for (k, a) in taps.rows.iter().enumerate() {
+            for (l, b) in taps.rows.iter().enumerate() {
+                let product: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a.1) * f64::from(b.1)).sum();
+                assert!((product - f64::from(u8::from(k == l))).abs() < 1e-6, "{n}: rows {k} and {l}");
+            }
+        }
+    }
+}
+
+const FREQUENCIES: [(usize, usize); 7] = [(0, 1), (3, 0), (5, 7), (12, 2), (2, 15), (20, 20), (47, 39)];
+
+#[test]
+fn the_power_of_a_separable_blur_is_what_its_adjoint_leaves_of_a_cosine() {
+    let image = Shape::new(1, 48, 40, 1);
+    let operator = parse_task(BLURS[0]).unwrap();
+    let power = operator.power(image, &[]);
+    let (rows, columns) = (Taps::cosine_transform(image.h), Taps::cosine_transform(image.w));
+    let mut transpose = adjoint(operator.as_ref(), image, &[]);
+    for (k, l) in FREQUENCIES {
+        let wave: Vec<f32> = rows.rows[k].iter().flat_map(|r| columns.rows[l].iter().map(|c| r.1 * c.1)).collect();
+        let left = transpose(&wave);
+        let (left, stated) = (dot(&left, &left), power[k * image.w + l]);
+        assert!((left - stated).abs() < 1e-5, "({k}, {l}): {left}, stated {stated}");
+    }
+}
+
+#[test]
+fn the_power_of_a_kernel_is_what_it_leaves_of_plane_waves() {
+    let image = Shape::new(1, 48, 40, 1);
+    for task in &BLURS[1..] {
+        let operator = parse_task(task).unwrap();
+        let state = operator.draw_state(image, 4).unwrap();
+        let power = operator.power(image, &state);
+        let mut measurer = Measurer::new(operator.as_ref(), image).unwrap();
+        for (k, l) in FREQUENCIES {
+            // Far from the boundary a wave keeps its form: the sum of the squares of both its phases is |A|^2 anywhere.
+            let mut left = |sign: f64, phase: f64| {
+                let angle = |p: usize| ((p / image.w * k) as f64 / 48.0 + sign * (p % image.w * l) as f64 / 40.0) * PI;
+                let wave: Vec<f32> = (0..image.numel()).map(|p| (angle(p) + phase).cos() as f32).collect();
+                f64::from(measurer.apply(&wave, &state).unwrap()[24 * image.w + 20]).powi(2)
+            };
+            let both = [1.0, -1.0].map(|sign| left(sign, 0.0) + left(sign, PI / 2.0));
+            let (mean, stated) = ((both[0] + both[1]) / 2.0, power[k * image.w + l]);
+            assert!((mean - stated).abs() < 1e-4, "{task} at ({k}, {l}): {mean}, stated {stated}");
+        }
+    }
+}
+
+#[test]
+fn a_measurement_of_white_images_is_white_after_it() {
+    let (image, r, s) = (Shape::new(1, 40, 32, 3), 0.3, 0.05);
+    for task in BLURS {
+        let operator = parse_task(task).unwrap();
+        let state = operator.draw_state(image, 4).unwrap();
+        let mut measurer = Measurer::new(operator.as_ref(), image).unwrap();
+        let noise_norm = s * (image.numel() as f64).sqrt();
+        let bands = |k: usize, l: usize| 4 * (4 * k / image.h) + 4 * l / image.w;
+        let mut before = [0.0; 16];
+        let mut after = [0.0; 16];
+        let mut counts = [0.0; 16];
+        for draw in 0..12 {
+            let x: Vec<f32> = normal(draw, image.numel()).iter().map(|v| v * r as f32).collect();
+            let mut y = measurer.apply(&x, &state).unwrap();
+            y.iter_mut().zip(normal(100 + draw, image.numel())).for_each(|(y, n)| *y += s as f32 * n);
+            let m = Measurement { y, state: state.clone(), noise_norm };
+            let w = weights(operator.as_ref(), image, &m, r);
+            assert!((dot(&w, &w) / w.len() as f64 - 1.0).abs() < 1e-5, "{task}: white noise keeps its norm");
+            for channel in 0..3 {
+                for (p, c) in cosine_transform(&m.y, image, channel).into_iter().enumerate() {
+                    let band = bands(p / image.w, p % image.w);
+                    before[band] += c * c;
+                    after[band] += (c * f64::from(w[p])).powi(2);
+                    counts[band] += 1.0;
+                }
+            }
+        }
+        let spread = |sums: [f64; 16]| {
+            let means: Vec<f64> = sums.iter().zip(counts).map(|(s, n)| s / n).collect();
+            means.iter().fold(0f64, |a, &b| a.max(b)) / means.iter().fold(f64::MAX, |a, &b| a.min(b))
+        };
+        assert!(spread(before) > 3.0 && spread(after) < 1.4, "{task}: {} to {}", spread(before), spread(after));
+    }
+}
+
+#[test]
+fn the_residual_is_the_norm_of_the_weighted_transform_and_its_gradient_that_of_differences() {
+    let model = Model::shipped().unwrap();
+    let prior = model.network.prior();
+    // Two items of a batch with noise and kernel of their own.
+    let image = Shape::new(2, 24, 16, 3);
+    let one = Shape { n: 1, ..image };
+    for task in ["gaussian-blur:size=9,sigma=1.5", "motion-blur:size=9"] {
+        let operator = parse_task(task).unwrap();
+        let settings = Method::Dps.defaults();
+        let schedule = Schedule::new("linear", 1000, settings.steps, Spacing::Linear).unwrap();
+        let setup = Setup {
+            network: model.network.as_ref(),
+            prior: &prior,
+            weights: &model.weights,
+            operator: operator.as_ref(),
+            image,
+            settings: &settings,
+            schedule: &schedule,
+            plan: PlanOptions::default(),
+            device: &Device::cpu(),
+        };
+        let mut g = Graph::new();
+        let inputs = setup.inputs(&mut g);
+        let m = setup.measurement(&mut g);
+        let residual = setup.residual(&mut g, inputs.x, &m).unwrap();
+        let gradient = setup.gradient(&mut g, residual, &inputs).unwrap();
+        g.output(residual);
+        g.output(gradient);
+        let mut e = setup.executor(g).unwrap();
+        let measurements: Vec<Measurement> = (0..2u64)
+            .map(|k| Measurement {
+                y: normal(10 + k, image.item()),
+                state: operator.draw_state(one, k).unwrap(),
+                noise_norm: 2.0 + 5.0 * k as f64,
+            })
+            .collect();
+        let all = |f: &dyn Fn(&Measurement) -> Vec<f32>| measurements.iter().flat_map(f).collect::<Vec<f32>>();
+        let chain = |x: Vec<f32>| Chain {
+            x,
+            y: all(&|m| m.y.clone()),
+            state: all(&|m| m.state.clone()),
+            whitening: all(&|m| weights(operator.as_ref(), one, m, settings.whiten)),
+            labels: vec![],
+            seeds: vec![],
+            noise_norm: vec![0.0; 2],
+            residual: vec![0.0; 2],
+        };
+        let mut residuals = |x: Vec<f32>| {
+            write_batch(&mut e, &inputs, Some(&m), &chain(x)).unwrap();
+            e.run().unwrap();
+            (e.read(residual).unwrap(), e.read(gradient).unwrap())
+        };
+        let x = normal(3, image.numel());
+        let (r, g) = residuals(x.clone());
+        let mut measurer = Measurer::new(operator.as_ref(), one).unwrap();
+        for (n, m) in measurements.iter().enumerate() {
+            let range = n * image.item()..(n + 1) * image.item();
+            let w = weights(operator.as_ref(), one, m, settings.whiten);
+            let mut error = measurer.apply(&x[range.clone()], &m.state).unwrap();
+            error.iter_mut().zip(&m.y).for_each(|(a, y)| *a -= y);
+            let square = |c| {
+                cosine_transform(&error, one, c).iter().zip(&w).map(|(v, &w)| (v * f64::from(w)).powi(2)).sum::<f64>()
+            };
+            let expected = (0..3).map(square).sum::<f64>().sqrt();
+            assert!((f64::from(r[n]) / expected - 1.0).abs() < 1e-5, "{task} item {n}: {} for {expected}", r[n]);
+            // Along a random direction of this item alone.
+            let mut direction = vec![0.0; image.numel()];
+            direction[range].copy_from_slice(&normal(20, image.item()));
+            let moved = |step: f32| x.iter().zip(&direction).map(|(x, d)| x + step * d).collect::<Vec<f32>>();
+            let (ahead, behind) = (residuals(moved(0.02)).0, residuals(moved(-0.02)).0);
+            let slope = f64::from(ahead[n] - behind[n]) / 0.04;
+            let stated = dot(&g, &direction);
+            assert!((slope - stated).abs() < 2e-3 * stated.abs().max(1.0), "{task} item {n}: {stated} for {slope}");
+            assert_eq!(ahead[1 - n], behind[1 - n], "{task}: items don't meet");
+        }
+    }
+}
+
+/// The demonstration's photo, its middle at 64x64, restored from a blur with noise 0.025: PSNR over that of the measurement.
+fn gain(task: &str, settings: &Settings) -> f64 {
+    let photo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/photo.png");
+    let truth = Picture::read(&photo).unwrap().0.centre_crop(64, 64);
+    let image = Shape::new(1, 64, 64, 3);
+    let operator: Arc<dyn Operator> = parse_task(task).unwrap();
+    let state = operator.draw_state(image, 1).unwrap();
+    let mut y = Measurer::new(operator.as_ref(), image).unwrap().apply(&truth.values, &state).unwrap();
+    Noise::Gaussian(0.025).apply(&mut y, 1, |_| true);
+    let seen = Picture { width: 64, height: 64, values: y.clone() };
+    let noise_norm = Noise::Gaussian(0.025).expected_norm(&y, |_| true);
+    let item = Item { measurement: Measurement { y, state, noise_norm }, seed: 1, sample: 0, label: None };
+    let model = Model::shipped().unwrap();
+    let mut restorer =
+        Restorer::new(&model, &operator, settings, image, PlanOptions::default(), &Device::cpu()).unwrap();
+    let restored = restorer.restore(&[item], |_| ControlFlow::Continue(())).unwrap().remove(0);
+    // The image explains the measurement by the plain norm too.
+    assert!((0.8..1.2).contains(&(restored.residual / noise_norm)), "{task}: {} of {noise_norm}", restored.residual);
+    psnr(&restored.picture, &truth) - psnr(&seen, &truth)
+}
+
+#[test]
+fn a_whitened_residual_restores_blurs_better() {
+    for task in ["gaussian-blur:size=13,sigma=2", "motion-blur:size=21"] {
+        let plain = gain(task, &Settings { whiten: 0.0, ..Method::Dmap.defaults() });
+        let whitened = gain(task, &Method::Dmap.defaults());
+        assert!(
+            whitened > plain + 0.2 && whitened > 1.0,
+            "{task}: {plain} dB by the plain norm, {whitened} dB whitened"
+        );
+    }
+}
+
+#[test]
+fn steps_as_published_and_masks_take_the_plain_norm() {
+    for task in ["sr4", "inpaint-random", "denoise"] {
+        let operator = parse_task(task).unwrap();
+        assert!(!operator.is_blur() && operator.power(Shape::new(1, 16, 16, 3), &[]).is_empty(), "{task}");
+    }
+    assert!(BLURS.iter().all(|task| parse_task(task).unwrap().is_blur()));
+    let absolute = Settings { zeta: Zeta::Absolute(1.0), ..Method::Dps.defaults() };
+    assert_eq!(absolute.whitening(), None);
+    assert_eq!(Settings { whiten: 0.0, ..Method::Dmap.defaults() }.whitening(), None);
+    assert_eq!(Method::Dmap.defaults().whitening(), Some(dmap::sampler::WHITEN));
+    for wrong in [-0.1, f64::NAN, f64::INFINITY] {
+        let error = Settings { whiten: wrong, ..Method::Dmap.defaults() }.check().unwrap_err().to_string();
+        assert!(error.contains("whiten is"), "{error}");
+    }
+}
