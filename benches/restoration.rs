@@ -78,7 +78,7 @@ fn main() -> anyhow::Result<()> {
     if done.is_empty() {
         writeln!(
             file,
-            "task\tmethod\tsteps\tinner\tzeta\tsamples\tphoto\tpsnr\tssim\tbaseline\tresidual_ratio\tpasses\tseconds"
+            "task\tmethod\tsteps\tinner\tzeta\twhiten\tsamples\tphoto\tpsnr\tssim\tbaseline\tresidual_ratio\tpasses\tseconds"
         )?;
     }
     for task in &a.tasks {
@@ -101,11 +101,12 @@ fn main() -> anyhow::Result<()> {
             };
             for zeta in zetas {
                 settings.zeta = zeta;
+                let whiten = settings.whitening().filter(|_| operator.is_blur()).unwrap_or(0.0);
                 let mut rows = Vec::new();
                 for photo in photos.iter().step_by(a.every) {
                     let stem = photo.file_stem().unwrap_or_default().to_string_lossy().into_owned();
                     let (steps, inner) = (settings.steps, settings.inner);
-                    let key = format!("{task}\t{name}\t{steps}\t{inner}\t{zeta:?}\t{}\t{stem}\t", a.samples);
+                    let key = format!("{task}\t{name}\t{steps}\t{inner}\t{zeta:?}\t{whiten}\t{}\t{stem}\t", a.samples);
                     let row = match done.lines().find(|l| l.starts_with(&key)) {
                         Some(line) => line.to_string(),
                         None => {
@@ -115,7 +116,7 @@ fn main() -> anyhow::Result<()> {
                         }
                     };
                     rows.push(
-                        row.split('\t').skip(7).map(|v| v.parse::<f64>().unwrap_or(f64::NAN)).collect::<Vec<_>>(),
+                        row.split('\t').skip(8).map(|v| v.parse::<f64>().unwrap_or(f64::NAN)).collect::<Vec<_>>(),
                     );
                 }
                 let mean = |k: usize| rows.iter().map(|r| r[k]).sum::<f64>() / rows.len() as f64;

@@ -25,7 +25,7 @@ def main():
     for path in sys.argv[1:]:
         for row in csv.DictReader(open(path), delimiter="\t"):
             unit = row["zeta"].split("(")[0]
-            settings = (row["steps"], row["inner"], row["zeta"])
+            settings = (row["steps"], row["inner"], row["zeta"], row.get("whiten", "0"))
             runs[row["task"], row["method"], unit, row["samples"]].setdefault(settings, {})[row["photo"]] = row
     tasks = list(dict.fromkeys(task for task, _, _, samples in runs if samples == "1"))
     lines = [
@@ -48,7 +48,7 @@ def main():
             if column not in best:
                 cells.append("-")
                 continue
-            (_, _, zeta), rows = best[column]
+            (_, _, zeta, _), rows = best[column]
             shown = [rows[p] for p in photos]
             note = f", zeta {zeta.split('(')[1].rstrip(')')}" if column[0] == "dps" else ""
             cells.append(f"{mean(shown, 'psnr'):.2f} ({mean(shown, 'ssim'):.3f}{note})")

@@ -42,7 +42,7 @@ fn draw_plot(page: &mut RgbImage, (left, top): (u32, u32), (w, h): (u32, u32), v
     let (low, high) = (all().fold(f64::MAX, f64::min) - 0.05, all().fold(f64::MIN, f64::max) + 0.05);
     let y_of = |v: f64| top + 12 + ((high - v) / (high - low) * f64::from(h - 26)) as u32;
     let x_of = |i: usize| left + (i as f64 / (logs.len() - 1) as f64 * f64::from(w - 1)) as u32;
-    text(page, left, top, &format!("||A(x0) - y|| over {} steps", values.len()), INK);
+    text(page, left, top, &format!("residual over {} steps", values.len()), INK);
     for x in left..left + w {
         page.put_pixel(x, top + h - 12, FAINT);
     }

@@ -4,6 +4,7 @@
 //! VJP: `dx[j] = sum over (i, w) with (j, w) in row i of w dy[i]`: the same op with the transposed taps.
 
 use super::*;
+use crate::backend::cpu::matmul::matmul;
 use rayon::prelude::*;
 use std::f64::consts::PI;
 use std::sync::Arc;
@@ -25,6 +26,11 @@ impl Taps {
             scale.sqrt() * (PI * k as f64 * (j as f64 + 0.5) / n as f64).cos()
         };
         Taps { rows: (0..n).map(|k| (0..n).map(|j| (j, value(k, j) as f32)).collect()).collect(), inputs: n }
+    }
+
+    /// True where every output reads every input, in order: a matrix.
+    fn is_dense(&self) -> bool {
+        self.rows.iter().all(|row| row.len() == self.inputs && row.iter().enumerate().all(|(j, tap)| tap.0 == j))
     }
 
     /// The transposed map.
@@ -84,6 +90,9 @@ impl Op for AxisFilter {
         (2 * taps * outputs[0].numel() / self.taps.rows.len().max(1)) as u64
     }
     fn run_cpu(&self, launch: &mut Launch<'_>) {
+        if self.taps.is_dense() {
+            return self.run_dense(launch);
+        }
         let (s, o, x) = (launch.input_shapes[0], launch.output_shapes[0], launch.inputs[0]);
         let row = s.w * s.c;
         launch.outputs[0].par_chunks_mut(o.w * o.c).enumerate().for_each(|(k, out)| {
@@ -120,5 +129,33 @@ impl Op for AxisFilter {
         let params = params.i64(y.shape.numel()).i32s(&[rows, self.taps.inputs]).i64(inside);
         r.each("axis_filter", y.shape.numel(), 1, params);
         Ok(())
+    }
+}
+
+impl AxisFilter {
+    /// As matrix products over blocks of the output's rows, always the same ones.
+    fn run_dense(&self, launch: &mut Launch<'_>) {
+        const ROWS: usize = 32;
+        let (s, o, x) = (launch.input_shapes[0], launch.output_shapes[0], launch.inputs[0]);
+        let weights: Vec<f32> = self.taps.rows.iter().flatten().map(|tap| tap.1).collect();
+        let (row, out_row) = (s.w * s.c, o.w * o.c);
+        launch.outputs[0].par_chunks_mut(o.item()).zip(x.par_chunks(s.item())).for_each(|(out, x)| {
+            out.par_chunks_mut(ROWS * out_row).enumerate().for_each(|(block, out)| {
+                let (first, rows) = (block * ROWS, out.len() / out_row);
+                match self.axis {
+                    Axis::Height => {
+                        let weights = &weights[first * s.h..];
+                        matmul((rows, row, s.h), out, (row, 1), false, weights, (s.h, 1), x, (row, 1), 1.0);
+                    }
+                    Axis::Width => {
+                        for c in 0..s.c {
+                            let (out, x) = (&mut out[c..], &x[first * row + c..]);
+                            let (to, from) = ((out_row, s.c), (row, s.c));
+                            matmul((rows, o.w, s.w), out, to, false, x, from, &weights, (1, s.w), 1.0);
+                        }
+                    }
+                }
+            });
+        });
     }
 }

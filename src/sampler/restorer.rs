@@ -34,7 +34,7 @@ pub struct Progress<'a> {
     pub step: usize,
     /// Steps in all.
     pub steps: usize,
-    /// Residual norm of each item at the last gradient, in [-1, 1] units.
+    /// Residual norm of each item at the last gradient, in [-1, 1] units; of a blur whitened.
     pub residual: &'a [f32],
     sampler: &'a dyn Sampler,
     shape: Shape,
@@ -95,7 +95,7 @@ pub struct Restoration {
     pub picture: Picture,
     /// || A(x) - y || of the image.
     pub residual: f64,
-    /// Residual norm at every step.
+    /// Residual norm at every step; of a blur whitened.
     pub residuals: Vec<f32>,
 }
 

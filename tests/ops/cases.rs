@@ -154,9 +154,8 @@ fn taps() -> Taps {
     }
 }
 
-fn axis_filter<T: Real>(x: &[T], s: Shape, axis: Axis) -> Vec<T> {
-    let taps = taps();
-    let (h, w) = if axis == Axis::Height { (4, s.w) } else { (s.h, 4) };
+fn axis_filter<T: Real>(x: &[T], s: Shape, axis: Axis, taps: Taps) -> Vec<T> {
+    let (h, w) = if axis == Axis::Height { (taps.rows.len(), s.w) } else { (s.h, taps.rows.len()) };
     let mut out = vec![zero(); s.n * h * w * s.c];
     for (at, o) in out.iter_mut().enumerate() {
         let (c, j, i, n) = (at % s.c, at / s.c % w, at / s.c / w % h, at / s.c / w / h);
@@ -172,6 +171,8 @@ pub fn cases() -> Vec<Case> {
     let conv = |kernel, stride, bias, residual| Conv { bias, residual, ..Conv::new(kernel, stride) };
     const X: Shape = s(2, 3, 5, 7);
     const R: Shape = s(2, 6, 6, 3);
+    // More rows than a block of the dense filter.
+    const TALL: Shape = s(2, 37, 5, 3);
     const W: Shape = s(2, 3, 3, 132);
     const F: Shape = s(2, 6, 5, 3);
     let mut all = vec![
@@ -287,14 +288,28 @@ pub fn cases() -> Vec<Case> {
             vec![R],
             vec![0],
             AxisFilter { axis: Axis::Height, taps: Arc::new(taps()) },
-            |i: T| axis_filter(&i[0], R, Axis::Height)
+            |i: T| axis_filter(&i[0], R, Axis::Height, taps())
         ),
         case!(
             "axis_filter columns",
             vec![R],
             vec![0],
             AxisFilter { axis: Axis::Width, taps: Arc::new(taps()) },
-            |i: T| axis_filter(&i[0], R, Axis::Width)
+            |i: T| axis_filter(&i[0], R, Axis::Width, taps())
+        ),
+        case!(
+            "axis_filter dense rows",
+            vec![TALL],
+            vec![0],
+            AxisFilter { axis: Axis::Height, taps: Arc::new(Taps::cosine_transform(37)) },
+            |i: T| axis_filter(&i[0], TALL, Axis::Height, Taps::cosine_transform(37))
+        ),
+        case!(
+            "axis_filter dense columns",
+            vec![TALL],
+            vec![0],
+            AxisFilter { axis: Axis::Width, taps: Arc::new(Taps::cosine_transform(5)) },
+            |i: T| axis_filter(&i[0], TALL, Axis::Width, Taps::cosine_transform(5))
         ),
         case!("filter2d", vec![F, s(2, 7, 7, 1)], vec![0], Filter2d, |i: T| r::filter2d(&i[0], F, &i[1], 7)),
         case!("mask", vec![X, s(2, 3, 5, 1)], vec![0], Mask, |i: T| (0..X.numel())

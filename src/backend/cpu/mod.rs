@@ -3,6 +3,7 @@
 pub mod channel_loops;
 mod conv_line;
 pub mod direct_conv;
+pub mod matmul;
 pub mod parallel;
 mod program;
 mod winograd;

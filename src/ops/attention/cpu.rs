@@ -1,5 +1,6 @@
 //! Attention on the CPU: blocks of queries against blocks of keys, the scores of one pair of blocks at a time.
 
+use crate::backend::cpu::matmul::matmul;
 use crate::backend::cpu::parallel::{exp, vectorised};
 use rayon::prelude::*;
 
@@ -228,47 +229,5 @@ vectorised! {
             *p = exp(*p - lse);
             *ds = *p * (*ds - delta) * scale;
         }
-    }
-}
-
-/// `out (+)= factor a b` for (rows, columns, depth) with (row, column) strides, on this thread.
-#[allow(clippy::too_many_arguments)]
-fn matmul(
-    (m, n, k): (usize, usize, usize),
-    out: &mut [f32],
-    out_strides: (usize, usize),
-    add: bool,
-    a: &[f32],
-    a_strides: (usize, usize),
-    b: &[f32],
-    b_strides: (usize, usize),
-    factor: f32,
-) {
-    let reach = |(r, c): (usize, usize), rows: usize, columns: usize| (rows - 1) * r + (columns - 1) * c;
-    assert!(out.len() > reach(out_strides, m, n));
-    assert!(a.len() > reach(a_strides, m, k) && b.len() > reach(b_strides, k, n));
-    // SAFETY: the assertions bound every address; `out` is borrowed mutably, so it overlaps neither factor.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            out_strides.1 as isize,
-            out_strides.0 as isize,
-            add,
-            a.as_ptr(),
-            a_strides.1 as isize,
-            a_strides.0 as isize,
-            b.as_ptr(),
-            b_strides.1 as isize,
-            b_strides.0 as isize,
-            1.0,
-            factor,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
     }
 }
