@@ -119,14 +119,17 @@ impl Op for AxisFilter {
         let (x, y) = (r.inputs[0], r.outputs[0]);
         let (s, rows) = (x.shape, self.taps.rows.len());
         let inside = if self.axis == Axis::Height { s.w * s.c } else { s.c };
-        let mut start = vec![0i32];
-        let all: Vec<(usize, f32)> = self.taps.rows.concat();
-        self.taps.rows.iter().for_each(|row| start.push(start[start.len() - 1] + row.len() as i32));
-        let start = r.table(&start)?;
+        let taps = self.taps.rows.iter().map(Vec::len).max().unwrap_or(0);
+        // Tap by tap over all rows; what a shorter row lacks is its last input again, with weight 0.
+        let tap = |k: usize, row: &Vec<(usize, f32)>| {
+            row.get(k).copied().unwrap_or((row.last().map_or(0, |last| last.0), 0.0))
+        };
+        let all: Vec<(usize, f32)> =
+            (0..taps).flat_map(|k| self.taps.rows.iter().map(move |row| tap(k, row))).collect();
         let index = r.table(&all.iter().map(|t| t.0 as i32).collect::<Vec<_>>())?;
         let weight = r.table(&all.iter().map(|t| t.1).collect::<Vec<_>>())?;
-        let params = Params::new().view_out(&y).view(&x).read(&start).read(&index).read(&weight);
-        let params = params.i64(y.shape.numel()).i32s(&[rows, self.taps.inputs]).i64(inside);
+        let params = Params::new().view_out(&y).view(&x).read(&index).read(&weight);
+        let params = params.i64(y.shape.numel()).i32s(&[rows, self.taps.inputs, taps]).i64(inside);
         r.each("axis_filter", y.shape.numel(), 1, params);
         Ok(())
     }
