@@ -240,6 +240,12 @@ fn wrong_flags_are_refused_with_the_nearest_right_one() {
     with(&["--task", "sr4", "--steps", "0"], "0 steps");
     with(&["--task", "sr4", "--steps", "-5"], "");
     with(&["--task", "sr4", "--zeta", "-1"], "");
+    with(&["--task", "gaussian-blur:size=9", "--whiten=-1"], "whiten is -1");
+    with(&["--task", "gaussian-blur:size=9", "--whiten", "much"], "--whiten");
+    with(
+        &["--task", "gaussian-blur:size=9", "--zeta", "1", "--zeta-unit", "absolute", "--whiten", "1"],
+        "relative zeta",
+    );
     with(&["--task", "sr4", "--inner", "0"], "0 inner steps");
     with(&["--task", "sr4", "--memory", "lots"], "4GiB");
     with(&["--task", "sr4", "--memory", "12MiB"], "the smallest plan needs");

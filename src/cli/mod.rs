@@ -17,7 +17,7 @@ mod selftest;
 
 use crate::error::{Error, Result};
 use crate::model::Prior;
-use crate::sampler::{Method, Settings, Spacing, Variance, WHITEN, Zeta};
+use crate::sampler::{Method, Settings, Spacing, Variance, Zeta};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -85,9 +85,9 @@ pub(crate) struct SamplerFlags {
     #[arg(long, value_enum, requires = "zeta", default_value = "relative")]
     pub zeta_unit: ZetaUnit,
     /// Deviation of images, in [-1, 1], in the covariance that the residual of a blur is measured by; 0 for the plain norm, which an
-    /// absolute zeta always takes
-    #[arg(long, default_value_t = WHITEN)]
-    pub whiten: f64,
+    /// absolute zeta always takes [default: 0.3]
+    #[arg(long)]
+    pub whiten: Option<f64>,
     /// K: ascent steps per level of dmap, samples of lgd, passes at a repeated level of freedom, descents per level of stsl,
     /// optimisation steps of resample at most, moves of the text of p2l [default: tuned]
     #[arg(long)]
@@ -148,7 +148,12 @@ impl SamplerFlags {
             (Some(z), ZetaUnit::Relative) => Zeta::Relative(z),
             (Some(z), ZetaUnit::Absolute) => Zeta::Absolute(z),
         };
-        settings.whiten = self.whiten;
+        settings.whiten = self.whiten.unwrap_or(settings.whiten);
+        if self.whiten.is_some_and(|w| w != 0.0) && matches!(settings.zeta, Zeta::Absolute(_)) {
+            return Err(Error::Invalid(
+                "--whiten needs a relative zeta: an absolute one takes steps as published".into(),
+            ));
+        }
         settings.variance = match self.variance {
             VarianceFlag::FixedSmall => Variance::FixedSmall,
             VarianceFlag::FixedLarge => Variance::FixedLarge,
