@@ -101,7 +101,7 @@ fn main() -> anyhow::Result<()> {
             };
             for zeta in zetas {
                 settings.zeta = zeta;
-                let whiten = settings.whitening().filter(|_| operator.is_blur()).unwrap_or(0.0);
+                let whiten = settings.whitening(operator.as_ref()).unwrap_or(0.0);
                 let mut rows = Vec::new();
                 for photo in photos.iter().step_by(a.every) {
                     let stem = photo.file_stem().unwrap_or_default().to_string_lossy().into_owned();

@@ -13,7 +13,7 @@ use dmap::ops::axis_filter::Taps;
 use dmap::sampler::posterior::write_batch;
 use dmap::sampler::whitening::weights;
 use dmap::sampler::{
-    Chain, Item, Measurement, Measurer, Method, Noise, Restorer, Schedule, Settings, Setup, Spacing, Zeta,
+    Chain, Item, Measurement, Measurer, Method, Noise, Restorer, Schedule, Settings, Setup, Spacing, WHITEN, Zeta,
 };
 use dmap::weights::Weights;
 use std::f64::consts::PI;
@@ -156,6 +156,21 @@ fn a_measurement_of_white_images_is_white_after_it() {
 }
 
 #[test]
+fn a_measurement_without_noise_is_as_exact_as_8_bits() {
+    let image = Shape::new(1, 32, 32, 3);
+    let operator = parse_task("gaussian-blur").unwrap();
+    let of = |deviation: f64| {
+        let noise_norm = deviation * (image.numel() as f64).sqrt();
+        weights(operator.as_ref(), image, &Measurement { y: vec![0.0; image.numel()], state: vec![], noise_norm }, 0.3)
+    };
+    // Steps of 2 / 255, rounded: a uniform error of deviation step / sqrt(12).
+    let rounded = of(2.0 / 255.0 / 12f64.sqrt());
+    assert!(of(0.0).iter().zip(&rounded).all(|(a, b)| (a - b).abs() < 1e-4 * b));
+    let (small, large) = rounded.iter().fold((f32::MAX, 0f32), |(a, b), &w| (a.min(w), b.max(w)));
+    assert!(large / small > 100.0 && large / small < 140.0, "0.3 over the deviation of rounding: {}", large / small);
+}
+
+#[test]
 fn the_residual_is_the_norm_of_the_weighted_transform_and_its_gradient_that_of_differences() {
     let model = Model::shipped().unwrap();
     let prior = model.network.prior();
@@ -268,18 +283,19 @@ fn a_whitened_residual_restores_blurs_better() {
 }
 
 #[test]
-fn steps_as_published_and_masks_take_the_plain_norm() {
+fn steps_as_published_and_what_is_no_blur_take_the_plain_norm() {
+    let whitening = |settings: &Settings, task: &str| settings.whitening(parse_task(task).unwrap().as_ref());
+    let dmap = Method::Dmap.defaults();
     for task in ["sr4", "inpaint-random", "denoise"] {
-        let operator = parse_task(task).unwrap();
-        assert!(!operator.is_blur() && operator.power(Shape::new(1, 16, 16, 3), &[]).is_empty(), "{task}");
+        assert_eq!(whitening(&dmap, task), None, "{task}");
     }
-    assert!(BLURS.iter().all(|task| parse_task(task).unwrap().is_blur()));
-    let absolute = Settings { zeta: Zeta::Absolute(1.0), ..Method::Dps.defaults() };
-    assert_eq!(absolute.whitening(), None);
-    assert_eq!(Settings { whiten: 0.0, ..Method::Dmap.defaults() }.whitening(), None);
-    assert_eq!(Method::Dmap.defaults().whitening(), Some(dmap::sampler::WHITEN));
+    for task in BLURS {
+        assert_eq!(whitening(&dmap, task), Some(WHITEN), "{task}");
+        assert_eq!(whitening(&Settings { zeta: Zeta::Absolute(1.0), ..dmap.clone() }, task), None, "{task}");
+        assert_eq!(whitening(&Settings { whiten: 0.0, ..dmap.clone() }, task), None, "{task}");
+    }
     for wrong in [-0.1, f64::NAN, f64::INFINITY] {
-        let error = Settings { whiten: wrong, ..Method::Dmap.defaults() }.check().unwrap_err().to_string();
+        let error = Settings { whiten: wrong, ..dmap.clone() }.check().unwrap_err().to_string();
         assert!(error.contains("whiten is"), "{error}");
     }
 }

@@ -60,7 +60,7 @@ pub(super) fn write_results(
         steps: job.settings.steps,
         zeta,
         zeta_unit,
-        whiten: job.settings.whitening().filter(|_| job.operator.is_blur()),
+        whiten: job.settings.whitening(job.operator.as_ref()),
         inner: job.settings.inner,
         size: [image.w, image.h],
         canvas: [canvas.w, canvas.h],

@@ -95,7 +95,7 @@ pub fn motion_kernel(size: usize, length: f64, spread: f64, seed: u64) -> Vec<f3
 }
 
 /// |A|^2 of a blur along one axis at the frequencies of the cosine transform: `|| A^T c_k ||^2`.
-pub fn axis_power(taps: &Taps) -> Vec<f64> {
+fn axis_power(taps: &Taps) -> Vec<f64> {
     let back = taps.transposed();
     let norm = |c: &[(usize, f32)]| {
         let square = |row: &Vec<(usize, f32)>| row.iter().map(|&(i, w)| f64::from(w * c[i].1)).sum::<f64>().powi(2);
@@ -106,7 +106,7 @@ pub fn axis_power(taps: &Taps) -> Vec<f64> {
 
 /// |A|^2 of a blur by a `size` x `size` kernel at the frequencies of the cosine transform of images of extent `x`, h x w. A cosine
 /// holds a frequency (k, l) and its mirror (k, -l), of which a kernel without symmetry may pass one better: the mean of both.
-pub fn kernel_power(x: Shape, kernel: &[f32], size: usize) -> Vec<f64> {
+fn kernel_power(x: Shape, kernel: &[f32], size: usize) -> Vec<f64> {
     // exp(-i pi k j / n) at [k][j]
     let waves = |n: usize| -> Vec<Vec<Complex64>> {
         let wave = |k: usize, j: usize| Complex64::from_polar(1.0, -PI * (k * j) as f64 / n as f64);

@@ -25,6 +25,7 @@ pub use schedule::{Schedule, Spacing, Variance};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Plan};
 use crate::model::Prior;
+use crate::operator::Operator;
 
 /// How far a step goes along the gradient g of the residual norm.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -248,8 +249,9 @@ const LATENT_DMAP_STEPS: usize = 10;
 
 impl Settings {
     /// [`Settings::whiten`] where it is used.
-    pub fn whitening(&self) -> Option<f64> {
-        (matches!(self.zeta, Zeta::Relative(_)) && self.whiten > 0.0).then_some(self.whiten)
+    pub fn whitening(&self, operator: &dyn Operator) -> Option<f64> {
+        let relative = matches!(self.zeta, Zeta::Relative(_));
+        (operator.is_blur() && relative && self.whiten > 0.0).then_some(self.whiten)
     }
 
     /// Fails on values that can't work.

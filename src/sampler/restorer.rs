@@ -246,7 +246,7 @@ impl Restorer {
             }
         }
         let one = Shape { n: 1, ..self.image };
-        let whitening = match self.settings.whitening().filter(|_| self.operator.is_blur()) {
+        let whitening = match self.settings.whitening(self.operator.as_ref()) {
             Some(r) => filled.iter().flat_map(|i| weights(self.operator.as_ref(), one, &i.measurement, r)).collect(),
             None => Vec::new(),
         };

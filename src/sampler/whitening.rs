@@ -34,7 +34,7 @@ impl Setup<'_> {
     /// Extent of W for a batch, where residuals are whitened.
     pub(super) fn whitening_shape(&self) -> Option<Shape> {
         let y = self.operator.measurement_shape(self.image);
-        (self.settings.whitening().is_some() && self.operator.is_blur()).then_some(Shape { c: 1, ..y })
+        self.settings.whitening(self.operator).map(|_| Shape { c: 1, ..y })
     }
 
     /// || W C (a - y) || per item.
