@@ -1,6 +1,6 @@
 //! The one error type of the library. Context is in the variants: file, tensor, node, expected and found.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -9,15 +9,15 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or folder could not be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", shown(path))]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// What the operating system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A picture, mask or kernel file that can't be used.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {reason}", shown(path))]
     Image {
         /// The file.
         path: PathBuf,
@@ -25,7 +25,7 @@ pub enum Error {
         reason: String,
     },
     /// A weight file that can't be used: truncated, hostile, or of another model.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {reason}", shown(path))]
     Weights {
         /// The file.
         path: PathBuf,
@@ -59,8 +59,8 @@ pub enum Error {
     },
     /// The memory budget can't be met by any plan.
     #[error(
-        "the memory budget of {} MiB is too small: the smallest plan needs {} MiB, {} MiB of it weights",
-        given >> 20, (smallest >> 20) + 1, weights >> 20
+        "the memory budget of {} is too small: the smallest plan needs {} MiB, {} of it weights",
+        readable(*given), (smallest >> 20) + 1, readable(*weights)
     )]
     Budget {
         /// Bytes allowed, weights included.
@@ -73,9 +73,15 @@ pub enum Error {
     /// A plan that breaks its own rules; a defect of this crate.
     #[error("the plan is not valid: {0}")]
     Plan(String),
-    /// The device asked for is not there.
+    /// The device asked for is not there or can't be used: no driver, no such number, too old.
     #[error("{0}")]
     Device(String),
+    /// The device or the machine has not enough memory.
+    #[error("{0}")]
+    Memory(String),
+    /// The device failed at work: a kernel, a copy, the driver.
+    #[error("{0}")]
+    Failed(String),
     /// The progress callback asked to stop.
     #[error("stopped before the end")]
     Cancelled,
@@ -85,11 +91,81 @@ impl Error {
     /// An [`Error::Io`] for `path`, for use with `map_err`.
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.into();
-        move |source| Error::Io { path, source }
+        move |cause| Error::Io { path, cause }
     }
 
-    /// True where the input is at fault rather than the machine or this crate: the program exits with 2.
-    pub fn is_bad_input(&self) -> bool {
-        !matches!(self, Error::Plan(_) | Error::NotDifferentiable { .. } | Error::Cancelled)
+    /// Who has to act.
+    pub fn kind(&self) -> ErrorKind {
+        use std::io::ErrorKind as Io;
+        match self {
+            Error::Io { cause, .. } => match cause.kind() {
+                Io::NotFound
+                | Io::PermissionDenied
+                | Io::AlreadyExists
+                | Io::IsADirectory
+                | Io::NotADirectory
+                | Io::InvalidFilename
+                | Io::ReadOnlyFilesystem
+                | Io::InvalidInput
+                | Io::InvalidData
+                | Io::UnexpectedEof => ErrorKind::BadInput,
+                _ => ErrorKind::Failure,
+            },
+            Error::Image { .. }
+            | Error::Weights { .. }
+            | Error::Invalid(_)
+            | Error::Graph { .. }
+            | Error::Budget { .. }
+            | Error::Device(_) => ErrorKind::BadInput,
+            Error::NotDifferentiable { .. } | Error::Plan(_) | Error::Memory(_) | Error::Failed(_) => {
+                ErrorKind::Failure
+            }
+            Error::Cancelled => ErrorKind::Cancelled,
+        }
     }
+}
+
+/// Who has to act on an [`Error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The caller: a file, a value or a setting that can't work. The program exits with 2.
+    BadInput,
+    /// The machine's owner or the authors of this crate: memory, disk, device or a defect. The program exits with 1.
+    Failure,
+    /// Nobody: the caller stopped the run. The program exits with 130.
+    Cancelled,
+}
+
+impl ErrorKind {
+    /// The exit code of a program that ends with such an error.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            ErrorKind::BadInput => 2,
+            ErrorKind::Failure => 1,
+            ErrorKind::Cancelled => 130,
+        }
+    }
+}
+
+/// A path for people: control characters, which a terminal would obey, are written as escapes.
+pub fn shown(path: impl AsRef<Path>) -> String {
+    let text = path.as_ref().to_string_lossy();
+    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+/// Bytes for people: `2.50 GiB`, `12.0 MiB`, `3.1 KiB`, `17 bytes`.
+pub fn readable(bytes: u64) -> String {
+    let kib = bytes as f64 / 1024.0;
+    match bytes {
+        0..1024 => format!("{bytes} bytes"),
+        1024..1_048_576 => format!("{kib:.1} KiB"),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", kib / 1024.0),
+        _ => format!("{:.2} GiB", kib / 1_048_576.0),
+    }
+}
+
+/// The known name that is most like `name`; none where nothing is known.
+pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let alike = |k: &str| strsim::jaro_winkler(name, k);
+    known.into_iter().max_by(|a, b| alike(a).total_cmp(&alike(b)))
 }

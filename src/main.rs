@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use dmap::cli::{Arguments, run};
+use dmap::error::ErrorKind;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -12,8 +13,9 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("dmap: {error:#}");
-            let bad_input = error.downcast_ref::<dmap::Error>().is_none_or(dmap::Error::is_bad_input);
-            ExitCode::from(if bad_input { 2 } else { 1 })
+            // What is not an error of the library was about flags.
+            let kind = error.downcast_ref::<dmap::Error>().map_or(ErrorKind::BadInput, dmap::Error::kind);
+            ExitCode::from(kind.exit_code())
         }
     }
 }

@@ -80,7 +80,7 @@ fn a_budget_that_no_plan_meets_names_the_smallest_that_does() {
     let smallest = Plan::smallest(&g, &PlanOptions::default()).total_bytes();
     let message =
         Plan::new(&g, &PlanOptions { memory: Some(1 << 20), ..PlanOptions::default() }).unwrap_err().to_string();
-    assert!(message.contains("1 MiB") && message.contains(&((smallest >> 20) + 1).to_string()), "{message}");
+    assert!(message.contains("1.0 MiB") && message.contains(&((smallest >> 20) + 1).to_string()), "{message}");
     // What the message says is enough, is enough.
     let enough = ((smallest >> 20) + 1) << 20;
     Plan::new(&g, &PlanOptions { memory: Some(enough), ..PlanOptions::default() }).unwrap();

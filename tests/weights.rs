@@ -15,7 +15,7 @@ fn refusal(name: &str, bytes: &[u8]) -> String {
     let path = folder.path().join(name);
     std::fs::write(&path, bytes).unwrap();
     let error = Model::open(&path).map(|_| ()).expect_err(name);
-    assert!(error.is_bad_input());
+    assert_eq!(error.kind(), dmap::error::ErrorKind::BadInput);
     let message = error.to_string();
     assert!(message.contains(name) && !message.contains('\n'), "{message}");
     message

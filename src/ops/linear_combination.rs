@@ -74,7 +74,7 @@ impl Op for LinearCombination {
         let (c, y) = (r.inputs[0], r.outputs[0]);
         let count = self.columns.len();
         if count > 4 {
-            return Err(Error::Device(format!("linear_combination: {count} summands, the kernel takes up to 4")));
+            return Err(Error::Failed(format!("linear_combination: {count} summands, the kernel takes up to 4")));
         }
         let mut params = Params::new().view_out(&y);
         for k in 0..4 {

@@ -22,7 +22,7 @@ pub use posterior::Setup;
 pub use restorer::{Item, Progress, Restoration, Restorer, Run};
 pub use schedule::{Schedule, Spacing, Variance};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, nearest};
 use crate::graph::{Graph, Plan};
 use crate::model::Prior;
 use crate::operator::Operator;
@@ -206,9 +206,8 @@ impl Method {
         if let Some(row) = METHODS.iter().find(|m| m.name == name) {
             return Ok(row.method);
         }
-        let names = METHODS.iter().map(|m| m.name);
-        let nearest = names.max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
-        Err(Error::Invalid(format!("unknown method {name}: did you mean {}?", nearest.unwrap_or_default())))
+        let nearest = nearest(name, METHODS.iter().map(|m| m.name)).unwrap_or_default();
+        Err(Error::Invalid(format!("unknown method {name}: did you mean {nearest}?")))
     }
 
     /// The settings that are best for a kind of model.

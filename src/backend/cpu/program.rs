@@ -54,7 +54,7 @@ impl CpuProgram {
         }
         let reserved = arena.lock().unwrap_or_else(|e| e.into_inner()).reserve(plan.arena_bytes as usize);
         reserved.map_err(|e| {
-            Error::Device(format!("the machine can't give {} MiB for the arena ({e})", plan.arena_bytes >> 20))
+            Error::Memory(format!("the machine can't give {} MiB for the arena ({e})", plan.arena_bytes >> 20))
         })?;
         let files = weights.files();
         let outside = (graph.tensors().iter().enumerate())

@@ -83,7 +83,7 @@ impl Memory {
                 let at = (address - start) as usize;
                 Ok(&mut data[at..at + bytes as usize])
             }
-            _ => Err(Error::Device(format!("{bytes} bytes at {address:#x} are not allocated"))),
+            _ => Err(Error::Failed(format!("{bytes} bytes at {address:#x} are not allocated"))),
         }
     }
 }
@@ -163,8 +163,8 @@ impl Driver for Emulated {
 }
 
 fn check(launch: &Launch, limits: &Limits) -> Result<()> {
-    let fault = |what: String| Err(Error::Device(format!("kernel {}: {what}", launch.kernel)));
-    let name = CString::new(launch.kernel.as_str()).map_err(|e| Error::Device(e.to_string()))?;
+    let fault = |what: String| Err(Error::Failed(format!("kernel {}: {what}", launch.kernel)));
+    let name = CString::new(launch.kernel.as_str()).map_err(|e| Error::Failed(e.to_string()))?;
     // SAFETY: a zero-terminated name.
     let expected = unsafe { dmap_emulated_parameter_bytes(name.as_ptr()) };
     if expected == 0 {
@@ -208,7 +208,7 @@ impl Island {
 }
 
 fn run_launch(memory: &Mutex<Memory>, launch: &Launch, limits: &Limits, seed: u64) -> Result<()> {
-    let fault = |what: String| Error::Device(format!("kernel {}: {what}", launch.kernel));
+    let fault = |what: String| Error::Failed(format!("kernel {}: {what}", launch.kernel));
     let mut run = RUN.lock().unwrap_or_else(|e| e.into_inner());
     let shared = run.entry(launch.kernel.clone()).or_default().entry(limits.shared_bytes).or_default();
     *shared = (*shared).max(launch.shared as usize);
@@ -236,7 +236,7 @@ fn run_launch(memory: &Mutex<Memory>, launch: &Launch, limits: &Limits, seed: u6
     // The struct holds pointers: it has to lie where they can.
     let mut words = vec![0u64; parameters.len().div_ceil(8)];
     bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..parameters.len()].copy_from_slice(&parameters);
-    let name = CString::new(launch.kernel.as_str()).map_err(|e| Error::Device(e.to_string()))?;
+    let name = CString::new(launch.kernel.as_str()).map_err(|e| Error::Failed(e.to_string()))?;
     let [x, y, z] = launch.grid.map(u64::from);
     let blocks = x * y * z;
     (0..blocks as usize).into_par_iter().with_min_len(1 + blocks as usize / 64).try_for_each(|i| {
@@ -305,7 +305,7 @@ impl EmulatedReplay {
         }
         for launch in &node.launches {
             run_launch(&self.memory, launch, &self.limits, self.seed)
-                .map_err(|e| Error::Device(format!("node {}: {e}", node.node)))?;
+                .map_err(|e| Error::Failed(format!("node {}: {e}", node.node)))?;
         }
         for (o, _) in &node.outputs {
             let mut memory = lock();
@@ -313,7 +313,7 @@ impl EmulatedReplay {
             if let Some(i) = elements.position(|e| e.iter().all(|b| *b == POISON)) {
                 let kernels: Vec<_> = node.launches.iter().map(|l| l.kernel.as_str()).collect();
                 let kernels = kernels.join(", ");
-                return Err(Error::Device(format!("node {} ({kernels}): element {i} is not written", node.node)));
+                return Err(Error::Failed(format!("node {} ({kernels}): element {i} is not written", node.node)));
             }
         }
         Ok(())

@@ -47,7 +47,7 @@ fn failed(what: &str) -> impl FnOnce(result::DriverError) -> Error + '_ {
         let said = |text: Result<&CStr, result::DriverError>| {
             text.map_or_else(|_| format!("error {}", e.0 as i32), |t| t.to_string_lossy().into_owned())
         };
-        Error::Device(format!("CUDA: {what}: {} ({})", said(e.error_string()), said(e.error_name())))
+        Error::Failed(format!("CUDA: {what}: {} ({})", said(e.error_string()), said(e.error_name())))
     }
 }
 
@@ -144,7 +144,7 @@ impl Shared {
         let source = SOURCES
             .iter()
             .find(|s| s.name == file)
-            .ok_or_else(|| Error::Device(format!("there is no kernels/{file}")))?;
+            .ok_or_else(|| Error::Failed(format!("there is no kernels/{file}")))?;
         self.enter()?;
         // SAFETY: the image comes from NVRTC and lives over the call; the name ends with a zero.
         unsafe {
@@ -158,7 +158,7 @@ impl Shared {
                     module
                 }
             };
-            let name = CString::new(kernel).map_err(|e| Error::Device(e.to_string()))?;
+            let name = CString::new(kernel).map_err(|e| Error::Failed(e.to_string()))?;
             let function = result::module::get_function(module, name).map_err(failed(kernel))?;
             functions.by_name.insert(kernel.to_string(), function);
             Ok(function)
@@ -214,9 +214,13 @@ impl Driver for Nvidia {
         self.shared.enter()?;
         // SAFETY: a plain allocation.
         unsafe {
-            result::malloc_sync(bytes as usize).map_err(|_| {
+            result::malloc_sync(bytes as usize).map_err(|e| {
+                // After a failed kernel every call fails: only this code is about memory.
+                if e.0 != sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+                    return failed("allocating")(e);
+                }
                 let (free, total) = result::mem_get_info().unwrap_or((0, 0));
-                Error::Device(format!(
+                Error::Memory(format!(
                     "{} has {} MiB free of {} MiB, {} MiB more are needed",
                     self.name,
                     free >> 20,
@@ -237,7 +241,7 @@ impl Driver for Nvidia {
     fn allocate_host(&self, bytes: u64) -> Result<u64> {
         self.shared.enter()?;
         let reason =
-            |_| Error::Device(format!("the machine can't give {} MiB of pinned memory", bytes.div_ceil(1 << 20)));
+            |_| Error::Memory(format!("the machine can't give {} MiB of pinned memory", bytes.div_ceil(1 << 20)));
         // SAFETY: a plain allocation. With unified addressing, which every supported device has, its address holds on both sides.
         unsafe { result::malloc_host(bytes as usize, 0).map(|p| p as u64).map_err(reason) }
     }
@@ -283,7 +287,7 @@ impl Driver for Nvidia {
     fn check(&self, launch: &Launch) -> Result<()> {
         let function = self.shared.function(launch)?;
         if launch.shared as usize > self.limits.shared_bytes {
-            return Err(Error::Device(format!(
+            return Err(Error::Failed(format!(
                 "kernel {}: {} bytes of shared memory, {} has {}",
                 launch.kernel, launch.shared, self.name, self.limits.shared_bytes
             )));

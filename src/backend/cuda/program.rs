@@ -328,8 +328,8 @@ fn grow(driver: &Arc<dyn super::Driver>, buffer: &mut Option<Buffer>, bytes: u64
     if buffer.as_ref().is_none_or(|b| b.bytes < bytes) {
         *buffer = None;
         *buffer = Some(Buffer::new(driver, bytes).map_err(|e| match e {
-            Error::Device(reason) => {
-                Error::Device(format!("no room for the arena of the plan: {reason}; give a --memory budget"))
+            Error::Memory(reason) => {
+                Error::Memory(format!("no room for the arena of the plan: {reason}; give a --memory budget"))
             }
             other => other,
         })?);

@@ -101,7 +101,7 @@ impl CudaNorm {
         let dtype = self.x.dtype;
         let all = [Some(self.gamma), Some(self.beta), Some(self.y), self.film, self.second, self.dy, self.addend];
         if !all.iter().flatten().all(|o| o.dtype == dtype) {
-            return Err(Error::Device("group_norm: its tensors are not stored in one type".into()));
+            return Err(Error::Failed("group_norm: its tensors are not stored in one type".into()));
         }
         let any = if self.vector() > 1 { "" } else { "_any" };
         Ok(format!("group_norm::{what}_{}{any}", type_name(dtype)))
