@@ -7,11 +7,11 @@
 use clap::Parser;
 use dmap::backend::Device;
 use dmap::graph::{PlanOptions, Shape};
-use dmap::image::Picture;
+use dmap::image::{Photo, Picture};
 use dmap::metrics::{psnr, ssim};
 use dmap::model::Model;
 use dmap::operator::parse_task;
-use dmap::sampler::{Item, Measurement, Measurer, Method, Noise, Restorer, Settings, WHITEN, Zeta};
+use dmap::sampler::{Item, Measurement, Method, Noise, Restorer, Settings, WHITEN, Zeta};
 use std::io::Write;
 use std::ops::ControlFlow;
 
@@ -145,23 +145,17 @@ fn restore(
     settings: &Settings,
     photo: &std::path::Path,
 ) -> anyhow::Result<String> {
-    let truth = Picture::read(photo)?.0.centre_crop(a.size, a.size);
+    let truth = Photo::read(photo)?.picture.centre_crop(a.size, a.size);
     let image = Shape::new(1, truth.height, truth.width, 3);
-    let mut measurer = Measurer::new(operator.as_ref(), image)?;
-    let state = operator.draw_state(image, a.seed)?;
-    let mut y = measurer.apply(&truth.values, &state)?;
-    let masked = operator.state_shape(image).is_some_and(|s| s.c == 1 && (s.h, s.w) == (image.h, image.w));
-    let clean = y.clone();
-    Noise::Gaussian(a.noise).apply(&mut y, a.seed, |i| !masked || state[i / 3] != 0.0);
-    let noise_norm = a.floor * Noise::Gaussian(a.noise).expected_norm(&y, |i| !masked || state[i / 3] != 0.0);
-    let noise: f64 = y.iter().zip(&clean).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
+    let noise = Noise::Gaussian(a.noise);
+    let (mut measurement, noise) = Measurement::simulate(operator.as_ref(), image, &truth.values, noise, a.seed)?;
+    measurement.noise_norm *= a.floor;
     let mut restorer = Restorer::new(model, operator, settings, image, PlanOptions::default(), &Device::cpu())?;
     let start = std::time::Instant::now();
     let mut mean = vec![0f32; truth.values.len()];
     let mut residual = 0.0;
     for sample in 0..a.samples {
-        let measurement = Measurement { y: y.clone(), state: state.clone(), noise_norm };
-        let item = Item { measurement, seed: a.seed, sample, label: None };
+        let item = Item { measurement: measurement.clone(), seed: a.seed, sample, label: None };
         let restored = match restorer.restore(&[item], |_| ControlFlow::Continue(())) {
             Ok(mut r) => r.remove(0),
             Err(e) => {
@@ -176,9 +170,9 @@ fn restore(
     if a.every > 1 {
         picture.write_png(&a.out.with_extension("last.png"))?;
     }
-    let shape = measurer.measurement_shape();
-    let seen = Picture { width: shape.w, height: shape.h, values: y };
-    let (_, baseline) = operator.baseline(&seen, &state, image);
+    let shape = operator.measurement_shape(image);
+    let seen = Picture { width: shape.w, height: shape.h, values: measurement.y };
+    let (_, baseline) = operator.baseline(&seen, &measurement.state, image);
     Ok(format!(
         "{:.3}\t{:.4}\t{:.3}\t{:.4}\t{}\t{:.2}",
         psnr(&picture, &truth),

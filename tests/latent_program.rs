@@ -1,7 +1,7 @@
 //! The program with latent models: raw evaluations against diffusers, restoring, and folders that are not what they seem.
 
 use dmap::compare::relative_error;
-use dmap::image::Picture;
+use dmap::image::{Photo, Picture};
 use dmap::weights::{Checkpoint, write_safetensors};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -107,7 +107,7 @@ fn a_photo_of_any_size_is_restored_through_the_decoder() {
         assert!(o.status.success(), "{method}: {}", text(&o));
         assert!(text(&o).contains("canvas of 32x32"), "{}", text(&o));
         let restored = if samples == "2" { "out/photo/restored-1.png" } else { "out/photo/restored.png" };
-        let picture = Picture::read(Path::new(&path(restored))).unwrap().0;
+        let picture = Photo::read(Path::new(&path(restored))).unwrap().picture;
         assert_eq!((picture.width, picture.height), (24, 20));
     }
 }

@@ -4,11 +4,11 @@
 use dmap::backend::Device;
 use dmap::executor::Executor;
 use dmap::graph::{Graph, PlanOptions, Shape, backward};
-use dmap::image::Picture;
+use dmap::image::{Photo, Picture};
 use dmap::metrics::psnr;
 use dmap::model::Model;
 use dmap::noise::{Draw, NoiseKey, fill_normal};
-use dmap::operator::{Operator, parse_task};
+use dmap::operator::{Observed, Operator, parse_task};
 use dmap::ops::axis_filter::Taps;
 use dmap::sampler::posterior::write_batch;
 use dmap::sampler::whitening::weights;
@@ -252,14 +252,14 @@ fn the_residual_is_the_norm_of_the_weighted_transform_and_its_gradient_that_of_d
 /// The demonstration's photo, its middle at 64x64, restored from a blur with noise 0.025: PSNR over that of the measurement.
 fn gain(task: &str, settings: &Settings) -> f64 {
     let photo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/photo.png");
-    let truth = Picture::read(&photo).unwrap().0.centre_crop(64, 64);
+    let truth = Photo::read(&photo).unwrap().picture.centre_crop(64, 64);
     let image = Shape::new(1, 64, 64, 3);
     let operator: Arc<dyn Operator> = parse_task(task).unwrap();
     let state = operator.draw_state(image, 1).unwrap();
     let mut y = Measurer::new(operator.as_ref(), image).unwrap().apply(&truth.values, &state).unwrap();
-    Noise::Gaussian(0.025).apply(&mut y, 1, |_| true);
+    Noise::Gaussian(0.025).apply(&mut y, 1, Observed::All);
     let seen = Picture { width: 64, height: 64, values: y.clone() };
-    let noise_norm = Noise::Gaussian(0.025).expected_norm(&y, |_| true);
+    let noise_norm = Noise::Gaussian(0.025).expected_norm(&y, Observed::All);
     let item = Item { measurement: Measurement { y, state, noise_norm }, seed: 1, sample: 0, label: None };
     let model = Model::shipped().unwrap();
     let mut restorer =

@@ -16,8 +16,8 @@ const FAINT: Rgb<u8> = Rgb([150, 150, 150]);
 /// a dashed line where it is known.
 pub fn comparison(panels: &[(String, Picture)], residuals: &[f32], noise: Option<f64>) -> RgbImage {
     let (w, h) = panels.iter().fold((1, 1), |m, p| (m.0.max(p.1.width as u32), m.1.max(p.1.height as u32)));
-    // Small pictures are enlarged so that labels fit under them.
-    let zoom = 192u32.div_ceil(w).max(1);
+    // Small pictures are enlarged so that labels fit above them; a long and thin one is not, or the page would be huge.
+    let zoom = 192u32.div_ceil(w).min(2048 / h).max(1);
     let (w, h) = (w * zoom, h * zoom);
     let count = panels.len() as u32;
     let width = count * w + (count + 1) * GAP;

@@ -3,7 +3,8 @@
 use super::device::DeviceFlags;
 use super::inputs::Input;
 use super::make_folder;
-use super::restore::{Job, restore_all};
+use super::queue::restore_all;
+use super::restore::{Job, task_file_sha256};
 use crate::image::write_whole;
 use crate::model::Model;
 use crate::operator::parse_task;
@@ -38,14 +39,17 @@ pub(super) fn run(flags: Demo) -> anyhow::Result<ExitCode> {
     let photo = flags.out.join("photo.png");
     write_whole(&photo, PHOTO)?;
     let model = if flags.latent { Model::shipped_latent()? } else { Model::shipped()? };
+    let operator = parse_task(&flags.task)?;
     let job = Job {
-        operator: parse_task(&flags.task)?,
+        task_file_sha256: task_file_sha256(operator.as_ref())?,
+        operator,
         settings: Method::Dmap.defaults_for(&model.network.prior()),
+        model_sha256: model.weights.sha256()?,
         model,
         device: flags.device.open()?,
         plan: flags.device.plan()?,
         out: flags.out.clone(),
-        noise: Noise::Gaussian(0.025),
+        noise: Some(Noise::Gaussian(0.025)),
         seed: flags.seed,
         samples: 1,
         batch: 1,
@@ -55,6 +59,8 @@ pub(super) fn run(flags: Demo) -> anyhow::Result<ExitCode> {
         save_every: None,
         overwrite: true,
         json: false,
+        prompt: None,
+        precision: flags.device.precision(),
     };
     println!("restoring a photo of 256x256 pixels from {} by DMAP on {}", job.operator.task(), job.device.name());
     let code = restore_all(&job, &[Input { path: photo, name: "photo".into() }])?;

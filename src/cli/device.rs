@@ -66,4 +66,14 @@ impl DeviceFlags {
     pub fn plan(&self) -> Result<PlanOptions> {
         self.storage.plan()
     }
+
+    /// The precision as it is typed.
+    pub fn precision(&self) -> &'static str {
+        match self.storage.precision {
+            PrecisionFlag::F32 => "f32",
+            PrecisionFlag::F32Strict => "f32-strict",
+            PrecisionFlag::F16 => "f16",
+            PrecisionFlag::Bf16 => "bf16",
+        }
+    }
 }

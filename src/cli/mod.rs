@@ -11,15 +11,17 @@ mod outputs;
 mod plan;
 mod prepare;
 mod quantity;
+mod queue;
+mod recipe;
 mod restore;
 mod result;
 mod selftest;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::model::Prior;
 use crate::sampler::{Method, Settings, Spacing, Variance, Zeta};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -193,6 +195,9 @@ pub(crate) fn interrupted() -> &'static AtomicBool {
 }
 
 /// Makes a folder for results.
-pub(crate) fn make_folder(path: &PathBuf) -> Result<()> {
+pub(crate) fn make_folder(path: &Path) -> Result<()> {
+    if path.exists() && !path.is_dir() {
+        return Err(Error::Invalid(format!("{} is a file; give a folder for the results", shown(path))));
+    }
     std::fs::create_dir_all(path).map_err(Error::io(path))
 }

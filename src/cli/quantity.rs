@@ -1,5 +1,6 @@
 //! Sizes as people write them.
 
+pub use crate::error::readable;
 use crate::error::{Error, Result};
 
 /// Bytes: `4GiB`, `1500MiB`, `2.5G`, `3000000000`.
@@ -33,12 +34,6 @@ pub fn size(text: &str) -> Result<(usize, usize)> {
     parsed
         .filter(|&(w, h)| (1..=16_384).contains(&w) && (1..=16_384).contains(&h))
         .ok_or_else(|| Error::Invalid(format!("{text} is not a size; write for example 256 or 320x240")))
-}
-
-/// Bytes for people.
-pub fn readable(bytes: u64) -> String {
-    let mib = bytes as f64 / 1048576.0;
-    if mib >= 1024.0 { format!("{:.2} GiB", mib / 1024.0) } else { format!("{mib:.1} MiB") }
 }
 
 #[cfg(test)]

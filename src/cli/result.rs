@@ -1,41 +1,28 @@
 //! What is written about a restored image.
 
+use super::recipe::Recipe;
 use crate::error::{Error, Result};
 use crate::image::write_whole;
 use serde::Serialize;
 use std::path::Path;
 
-/// `result.json`: settings and figures of one restored image. Written last: an image that has it is finished.
+/// `result.json`: settings and figures of one restored image. It is removed before the pictures are
+/// written and written after them: an image that has it is finished.
 #[derive(Serialize, Debug)]
 pub struct ImageResult {
     /// Input file.
     pub input: String,
-    /// The task with its options.
-    pub task: String,
-    /// The method.
-    pub method: String,
     /// The model's file or preset.
     pub model: String,
-    /// The user's seed.
-    pub seed: u64,
-    /// Noise levels.
-    pub steps: usize,
-    /// Step size.
-    pub zeta: f64,
-    /// `relative` or `absolute`.
-    pub zeta_unit: &'static str,
-    /// Deviation of images in the covariance of the residual; none where the residual is plain.
-    pub whiten: Option<f64>,
-    /// Ascent steps per noise level.
-    pub inner: usize,
+    /// What decides the picture.
+    #[serde(flatten)]
+    pub recipe: Recipe,
     /// Width and height.
     pub size: [usize; 2],
     /// Width and height inside, where the model takes only multiples.
     pub canvas: [usize; 2],
-    /// Samples of this measurement.
-    pub samples: u32,
-    /// Noise of the measurement, as typed: `0.025`, `poisson:0.5`.
-    pub noise: String,
+    /// Noise that the measurement has or is said to have: `0.025`, `poisson:0.5`.
+    pub measurement_noise: String,
     /// PSNR of the restored image (the mean, for several samples) in dB; none without a truth.
     pub psnr: Option<f64>,
     /// PSNR of each sample.
@@ -50,6 +37,10 @@ pub struct ImageResult {
     pub residual: f64,
     /// Norm of the noise that was added.
     pub noise_norm: Option<f64>,
+    /// The residual over the norm that the noise is expected to have; none without noise.
+    pub residual_over_noise: Option<f64>,
+    /// What is doubtful about this result.
+    pub warning: Option<String>,
     /// Residual at every step of the first sample.
     pub residuals: Vec<f32>,
     /// Wall time of the sampling, divided by the images of its batch.

@@ -1,6 +1,6 @@
 //! Gaussian and motion blur, reflecting at the boundary without repeating the edge.
 
-use super::{Operator, Options};
+use super::{Operator, Options, StateOrigin};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Shape, TensorId};
 use crate::image::read_grey;
@@ -29,7 +29,8 @@ pub struct MotionBlur {
     pub length: f64,
     /// Deviation of the angle along the path, in radians.
     pub spread: f64,
-    /// The kernel, (size, size), where one was given.
+    /// The file of a point spread function, and what x is correlated with in its place: the picture turned by 180 degrees,
+    /// (size, size).
     pub kernel: Option<(String, Vec<f32>)>,
 }
 
@@ -146,6 +147,8 @@ pub(super) fn parse_motion(options: &mut Options) -> Result<Arc<dyn Operator>> {
             return Err(Error::Image { path: file.into(), reason: "the kernel is black everywhere".into() });
         }
         values.iter_mut().for_each(|v| *v /= total);
+        // The file says what a point becomes, so x is convolved with it: correlated with the picture turned around.
+        values.reverse();
         return Ok(Arc::new(MotionBlur { size: width, length: 0.0, spread: 0.0, kernel: Some((file, values)) }));
     }
     let size = odd(options, "size", 61)?;
@@ -203,6 +206,21 @@ impl Operator for MotionBlur {
             Some((_, values)) => values.clone(),
             None => motion_kernel(self.size, self.length, self.spread, seed),
         })
+    }
+    fn state_origin(&self) -> StateOrigin<'_> {
+        match &self.kernel {
+            Some((file, _)) => StateOrigin::File(file.as_ref()),
+            None => StateOrigin::Drawn { given: "motion-blur:kernel=FILE" },
+        }
+    }
+    fn check_state(&self, _: Shape, kernel: &[f32]) -> Result<()> {
+        let (total, size) = kernel.iter().fold((0.0, 0.0), |(t, s), &v| (t + f64::from(v), s + f64::from(v.abs())));
+        if (total - 1.0).abs() <= 0.01 && size <= 100.0 {
+            return Ok(());
+        }
+        Err(Error::Invalid(format!(
+            "the values of the blur kernel add up to {total}, their magnitudes to {size}; a kernel adds up to 1"
+        )))
     }
     fn check(&self, x: Shape) -> Result<()> {
         if self.size / 2 < x.h.min(x.w) {

@@ -1,6 +1,6 @@
 //! Inpainting: `y = m x`, one mask for all channels.
 
-use super::{Operator, Options};
+use super::{Observed, Operator, Options, StateOrigin};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Shape, TensorId};
 use crate::image::{Picture, read_grey};
@@ -89,12 +89,40 @@ impl Operator for Inpaint {
                     });
                 }
                 mask = values.iter().map(|&v| if v < 0.5 { 0.0 } else { 1.0 }).collect();
+                let largest = values.iter().fold(0.0, |a: f32, &b| a.max(b));
+                if largest < 0.5 {
+                    let reason = format!(
+                        "every pixel is missing: the largest value of this mask is {} of 255, known pixels have 128 or \
+                         more; a mask of values 0 and 1 has to be saved as 0 and 255",
+                        (largest * 255.0).round()
+                    );
+                    return Err(Error::Image { path: file.into(), reason });
+                }
             }
         }
-        if mask.iter().all(|&m| m == 0.0) {
-            return Err(Error::Invalid(format!("{}: every pixel is missing", self.task())));
-        }
+        self.check_state(x, &mask)?;
         Ok(mask)
+    }
+
+    fn state_origin(&self) -> StateOrigin<'_> {
+        match &self.masked {
+            Masked::File(file) => StateOrigin::File(file.as_ref()),
+            Masked::Box(_) | Masked::Random(_) => StateOrigin::Drawn { given: "inpaint-mask:mask=FILE" },
+        }
+    }
+
+    fn check_state(&self, _: Shape, mask: &[f32]) -> Result<()> {
+        if let Some(v) = mask.iter().find(|v| **v != 0.0 && **v != 1.0) {
+            return Err(Error::Invalid(format!("the mask holds {v}; a mask is 1 where a pixel is known, else 0")));
+        }
+        match mask.contains(&1.0) {
+            true => Ok(()),
+            false => Err(Error::Invalid(format!("{}: every pixel is missing", self.task()))),
+        }
+    }
+
+    fn observed<'a>(&self, mask: &'a [f32]) -> Observed<'a> {
+        Observed::Mask(mask)
     }
 
     fn build(&self, g: &mut Graph, x: TensorId, state: Option<TensorId>) -> Result<TensorId> {

@@ -11,10 +11,11 @@ pub use blur::{GaussianBlur, MotionBlur, gaussian_taps, motion_kernel};
 pub use inpaint::{Inpaint, Masked, nearest_fill};
 pub use resize::{SuperResolution, cubic_taps, resize_cubic};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, nearest};
 use crate::graph::{Graph, Shape, TensorId};
 use crate::image::Picture;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 /// A known map from images to measurements, both in [-1, 1].
@@ -40,6 +41,21 @@ pub trait Operator: std::fmt::Debug + Send + Sync {
     /// The state for one image of extent `x` (n = 1).
     fn draw_state(&self, _x: Shape, _seed: u64) -> Result<Vec<f32>> {
         Ok(Vec::new())
+    }
+
+    /// Where the state comes from.
+    fn state_origin(&self) -> StateOrigin<'_> {
+        StateOrigin::None
+    }
+
+    /// Fails on values that can't be the state of one image of extent `x`; their number is right.
+    fn check_state(&self, _x: Shape, _state: &[f32]) -> Result<()> {
+        Ok(())
+    }
+
+    /// Which values of y hold a measurement: the others get no noise and are not counted in its norm.
+    fn observed<'a>(&self, _state: &'a [f32]) -> Observed<'a> {
+        Observed::All
     }
 
     /// Fails if images of extent `x` can't be measured.
@@ -83,6 +99,39 @@ pub trait Operator: std::fmt::Debug + Send + Sync {
     }
 }
 
+/// Where an operator's state comes from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum StateOrigin<'a> {
+    /// There is none: the task says all.
+    None,
+    /// It is drawn from a seed. `given` is the task that takes it from a file.
+    Drawn {
+        /// How that task is written.
+        given: &'static str,
+    },
+    /// It is read from this file.
+    File(&'a Path),
+}
+
+/// Which values of a measurement y hold one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Observed<'a> {
+    /// All of them.
+    All,
+    /// Those of the pixels where this mask, (h, w) of y, is not 0.
+    Mask(&'a [f32]),
+}
+
+impl Observed<'_> {
+    /// True if value `i` of the `len` values of y holds a measurement.
+    pub fn includes(self, i: usize, len: usize) -> bool {
+        match self {
+            Observed::All => true,
+            Observed::Mask(mask) => mask[i / (len / mask.len())] != 0.0,
+        }
+    }
+}
+
 /// `A(x) = x`: only the noise is to be removed.
 #[derive(Debug)]
 pub struct Denoise;
@@ -105,7 +154,8 @@ pub const OPERATORS: &[(&str, &str, &str, Parse)] = &[
     (
         "motion-blur",
         "size=61,length=0.5,spread=0.6,kernel=FILE",
-        "blur along a random path; length in kernel sizes, spread of the angle in radians; or a kernel picture",
+        "blur along a random path; length in kernel sizes, spread of the angle in radians. Or by a picture of the point \
+         spread function: what a point of the image becomes (y = x * kernel, a convolution)",
         blur::parse_motion,
     ),
     ("inpaint-box", "side=0.5", "a box is missing; its side over the image's", inpaint::parse_box),
@@ -139,18 +189,47 @@ impl Options {
     }
 }
 
+/// Words that other software has for tasks, and what they are called here.
+const OTHER_NAMES: &[(&str, &str)] = &[
+    ("bicubic", "sr"),
+    ("super", "sr"),
+    ("upscal", "sr"),
+    ("downsampl", "sr"),
+    ("deblur_gauss", "gaussian-blur"),
+    ("deblur", "gaussian-blur"),
+    ("gauss", "gaussian-blur"),
+    ("motion", "motion-blur"),
+    ("box", "inpaint-box"),
+    ("random", "inpaint-random"),
+    ("mask", "inpaint-mask"),
+    ("noise", "denoise"),
+];
+
+/// The task that a user means by a name that is none.
+fn meant_task(name: &str) -> String {
+    let plain = name.to_ascii_lowercase();
+    match OTHER_NAMES.iter().find(|(other, _)| plain.contains(other)) {
+        Some((_, "sr")) => {
+            let factor = plain.trim_start_matches(|c: char| !c.is_ascii_digit());
+            let factor = factor.trim_end_matches(|c: char| !c.is_ascii_digit());
+            format!("sr{}", if factor.parse::<usize>().is_ok() { factor } else { "4" })
+        }
+        Some((_, task)) if !OPERATORS.iter().any(|o| strsim::jaro_winkler(name, o.0) > 0.9) => task.to_string(),
+        _ => {
+            let names = OPERATORS.iter().map(|o| if o.0 == "sr" { "sr4" } else { o.0 });
+            nearest(name, names).unwrap_or_default().to_string()
+        }
+    }
+}
+
 /// Parses a task such as `sr4` or `gaussian-blur:sigma=2`. An unknown name gets the nearest suggestion.
 pub fn parse_task(task: &str) -> Result<Arc<dyn Operator>> {
     let (name, rest) = task.split_once(':').unwrap_or((task, ""));
     let numbered = name.strip_prefix("sr").filter(|s| s.starts_with(|c: char| c.is_ascii_digit()));
     let (name, suffix) = numbered.map_or((name, ""), |s| ("sr", s));
     let Some((_, known, _, parse)) = OPERATORS.iter().find(|o| o.0 == name) else {
-        let names = OPERATORS.iter().map(|o| if o.0 == "sr" { "sr4" } else { o.0 });
-        let nearest = names.max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
-        return Err(Error::Invalid(format!(
-            "unknown task {task}: did you mean {}? `dmap tasks` lists all",
-            nearest.unwrap_or_default()
-        )));
+        let meant = meant_task(name);
+        return Err(Error::Invalid(format!("unknown task {task}: did you mean {meant}? `dmap tasks` lists all")));
     };
     let mut options = Options { task: task.into(), suffix: suffix.into(), values: BTreeMap::new() };
     for part in rest.split(',').filter(|p| !p.is_empty()) {

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::executor::Executor;
 use crate::graph::{Graph, PlanOptions, Shape, TensorId};
 use crate::noise::{Draw, NoiseKey, Stream, fill_normal};
-use crate::operator::Operator;
+use crate::operator::{Observed, Operator};
 use crate::weights::Weights;
 
 /// What was measured of one image, with the state of the operator that measured it.
@@ -18,6 +18,52 @@ pub struct Measurement {
     /// Expected norm of the noise in y, in [-1, 1] units, as [`Noise::expected_norm`] gives it. Steps of
     /// relative zeta bring the residual down to this and no further, so that noise is not fitted. 0 where it is unknown.
     pub noise_norm: f64,
+}
+
+impl Measurement {
+    /// Measures the image `x` of extent `image` (n = 1) and adds noise; mask or kernel and noise follow the seed. Also gives the
+    /// norm of the noise that was drawn.
+    pub fn simulate(
+        operator: &dyn Operator,
+        image: Shape,
+        x: &[f32],
+        noise: Noise,
+        seed: u64,
+    ) -> Result<(Measurement, f64)> {
+        simulate(operator, image, x, |y, observed| noise.apply(y, seed, observed), noise, seed)
+    }
+
+    /// As [`Measurement::simulate`] for an image whose channels are equal: they get the same noise, so that those of y are too.
+    pub fn simulate_grey(
+        operator: &dyn Operator,
+        image: Shape,
+        x: &[f32],
+        noise: Noise,
+        seed: u64,
+    ) -> Result<(Measurement, f64)> {
+        let one_for_all = |y: &mut [f32], observed: Observed<'_>| {
+            noise.apply(y, seed, observed);
+            y.chunks_mut(image.c).for_each(|pixel| pixel.fill(pixel[0]));
+        };
+        simulate(operator, image, x, one_for_all, noise, seed)
+    }
+}
+
+fn simulate(
+    operator: &dyn Operator,
+    image: Shape,
+    x: &[f32],
+    add: impl Fn(&mut [f32], Observed<'_>),
+    noise: Noise,
+    seed: u64,
+) -> Result<(Measurement, f64)> {
+    let state = operator.draw_state(image, seed)?;
+    let clean = Measurer::new(operator, image)?.apply(x, &state)?;
+    let mut y = clean.clone();
+    add(&mut y, operator.observed(&state));
+    let drawn = y.iter().zip(&clean).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
+    let noise_norm = noise.expected_norm(&y, operator.observed(&state));
+    Ok((Measurement { y, state, noise_norm }, drawn))
 }
 
 /// Applies an operator to images; makes measurements and final residuals.
@@ -70,23 +116,24 @@ pub enum Noise {
 }
 
 impl Noise {
-    /// Norm that the noise of y is expected to have, over the values that were measured.
-    pub fn expected_norm(self, y: &[f32], measured: impl Fn(usize) -> bool) -> f64 {
+    /// Norm that the noise of y, in [-1, 1], is expected to have over the observed values.
+    pub fn expected_norm(self, y: &[f32], observed: Observed<'_>) -> f64 {
         let variance = |v: f32| match self {
             Noise::Gaussian(sigma) => 4.0 * sigma * sigma,
             Noise::Poisson(rate) => 4.0 * ((f64::from(v) + 1.0) / 2.0).clamp(0.0, 1.0) / (255.0 * rate),
         };
-        (0..y.len()).filter(|&i| measured(i)).map(|i| variance(y[i])).sum::<f64>().sqrt()
+        (0..y.len()).filter(|&i| observed.includes(i, y.len())).map(|i| variance(y[i])).sum::<f64>().sqrt()
     }
 
     /// Adds the noise to y in [-1, 1]. What the operator never measured (masked pixels) stays as it is.
-    pub fn apply(self, y: &mut [f32], seed: u64, measured: impl Fn(usize) -> bool) {
+    pub fn apply(self, y: &mut [f32], seed: u64, observed: Observed<'_>) {
+        let len = y.len();
         let key = NoiseKey { seed, image: 0, step: 0, draw: Draw::Measurement };
         match self {
             Noise::Gaussian(sigma) => {
                 let mut noise = vec![0.0; y.len()];
                 fill_normal(&key.to_words(), 0, &mut noise);
-                for (_, (y, n)) in y.iter_mut().zip(noise).enumerate().filter(|(i, _)| measured(*i)) {
+                for (_, (y, n)) in y.iter_mut().zip(noise).enumerate().filter(|(i, _)| observed.includes(*i, len)) {
                     *y += 2.0 * sigma as f32 * n;
                 }
             }
@@ -96,7 +143,7 @@ impl Noise {
                 for (i, y) in y.iter_mut().enumerate() {
                     let mean = ((f64::from(*y) + 1.0) / 2.0).clamp(0.0, 1.0) * scale;
                     let count = random.poisson(mean);
-                    if measured(i) {
+                    if observed.includes(i, len) {
                         *y = (count / scale * 2.0 - 1.0).clamp(-1.0, 1.0) as f32;
                     }
                 }

@@ -1,10 +1,12 @@
 //! Weight files: safetensors (memory-mapped) and PyTorch zip archives, read as data.
 
+mod fingerprint;
 mod pickle;
 mod pt;
 mod safe;
 
-pub use safe::write_safetensors;
+pub(crate) use fingerprint::hexadecimal;
+pub use safe::{write_safetensors, write_safetensors_with};
 
 use crate::error::{Error, Result};
 use crate::graph::{Dtype, Shape};
@@ -150,6 +152,12 @@ impl Checkpoint {
             }
             None => Ok(values),
         }
+    }
+
+    /// The first `limit` bytes of a tensor, or all that it has.
+    fn head(&self, tensor: &FileTensor, limit: usize) -> Result<&[u8]> {
+        let bytes = tensor.shape.iter().product::<usize>() * tensor.dtype.map_or(1, Dtype::bytes);
+        Ok(&self.data.bytes()[tensor.offset..][..bytes.min(limit)])
     }
 
     /// Values of `name` in the layout of the graph: (out, in, k, k) becomes (out, k, k, in).

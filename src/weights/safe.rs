@@ -35,11 +35,22 @@ pub(super) fn open(path: &Path, data: Data) -> Result<Checkpoint> {
 
 /// Writes f32 tensors (name, extents, values) to a temporary name beside `path`, then renames it.
 pub fn write_safetensors(path: &Path, tensors: &[(&str, Vec<usize>, &[f32])]) -> Result<()> {
+    write_safetensors_with(path, tensors, &[])
+}
+
+/// As [`write_safetensors`], with text (key, value) in the file's metadata.
+pub fn write_safetensors_with(
+    path: &Path,
+    tensors: &[(&str, Vec<usize>, &[f32])],
+    metadata: &[(&str, String)],
+) -> Result<()> {
     let views = tensors.iter().map(|(name, shape, values)| {
         let view = TensorView::new(safetensors::Dtype::F32, shape.clone(), bytemuck::cast_slice(values));
         view.map(|v| (name.to_string(), v)).map_err(|e| Error::Invalid(format!("tensor {name}: {e}")))
     });
     let views: Vec<_> = views.collect::<Result<_>>()?;
-    let bytes = safetensors::serialize(views, None).map_err(|e| Error::Invalid(e.to_string()))?;
+    let metadata: HashMap<String, String> = metadata.iter().map(|(k, v)| (k.to_string(), v.clone())).collect();
+    let metadata = (!metadata.is_empty()).then_some(metadata);
+    let bytes = safetensors::serialize(views, metadata).map_err(|e| Error::Invalid(e.to_string()))?;
     crate::image::write_whole(path, &bytes)
 }

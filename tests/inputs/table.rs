@@ -1,6 +1,7 @@
 //! The table: rows, the folder their inputs live in, and the run that checks them.
 
-use std::path::PathBuf;
+use dmap::image::Picture;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// One run of the program.
@@ -16,8 +17,13 @@ pub struct Row {
 }
 
 /// A row out of plain strings.
-pub fn row(input: &'static str, arguments: &[&str], code: i32, phrase: &'static str) -> Row {
-    Row { input, arguments: arguments.iter().map(|a| a.to_string()).collect(), code, phrase }
+pub fn row(
+    input: &'static str,
+    arguments: impl IntoIterator<Item = impl AsRef<str>>,
+    code: i32,
+    phrase: &'static str,
+) -> Row {
+    Row { input, arguments: arguments.into_iter().map(|a| a.as_ref().to_string()).collect(), code, phrase }
 }
 
 /// Runs the program.
@@ -61,4 +67,24 @@ impl Folder {
     pub fn string(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
+    /// Writes a smooth RGB picture with an edge; its path.
+    pub fn picture(&self, name: &str, width: usize, height: usize) -> String {
+        picture(width, height).write_png(&self.path(name)).unwrap();
+        self.string(name)
+    }
+}
+
+/// A smooth picture with an edge, different in its three channels.
+pub fn picture(width: usize, height: usize) -> Picture {
+    let value = |i: usize| {
+        let (x, y) = (i / 3 % width, i / 3 / width);
+        let wave = (x as f32 * 0.3 + (i % 3) as f32).sin() + (y as f32 * 0.2).cos();
+        wave * 0.3 + if x > width / 2 { 0.3 } else { -0.3 }
+    };
+    Picture { width, height, values: (0..width * height * 3).map(value).collect() }
+}
+
+/// The JSON in a file.
+pub fn json(path: &Path) -> serde_json::Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }

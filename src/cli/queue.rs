@@ -1,0 +1,226 @@
+//! Images wait here until a batch of one size is full, are restored and written. A failure costs the images it concerns.
+
+use super::inputs::Input;
+use super::outputs::{suffix, write_results};
+use super::prepare::{Pending, prepare};
+use super::recipe::Recipe;
+use super::restore::Job;
+use super::{interrupted, make_folder};
+use crate::error::{Error, ErrorKind, Result, shown};
+use crate::graph::Shape;
+use crate::sampler::{Item, Restoration, Restorer};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::fs::File;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// Restores every input. One that can't be restored is reported and does not stop the others, unless the device itself has failed.
+/// The exit code is 2 if inputs alone were at fault, 1 if anything else failed, 130 after Ctrl-C.
+pub(super) fn restore_all(job: &Job, inputs: &[Input]) -> Result<ExitCode> {
+    let mut queue = Queue { job, waiting: Vec::new(), ready: None, finished: 0, bad: 0, failed: 0 };
+    match queue.run(inputs) {
+        Err(Error::Cancelled) => return Ok(ExitCode::from(ErrorKind::Cancelled.exit_code())),
+        other => other?,
+    }
+    let Queue { finished, bad, failed, .. } = queue;
+    if bad + failed == 0 {
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("dmap: {} of {} inputs could not be restored, {finished} were", bad + failed, inputs.len());
+    let kind = if failed > 0 { ErrorKind::Failure } else { ErrorKind::BadInput };
+    Ok(ExitCode::from(kind.exit_code()))
+}
+
+/// Collects images of one size until a batch is full.
+struct Queue<'a> {
+    job: &'a Job,
+    waiting: Vec<Pending>,
+    ready: Option<(Shape, Restorer)>,
+    finished: usize,
+    bad: usize,
+    failed: usize,
+}
+
+impl Queue<'_> {
+    /// Restores all inputs. Only what concerns all that follow is an error: Ctrl-C, or a device that failed.
+    fn run(&mut self, inputs: &[Input]) -> Result<()> {
+        for input in inputs {
+            match read(self.job, input) {
+                Ok(None) => {}
+                Ok(Some(pending)) => {
+                    if self.waiting.first().is_some_and(|w| w.image != pending.image) {
+                        self.flush()?;
+                    }
+                    self.waiting.push(pending);
+                    if self.waiting.len() * self.job.samples as usize >= self.job.batch {
+                        self.flush()?;
+                    }
+                }
+                Err(e) => self.lose(&[shown(&input.path)], e)?,
+            }
+        }
+        self.flush()
+    }
+
+    /// Reports and counts the images `names` that an error costs; gives back one that ends the run.
+    fn lose(&mut self, names: &[String], e: Error) -> Result<()> {
+        let who = names.join(", ");
+        match (&e, e.kind()) {
+            (Error::Failed(reason), _) => return Err(Error::Failed(format!("{who}: {reason}"))),
+            (_, ErrorKind::Cancelled) => return Err(e),
+            (_, ErrorKind::BadInput) => self.bad += names.len(),
+            (_, ErrorKind::Failure) => self.failed += names.len(),
+        }
+        let said = e.to_string();
+        eprintln!("dmap: {}", if said.contains(&who) { said } else { format!("{who}: {said}") });
+        Ok(())
+    }
+
+    /// Restores everything that waits and writes it. An error ends the run.
+    fn flush(&mut self) -> Result<()> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        if let Err(e) = self.restore(&mut waiting) {
+            // A folder that was made for nothing goes; one that holds anything stays.
+            waiting.iter().for_each(|p| drop(std::fs::remove_dir(self.job.out.join(&p.input.name))));
+            let names: Vec<String> = waiting.iter().map(|p| shown(&p.input.path)).collect();
+            return self.lose(&names, e);
+        }
+        let Some((_, restorer)) = &self.ready else { return Ok(()) };
+        let (memory, canvas) = (restorer.memory(), restorer.picture_canvas());
+        for pending in waiting {
+            match write_results(self.job, &pending, memory, canvas) {
+                Ok(()) => self.finished += 1,
+                Err(e) => self.lose(&[shown(&pending.input.path)], e)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Restores images of one size, batch by batch.
+    fn restore(&mut self, waiting: &mut [Pending]) -> Result<()> {
+        let (job, image) = (self.job, waiting[0].image);
+        let units: Vec<(usize, u32)> = (0..waiting.len()).flat_map(|i| (0..job.samples).map(move |s| (i, s))).collect();
+        let batch = Shape { n: job.batch.min(units.len()), ..image };
+        if self.ready.as_ref().is_none_or(|(shape, _)| *shape != batch) {
+            self.ready = None;
+            let restorer = Restorer::new(&job.model, &job.operator, &job.settings, batch, job.plan, &job.device)?;
+            let canvas = restorer.picture_canvas();
+            if (canvas.h, canvas.w) != (image.h, image.w) && !job.json {
+                println!(
+                    "{}x{} pixels are restored on a canvas of {}x{}, which the model takes, and cropped back",
+                    image.w, image.h, canvas.w, canvas.h
+                );
+            }
+            self.ready = Some((batch, restorer));
+        }
+        let Some((_, restorer)) = &mut self.ready else { unreachable!("made above") };
+        for part in units.chunks(batch.n) {
+            let items: Vec<Item> = (part.iter())
+                .map(|&(i, sample)| Item {
+                    measurement: waiting[i].measurement.clone(),
+                    seed: job.seed,
+                    sample,
+                    label: job.label,
+                })
+                .collect();
+            let start = Instant::now();
+            let restored = sample_batch(job, restorer, &items, part, waiting)?;
+            let seconds = start.elapsed().as_secs_f64() / part.len() as f64;
+            for (&(i, _), restoration) in part.iter().zip(restored) {
+                waiting[i].done.push(restoration);
+                waiting[i].seconds += seconds;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads an input and claims its folder; none if it was restored before by the same recipe.
+fn read(job: &Job, input: &Input) -> Result<Option<Pending>> {
+    let recipe = Recipe::new(job, &input.path)?;
+    let folder = job.out.join(&input.name);
+    if !job.overwrite && finished_before(job, input, &recipe, &folder)? {
+        return Ok(None);
+    }
+    let mut pending = prepare(job, input, recipe)?;
+    make_folder(&folder)?;
+    pending.claim = Some(claim(&folder)?);
+    Ok(Some(pending))
+}
+
+/// True if the folder of an input holds the result of the same recipe. That of another recipe is refused.
+fn finished_before(job: &Job, input: &Input, recipe: &Recipe, folder: &Path) -> Result<bool> {
+    let path = folder.join("result.json");
+    if !path.exists() {
+        return Ok(false);
+    }
+    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+    let differences = recipe.differences(&text, &job.model.name);
+    if differences.is_empty() {
+        if !job.json {
+            println!("{}: finished before, skipped (--overwrite restores it again)", shown(&input.path));
+        }
+        return Ok(true);
+    }
+    Err(Error::Invalid(format!(
+        "{}: {} holds the result of another run ({}); give another --out, or --overwrite",
+        shown(&input.path),
+        shown(folder),
+        differences.join("; ")
+    )))
+}
+
+/// Holds the folder of an image for this process until the value is dropped.
+fn claim(folder: &Path) -> Result<File> {
+    let file = File::open(folder).map_err(Error::io(folder))?;
+    match file.try_lock() {
+        Err(std::fs::TryLockError::WouldBlock) => {
+            let reason = format!("{}: another process is restoring this image; give another --out", shown(folder));
+            Err(Error::Invalid(reason))
+        }
+        // A file system without locks is used without.
+        _ => Ok(file),
+    }
+}
+
+fn sample_batch(
+    job: &Job,
+    restorer: &mut Restorer,
+    items: &[Item],
+    part: &[(usize, u32)],
+    waiting: &[Pending],
+) -> Result<Vec<Restoration>> {
+    let bar = if job.json { ProgressBar::hidden() } else { ProgressBar::new(job.settings.steps as u64) };
+    let style = ProgressStyle::with_template("{prefix} [{bar:30}] step {pos}/{len}, residual {msg}, {eta} left");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+    bar.set_prefix(waiting[part[0].0].input.name.clone());
+    bar.set_message("-");
+    let result = restorer.restore(items, |now| {
+        bar.set_position(now.step as u64);
+        let mean = now.residual.iter().sum::<f32>() / now.residual.len() as f32;
+        if mean.is_finite() {
+            bar.set_message(format!("{mean:.2}"));
+        }
+        if job.save_every.is_some_and(|k| now.step % k == 0) {
+            let pictures = now.pictures().unwrap_or_else(|e| {
+                eprintln!("dmap: {e}");
+                Vec::new()
+            });
+            for (&(i, sample), picture) in part.iter().zip(pictures) {
+                let name = format!("step-{:04}{}.png", now.step, suffix(job, sample));
+                if let Err(e) = picture.write_png(&job.out.join(&waiting[i].input.name).join(name)) {
+                    eprintln!("dmap: {e}");
+                }
+            }
+        }
+        if interrupted().load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    bar.finish_and_clear();
+    result
+}

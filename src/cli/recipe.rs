@@ -1,0 +1,145 @@
+//! What a result is made from, so that a second run can tell whether it would make the same.
+
+use super::restore::Job;
+use crate::error::{Error, Result};
+use crate::sampler::{Noise, Zeta};
+use crate::weights::hexadecimal;
+use serde::Serialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::path::Path;
+
+/// All that decides what a restored image looks like, up to rounding. It stands in `result.json`.
+#[derive(Serialize, Debug, Clone)]
+pub struct Recipe {
+    /// SHA-256 of the input file.
+    pub input_sha256: String,
+    /// True where the input is a measurement and not a photo.
+    pub measurement: bool,
+    /// The part of the photo that was taken, as width and height.
+    pub crop: Option<(usize, usize)>,
+    /// The task with its options.
+    pub task: String,
+    /// SHA-256 of the file of the task's mask or kernel.
+    pub task_file_sha256: Option<String>,
+    /// Noise of the measurement: `0.025`, `poisson:0.5`; none where the measurement file says it.
+    pub noise: Option<String>,
+    /// The user's seed.
+    pub seed: u64,
+    /// Samples of this measurement.
+    pub samples: u32,
+    /// SHA-256 over names, shapes and a part of the values of the model's tensors.
+    pub model_sha256: String,
+    /// The text of a latent model.
+    pub prompt: Option<String>,
+    /// The class of a class-conditional model.
+    pub label: Option<u32>,
+    /// Storage type of activations and weights.
+    pub precision: &'static str,
+    /// The method.
+    pub method: String,
+    /// Noise levels.
+    pub steps: usize,
+    /// Step size.
+    pub zeta: f64,
+    /// `relative` or `absolute`.
+    pub zeta_unit: &'static str,
+    /// Standard deviation of images in the covariance of the residual; none where the residual is plain.
+    pub whiten: Option<f64>,
+    /// Ascent steps per noise level.
+    pub inner: usize,
+    /// Variance of the ancestral step.
+    pub variance: String,
+    /// Which noise levels are visited.
+    pub spacing: String,
+    /// Share of the posterior's noise that a step adds.
+    pub eta: f64,
+    /// Rate of the optimisation of resample and p2l.
+    pub rate: f64,
+    /// Weight of the second term of psld and stsl.
+    pub consistency: f64,
+    /// psld with the published stand-in for the operator's adjoint.
+    pub published_transpose: bool,
+    /// The estimate of the clean image is limited to [-1, 1].
+    pub clip: bool,
+}
+
+impl Recipe {
+    /// The recipe of one input of a job; reads the file.
+    pub fn new(job: &Job, input: &Path) -> Result<Recipe> {
+        let s = &job.settings;
+        let (zeta, zeta_unit) = match s.zeta {
+            Zeta::Relative(z) => (z, "relative"),
+            Zeta::Absolute(z) => (z, "absolute"),
+        };
+        Ok(Recipe {
+            input_sha256: sha256(input)?,
+            measurement: job.measurement,
+            crop: job.size,
+            task: job.operator.task(),
+            task_file_sha256: job.task_file_sha256.clone(),
+            noise: job.noise.map(noise_text),
+            seed: job.seed,
+            samples: job.samples,
+            model_sha256: job.model_sha256.clone(),
+            prompt: job.prompt.clone(),
+            label: job.label,
+            precision: job.precision,
+            method: s.method.row().name.into(),
+            steps: s.steps,
+            zeta,
+            zeta_unit,
+            whiten: s.whitening(job.operator.as_ref()),
+            inner: s.inner,
+            variance: format!("{:?}", s.variance),
+            spacing: format!("{:?}", s.spacing),
+            eta: s.eta,
+            rate: s.rate,
+            consistency: s.consistency,
+            published_transpose: s.published_transpose,
+            clip: s.clip,
+        })
+    }
+
+    /// What differs between this recipe and the one in the text of a `result.json`, in words; empty if nothing does.
+    pub fn differences(&self, result: &str, model: &str) -> Vec<String> {
+        let Ok(there) = serde_json::from_str::<Value>(result) else {
+            return vec!["its result.json is not JSON".into()];
+        };
+        // Through text, so that both sides have gone through the same rounding.
+        let here = serde_json::to_string(self).unwrap_or_default();
+        let here: Value = serde_json::from_str(&here).unwrap_or_default();
+        let Some(here) = here.as_object() else { return Vec::new() };
+        let plain = |v: &Value| v.as_str().map_or_else(|| v.to_string(), String::from);
+        let other_content = |what: &str, key: &str, now: &str| match there[key].as_str() {
+            Some(before) if before != now => format!("{what} is {before} there, {now} here"),
+            _ => format!("{what} has another content"),
+        };
+        (here.iter())
+            .filter(|(key, value)| there[key.as_str()] != **value)
+            .map(|(key, value)| match key.as_str() {
+                _ if there.get(key).is_none() => format!("{key} is not recorded there"),
+                "input_sha256" => "the input file has another content".into(),
+                "task_file_sha256" => "the file of the task has another content".into(),
+                "model_sha256" => other_content("model", "model", model),
+                key => format!("{key} is {} there, {} here", plain(&there[key]), plain(value)),
+            })
+            .collect()
+    }
+}
+
+/// Noise as it is typed.
+pub fn noise_text(noise: Noise) -> String {
+    match noise {
+        Noise::Gaussian(sigma) => sigma.to_string(),
+        Noise::Poisson(rate) => format!("poisson:{rate}"),
+    }
+}
+
+/// SHA-256 of a file in hexadecimal.
+pub fn sha256(path: &Path) -> Result<String> {
+    let mut hash = Sha256::new();
+    let mut file = std::fs::File::open(path).map_err(Error::io(path))?;
+    std::io::copy(&mut file, &mut hash).map_err(Error::io(path))?;
+    Ok(hexadecimal(hash))
+}

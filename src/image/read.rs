@@ -1,0 +1,163 @@
+//! Reading photos, masks and kernels: any usual kind of file becomes what a person sees when looking at it.
+
+use super::Picture;
+use crate::error::{Error, Result};
+use image::metadata::Orientation;
+use image::{ColorType, DynamicImage, ImageDecoder, ImageReader, Rgb, RgbImage};
+use moxcms::{ColorProfile, DataColorSpace, Layout, TransformOptions};
+use std::path::Path;
+
+/// Longest side that is read; larger pictures have to be scaled first.
+const LONGEST_SIDE: u32 = 16_384;
+
+/// A picture out of a file.
+#[derive(Clone, Debug)]
+pub struct Photo {
+    /// The pixels, as sRGB. The three channels of a grey photo are equal.
+    pub picture: Picture,
+    /// The file has one channel for all colours.
+    pub grey: bool,
+    /// What was converted, in a few words.
+    pub note: Option<String>,
+}
+
+impl Photo {
+    /// Reads PNG, JPEG, BMP, TIFF, WebP or PNM. The orientation of the EXIF data is applied, a colour profile is converted to
+    /// sRGB, sixteen-bit and palette pictures become 8-bit RGB, transparency is laid over white.
+    pub fn read(path: &Path) -> Result<Photo> {
+        let Decoded { mut picture, color, profile, turned } = decode(path)?;
+        let mut words = Vec::new();
+        let grey = matches!(color, ColorType::L8 | ColorType::La8 | ColorType::L16 | ColorType::La16);
+        if turned {
+            words.push("turned upright by its EXIF orientation".into());
+        }
+        if let Some(profile) = profile {
+            words.extend(to_srgb(&mut picture, &profile));
+        }
+        if matches!(color, ColorType::L16 | ColorType::La16 | ColorType::Rgb16 | ColorType::Rgba16) {
+            words.push("16 bits to 8".into());
+        }
+        let rgb = if color.has_alpha() {
+            words.push("transparency over white".into());
+            over_white(&picture)
+        } else {
+            picture.to_rgb8()
+        };
+        Ok(Photo { picture: Picture::from_rgb8(&rgb), grey, note: (!words.is_empty()).then(|| words.join(", ")) })
+    }
+}
+
+/// Reads a mask or kernel picture as grey values in [0, 1]: (width, height, values).
+pub fn read_grey(path: &Path) -> Result<(usize, usize, Vec<f32>)> {
+    let grey = decode(path)?.picture.to_luma16();
+    let values = grey.as_raw().iter().map(|&v| f32::from(v) / 65_535.0).collect();
+    Ok((grey.width() as usize, grey.height() as usize, values))
+}
+
+/// A picture the right way up, and what the file says of it.
+struct Decoded {
+    picture: DynamicImage,
+    color: ColorType,
+    profile: Option<Vec<u8>>,
+    turned: bool,
+}
+
+fn decode(path: &Path) -> Result<Decoded> {
+    let refuse = |reason: String| Error::Image { path: path.into(), reason };
+    let file = std::fs::metadata(path).map_err(Error::io(path))?;
+    if !file.is_file() {
+        return Err(refuse("not a file".into()));
+    }
+    if file.len() == 0 {
+        return Err(refuse("the file is empty".into()));
+    }
+    let mut reader = ImageReader::open(path).and_then(|r| r.with_guessed_format()).map_err(Error::io(path))?;
+    reader.no_limits();
+    let unreadable = |e: image::ImageError| refuse(format!("not a readable picture ({e})"));
+    let format = reader.format();
+    let mut decoder = reader.into_decoder().map_err(unreadable)?;
+    let (width, height) = decoder.dimensions();
+    if width > LONGEST_SIDE || height > LONGEST_SIDE || width == 0 || height == 0 {
+        return Err(refuse(format!("{width}x{height} pixels; scale it to at most {LONGEST_SIDE} on a side first")));
+    }
+    let color = decoder.color_type();
+    // Damaged metadata do not make a photo unreadable.
+    let profile = decoder.icc_profile().unwrap_or_default();
+    let mut orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
+    if format == Some(image::ImageFormat::Png) && orientation == Orientation::NoTransforms {
+        orientation = late_orientation(path).unwrap_or(Orientation::NoTransforms);
+    }
+    picture.apply_orientation(orientation);
+    Ok(Decoded { picture, color, profile, turned: orientation != Orientation::NoTransforms })
+}
+
+/// The orientation of a PNG whose EXIF chunk stands behind the pixels, where some programs put it and the decoder does not look.
+fn late_orientation(path: &Path) -> Option<Orientation> {
+    use std::io::{BufReader, Read, Seek, SeekFrom};
+    let mut file = BufReader::new(std::fs::File::open(path).ok()?);
+    file.seek(SeekFrom::Start(8)).ok()?;
+    let mut head = [0; 8];
+    while file.read_exact(&mut head).is_ok() {
+        let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
+        if &head[4..] == b"eXIf" && length < 1 << 20 {
+            let mut exif = vec![0; length as usize];
+            file.read_exact(&mut exif).ok()?;
+            return Orientation::from_exif_chunk(&exif);
+        }
+        file.seek_relative(i64::from(length) + 4).ok()?;
+    }
+    None
+}
+
+/// Converts the colours of a picture from those of an ICC profile to sRGB; says what it did, if anything.
+fn to_srgb(picture: &mut DynamicImage, icc: &[u8]) -> Option<String> {
+    let Ok(profile) = ColorProfile::new_from_slice(icc) else {
+        return Some("its colour profile is damaged and not used".into());
+    };
+    let grey = matches!(picture, DynamicImage::ImageLuma8(_) | DynamicImage::ImageLuma16(_))
+        || matches!(picture, DynamicImage::ImageLumaA8(_) | DynamicImage::ImageLumaA16(_));
+    let layout = match profile.color_space {
+        DataColorSpace::Rgb => Layout::Rgb,
+        DataColorSpace::Gray if grey => Layout::Gray,
+        other => return Some(format!("its colour profile is of {other:?} and not used")),
+    };
+    let source: Vec<u16> = match layout {
+        Layout::Gray => picture.to_luma16().into_raw(),
+        _ => picture.to_rgb16().into_raw(),
+    };
+    let (width, height) = (picture.width(), picture.height());
+    let mut converted = vec![0; (width * height) as usize * 3];
+    let done = profile
+        .create_transform_16bit(layout, &ColorProfile::new_srgb(), Layout::Rgb, TransformOptions::default())
+        .and_then(|t| t.transform(&source, &mut converted));
+    if done.is_err() {
+        return Some("its colour profile can't be converted to sRGB and is not used".into());
+    }
+    // Profiles of sRGB differ from each other by a rounding: such pictures stay as they are.
+    let before = |i: usize| source[if layout == Layout::Gray { i / 3 } else { i }];
+    if converted.iter().enumerate().all(|(i, &v)| v.abs_diff(before(i)) <= 65_535 / 255) {
+        return None;
+    }
+    let alpha = picture.color().has_alpha().then(|| picture.to_rgba16());
+    let pixel = |x: u32, y: u32| &converted[(y * width + x) as usize * 3..][..3];
+    *picture = match alpha {
+        Some(alpha) => DynamicImage::ImageRgba16(image::ImageBuffer::from_fn(width, height, |x, y| {
+            let p = pixel(x, y);
+            image::Rgba([p[0], p[1], p[2], alpha.get_pixel(x, y)[3]])
+        })),
+        None => DynamicImage::ImageRgb16(image::ImageBuffer::from_fn(width, height, |x, y| {
+            let p = pixel(x, y);
+            Rgb([p[0], p[1], p[2]])
+        })),
+    };
+    Some("its colour profile converted to sRGB".into())
+}
+
+fn over_white(picture: &DynamicImage) -> RgbImage {
+    let rgba = picture.to_rgba8();
+    RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
+        let [r, g, b, a] = rgba.get_pixel(x, y).0.map(u32::from);
+        Rgb([r, g, b].map(|v| ((v * a + 255 * (255 - a) + 127) / 255) as u8))
+    })
+}
