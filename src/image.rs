@@ -2,7 +2,7 @@
 
 mod read;
 
-pub use read::{Photo, read_grey};
+pub use read::{MOST_PIXELS, Photo, ReadOptions, read_grey};
 
 use crate::error::{Error, Result};
 use image::{DynamicImage, GrayImage, RgbImage};

@@ -6,14 +6,15 @@ pub mod cuda;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Plan, TensorId};
 use crate::weights::Weights;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// A plan made ready on a device: the arena and the weights are there, runs allocate nothing planned.
 pub trait Program: Send {
     /// Writes an input.
     fn write(&mut self, input: TensorId, values: &[f32]) -> Result<()>;
-    /// Reads an output of the last run, before another program on the same device runs.
+    /// Reads an output of the last run. Fails if another program has run on the same device since: they share one arena.
     fn read(&self, output: TensorId, values: &mut [f32]) -> Result<()>;
     /// Runs every step once.
     fn run(&mut self) -> Result<()>;
@@ -42,9 +43,29 @@ pub trait Program: Send {
     }
 }
 
-/// A device with the arena that all its programs share: only one runs at a time.
+/// Tells a program from all others of the process; 0 is none.
+fn program_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Fails if the arena holds what another program left there.
+fn check_owner(owner: u64, program: u64) -> Result<()> {
+    if owner == program {
+        return Ok(());
+    }
+    let reason =
+        "an output is read after another program has run on the same device, in whose arena it lay: read it before";
+    Err(Error::Invalid(reason.into()))
+}
+
+/// A device with the arena that all its programs share: only one runs at a time. Clones are the same device; threads that share it
+/// take turns.
 #[derive(Clone)]
-pub struct Device(Kind);
+pub struct Device {
+    kind: Kind,
+    turn: Arc<Mutex<()>>,
+}
 
 #[derive(Clone)]
 enum Kind {
@@ -53,15 +74,25 @@ enum Kind {
 }
 
 impl Device {
+    fn of(kind: Kind) -> Self {
+        Device { kind, turn: Arc::default() }
+    }
+
+    /// Waits until no other thread works on this device, and keeps others out while the guard lives. Programs that read each
+    /// other's outputs need it around their runs where several threads share a device. It must not be asked for twice.
+    pub fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
     /// The CPU with all its cores.
     pub fn cpu() -> Self {
-        Device(Kind::Cpu(Arc::default()))
+        Device::of(Kind::Cpu(Arc::default()))
     }
 
     /// The emulated CUDA device: every kernel runs on the CPU and is watched for mistakes. Slow, for tests.
     #[cfg(feature = "emulate")]
     pub fn emulated(seed: u64) -> Self {
-        Device(Kind::Cuda(cuda::CudaDevice::new(Arc::new(cuda::emulated::Emulated::new(seed)))))
+        Device::of(Kind::Cuda(cuda::CudaDevice::new(Arc::new(cuda::emulated::Emulated::new(seed)))))
     }
 
     /// The device that a `--device` flag names: `auto`, `cpu`, `cuda`, `cuda:N`, or `emulated` in a build that has it.
@@ -82,17 +113,17 @@ impl Device {
 
     /// CUDA device number `ordinal`. Without a driver, with one that is too old, or on a chip that is too old: one sentence.
     pub fn cuda(ordinal: usize) -> Result<Self> {
-        Ok(Device(Kind::Cuda(cuda::CudaDevice::new(Arc::new(cuda::nvidia::Nvidia::open(ordinal)?)))))
+        Ok(Device::of(Kind::Cuda(cuda::CudaDevice::new(Arc::new(cuda::nvidia::Nvidia::open(ordinal)?)))))
     }
 
     /// True for the CPU backend.
     pub fn is_cpu(&self) -> bool {
-        matches!(self.0, Kind::Cpu(_))
+        matches!(self.kind, Kind::Cpu(_))
     }
 
     /// Name for reports: of the CPU with the number of threads.
     pub fn name(&self) -> String {
-        match &self.0 {
+        match &self.kind {
             Kind::Cpu(_) => format!("cpu ({} threads)", rayon::current_num_threads()),
             Kind::Cuda(device) => device.driver.name(),
         }
@@ -100,7 +131,7 @@ impl Device {
 
     /// Binds `plan` to `weights` on this device.
     pub fn prepare(&self, graph: Arc<Graph>, plan: Arc<Plan>, weights: &Weights) -> Result<Box<dyn Program>> {
-        Ok(match &self.0 {
+        Ok(match &self.kind {
             Kind::Cpu(arena) => Box::new(cpu::CpuProgram::new(graph, plan, weights, arena.clone())?),
             Kind::Cuda(device) => Box::new(cuda::CudaProgram::new(graph, plan, weights, device.clone())?),
         })

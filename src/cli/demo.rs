@@ -5,7 +5,7 @@ use super::inputs::Input;
 use super::make_folder;
 use super::queue::restore_all;
 use super::restore::{Job, task_file_sha256};
-use crate::image::write_whole;
+use crate::image::{ReadOptions, write_whole};
 use crate::model::Model;
 use crate::operator::parse_task;
 use crate::sampler::{Method, Noise};
@@ -53,7 +53,7 @@ pub(super) fn run(flags: Demo) -> anyhow::Result<ExitCode> {
         seed: flags.seed,
         samples: 1,
         batch: 1,
-        size: None,
+        read: ReadOptions::default(),
         label: None,
         measurement: false,
         save_every: None,

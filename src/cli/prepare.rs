@@ -74,12 +74,9 @@ pub(super) fn prepare(job: &Job, input: &Input, recipe: Recipe) -> Result<Pendin
         let measurement = Measurement { y: values, state: given.state, noise_norm };
         return Ok(pending(image, measurement, given.y, given.grey, given.noise));
     }
-    let Photo { picture: mut truth, grey, note } = Photo::read(&input.path)?;
+    let Photo { picture: truth, grey, note } = Photo::read_with(&input.path, &job.read)?;
     if let Some(note) = note.filter(|_| !job.json) {
         println!("{}: converted ({note})", shown(&input.path));
-    }
-    if let Some((w, h)) = job.size {
-        truth = truth.centre_crop(w, h);
     }
     let image = Shape::new(1, truth.height, truth.width, 3);
     let noise = job.noise_or_default();
@@ -104,7 +101,7 @@ fn read_measurement(job: &Job, path: &Path) -> Result<Given> {
     if path.extension().is_some_and(|e| e == "safetensors") {
         return read_measurement_file(job, path);
     }
-    let Photo { picture: y, grey, .. } = Photo::read(path)?;
+    let Photo { picture: y, grey, .. } = Photo::read_with(path, &job.read)?;
     let image = operator.image_shape(Shape::new(1, y.height, y.width, 3));
     let state = own_state(job, path, image)?;
     Ok(Given { y, grey, state, noise: job.noise_or_default() })

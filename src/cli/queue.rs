@@ -29,7 +29,9 @@ pub(super) fn restore_all(job: &Job, inputs: &[Input]) -> Result<ExitCode> {
     if bad + failed == 0 {
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("dmap: {} of {} inputs could not be restored, {finished} were", bad + failed, inputs.len());
+    if inputs.len() > 1 {
+        eprintln!("dmap: {} of {} inputs could not be restored, {finished} were", bad + failed, inputs.len());
+    }
     let kind = if failed > 0 { ErrorKind::Failure } else { ErrorKind::BadInput };
     Ok(ExitCode::from(kind.exit_code()))
 }

@@ -75,7 +75,7 @@ impl Recipe {
         Ok(Recipe {
             input_sha256: sha256(input)?,
             measurement: job.measurement,
-            crop: job.size,
+            crop: job.read.crop,
             task: job.operator.task(),
             task_file_sha256: job.task_file_sha256.clone(),
             noise: job.noise.map(noise_text),

@@ -9,6 +9,7 @@ use super::{SamplerFlags, make_folder, quantity};
 use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::graph::PlanOptions;
+use crate::image::{MOST_PIXELS, ReadOptions};
 use crate::model::{Model, Prior};
 use crate::operator::{Operator, StateOrigin, parse_task};
 use crate::sampler::{Noise, Settings};
@@ -52,6 +53,12 @@ pub struct Restore {
     /// Take the centre of each photo: S or WxH pixels
     #[arg(long)]
     size: Option<String>,
+    /// Refuse pictures with more pixels than this
+    #[arg(long, default_value_t = MOST_PIXELS, value_parser = clap::value_parser!(u64).range(1..))]
+    max_pixels: u64,
+    /// Take JPEGs whose end is missing
+    #[arg(long)]
+    allow_truncated: bool,
     /// Class of a class-conditional model
     #[arg(long)]
     label: Option<u32>,
@@ -85,7 +92,8 @@ pub(super) struct Job {
     pub seed: u64,
     pub samples: u32,
     pub batch: usize,
-    pub size: Option<(usize, usize)>,
+    /// How photos are read, and which part of them.
+    pub read: ReadOptions,
     pub label: Option<u32>,
     pub measurement: bool,
     pub save_every: Option<usize>,
@@ -150,7 +158,11 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
         settings: flags.sampler.settings(&model.network.prior())?,
         device: flags.device.open()?,
         plan: flags.device.plan()?,
-        size: flags.size.as_deref().map(quantity::size).transpose()?,
+        read: ReadOptions {
+            most_pixels: flags.max_pixels,
+            crop: flags.size.as_deref().map(quantity::size).transpose()?,
+            allow_truncated: flags.allow_truncated,
+        },
         label: checked_label(flags.label, &model.network.prior())?,
         model_sha256: model.weights.sha256()?,
         model,

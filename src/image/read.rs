@@ -3,12 +3,34 @@
 use super::Picture;
 use crate::error::{Error, Result};
 use image::metadata::Orientation;
-use image::{ColorType, DynamicImage, ImageDecoder, ImageReader, Rgb, RgbImage};
+use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb, RgbImage};
 use moxcms::{ColorProfile, DataColorSpace, Layout, TransformOptions};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// Longest side that is read; larger pictures have to be scaled first.
 const LONGEST_SIDE: u32 = 16_384;
+
+/// Most pixels of a picture that is read, unless the caller asks for more: a 64 megapixel photo.
+pub const MOST_PIXELS: u64 = 64_000_000;
+
+/// How much of a file is read.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadOptions {
+    /// Pictures with more pixels are refused before anything is decoded.
+    pub most_pixels: u64,
+    /// Only the centre of this width and height, or as much as there is.
+    pub crop: Option<(usize, usize)>,
+    /// Take a JPEG whose end is missing; the decoder fills it with grey.
+    pub allow_truncated: bool,
+}
+
+impl Default for ReadOptions {
+    fn default() -> Self {
+        ReadOptions { most_pixels: MOST_PIXELS, crop: None, allow_truncated: false }
+    }
+}
 
 /// A picture out of a file.
 #[derive(Clone, Debug)]
@@ -25,7 +47,16 @@ impl Photo {
     /// Reads PNG, JPEG, BMP, TIFF, WebP or PNM. The orientation of the EXIF data is applied, a colour profile is converted to
     /// sRGB, sixteen-bit and palette pictures become 8-bit RGB, transparency is laid over white.
     pub fn read(path: &Path) -> Result<Photo> {
-        let Decoded { mut picture, color, profile, turned } = decode(path)?;
+        Photo::read_with(path, &ReadOptions::default())
+    }
+
+    /// As [`Photo::read`], with limits of the caller's.
+    pub fn read_with(path: &Path, options: &ReadOptions) -> Result<Photo> {
+        let Decoded { mut picture, color, profile, turned } = decode(path, options)?;
+        if let Some((w, h)) = options.crop {
+            let (w, h) = ((w as u32).min(picture.width()), (h as u32).min(picture.height()));
+            picture = picture.crop_imm((picture.width() - w) / 2, (picture.height() - h) / 2, w, h);
+        }
         let mut words = Vec::new();
         let grey = matches!(color, ColorType::L8 | ColorType::La8 | ColorType::L16 | ColorType::La16);
         if turned {
@@ -49,7 +80,7 @@ impl Photo {
 
 /// Reads a mask or kernel picture as grey values in [0, 1]: (width, height, values).
 pub fn read_grey(path: &Path) -> Result<(usize, usize, Vec<f32>)> {
-    let grey = decode(path)?.picture.to_luma16();
+    let grey = decode(path, &ReadOptions::default())?.picture.to_luma16();
     let values = grey.as_raw().iter().map(|&v| f32::from(v) / 65_535.0).collect();
     Ok((grey.width() as usize, grey.height() as usize, values))
 }
@@ -62,7 +93,7 @@ struct Decoded {
     turned: bool,
 }
 
-fn decode(path: &Path) -> Result<Decoded> {
+fn decode(path: &Path, options: &ReadOptions) -> Result<Decoded> {
     let refuse = |reason: String| Error::Image { path: path.into(), reason };
     let file = std::fs::metadata(path).map_err(Error::io(path))?;
     if !file.is_file() {
@@ -72,7 +103,10 @@ fn decode(path: &Path) -> Result<Decoded> {
         return Err(refuse("the file is empty".into()));
     }
     let mut reader = ImageReader::open(path).and_then(|r| r.with_guessed_format()).map_err(Error::io(path))?;
-    reader.no_limits();
+    // Bytes per pixel of the largest type, and as much again for what a decoder keeps beside it.
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(options.most_pixels.saturating_mul(16).saturating_add(64 << 20));
+    reader.limits(limits);
     let unreadable = |e: image::ImageError| refuse(format!("not a readable picture ({e})"));
     let format = reader.format();
     let mut decoder = reader.into_decoder().map_err(unreadable)?;
@@ -80,22 +114,64 @@ fn decode(path: &Path) -> Result<Decoded> {
     if width > LONGEST_SIDE || height > LONGEST_SIDE || width == 0 || height == 0 {
         return Err(refuse(format!("{width}x{height} pixels; scale it to at most {LONGEST_SIDE} on a side first")));
     }
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels > options.most_pixels {
+        return Err(refuse(format!(
+            "{width}x{height} are {:.0} megapixels, more than {:.0}; scale it first, or raise --max-pixels",
+            pixels as f64 / 1e6,
+            options.most_pixels as f64 / 1e6
+        )));
+    }
+    if format == Some(ImageFormat::Jpeg) && !options.allow_truncated && !jpeg_ends(path).map_err(Error::io(path))? {
+        return Err(refuse("the end of this JPEG is missing; copy it again, or give --allow-truncated".into()));
+    }
     let color = decoder.color_type();
     // Damaged metadata do not make a photo unreadable.
     let profile = decoder.icc_profile().unwrap_or_default();
     let mut orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut picture = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
-    if format == Some(image::ImageFormat::Png) && orientation == Orientation::NoTransforms {
+    if format == Some(ImageFormat::Png) && orientation == Orientation::NoTransforms {
         orientation = late_orientation(path).unwrap_or(Orientation::NoTransforms);
     }
     picture.apply_orientation(orientation);
     Ok(Decoded { picture, color, profile, turned: orientation != Orientation::NoTransforms })
 }
 
+/// True if a JPEG has an end marker behind the start of its scan. The decoder takes a cut file as whole.
+fn jpeg_ends(path: &Path) -> std::io::Result<bool> {
+    const START_OF_SCAN: u8 = 0xda;
+    const END_OF_IMAGE: u8 = 0xd9;
+    let mut file = BufReader::new(File::open(path)?);
+    file.seek(SeekFrom::Start(2))?;
+    let mut segment = [0; 4];
+    while file.read_exact(&mut segment).is_ok() {
+        let [0xff, kind, high, low] = segment else { break };
+        // A thumbnail with an end of its own lies inside a segment, which is jumped over.
+        file.seek_relative(i64::from(u16::from_be_bytes([high, low])) - 2)?;
+        if kind == START_OF_SCAN {
+            break;
+        }
+    }
+    let mut before = 0;
+    loop {
+        let bytes = file.fill_buf()?;
+        let length = bytes.len();
+        if length == 0 {
+            return Ok(false);
+        }
+        for &byte in bytes {
+            if (before, byte) == (0xff, END_OF_IMAGE) {
+                return Ok(true);
+            }
+            before = byte;
+        }
+        file.consume(length);
+    }
+}
+
 /// The orientation of a PNG whose EXIF chunk stands behind the pixels, where some programs put it and the decoder does not look.
 fn late_orientation(path: &Path) -> Option<Orientation> {
-    use std::io::{BufReader, Read, Seek, SeekFrom};
-    let mut file = BufReader::new(std::fs::File::open(path).ok()?);
+    let mut file = BufReader::new(File::open(path).ok()?);
     file.seek(SeekFrom::Start(8)).ok()?;
     let mut head = [0; 8];
     while file.read_exact(&mut head).is_ok() {

@@ -37,6 +37,7 @@ pub struct Progress<'a> {
     /// Residual norm of each item at the last gradient, in [-1, 1] units; of a blur whitened.
     pub residual: &'a [f32],
     sampler: &'a dyn Sampler,
+    device: &'a Device,
     shape: Shape,
     decoder: Option<&'a Mutex<Decoder>>,
 }
@@ -44,12 +45,15 @@ pub struct Progress<'a> {
 impl Progress<'_> {
     /// The batch as pictures of the canvas; those of a latent model come through the decoder.
     pub fn pictures(&self) -> Result<Vec<Picture>> {
-        self.x()?.chunks(self.shape.item()).map(|x| picture(self.decoder, self.shape, x)).collect()
+        let x = self.x()?;
+        let _turn = self.device.turn();
+        x.chunks(self.shape.item()).map(|x| picture(self.decoder, self.shape, x)).collect()
     }
 
     /// x of the whole batch as it is now, (n, h, w, c) on the canvas; fetched from the device when asked for.
     pub fn x(&self) -> Result<Vec<f32>> {
         let mut x = vec![0.0; self.shape.numel()];
+        let _turn = self.device.turn();
         self.sampler.read_x(&mut x)?;
         Ok(x)
     }
@@ -112,6 +116,7 @@ pub struct Restorer {
     start: f32,
     factor: usize,
     decoder: Option<Mutex<Decoder>>,
+    device: Device,
 }
 
 impl Restorer {
@@ -148,6 +153,7 @@ impl Restorer {
             plan,
             device,
         };
+        let _turn = device.turn();
         let decoder = prior.latent.map(|_| Decoder::new(&setup)).transpose()?.map(Mutex::new);
         Ok(Restorer {
             sampler: (settings.method.row().build)(&setup)?,
@@ -161,6 +167,7 @@ impl Restorer {
             start: schedule.start as f32,
             factor: prior.latent.map_or(1, |l| l.factor),
             decoder,
+            device: device.clone(),
         })
     }
 
@@ -260,7 +267,9 @@ impl Restorer {
             noise_norm: filled.iter().map(|i| i.measurement.noise_norm as f32).collect(),
             residual: vec![f32::NAN; n],
         };
+        let turn = self.device.turn();
         self.sampler.begin(&chain)?;
+        drop(turn);
         let left = self.settings.steps;
         Ok(Run { restorer: self, chain, left, residuals: vec![Vec::new(); n], count: items.len() })
     }
@@ -282,6 +291,9 @@ impl Run<'_> {
             return Ok(None);
         }
         self.left -= 1;
+        // A step is several runs that hand values to each other: other threads wait until it is done.
+        let device = self.restorer.device.clone();
+        let turn = device.turn();
         self.restorer.sampler.step(self.left, &mut self.chain)?;
         if self.restorer.settings.method != Method::Unconditional {
             for (trace, &r) in self.residuals.iter_mut().zip(&self.chain.residual) {
@@ -298,11 +310,13 @@ impl Run<'_> {
                 return Err(Error::Invalid(reason));
             }
         }
+        drop(turn);
         Ok(Some(Progress {
             step,
             steps: self.restorer.settings.steps,
             residual: &self.chain.residual[..self.count],
             sampler: self.restorer.sampler.as_ref(),
+            device: &self.restorer.device,
             shape: self.restorer.canvas,
             decoder: self.restorer.decoder.as_ref(),
         }))
@@ -310,6 +324,8 @@ impl Run<'_> {
 
     /// The images as they are now.
     pub fn finish(mut self) -> Result<Vec<Restoration>> {
+        let device = self.restorer.device.clone();
+        let _turn = device.turn();
         if self.left < self.restorer.settings.steps {
             self.restorer.sampler.read_x(&mut self.chain.x)?;
         }

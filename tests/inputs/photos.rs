@@ -189,6 +189,36 @@ fn grey_in_gives_grey_out() {
 }
 
 #[test]
+fn what_is_too_large_or_cut_is_refused() {
+    let f = Folder::new();
+    let (photo, out) = (f.picture("p.png", 64, 48), f.string("out"));
+    let jpeg = |name: &str, part: f64| {
+        // A thumbnail with an end of its own stands before the scan.
+        let exif = [&exif(1)[..], &encoded(&picture(8, 8).to_rgb8(), "jpg", exif(1))].concat();
+        let bytes = encoded(&picture(64, 48).to_rgb8(), "jpg", exif);
+        std::fs::write(f.path(name), &bytes[..(bytes.len() as f64 * part) as usize]).unwrap();
+        f.string(name)
+    };
+    let (whole, half, most) = (jpeg("whole.jpg", 1.0), jpeg("half.jpg", 0.6), jpeg("most.jpg", 0.98));
+    let run = |input: &str, more: &[&str]| -> Vec<String> {
+        let fixed = ["restore", input, "--task", "denoise", "--steps", "2", "--out", &out];
+        fixed.iter().chain(more).map(|a| a.to_string()).collect()
+    };
+    check(&[
+        row("3072 pixels of 3000", run(&photo, &["--max-pixels", "3000"]), 2, "64x48 are 0 megapixels, more than 0"),
+        row("3072 pixels of 3072", run(&photo, &["--max-pixels", "3072"]), 0, "residual"),
+        row("a whole JPEG", run(&whole, &[]), 0, "residual"),
+        row("half a JPEG", run(&half, &[]), 2, "the end of this JPEG is missing"),
+        row("nearly all of a JPEG", run(&most, &[]), 2, "the end of this JPEG is missing"),
+        row("half a JPEG that is wanted", run(&half, &["--allow-truncated"]), 0, "residual"),
+    ]);
+    // The crop is the centre, also where the image is smaller than that.
+    let options = dmap::image::ReadOptions { crop: Some((20, 100)), ..Default::default() };
+    let part = Photo::read_with(&f.path("p.png"), &options).unwrap().picture;
+    assert_eq!(part, Photo::read(&f.path("p.png")).unwrap().picture.centre_crop(20, 100));
+}
+
+#[test]
 fn what_is_no_picture_is_refused() {
     let f = Folder::new();
     let out = f.string("out");

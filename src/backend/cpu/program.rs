@@ -1,6 +1,6 @@
 //! Runs a plan on the CPU.
 
-use crate::backend::Program;
+use crate::backend::{Program, check_owner, program_id};
 use crate::error::{Error, Result};
 use crate::graph::{Dtype, Graph, Plan, Source, Step, TensorId};
 use crate::ops::Launch;
@@ -11,29 +11,34 @@ use std::time::{Duration, Instant};
 /// Memory that the programs of a device share. Mapped memory starts at a page, which is at least the planner's alignment,
 /// and takes no room before it is written.
 #[derive(Default)]
-pub struct Arena(Option<memmap2::MmapMut>);
+pub struct Arena {
+    map: Option<memmap2::MmapMut>,
+    /// The program whose values lie in it.
+    owner: u64,
+}
 
 impl Arena {
     /// Grows to at least `bytes`; what it held is lost.
     fn reserve(&mut self, bytes: usize) -> std::io::Result<()> {
-        if self.0.as_ref().map_or(0, |map| map.len()) < bytes {
-            self.0 = None;
-            self.0 = Some(memmap2::MmapMut::map_anon(bytes)?);
+        if self.map.as_ref().map_or(0, |map| map.len()) < bytes {
+            *self = Arena::default();
+            self.map = Some(memmap2::MmapMut::map_anon(bytes)?);
         }
         Ok(())
     }
 
     fn floats(&self) -> &[f32] {
-        self.0.as_ref().map_or(&[], |map| bytemuck::cast_slice(map))
+        self.map.as_ref().map_or(&[], |map| bytemuck::cast_slice(map))
     }
 
     fn floats_mut(&mut self) -> &mut [f32] {
-        self.0.as_mut().map_or(&mut [], |map| bytemuck::cast_slice_mut(map))
+        self.map.as_mut().map_or(&mut [], |map| bytemuck::cast_slice_mut(map))
     }
 }
 
 /// A plan on the CPU.
 pub struct CpuProgram {
+    id: u64,
     graph: Arc<Graph>,
     plan: Arc<Plan>,
     arena: Arc<Mutex<Arena>>,
@@ -72,7 +77,7 @@ impl CpuProgram {
                 newest[plan.placements[o.0 as usize].tensor.0 as usize] = Some(o.0 as usize);
             }
         }
-        Ok(CpuProgram { graph, plan, arena, files, outside, newest, poison: false })
+        Ok(CpuProgram { id: program_id(), graph, plan, arena, files, outside, newest, poison: false })
     }
 
     /// Weights of one step that are not kept, by their place among its inputs.
@@ -110,6 +115,7 @@ impl Program for CpuProgram {
             return Ok(());
         }
         let arena = self.arena.lock().unwrap_or_else(|e| e.into_inner());
+        check_owner(arena.owner, self.id)?;
         let floats = arena.floats();
         let (offset, len) = self.span(self.newest[output.0 as usize].expect("an output of this graph"));
         values.copy_from_slice(&floats[offset..offset + len]);
@@ -126,6 +132,7 @@ impl Program for CpuProgram {
 
     fn run_timed(&mut self) -> Result<Vec<Duration>> {
         let mut arena = self.arena.lock().unwrap_or_else(|e| e.into_inner());
+        arena.owner = self.id;
         let floats = arena.floats_mut();
         if self.poison {
             floats.fill(f32::NAN);

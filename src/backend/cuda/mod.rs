@@ -27,6 +27,8 @@ use std::sync::{Arc, Mutex};
 pub struct CudaDevice {
     pub(crate) driver: Arc<dyn Driver>,
     shared: Arc<Mutex<Shared>>,
+    /// The program whose values lie in the arena. Held while a program runs or is read, and while the arena grows.
+    owner: Arc<Mutex<u64>>,
 }
 
 #[derive(Default)]
@@ -39,6 +41,6 @@ struct Shared {
 impl CudaDevice {
     /// A device over `driver`.
     pub fn new(driver: Arc<dyn Driver>) -> CudaDevice {
-        CudaDevice { driver, shared: Arc::default() }
+        CudaDevice { driver, shared: Arc::default(), owner: Arc::default() }
     }
 }

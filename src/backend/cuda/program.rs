@@ -2,12 +2,12 @@
 
 use super::CudaDevice;
 use super::launch::{NodeLaunches, Operand, Recorder};
-use crate::backend::Program;
+use crate::backend::{Program, check_owner, program_id};
 use crate::error::{Error, Result};
 use crate::graph::{ALIGNMENT, Dtype, Graph, Instance, Plan, Precision, Shape, Source, TensorId};
 use crate::weights::Weights;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 /// Device memory, given back when dropped.
@@ -40,6 +40,7 @@ impl Drop for Buffer {
 
 /// A plan on a CUDA device.
 pub struct CudaProgram {
+    id: u64,
     device: CudaDevice,
     graph: Arc<Graph>,
     plan: Arc<Plan>,
@@ -75,6 +76,7 @@ impl CudaProgram {
             newest[plan.placements[output.0 as usize].tensor.0 as usize] = Some(output.0 as usize);
         }
         let mut program = CudaProgram {
+            id: program_id(),
             device,
             graph,
             plan,
@@ -85,6 +87,10 @@ impl CudaProgram {
             recorded_for: (0, 0),
             poison: false,
         };
+        // Growing moves the arena: no other program may run, and what it left there is lost.
+        let device = program.device.clone();
+        let mut owner = device.owner();
+        *owner = 0;
         program.device.reserve_arena(program.plan.arena_bytes)?;
         program.record()?;
         Ok(program)
@@ -165,10 +171,16 @@ impl CudaProgram {
     }
 
     /// An output of the last run. It may be an input: the gradient through an identity is the cotangent itself.
-    fn output(&self, output: TensorId) -> Operand {
+    ///
+    /// Nothing else runs on the device while the guard lives.
+    fn output(&self, output: TensorId) -> Result<(Operand, MutexGuard<'_, u64>)> {
+        let owner = self.device.owner();
+        if self.outside[output.0 as usize].is_none() {
+            check_owner(*owner, self.id)?;
+        }
         let (arena, ..) = self.device.places();
         let offset = self.newest[output.0 as usize].and_then(|value| self.plan.placements[value].offset);
-        located(&self.graph, &self.plan, &self.outside, output, arena + offset.unwrap_or(0))
+        Ok((located(&self.graph, &self.plan, &self.outside, output, arena + offset.unwrap_or(0)), owner))
     }
 }
 
@@ -226,7 +238,7 @@ impl Program for CudaProgram {
     }
 
     fn read(&self, output: TensorId, values: &mut [f32]) -> Result<()> {
-        let operand = self.output(output);
+        let (operand, _owner) = self.output(output)?;
         let mut bytes = vec![0; operand.bytes as usize];
         self.device.driver.download(operand.address, &mut bytes)?;
         decode(&bytes, operand.dtype, values);
@@ -234,10 +246,16 @@ impl Program for CudaProgram {
     }
 
     fn run(&mut self) -> Result<()> {
+        let device = self.device.clone();
+        let mut owner = device.owner();
+        *owner = self.id;
         self.ready()?.run()
     }
 
     fn run_timed(&mut self) -> Result<Vec<Duration>> {
+        let device = self.device.clone();
+        let mut owner = device.owner();
+        *owner = self.id;
         self.ready()?.run_timed()
     }
 
@@ -250,10 +268,11 @@ impl Program for CudaProgram {
     }
 
     fn copy_out(&self, output: TensorId, count: usize, to: &mut dyn Program, input: TensorId) -> Result<()> {
-        let from = self.output(output);
+        let (from, owner) = self.output(output)?;
         match to.input_address(input) {
             Some(address) if from.dtype == Dtype::F32 => self.device.driver.copy(address, from.address, from.bytes),
             _ => {
+                drop(owner);
                 let mut values = vec![0.0; count];
                 self.read(output, &mut values)?;
                 to.write(input, &values)
@@ -262,10 +281,12 @@ impl Program for CudaProgram {
     }
 
     fn carry(&mut self, output: TensorId, count: usize, input: TensorId) -> Result<()> {
-        let (from, to) = (self.output(output), self.input_address(input).expect("an input of this graph"));
+        let to = self.input_address(input).expect("an input of this graph");
+        let (from, owner) = self.output(output)?;
         if from.dtype == Dtype::F32 {
             return self.device.driver.copy(to, from.address, from.bytes);
         }
+        drop(owner);
         let mut values = vec![0.0; count];
         self.read(output, &mut values)?;
         self.write(input, &values)
@@ -276,6 +297,10 @@ impl Program for CudaProgram {
 pub(super) type WeightCache = HashMap<(u64, String, Dtype, bool), Arc<Buffer>>;
 
 impl CudaDevice {
+    fn owner(&self) -> MutexGuard<'_, u64> {
+        self.owner.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
     fn filled(&self, values: &[f32]) -> Result<Buffer> {
         let buffer = Buffer::new(&self.driver, 4 * values.len() as u64)?;
         self.driver.upload(buffer.address, bytemuck::cast_slice(values))?;
