@@ -3,6 +3,7 @@
 
 use crate::pickles::{Described, Pickle, archive, legacy, safetensors, zip};
 use crate::table::Folder;
+use dmap::weights::Checkpoint;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -193,4 +194,45 @@ fn hostile_headers_of_safetensors_are_refused() {
     bounded("a long name", &safetensors(&long, &[0; 4]), 2, "more than any network's");
     let wrong = r#"{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,4]}}"#;
     bounded("a product that overflows", &safetensors(wrong, &[0; 4]), 2, "not a sound safetensors file");
+}
+
+#[test]
+fn changed_bytes_never_panic() {
+    let folder = Folder::new();
+    let rows = Described { shape: &[2, 2], strides: &[1, 2], ..four() };
+    let pickle = Pickle::new().dict(&[("a.w", rows), ("b.w", four())], b"").end();
+    let in_lists = Pickle::new().op(b"}q\0").text("args").op(b"](K\x01Ne}\x85\x85sh\0").end();
+    let storage = [0; 16];
+    let header = r#"{"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]},"b":{"dtype":"I64","shape":[1],"data_offsets":[4,12]}}"#;
+    let files = [
+        archive(&pickle, &storage),
+        zip(&[("data.pkl", &pickle, true), ("data/0", &storage, true)]),
+        legacy(&pickle, &[("0", 4, &storage)]),
+        legacy(&in_lists, &[]),
+        safetensors(header, &storage[..12]),
+    ];
+    // A linear congruential generator: the same changes in every run.
+    let mut state = 1_u64;
+    let mut draw = |below: usize| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) as usize % below
+    };
+    let mut opened = 0;
+    for round in 0..5_000 {
+        let mut bytes = files[round % files.len()].clone();
+        for _ in 0..1 + draw(3) {
+            let at = draw(bytes.len());
+            bytes[at] = [0, 1, 0x7f, 0xff, b'(', b'}', b's', draw(256) as u8][draw(8)];
+        }
+        if draw(8) == 0 {
+            bytes.truncate(draw(bytes.len()));
+        }
+        let path = folder.path("changed.pt");
+        std::fs::write(&path, &bytes).unwrap();
+        if let Ok(file) = Checkpoint::open(&path) {
+            opened += 1;
+            file.tensors.keys().for_each(|name| drop(file.numbers(name)));
+        }
+    }
+    assert!(opened > 200, "only {opened} files opened: the changes test nothing");
 }
