@@ -253,7 +253,7 @@ fn wrong_flags_are_refused_with_the_nearest_right_one() {
     refused(&["restore", &f.string("none.png"), "--task", "sr4", "--out", &out], "none.png");
     refused(&["restore", &f.string("*.jpg"), "--task", "sr4", "--out", &out], "No such file");
     refused(&["plan", "--model", "adm-1024"], "presets: adm-256");
-    refused(&["info", &photo], "neither a .safetensors");
+    refused(&["info", &photo], "neither safetensors");
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use super::quantity::readable;
 use crate::error::Error;
-use crate::graph::Dtype;
 use crate::model::{AdmConfig, Model};
 use crate::operator::OPERATORS;
 use crate::sampler::METHODS;
@@ -25,14 +24,7 @@ pub(super) fn run(flags: Info) -> anyhow::Result<ExitCode> {
         return folder(&flags.file);
     }
     let checkpoint = Checkpoint::open(&flags.file)?;
-    let mut kinds: Vec<&str> = (checkpoint.tensors.values())
-        .map(|t| match t.dtype {
-            Some(Dtype::F32) => "f32",
-            Some(Dtype::F16) => "f16",
-            Some(Dtype::Bf16) => "bf16",
-            None => "other",
-        })
-        .collect();
+    let mut kinds: Vec<&str> = checkpoint.tensors.values().map(|t| t.number.name()).collect();
     kinds.sort();
     kinds.dedup();
     let bytes = std::fs::metadata(&flags.file).map_err(Error::io(&flags.file))?.len();

@@ -148,8 +148,9 @@ impl AdmConfig {
     /// What the shapes of the tensors tell; the rest is as in guided-diffusion's published models.
     fn of_shapes(checkpoint: &Checkpoint) -> Result<AdmConfig> {
         let shape = |name: &str| checkpoint.tensors.get(name).map(|t| t.shape.as_slice());
-        let not_adm =
-            || checkpoint.error("not an ADM UNet: time_embed.0.weight and input_blocks.0.0.weight are expected");
+        let kind = || checkpoint.kind().map_or_else(String::new, |kind| format!("; it is {kind}"));
+        let expected = "time_embed.0.weight and input_blocks.0.0.weight are expected";
+        let not_adm = || checkpoint.error(format!("not an ADM UNet: {expected}{}", kind()));
         let model_channels = *shape("time_embed.0.weight").and_then(|s| s.get(1)).ok_or_else(not_adm)?;
         let first = shape("input_blocks.0.0.weight").filter(|s| s.len() == 4).ok_or_else(not_adm)?;
         let (base, in_channels) = (first[0], first[1]);

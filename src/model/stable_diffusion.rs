@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::{Graph, PlanOptions, Shape, TensorId};
 use crate::ops::add::Scale;
-use crate::weights::{Checkpoint, Weights};
-use std::path::{Path, PathBuf};
+use crate::weights::{Checkpoint, Weights, open_part};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Name of the weight that holds the embedded text: (1, tokens, cross_attention_dim).
@@ -194,45 +194,6 @@ fn vae_graph(network: &LatentDiffusion) -> Result<Graph> {
     Ok(g)
 }
 
-/// The weight files of one part: one `.safetensors`, several with an index, or a `.bin`; f32 before f16.
-fn open_part(folder: &Path, stem: &str) -> Result<Vec<Checkpoint>> {
-    for variant in ["", ".fp16"] {
-        let single = folder.join(format!("{stem}{variant}.safetensors"));
-        if single.exists() {
-            return Ok(vec![Checkpoint::open(&single)?]);
-        }
-        let index = folder.join(format!("{stem}.safetensors.index{variant}.json"));
-        if index.exists() {
-            return open_shards(folder, &index);
-        }
-        let pickled = folder.join(format!("{stem}{variant}.bin"));
-        if pickled.exists() {
-            return Ok(vec![Checkpoint::open(&pickled)?]);
-        }
-    }
-    let reason = format!("no weights: {stem}.safetensors (or .bin) is expected here");
-    Err(Error::Weights { path: folder.into(), reason })
-}
-
-fn open_shards(folder: &Path, index: &Path) -> Result<Vec<Checkpoint>> {
-    let refuse = |reason: String| Error::Weights { path: index.into(), reason };
-    let text = std::fs::read_to_string(index).map_err(Error::io(index))?;
-    let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| refuse(format!("it is not JSON: {e}")))?;
-    let map = value["weight_map"].as_object().ok_or_else(|| refuse("it has no weight_map".into()))?;
-    let mut names: Vec<&str> = map.values().filter_map(|v| v.as_str()).collect();
-    names.sort();
-    names.dedup();
-    // A shard is a file of this folder, whatever the index says.
-    let path = |name: &str| -> Result<PathBuf> {
-        let path = folder.join(name);
-        match Path::new(name).file_name().is_some_and(|f| f == name) && path.exists() {
-            true => Ok(path),
-            false => Err(refuse(format!("it names {name}, which is not in this folder; download it"))),
-        }
-    };
-    names.into_iter().map(|name| Checkpoint::open(&path(name)?)).collect()
-}
-
 /// An embedded text out of a file.
 fn cached_prompt(file: &Checkpoint, width: usize) -> Result<(usize, Vec<f32>)> {
     let shape = file.tensors.get(CONTEXT).map(|t| t.shape.clone()).unwrap_or_default();
@@ -277,7 +238,7 @@ impl TextEncoder {
     pub fn open(folder: &Path) -> Result<TextEncoder> {
         let encoder = folder.join("text_encoder");
         let config = TextConfig::read(&encoder.join("config.json"))?;
-        let files = open_part(&encoder, "model").or_else(|e| open_part(&encoder, "pytorch_model").map_err(|_| e))?;
+        let files = open_part(&encoder, "model")?;
         let mut g = Graph::new();
         let input = g.input("tokens", Shape::new(1, 1, 1, 1));
         text_encoder::text_encoder(&mut g, &config, input)?;

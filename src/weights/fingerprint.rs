@@ -33,7 +33,7 @@ pub(crate) fn hexadecimal(hash: Sha256) -> String {
 impl Checkpoint {
     fn add_to(&self, prefix: &str, hash: &mut Sha256) -> Result<()> {
         for (name, tensor) in &self.tensors {
-            hash.update(format!("{prefix}{name} {:?} {:?};", tensor.shape, tensor.dtype));
+            hash.update(format!("{prefix}{name} {:?} {:?};", tensor.shape, tensor.number));
             hash.update(self.head(tensor, HEAD)?);
         }
         Ok(())

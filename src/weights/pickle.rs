@@ -1,66 +1,93 @@
-//! Reads the pickle of a PyTorch archive as data. Nothing is executed: a pickle that asks for anything but tensors and
-//! plain containers is refused by the name of what it asks for.
+//! Reads the pickle of a PyTorch file as data. Nothing is executed: plain data beside the tensors
+//! is skipped, and a pickle that asks for anything else is refused by the name of what it asks for.
 
-use std::cell::RefCell;
+use super::number::Number;
+use super::pickle_calls::{Global, call, persistent};
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+
+/// Containers in containers: deeper ones are refused while they are built.
+const DEEPEST: usize = 64;
+/// Texts, containers, tensors, memo slots and elements of containers in all.
+const MOST_PARTS: usize = 1 << 18;
+const HIGHEST_STACK: usize = 1 << 17;
 
 /// A value of the restricted pickle language.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
-    None,
-    Bool,
+    /// Data that no tensor depends on: nothing of it is kept.
+    Opaque,
     Int(i64),
-    Float,
-    Str(Rc<str>),
-    Tuple(Rc<Vec<Value>>),
-    List(Rc<RefCell<Vec<Value>>>),
-    Dict(Rc<RefCell<Vec<(Value, Value)>>>),
-    Global(Rc<str>),
-    /// (type, key of the file in the archive, elements)
-    Storage(Rc<str>, Rc<str>, usize),
+    Text(Rc<str>),
+    Tuple(Rc<Tuple>),
+    /// Only the texts of a list are kept: tensors in lists have no names.
+    List(Rc<RefCell<Vec<Rc<str>>>>),
+    Dict(Rc<Dict>),
+    Global(Global),
+    Storage(Rc<Storage>),
     Tensor(Rc<PickledTensor>),
     Mark,
 }
 
-/// What `_rebuild_tensor_v2` was given.
 #[derive(Debug)]
-pub(super) struct PickledTensor {
-    pub storage: Rc<str>,
+pub(super) struct Tuple {
+    pub items: Vec<Value>,
+    depth: usize,
+}
+
+/// A dict keeps the dicts and tensors that have a text for a key.
+#[derive(Debug, Default)]
+pub(super) struct Dict {
+    pub entries: RefCell<Vec<(Rc<str>, Value)>>,
+    depth: Cell<usize>,
+    /// It lies in another container and can't change any more, so that no cycle can be made.
+    is_closed: Cell<bool>,
+}
+
+/// Elements of one type that tensors share.
+#[derive(Clone, Debug)]
+pub(super) struct Storage {
+    pub number: Number,
     pub key: Rc<str>,
     pub elements: usize,
+    /// The first element, where it is a view of another storage.
+    pub first: usize,
+}
+
+/// What a tensor was rebuilt from; offset and strides in elements.
+#[derive(Debug)]
+pub(super) struct PickledTensor {
+    pub storage: Rc<Storage>,
     pub offset: usize,
     pub shape: Vec<usize>,
     pub strides: Vec<usize>,
 }
 
-const STORAGES: [&str; 9] = [
-    "FloatStorage",
-    "HalfStorage",
-    "BFloat16Storage",
-    "DoubleStorage",
-    "LongStorage",
-    "IntStorage",
-    "ShortStorage",
-    "ByteStorage",
-    "BoolStorage",
-];
-
-fn allowed(global: &str) -> bool {
-    matches!(global, "collections.OrderedDict" | "torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_parameter")
-        || global.strip_prefix("torch.").is_some_and(|s| STORAGES.contains(&s))
+/// What a pickle leaves.
+pub(super) struct Pickled {
+    pub value: Value,
+    /// Every storage that it names, by key: type and elements.
+    pub storages: HashMap<Rc<str>, (Number, usize)>,
+    /// Bytes of the pickle.
+    pub length: usize,
 }
 
-/// Runs the pickle; gives the value that it leaves.
-pub(super) fn read(bytes: &[u8]) -> Result<Value, String> {
-    Machine { bytes, at: 0, stack: Vec::new(), memo: HashMap::new() }.run()
+/// Runs the pickle at the start of `bytes`.
+pub(super) fn read(bytes: &[u8]) -> Result<Pickled, String> {
+    let mut machine =
+        Machine { bytes, at: 0, parts: 0, stack: Vec::new(), memo: HashMap::new(), storages: HashMap::new() };
+    let value = machine.run()?;
+    Ok(Pickled { value, storages: machine.storages, length: machine.at })
 }
 
 struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
+    parts: usize,
     stack: Vec<Value>,
     memo: HashMap<u32, Value>,
+    storages: HashMap<Rc<str>, (Number, usize)>,
 }
 
 impl<'a> Machine<'a> {
@@ -73,14 +100,64 @@ impl<'a> Machine<'a> {
     fn number(&mut self, n: usize) -> Result<u64, String> {
         Ok(self.take(n)?.iter().rev().fold(0, |v, &b| v << 8 | u64::from(b)))
     }
-    fn text(&mut self, n: usize) -> Result<Rc<str>, String> {
-        std::str::from_utf8(self.take(n)?).map(Rc::from).map_err(|_| "its pickle holds text that is not UTF-8".into())
+    fn count(&mut self, n: usize) -> Result<usize, String> {
+        let count = self.number(n)?;
+        usize::try_from(count).map_err(|_| "its pickle ends too early".into())
     }
     fn line(&mut self) -> Result<&'a str, String> {
         let rest = &self.bytes[self.at..];
         let n = rest.iter().position(|&b| b == b'\n').ok_or("its pickle ends too early")?;
         self.at += n + 1;
         std::str::from_utf8(&rest[..n]).map_err(|_| "its pickle holds text that is not UTF-8".into())
+    }
+
+    /// Counts what is kept; a pickle that keeps too much is refused before memory is short.
+    fn keep(&mut self, parts: usize) -> Result<(), String> {
+        self.parts += parts;
+        if self.parts > MOST_PARTS {
+            return Err(format!(
+                "its pickle has more than {MOST_PARTS} parts; save the state_dict alone, by torch.save(model.state_dict(), path)"
+            ));
+        }
+        Ok(())
+    }
+    fn push(&mut self, value: Value) -> Result<(), String> {
+        if self.stack.len() >= HIGHEST_STACK {
+            return Err("its pickle builds more at a time than any file of tensors does".into());
+        }
+        self.stack.push(value);
+        Ok(())
+    }
+    fn push_text(&mut self, n: usize) -> Result<(), String> {
+        let text = std::str::from_utf8(self.take(n)?).map_err(|_| "its pickle holds text that is not UTF-8")?;
+        self.keep(1)?;
+        self.push(Value::Text(text.into()))
+    }
+    fn push_int(&mut self, n: usize) -> Result<(), String> {
+        if n > 8 {
+            self.take(n)?;
+            return self.push(Value::Opaque);
+        }
+        let (v, unused) = (self.number(n)?, 64 - 8 * n as u32);
+        self.push(Value::Int(if n == 0 { 0 } else { (v << unused) as i64 >> unused }))
+    }
+    fn push_bytes(&mut self, n: usize) -> Result<(), String> {
+        self.take(n)?;
+        self.push(Value::Opaque)
+    }
+    fn push_tuple(&mut self, items: Vec<Value>) -> Result<(), String> {
+        let depth = 1 + items.iter().map(close).max().unwrap_or(0);
+        check_depth(depth)?;
+        self.keep(1 + items.len())?;
+        self.push(Value::Tuple(Rc::new(Tuple { items, depth })))
+    }
+    fn push_dict(&mut self) -> Result<(), String> {
+        self.keep(1)?;
+        self.push(Value::Dict(Rc::default()))
+    }
+    fn push_list(&mut self) -> Result<(), String> {
+        self.keep(1)?;
+        self.push(Value::List(Rc::default()))
     }
     fn pop(&mut self) -> Result<Value, String> {
         match self.stack.pop() {
@@ -95,133 +172,172 @@ impl<'a> Machine<'a> {
         self.stack.pop();
         Ok(values)
     }
-    fn pop_n(&mut self, n: usize) -> Result<Value, String> {
+    fn pop_n(&mut self, n: usize) -> Result<Vec<Value>, String> {
         let mut values = (0..n).map(|_| self.pop()).collect::<Result<Vec<_>, _>>()?;
         values.reverse();
-        Ok(Value::Tuple(Rc::new(values)))
+        Ok(values)
     }
     fn remember(&mut self, slot: u32) -> Result<(), String> {
         let top = self.stack.last().cloned().ok_or("its pickle is damaged (nothing to remember)")?;
+        self.keep(1)?;
         self.memo.insert(slot, top);
         Ok(())
     }
     fn recall(&mut self, slot: u32) -> Result<(), String> {
         let value = self.memo.get(&slot).cloned().ok_or("its pickle is damaged (unknown memo)")?;
-        self.stack.push(value);
-        Ok(())
+        self.push(value)
     }
     fn global(&mut self, module: &str, name: &str) -> Result<(), String> {
-        let global = format!("{module}.{name}");
-        if !allowed(&global) {
-            return Err(format!("its pickle asks for {global}; only tensors are read, so the file is refused"));
-        }
-        self.stack.push(Value::Global(global.into()));
-        Ok(())
+        let global = Global::named(module, name).ok_or_else(|| {
+            format!(
+                "its pickle asks for {module}.{name}; only tensors and plain data are read, so the file is refused: \
+                 save the state_dict alone"
+            )
+        })?;
+        self.push(Value::Global(global))
     }
     fn set_items(&mut self, items: Vec<Value>) -> Result<(), String> {
-        let Some(Value::Dict(dict)) = self.stack.last() else { return Err("its pickle is damaged (no dict)".into()) };
-        let mut dict = dict.borrow_mut();
+        let dict = match self.stack.last() {
+            Some(Value::Dict(dict)) => dict.clone(),
+            Some(Value::Opaque) => return Ok(()),
+            _ => return Err("its pickle is damaged (no dict)".into()),
+        };
         let mut items = items.into_iter();
         while let (Some(key), Some(value)) = (items.next(), items.next()) {
-            dict.push((key, value));
+            let (Value::Text(key), Value::Dict(_) | Value::Tensor(_)) = (key, &value) else { continue };
+            let depth = 1 + close(&value);
+            check_depth(depth)?;
+            if dict.is_closed.get() {
+                return Err("its pickle changes a dict that lies in another already".into());
+            }
+            self.keep(1)?;
+            dict.depth.set(dict.depth.get().max(depth));
+            dict.entries.borrow_mut().push((key, value));
         }
         Ok(())
     }
     fn append(&mut self, items: Vec<Value>) -> Result<(), String> {
-        let Some(Value::List(list)) = self.stack.last() else { return Err("its pickle is damaged (no list)".into()) };
-        list.borrow_mut().extend(items);
+        let list = match self.stack.last() {
+            Some(Value::List(list)) => list.clone(),
+            Some(Value::Opaque) => return Ok(()),
+            _ => return Err("its pickle is damaged (no list)".into()),
+        };
+        let texts = items.into_iter().filter_map(|v| if let Value::Text(t) = v { Some(t) } else { None });
+        let texts: Vec<_> = texts.collect();
+        self.keep(texts.len())?;
+        list.borrow_mut().extend(texts);
         Ok(())
     }
+    fn reduce(&mut self) -> Result<(), String> {
+        let (arguments, callable) = (self.pop()?, self.pop()?);
+        self.keep(1)?;
+        self.push(call(&callable, &arguments)?)
+    }
+    fn push_storage(&mut self) -> Result<(), String> {
+        let storage = persistent(&self.pop()?)?;
+        self.keep(2)?;
+        let known = self.storages.entry(storage.key.clone()).or_insert((storage.number, storage.elements));
+        known.1 = known.1.max(storage.first.saturating_add(storage.elements));
+        self.push(Value::Storage(Rc::new(storage)))
+    }
 
-    fn run(mut self) -> Result<Value, String> {
+    fn run(&mut self) -> Result<Value, String> {
         loop {
             match self.take(1)?[0] {
+                b'.' => return self.pop(),
+                // The protocol's number, and the length of a frame.
                 0x80 => drop(self.take(1)?),
                 0x95 => drop(self.take(8)?),
-                b'.' => return self.pop(),
-                b'(' => self.stack.push(Value::Mark),
-                b'N' => self.stack.push(Value::None),
-                0x88 => self.stack.push(Value::Bool),
-                0x89 => self.stack.push(Value::Bool),
-                b'K' => {
-                    let v = self.number(1)?;
-                    self.stack.push(Value::Int(v as i64));
+                // None, true, false, a float: data.
+                b'N' | 0x88 | 0x89 => self.push(Value::Opaque)?,
+                b'G' => self.push_bytes(8)?,
+                op @ (b'K' | b'M') => {
+                    let v = self.number(if op == b'K' { 1 } else { 2 })?;
+                    self.push(Value::Int(v as i64))?;
                 }
-                b'M' => {
-                    let v = self.number(2)?;
-                    self.stack.push(Value::Int(v as i64));
+                b'J' => self.push_int(4)?,
+                op @ (0x8a | 0x8b) => {
+                    let n = self.count(if op == 0x8a { 1 } else { 4 })?;
+                    self.push_int(n)?;
                 }
-                b'J' => {
-                    let v = self.number(4)? as u32 as i32;
-                    self.stack.push(Value::Int(v.into()));
+                // Texts, by the width of their length; Python 2 wrote `T` and `U`.
+                op @ (0x8c | b'U' | b'X' | b'T' | 0x8d) => {
+                    let n = self.count(match op {
+                        0x8c | b'U' => 1,
+                        0x8d => 8,
+                        _ => 4,
+                    })?;
+                    self.push_text(n)?;
                 }
-                0x8a => {
-                    let n = self.number(1)? as usize;
-                    if n > 8 {
-                        return Err("its pickle holds a number of more than 64 bits".into());
-                    }
-                    let v = self.number(n)?;
-                    let unused = 64 - 8 * n as u32;
-                    self.stack.push(Value::Int(if n == 0 { 0 } else { (v << unused) as i64 >> unused }));
+                // Bytes, likewise.
+                op @ (b'C' | b'B' | 0x8e | 0x96) => {
+                    let n = self.count(match op {
+                        b'C' => 1,
+                        b'B' => 4,
+                        _ => 8,
+                    })?;
+                    self.push_bytes(n)?;
                 }
-                b'G' => {
-                    self.take(8)?;
-                    self.stack.push(Value::Float);
-                }
-                b'X' => {
-                    let n = self.number(4)? as usize;
-                    let text = self.text(n)?;
-                    self.stack.push(Value::Str(text));
-                }
-                0x8c => {
-                    let n = self.number(1)? as usize;
-                    let text = self.text(n)?;
-                    self.stack.push(Value::Str(text));
-                }
-                b'}' => self.stack.push(Value::Dict(Rc::default())),
-                b']' => self.stack.push(Value::List(Rc::default())),
-                b')' => self.stack.push(Value::Tuple(Rc::default())),
+                b'(' => self.push(Value::Mark)?,
+                b')' => self.push_tuple(Vec::new())?,
                 b't' => {
-                    let values = self.pop_to_mark()?;
-                    self.stack.push(Value::Tuple(Rc::new(values)));
+                    let items = self.pop_to_mark()?;
+                    self.push_tuple(items)?;
                 }
                 op @ 0x85..=0x87 => {
-                    let tuple = self.pop_n(op as usize - 0x84)?;
-                    self.stack.push(tuple);
+                    let items = self.pop_n(usize::from(op) - 0x84)?;
+                    self.push_tuple(items)?;
+                }
+                b'}' => self.push_dict()?,
+                b'd' => {
+                    let items = self.pop_to_mark()?;
+                    self.push_dict()?;
+                    self.set_items(items)?;
                 }
                 b's' => {
-                    let value = self.pop()?;
-                    let key = self.pop()?;
-                    self.set_items(vec![key, value])?;
+                    let items = self.pop_n(2)?;
+                    self.set_items(items)?;
                 }
                 b'u' => {
                     let items = self.pop_to_mark()?;
                     self.set_items(items)?;
                 }
+                b']' => self.push_list()?,
+                b'l' => {
+                    let items = self.pop_to_mark()?;
+                    self.push_list()?;
+                    self.append(items)?;
+                }
                 b'a' => {
-                    let item = self.pop()?;
-                    self.append(vec![item])?;
+                    let items = self.pop_n(1)?;
+                    self.append(items)?;
                 }
                 b'e' => {
                     let items = self.pop_to_mark()?;
                     self.append(items)?;
                 }
-                b'q' => {
-                    let slot = self.number(1)? as u32;
-                    self.remember(slot)?;
+                // Sets are data: empty, with items added, frozen.
+                0x8f => self.push(Value::Opaque)?,
+                0x90 => drop(self.pop_to_mark()?),
+                0x91 => {
+                    self.pop_to_mark()?;
+                    self.push(Value::Opaque)?;
                 }
-                b'r' => {
-                    let slot = self.number(4)? as u32;
-                    self.remember(slot)?;
+                op @ (b'q' | b'r') => {
+                    let slot = self.number(if op == b'q' { 1 } else { 4 })?;
+                    self.remember(slot as u32)?;
                 }
                 0x94 => self.remember(self.memo.len() as u32)?,
-                b'h' => {
-                    let slot = self.number(1)? as u32;
-                    self.recall(slot)?;
+                op @ (b'h' | b'j') => {
+                    let slot = self.number(if op == b'h' { 1 } else { 4 })?;
+                    self.recall(slot as u32)?;
                 }
-                b'j' => {
-                    let slot = self.number(4)? as u32;
-                    self.recall(slot)?;
+                b'0' => drop(self.stack.pop().ok_or("its pickle is damaged (stack underflow)")?),
+                b'1' => drop(self.pop_to_mark()?),
+                b'2' => {
+                    let top = self.pop()?;
+                    self.push(top.clone())?;
+                    self.push(top)?;
                 }
                 b'c' => {
                     let (module, name) = (self.line()?, self.line()?);
@@ -229,21 +345,19 @@ impl<'a> Machine<'a> {
                 }
                 0x93 => {
                     let (name, module) = (self.pop()?, self.pop()?);
-                    let (Value::Str(module), Value::Str(name)) = (module, name) else {
+                    let (Value::Text(module), Value::Text(name)) = (module, name) else {
                         return Err("its pickle is damaged (a global without a name)".into());
                     };
                     self.global(&module, &name)?;
                 }
-                b'Q' => {
-                    let storage = persistent(self.pop()?)?;
-                    self.stack.push(storage);
+                b'Q' => self.push_storage()?,
+                // A call, and a new object: without and with keywords.
+                b'R' | 0x81 => self.reduce()?,
+                0x92 => {
+                    self.pop()?;
+                    self.reduce()?;
                 }
-                b'R' => {
-                    let (arguments, callable) = (self.pop()?, self.pop()?);
-                    let value = call(&callable, &arguments)?;
-                    self.stack.push(value);
-                }
-                // State of an OrderedDict (its attributes): not needed.
+                // The state of an object, as the attributes of an OrderedDict: not needed.
                 b'b' => drop(self.pop()?),
                 op => return Err(format!("its pickle uses operation {op:#04x}, which no file of tensors needs")),
             }
@@ -251,48 +365,21 @@ impl<'a> Machine<'a> {
     }
 }
 
-fn persistent(id: Value) -> Result<Value, String> {
-    if let Value::Tuple(parts) = &id
-        && let [Value::Str(kind), Value::Global(storage), Value::Str(key), _, Value::Int(elements)] = &parts[..]
-        && &**kind == "storage"
-    {
-        return Ok(Value::Storage(storage.clone(), key.clone(), *elements as usize));
-    }
-    Err("its pickle names a storage in an unknown way".into())
-}
-
-fn call(callable: &Value, arguments: &Value) -> Result<Value, String> {
-    let (Value::Global(name), Value::Tuple(args)) = (callable, arguments) else {
-        return Err("its pickle is damaged (a call of something that is no function)".into());
-    };
-    match (&**name, &args[..]) {
-        ("collections.OrderedDict", []) => Ok(Value::Dict(Rc::default())),
-        ("torch._utils._rebuild_parameter", [tensor @ Value::Tensor(_), ..]) => Ok(tensor.clone()),
-        (
-            "torch._utils._rebuild_tensor_v2",
-            [
-                Value::Storage(storage, key, elements),
-                Value::Int(offset),
-                Value::Tuple(shape),
-                Value::Tuple(strides),
-                ..,
-            ],
-        ) => Ok(Value::Tensor(Rc::new(PickledTensor {
-            storage: storage.clone(),
-            key: key.clone(),
-            elements: *elements,
-            offset: usize::try_from(*offset).map_err(|_| "its pickle has a negative offset")?,
-            shape: extents(shape)?,
-            strides: extents(strides)?,
-        }))),
-        _ => Err(format!("its pickle calls {name} in a way that no file of tensors does")),
+/// How deep containers lie in `value`, which is closed as it enters a container itself.
+fn close(value: &Value) -> usize {
+    match value {
+        Value::Tuple(tuple) => tuple.depth,
+        Value::Dict(dict) => {
+            dict.is_closed.set(true);
+            dict.depth.get()
+        }
+        _ => 0,
     }
 }
 
-fn extents(values: &[Value]) -> Result<Vec<usize>, String> {
-    let extent = |v: &Value| match v {
-        Value::Int(i) => usize::try_from(*i).ok(),
-        _ => None,
-    };
-    values.iter().map(|v| extent(v).ok_or_else(|| "its pickle has an extent that is no number".to_string())).collect()
+fn check_depth(depth: usize) -> Result<(), String> {
+    match depth > DEEPEST {
+        true => Err(format!("its pickle nests more than {DEEPEST} containers, which no file of tensors does")),
+        false => Ok(()),
+    }
 }

@@ -1,36 +1,97 @@
-//! The safetensors format, by the `safetensors` crate, which checks header, offsets and extents.
+//! The safetensors format: a header in JSON, read by the `safetensors` crate, and one span of bytes
+//! per tensor.
 
-use super::{Checkpoint, Data, FileTensor};
+use super::checkpoint::{Contents, FileTensor};
+use super::number::Number;
+use super::source::Source;
 use crate::error::{Error, Result};
-use crate::graph::Dtype;
-use safetensors::{SafeTensors, tensor::TensorView};
-use std::collections::{BTreeMap, HashMap};
+use safetensors::tensor::{Metadata, TensorView};
+use std::collections::HashMap;
 use std::path::Path;
 
-pub(super) fn open(path: &Path, data: Data) -> Result<Checkpoint> {
-    let map = data.bytes();
-    let refuse = |e: safetensors::SafeTensorError| Error::Weights {
-        path: path.into(),
-        reason: format!("not a sound safetensors file ({e}); download or export it again"),
-    };
-    let (_, header) = SafeTensors::read_metadata(map).map_err(refuse)?;
-    let parsed = SafeTensors::deserialize(map).map_err(refuse)?;
-    let start = map.as_ptr() as usize;
-    let tensors: BTreeMap<String, FileTensor> = parsed
-        .iter()
-        .map(|(name, view)| {
-            let dtype = match view.dtype() {
-                safetensors::Dtype::F32 => Some(Dtype::F32),
-                safetensors::Dtype::F16 => Some(Dtype::F16),
-                safetensors::Dtype::BF16 => Some(Dtype::Bf16),
-                _ => None,
-            };
-            let offset = view.data().as_ptr() as usize - start;
-            (name.to_string(), FileTensor { dtype, shape: view.shape().to_vec(), offset })
-        })
-        .collect();
-    let metadata: HashMap<String, String> = header.metadata().clone().unwrap_or_default();
-    Ok(Checkpoint { path: path.into(), data, tensors, metadata })
+/// A longer header, or one with more parts, describes more than any network.
+const LONGEST_HEADER: u64 = 16 << 20;
+const MOST_MARKS: usize = 300_000;
+
+/// True if the first bytes are those of a safetensors file, complete or cut off: the length of a
+/// header in 8 bytes, of which the upper four are zeros, then JSON.
+pub(super) fn is_likely(head: &[u8]) -> bool {
+    header_length(head).is_some_and(|n| n < 1 << 32) && head.get(8) == Some(&b'{')
+}
+
+fn header_length(head: &[u8]) -> Option<u64> {
+    head.first_chunk().map(|n| u64::from_le_bytes(*n))
+}
+
+pub(super) fn open(source: Source) -> Result<Contents, String> {
+    let damaged = |what: String| format!("not a sound safetensors file ({what}); download or export it again");
+    let length = source.head(8).ok().and_then(|h| header_length(&h));
+    let length = length.ok_or_else(|| damaged("it ends within its header".into()))?;
+    if length > LONGEST_HEADER {
+        return Err(damaged(format!("its header claims {length} bytes")));
+    }
+    let header = source.read(8, length as usize).map_err(|_| damaged("it ends within its header".into()))?;
+    if marks(&header) > MOST_MARKS {
+        return Err("its header describes more tensors than any network has".into());
+    }
+    let header: Metadata = serde_json::from_slice(&header).map_err(|e| damaged(e.to_string()))?;
+    let start = 8 + length;
+    let mut tensors = header.tensors().into_iter().collect::<Vec<_>>();
+    tensors.sort_by_key(|(_, t)| t.data_offsets);
+    let mut end = 0;
+    let mut contents = Contents::of(source);
+    for (name, tensor) in tensors {
+        let (from, to) = tensor.data_offsets;
+        let bits = tensor.shape.iter().try_fold(tensor.dtype.bitsize(), |bits, &n| bits.checked_mul(n));
+        if from != end || to < from || bits != (to - from).checked_mul(8) {
+            return Err(damaged(format!("tensor {name} of shape {:?} lies at bytes {from} to {to}", tensor.shape)));
+        }
+        end = to;
+        let placed = FileTensor::whole(number(tensor.dtype), tensor.shape.clone(), start + from as u64);
+        contents.tensors.insert(name, placed);
+    }
+    let found = contents.sources[0].len() - start;
+    if end as u64 != found {
+        return Err(damaged(format!("its tensors take {end} bytes, the file has {found}")));
+    }
+    contents.metadata = header.metadata().clone().unwrap_or_default();
+    Ok(contents)
+}
+
+/// Commas, colons and brackets outside of texts: a bound on what the JSON becomes in memory.
+fn marks(json: &[u8]) -> usize {
+    let (mut marks, mut in_text, mut is_escaped) = (0, false, false);
+    for &byte in json {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = in_text,
+            b'"' => in_text = !in_text,
+            b',' | b':' | b'[' | b'{' if !in_text => marks += 1,
+            _ => {}
+        }
+    }
+    marks
+}
+
+fn number(dtype: safetensors::Dtype) -> Number {
+    use safetensors::Dtype::*;
+    match dtype {
+        F64 => Number::F64,
+        F32 => Number::F32,
+        F16 => Number::F16,
+        BF16 => Number::Bf16,
+        I64 => Number::I64,
+        I32 => Number::I32,
+        I16 => Number::I16,
+        I8 => Number::I8,
+        U64 => Number::U64,
+        U32 => Number::U32,
+        U16 => Number::U16,
+        U8 => Number::U8,
+        BOOL => Number::Bool,
+        C64 => Number::Other("complex64", 8),
+        _ => Number::Other("f8 or smaller", 1),
+    }
 }
 
 /// Writes f32 tensors (name, extents, values) to a temporary name beside `path`, then renames it.

@@ -3,7 +3,10 @@
 //! A row is an input, the expected exit code and a phrase of the message. Where the program computes something, the
 //! expected figure stands in a test of its own beside the table. Every input is made by its test.
 
+mod hostile_weights;
 mod measurements;
 mod outputs;
 mod photos;
+mod pickles;
 mod table;
+mod weight_files;

@@ -1,0 +1,284 @@
+//! A weight file: its tensors by name, and their values read piece by piece.
+
+use super::number::Number;
+use super::pickle::PickledTensor;
+use super::source::Source;
+use super::{kinds, legacy, names, pt, safe};
+use crate::error::{Error, Result};
+use crate::graph::Shape;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+/// Bytes that are read from a file at a time: a multiple of every element's.
+const PIECE: usize = 1 << 20;
+/// Tensors may share storages: together they describe at most three times the file, and this.
+const SHARED_FREE: u64 = 32 << 20;
+
+/// A tensor as a file describes it.
+#[derive(Clone, Debug)]
+pub struct FileTensor {
+    /// Type of the elements.
+    pub number: Number,
+    /// Extents as PyTorch has them.
+    pub shape: Vec<usize>,
+    /// Elements between neighbours along each extent, where the tensor is not row-major.
+    strides: Option<Vec<usize>>,
+    /// The file, or a member of it that was inflated.
+    source: usize,
+    /// First byte in the source.
+    offset: u64,
+}
+
+/// What a reader of a file format finds.
+pub(super) struct Contents {
+    /// The file, then members that were inflated.
+    pub sources: Vec<Source>,
+    pub tensors: BTreeMap<String, FileTensor>,
+    pub metadata: HashMap<String, String>,
+}
+
+impl Contents {
+    pub fn of(file: Source) -> Contents {
+        Contents { sources: vec![file], tensors: BTreeMap::new(), metadata: HashMap::new() }
+    }
+}
+
+impl FileTensor {
+    /// A row-major tensor at byte `offset` of the file.
+    pub(super) fn whole(number: Number, shape: Vec<usize>, offset: u64) -> FileTensor {
+        FileTensor { number, shape, strides: None, source: 0, offset }
+    }
+
+    /// A tensor in a storage of so many bytes from `start` on, checked against it.
+    pub(super) fn rebuilt(
+        name: &str,
+        t: &PickledTensor,
+        source: usize,
+        start: u64,
+        bytes: u64,
+    ) -> Result<FileTensor, String> {
+        let (number, shape) = (t.storage.number, &t.shape);
+        let too_large = || format!("tensor {name} of shape {shape:?} is larger than its storage of {bytes} bytes");
+        let width = number.bytes() as u64;
+        let count = shape.iter().try_fold(1_u64, |c, &n| c.checked_mul(n as u64)).ok_or_else(too_large)?;
+        let (mut last, mut step, mut is_row_major) = (0_u64, 1_u64, true);
+        for (&n, &stride) in shape.iter().zip(&t.strides).rev().filter(|_| count > 0) {
+            is_row_major &= n == 1 || stride as u64 == step;
+            let reach = (n as u64 - 1).checked_mul(stride as u64);
+            last = reach.and_then(|r| r.checked_add(last)).ok_or_else(too_large)?;
+            step *= n as u64;
+        }
+        let first = (t.storage.first as u64).checked_add(t.offset as u64);
+        let end = first.and_then(|f| f.checked_add(if count > 0 { last + 1 } else { 0 }));
+        let is_inside = |elements: u64| elements.checked_mul(width).is_some_and(|b| b <= bytes);
+        let held = (t.storage.first as u64).saturating_add(t.storage.elements as u64);
+        let fits = shape.len() == t.strides.len() && is_inside(count) && is_inside(held) && end.is_some_and(is_inside);
+        let first = first.filter(|_| fits).ok_or_else(too_large)?;
+        let strides = (!is_row_major).then(|| t.strides.clone());
+        Ok(FileTensor { number, shape: shape.clone(), strides, source, offset: start + first * width })
+    }
+
+    fn count(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// An open weight file.
+pub struct Checkpoint {
+    path: PathBuf,
+    sources: Vec<Source>,
+    /// Every tensor by name.
+    pub tensors: BTreeMap<String, FileTensor>,
+    /// Text that came with the file.
+    pub metadata: HashMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Opens a safetensors file or a file of `torch.save` (`.pt`, `.pth`, `.bin`, `.ckpt`), told
+    /// apart by content. What wraps a state dict is taken off: dicts and prefixes, of averaged
+    /// weights first.
+    pub fn open(path: &Path) -> Result<Checkpoint> {
+        let refuse = |reason: String| Error::Weights { path: path.into(), reason };
+        let kind = path.metadata().map_err(Error::io(path))?.file_type();
+        if !kind.is_file() {
+            let what = if kind.is_dir() { "a folder" } else { "a pipe, a socket or a device" };
+            return Err(refuse(format!("{what}; a regular file of weights is expected")));
+        }
+        let source = std::fs::File::open(path).and_then(Source::of_file).map_err(Error::io(path))?;
+        let head = source.head(512).map_err(Error::io(path))?;
+        let is_named_safe = path.extension().is_some_and(|e| e == "safetensors");
+        let contents = if head.is_empty() {
+            Err("the file is empty; download it again".into())
+        } else if safe::is_likely(&head) {
+            safe::open(source)
+        } else if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
+            pt::open(source)
+        } else if matches!(head[..], [0x80, 2..=5, ..]) {
+            legacy::open(source)
+        } else if let Some(kind) = kinds::foreign(&head) {
+            Err(format!("neither safetensors nor a file of torch.save, but {kind}"))
+        } else if is_named_safe {
+            safe::open(source)
+        } else {
+            Err("neither safetensors nor a file of torch.save (.pt)".into())
+        };
+        let mut contents = contents.map_err(refuse)?;
+        check(&contents).map_err(refuse)?;
+        contents.tensors = names::clean(contents.tensors);
+        Ok(Checkpoint::of_contents(path, contents))
+    }
+
+    /// A safetensors file that is in memory already; `name` stands for its path in messages.
+    pub fn of_bytes(name: &str, bytes: &[u8]) -> Result<Checkpoint> {
+        let path = Path::new(name);
+        let contents = safe::open(Source::Memory(bytes.to_vec()));
+        Ok(Checkpoint::of_contents(path, contents.map_err(|reason| Error::Weights { path: path.into(), reason })?))
+    }
+
+    fn of_contents(path: &Path, contents: Contents) -> Checkpoint {
+        let Contents { sources, tensors, metadata } = contents;
+        Checkpoint { path: path.into(), sources, tensors, metadata }
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The network that the tensors' names belong to, as a short phrase, if it is known and not an
+    /// ADM UNet.
+    pub fn kind(&self) -> Option<String> {
+        kinds::network(&self.tensors)
+    }
+
+    /// An error about this file.
+    pub fn error(&self, reason: impl Into<String>) -> Error {
+        Error::Weights { path: self.path.clone(), reason: reason.into() }
+    }
+
+    /// Parameters in all tensors.
+    pub fn parameters(&self) -> usize {
+        self.tensors.values().map(|t| t.count()).sum()
+    }
+
+    pub(super) fn tensor(&self, name: &str) -> Result<&FileTensor> {
+        self.tensors.get(name).ok_or_else(|| self.error(format!("tensor {name} is missing")))
+    }
+
+    /// Weights: values of `name` in row-major order as f32. Integers, NaN and infinity are refused.
+    pub fn values(&self, name: &str) -> Result<Vec<f32>> {
+        let tensor = self.tensor(name)?;
+        if !tensor.number.is_float() {
+            let found = tensor.number.name();
+            return Err(self.error(format!("tensor {name} holds {found} values; f64, f32, f16 or bf16 are expected")));
+        }
+        self.read(name, tensor)
+    }
+
+    /// Inputs: values of `name` in row-major order as f32, floating point or integers (timesteps,
+    /// labels, tokens). A whole number that f32 can't hold is refused, as are NaN and infinity.
+    pub fn numbers(&self, name: &str) -> Result<Vec<f32>> {
+        self.read(name, self.tensor(name)?)
+    }
+
+    fn read(&self, name: &str, tensor: &FileTensor) -> Result<Vec<f32>> {
+        let (source, width) = (&self.sources[tensor.source], tensor.number.bytes());
+        let shortened = |e: std::io::Error| match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => self.error(format!(
+                "tensor {name} can't be read any more: the file has become shorter since it was opened; start again"
+            )),
+            _ => Error::io(&self.path)(e),
+        };
+        let decode = |bytes: &[u8], values: &mut Vec<f32>| {
+            tensor.number.decode(bytes, values).map_err(|what| self.error(format!("tensor {name} holds {what}")))
+        };
+        let count = tensor.count();
+        let mut values = Vec::new();
+        values.try_reserve_exact(count).map_err(|e| self.error(format!("tensor {name} with {count} values: {e}")))?;
+        if let Some(strides) = &tensor.strides {
+            let last: usize = tensor.shape.iter().zip(strides).map(|(n, s)| (n - 1) * s).sum();
+            let span = source.read(tensor.offset, (last + 1) * width).map_err(shortened)?;
+            decode(&gather(&span, width, &tensor.shape, strides), &mut values)?;
+            return Ok(values);
+        }
+        let mut piece = vec![0; PIECE.min(count * width)];
+        for from in (0..count * width).step_by(PIECE) {
+            let piece = &mut piece[..PIECE.min(count * width - from)];
+            source.read_into(tensor.offset + from as u64, piece).map_err(shortened)?;
+            decode(piece, &mut values)?;
+        }
+        Ok(values)
+    }
+
+    /// The first bytes of a tensor's storage, `most` or fewer.
+    pub(super) fn head(&self, tensor: &FileTensor, most: usize) -> Result<Vec<u8>> {
+        let source = &self.sources[tensor.source];
+        let bytes = (tensor.count() * tensor.number.bytes()) as u64;
+        let length = bytes.min(most as u64).min(source.len().saturating_sub(tensor.offset));
+        source.read(tensor.offset, length as usize).map_err(Error::io(&self.path))
+    }
+
+    /// Values of `name` in the layout of the graph: (out, in, k, k) becomes (out, k, k, in).
+    pub(super) fn values_as(&self, name: &str, shape: Shape) -> Result<Vec<f32>> {
+        let expected: &[usize] = match shape {
+            Shape { n: 1, h: 1, w: 1, c } => &[c],
+            Shape { n, h: 1, w: 1, c } => &[n, c],
+            Shape { n, h, w, c } => &[n, c, h, w],
+        };
+        let tensor = self.tensor(name)?;
+        // 1x1 convolutions and linear layers are stored with or without their unit dimensions.
+        let mut found = tensor.shape.clone();
+        while found.len() > expected.len() && found.last() == Some(&1) {
+            found.pop();
+        }
+        let alike = found == expected || (expected.len() == 1 && found == [1, expected[0]]);
+        if !alike {
+            let reason = format!("tensor {name} should have shape {expected:?} but has {:?}", tensor.shape);
+            return Err(self.error(reason));
+        }
+        let values = self.values(name)?;
+        let taps = shape.h * shape.w;
+        if taps == 1 {
+            return Ok(values);
+        }
+        let mut out = vec![0.0; values.len()];
+        for o in 0..shape.n {
+            for i in 0..shape.c {
+                for t in 0..taps {
+                    out[(o * taps + t) * shape.c + i] = values[(o * shape.c + i) * taps + t];
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// Refuses descriptions that would take far more memory than the file.
+fn check(contents: &Contents) -> Result<(), String> {
+    names::check(&contents.tensors)?;
+    let bytes = |t: &FileTensor| (t.count() as u64).saturating_mul(t.number.bytes() as u64);
+    let described = contents.tensors.values().map(bytes).fold(0, u64::saturating_add);
+    let file = contents.sources[0].len();
+    match described > file.saturating_mul(3).saturating_add(SHARED_FREE) {
+        true => Err(format!(
+            "its tensors describe {} MiB, but the file has only {} MiB; save it again without compression",
+            described >> 20,
+            file >> 20
+        )),
+        false => Ok(()),
+    }
+}
+
+/// The elements of a tensor with strides, in row-major order.
+fn gather(span: &[u8], width: usize, shape: &[usize], strides: &[usize]) -> Vec<u8> {
+    let mut gathered = Vec::with_capacity(shape.iter().product::<usize>() * width);
+    let mut index = vec![0; shape.len()];
+    loop {
+        let at: usize = index.iter().zip(strides).map(|(i, s)| i * s * width).sum();
+        gathered.extend_from_slice(&span[at..at + width]);
+        // Counts up: the last extent first.
+        let Some(k) = (0..shape.len()).rev().find(|&k| index[k] + 1 < shape[k]) else { return gathered };
+        index[k] += 1;
+        index[k + 1..].fill(0);
+    }
+}

@@ -1,0 +1,118 @@
+//! Names of tensors: what wraps a bare state dict in the files that users have is taken off.
+
+use super::checkpoint::FileTensor;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// More names, or longer ones, are no network's.
+pub(super) const MOST_NAMES: usize = 1 << 15;
+pub(super) const LONGEST_NAME: usize = 512;
+const MOST_BYTES: usize = 8 << 20;
+
+type Tensors = BTreeMap<String, FileTensor>;
+
+/// Averaged weights come before plain ones where a file holds the same network twice.
+const AVERAGED: [&str; 5] = ["ema.", "ema_model.", "model_ema.", "ema_params.", "params_ema."];
+const PLAIN: [&str; 15] = [
+    "state_dict.",
+    "model_state_dict.",
+    "model.",
+    "online_model.",
+    "module.",
+    "text_model.",
+    "_orig_mod.",
+    "unet.",
+    "diffusion_model.",
+    "net.",
+    "network.",
+    "generator.",
+    "denoiser.",
+    "denoise_fn.",
+    "params.",
+];
+
+/// Buffers that training programs keep beside the weights: counters of averaging, and tables of the
+/// schedule, which the configuration gives.
+const BOOKKEEPING: [&str; 24] = [
+    "alphas_cumprod",
+    "alphas_cumprod_prev",
+    "betas",
+    "decay",
+    "ema_decay",
+    "epoch",
+    "global_step",
+    "initted",
+    "log_one_minus_alphas_cumprod",
+    "logvar",
+    "loss_weight",
+    "n_averaged",
+    "num_updates",
+    "p2_loss_weight",
+    "posterior_log_variance_clipped",
+    "posterior_mean_coef1",
+    "posterior_mean_coef2",
+    "posterior_variance",
+    "sqrt_1m_alphas_cumprod",
+    "sqrt_alphas_cumprod",
+    "sqrt_one_minus_alphas_cumprod",
+    "sqrt_recip_alphas_cumprod",
+    "sqrt_recipm1_alphas_cumprod",
+    "step",
+];
+
+/// Refuses what no network holds, so that the work on names is bounded.
+pub(super) fn check(tensors: &Tensors) -> Result<(), String> {
+    if tensors.len() > MOST_NAMES {
+        return Err(format!("it holds {} tensors, more than any network has", tensors.len()));
+    }
+    let bytes: usize = tensors.keys().map(|name| name.len()).sum();
+    if tensors.keys().any(|name| name.len() > LONGEST_NAME) || bytes > MOST_BYTES {
+        return Err(format!("its names of tensors take {bytes} bytes, more than any network's"));
+    }
+    Ok(())
+}
+
+/// Takes off prefixes that all weights share, one after the other, and drops bookkeeping.
+pub(super) fn clean(mut tensors: Tensors) -> Tensors {
+    loop {
+        tensors.retain(|name, tensor| !(BOOKKEEPING.contains(&name.as_str()) && tensor.shape.len() <= 1));
+        drop_plain_twin(&mut tensors);
+        let shared = AVERAGED.iter().chain(&PLAIN).find(|p| is_shared(&tensors, p));
+        let Some(prefix) = shared else { break };
+        let strip = |name: String| name.strip_prefix(prefix).map_or(name.clone(), str::to_string);
+        tensors = tensors.into_iter().map(|(name, tensor)| (strip(name), tensor)).collect();
+    }
+    rename_old_attention(tensors)
+}
+
+/// True if every weight has the prefix. A buffer at the top (no dot, one extent or none) is no
+/// weight.
+fn is_shared(tensors: &Tensors, prefix: &str) -> bool {
+    let is_buffer = |name: &str, tensor: &FileTensor| !name.contains('.') && tensor.shape.len() <= 1;
+    let is_in_the_way = |(name, tensor): (&String, &FileTensor)| match name.strip_prefix(prefix) {
+        Some(rest) => rest.is_empty() || tensors.contains_key(rest),
+        None => !is_buffer(name, tensor),
+    };
+    tensors.keys().any(|name| name.starts_with(prefix)) && !tensors.iter().any(is_in_the_way)
+}
+
+/// Drops the plain weights of a network whose averaged weights are there under the same names.
+fn drop_plain_twin(tensors: &mut Tensors) {
+    let under = |prefix: &str| -> BTreeSet<&str> { tensors.keys().filter_map(|n| n.strip_prefix(prefix)).collect() };
+    let averaged = AVERAGED.iter().map(|p| under(p)).find(|names| !names.is_empty());
+    let Some(averaged) = averaged else { return };
+    let twin = PLAIN.into_iter().find(|plain| under(plain) == averaged);
+    if let Some(plain) = twin {
+        tensors.retain(|name, _| !name.starts_with(plain));
+    }
+}
+
+/// Old files of autoencoders call the layers of their attention otherwise.
+fn rename_old_attention(tensors: Tensors) -> Tensors {
+    const NAMES: [(&str, &str); 4] =
+        [(".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), (".proj_attn.", ".to_out.0.")];
+    if !tensors.keys().any(|name| name.contains(".mid_block.attentions.0.query.")) {
+        return tensors;
+    }
+    let rename = |name: String| NAMES.iter().fold(name, |n, (old, new)| n.replace(old, new));
+    tensors.into_iter().map(|(name, tensor)| (rename(name), tensor)).collect()
+}
