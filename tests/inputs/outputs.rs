@@ -23,17 +23,17 @@ fn a_second_run_is_skipped_if_it_is_the_same_and_refused_if_it_is_not() {
     let weights = concat!(env!("CARGO_MANIFEST_DIR"), "/weights/photo.safetensors");
     let other_model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/adm_a.safetensors");
     check(&[
-        row("the same", &with(&[]), 0, "finished before"),
-        row("the same model under another name", &with(&["--model", weights]), 0, "finished before"),
-        row("another batch", &with(&["--batch", "3"]), 0, "finished before"),
-        row("another task", &restore(&photo, "denoise", &out, &[]), 2, "task is sr2 there, denoise here"),
-        row("another seed", &with(&["--seed", "1"]), 2, "seed is 0 there, 1 here"),
-        row("another noise", &with(&["--noise", "0.05"]), 2, "noise is"),
-        row("another method", &with(&["--method", "dps"]), 2, "method is dmap there, dps here"),
-        row("another zeta", &with(&["--zeta", "0.1"]), 2, "zeta is 0.4 there, 0.1 here"),
-        row("several samples", &with(&["--samples", "2"]), 2, "samples is 1 there, 2 here"),
-        row("a crop", &with(&["--size", "8"]), 2, "crop is null there, [8,8] here"),
-        row("another model", &with(&["--model", other_model]), 2, "model is photo there, adm_a.safetensors here"),
+        row("the same", with(&[]), 0, "finished before"),
+        row("the same model under another name", with(&["--model", weights]), 0, "finished before"),
+        row("another batch", with(&["--batch", "3"]), 0, "finished before"),
+        row("another task", restore(&photo, "denoise", &out, &[]), 2, "task is sr2 there, denoise here"),
+        row("another seed", with(&["--seed", "1"]), 2, "seed is 0 there, 1 here"),
+        row("another noise", with(&["--noise", "0.05"]), 2, "noise is"),
+        row("another method", with(&["--method", "dps"]), 2, "method is dmap there, dps here"),
+        row("another zeta", with(&["--zeta", "0.1"]), 2, "zeta is 0.4 there, 0.1 here"),
+        row("several samples", with(&["--samples", "2"]), 2, "samples is 1 there, 2 here"),
+        row("a crop", with(&["--size", "8"]), 2, "crop is null there, [8,8] here"),
+        row("another model", with(&["--model", other_model]), 2, "model is photo there, adm_a.safetensors here"),
     ]);
     // Two differences are both named.
     let o = dmap(&with(&["--seed", "1", "--eta", "0.5"]));
@@ -41,14 +41,14 @@ fn a_second_run_is_skipped_if_it_is_the_same_and_refused_if_it_is_not() {
     assert!(said.contains("seed is 0 there, 1 here") && said.contains("eta is 1.0 there, 0.5 here"), "{said}");
     assert!(said.contains("give another --out, or --overwrite"), "{said}");
     picture(18, 16).part(2, 0, 16, 16).write_png(&f.path("p.png")).unwrap();
-    check(&[row("another photo of that name", &with(&[]), 2, "the input file has another content")]);
+    check(&[row("another photo of that name", with(&[]), 2, "the input file has another content")]);
     assert_eq!(std::fs::read(f.path("out/p/restored.png")).unwrap(), written, "refused runs leave the result");
     let result = json(&f.path("out/p/result.json"));
     assert_eq!(result["input_sha256"].as_str().unwrap().len(), 64);
-    check(&[row("overwriting", &with(&["--seed", "1", "--overwrite"]), 0, "residual")]);
+    check(&[row("overwriting", with(&["--seed", "1", "--overwrite"]), 0, "residual")]);
     assert_eq!(json(&f.path("out/p/result.json"))["seed"], 1);
     std::fs::write(f.path("out/p/result.json"), "{}").unwrap();
-    check(&[row("a result that does not say", &with(&["--seed", "1"]), 2, "seed is not recorded there")]);
+    check(&[row("a result that does not say", with(&["--seed", "1"]), 2, "seed is not recorded there")]);
 }
 
 #[test]
@@ -56,11 +56,11 @@ fn a_changed_mask_or_kernel_file_is_another_run() {
     let f = Folder::new();
     let (photo, out, mask) = (f.picture("p.png", 16, 16), f.string("out"), f.picture("m.png", 16, 16));
     let task = format!("inpaint-mask:mask={mask}");
-    check(&[row("the first", &restore(&photo, &task, &out, &[]), 0, "residual")]);
+    check(&[row("the first", restore(&photo, &task, &out, &[]), 0, "residual")]);
     picture(17, 16).part(1, 0, 16, 16).write_png(mask.as_ref()).unwrap();
     check(&[row(
         "another mask of that name",
-        &restore(&photo, &task, &out, &[]),
+        restore(&photo, &task, &out, &[]),
         2,
         "file of the task has another content",
     )]);
@@ -88,10 +88,10 @@ fn an_image_that_cannot_be_written_costs_no_other() {
 fn a_failed_overwrite_leaves_no_old_result_beside_a_new_picture() {
     let f = Folder::new();
     let (photo, out) = (f.picture("p.png", 16, 16), f.string("out"));
-    check(&[row("the first", &restore(&photo, "sr2", &out, &[]), 0, "residual")]);
+    check(&[row("the first", restore(&photo, "sr2", &out, &[]), 0, "residual")]);
     std::fs::remove_file(f.path("out/p/comparison.png")).unwrap();
     std::fs::create_dir_all(f.path("out/p/comparison.png/x")).unwrap();
-    check(&[row("fails", &restore(&photo, "sr2", &out, &["--seed", "1", "--overwrite"]), 2, "comparison.png")]);
+    check(&[row("fails", restore(&photo, "sr2", &out, &["--seed", "1", "--overwrite"]), 2, "comparison.png")]);
     assert!(!f.path("out/p/result.json").exists());
 }
 
@@ -144,9 +144,9 @@ fn two_processes_do_not_write_one_image() {
     std::fs::create_dir_all(f.path("out/p")).unwrap();
     let held = std::fs::File::open(f.path("out/p")).unwrap();
     held.lock().unwrap();
-    check(&[row("while another restores it", &restore(&photo, "sr2", &out, &[]), 2, "another process is restoring")]);
+    check(&[row("while another restores it", restore(&photo, "sr2", &out, &[]), 2, "another process is restoring")]);
     drop(held);
-    check(&[row("afterwards", &restore(&photo, "sr2", &out, &[]), 0, "residual")]);
+    check(&[row("afterwards", restore(&photo, "sr2", &out, &[]), 0, "residual")]);
 }
 
 #[test]

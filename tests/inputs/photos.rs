@@ -230,10 +230,10 @@ fn what_is_no_picture_is_refused() {
         (f.string("page.png"), f.string("folder.png"), f.string("thin.png"), f.string("x.png"));
     let run = |input| ["restore", input, "--task", "denoise", "--steps", "2", "--out", &out];
     check(&[
-        row("a web page", &run(&page), 2, "not a readable picture"),
-        row("a folder without pictures", &run(&folder), 2, "no pictures in this folder"),
-        row("nothing", &run(&none), 2, "x.png: No such file"),
-        row("a thin picture", &run(&thin), 0, "residual"),
+        row("a web page", run(&page), 2, "not a readable picture"),
+        row("a folder without pictures", run(&folder), 2, "no pictures in this folder"),
+        row("nothing", run(&none), 2, "x.png: No such file"),
+        row("a thin picture", run(&thin), 0, "residual"),
     ]);
     let page = image::open(f.path("out/thin/comparison.png")).unwrap();
     assert!(page.height() < 4000, "{}", page.height());

@@ -19,7 +19,7 @@ impl Files {
     }
     /// A row of `dmap info` over a file of these bytes.
     fn info(&self, name: &'static str, bytes: &[u8], code: i32, phrase: &'static str) -> Row {
-        row(name, &["info", &self.write(name, bytes)], code, phrase)
+        row(name, ["info", &self.write(name, bytes)], code, phrase)
     }
     fn open(&self, name: &str, bytes: &[u8]) -> Checkpoint {
         Checkpoint::open(Path::new(&self.write(name, bytes))).unwrap()
@@ -295,12 +295,7 @@ fn other_files_are_refused_by_what_they_are() {
         files.info("a.npz", &zip(&[("w.npy", b"x", false)]), 2, "NumPy arrays"),
         files.info("artifact.zip", &zip(&[("m/w.safetensors", b"x", false)]), 2, "holds m/w.safetensors; unpack it"),
         files.info("empty.zip", &zip(&[]), 2, "no data.pkl"),
-        row(
-            "folder as a file",
-            &["eval", "--input", &files.0.string(""), "--out", &files.0.string("o")],
-            2,
-            "a folder",
-        ),
+        row("folder as a file", ["eval", "--input", &files.0.string(""), "--out", &files.0.string("o")], 2, "a folder"),
     ]);
 }
 
@@ -402,7 +397,7 @@ fn only_regular_files_are_opened() {
     let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
     assert!(made.success());
     check(&[
-        row("pipe", &["info", &pipe.display().to_string()], 2, "a regular file of weights is expected"),
-        row("device", &["info", "/dev/zero"], 2, "a regular file of weights is expected"),
+        row("pipe", ["info", &pipe.display().to_string()], 2, "a regular file of weights is expected"),
+        row("device", ["info", "/dev/zero"], 2, "a regular file of weights is expected"),
     ]);
 }
