@@ -182,12 +182,13 @@ fn a_configuration_that_lies_is_refused() {
     for (json, words) in [
         ("{", "not JSON"),
         ("[1]", "not a JSON object"),
-        (r#"{"model_channels": "many"}"#, "wrong value"),
+        (r#"{"model_channels": "many"}"#, "model_channels is \"many\", expected a whole number"),
         (r#"{"model_channels": 0}"#, "model_channels is 0"),
-        (r#"{"channel_mult": []}"#, "0 levels"),
+        (r#"{"model_channels": 64}"#, "model_channels is 64, but the shapes of the tensors say 32"),
+        (r#"{"channel_mult": []}"#, "channel_mult is [], but the shapes of the tensors say [1, 2]"),
         (r#"{"norm_groups": 7}"#, "7 groups"),
-        (r#"{"predicts": "v"}"#, "predicts v"),
-        (r#"{"num_res_blocks": 2}"#, "missing"),
+        (r#"{"predicts": "v"}"#, "predicts is \"v\"; only epsilon"),
+        (r#"{"num_res_blocks": 2}"#, "num_res_blocks is 2, but"),
         (r#"{"num_heads": 5, "num_head_channels": 0}"#, "5 heads"),
     ] {
         let message = with(json);

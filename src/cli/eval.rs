@@ -74,13 +74,23 @@ impl Inputs {
     }
 
     fn add(&mut self, g: &mut Graph, name: &str, shape: Shape) -> Result<TensorId> {
-        let given = self.file.values(name)?;
+        let given = self.file.numbers(name)?;
         if given.len() != shape.numel() {
             return Err(self.file.error(format!("tensor {name} has {} values, expected {shape}", given.len())));
         }
         let id = g.input(name, shape);
         self.values.push((id, given));
         Ok(id)
+    }
+
+    /// The class of each of `n` images.
+    fn add_labels(&mut self, g: &mut Graph, n: usize, classes: usize) -> Result<TensorId> {
+        let wrong = |label: &f32| label.fract() != 0.0 || !(0.0..classes as f32).contains(label);
+        if let Some(label) = self.file.numbers("labels")?.into_iter().find(wrong) {
+            let reason = format!("tensor labels holds {label}; the model has {classes} classes, 0 to {}", classes - 1);
+            return Err(self.file.error(reason));
+        }
+        self.add(g, "labels", Shape::rows(n, 1))
     }
 
     /// The VJP of `v` from `output` to `x`, where there is a v.
@@ -166,7 +176,7 @@ fn record_model(
 ) -> Result<Vec<(&'static str, TensorId)>> {
     let shape = g.shape(x);
     let t = inputs.add(g, "t", Shape::rows(shape.n, 1))?;
-    let labels = prior.classes.map(|_| inputs.add(g, "labels", Shape::rows(shape.n, 1))).transpose()?;
+    let labels = prior.classes.map(|classes| inputs.add_labels(g, shape.n, classes)).transpose()?;
     let output = model.network.record(g, x, t, labels)?;
     let coefficients = g.input("coefficients", Shape::rows(shape.n, 2));
     inputs.values.push((coefficients, clean_rows(prior, &inputs.file)?));
@@ -208,7 +218,7 @@ fn record_model(
 
 /// x0 = a x + b out at each item's timestep.
 fn clean_rows(prior: &Prior, file: &Checkpoint) -> Result<Vec<f32>> {
-    let t = file.values("t")?.into_iter().map(f64::from).collect();
+    let t = file.numbers("t")?.into_iter().map(f64::from).collect();
     let schedule = Schedule::at(&prior.noise_schedule, prior.diffusion_steps, t)?;
     let rows = (0..schedule.steps()).map(|i| schedule.clean(i, prior.prediction));
     Ok(rows.flat_map(|(a, b)| [a as f32, b as f32]).collect())
@@ -230,7 +240,7 @@ fn embed_text(flags: &Eval) -> anyhow::Result<ExitCode> {
     let folder = Path::new(&flags.model);
     let encoder = TextEncoder::open(folder)?;
     let tokens = match (&flags.input, &flags.prompt) {
-        (Some(input), _) => Checkpoint::open(input)?.values("tokens")?,
+        (Some(input), _) => Checkpoint::open(input)?.numbers("tokens")?,
         (None, prompt) => encoder.tokens(folder, prompt.as_deref().unwrap_or_default())?,
     };
     let output = encoder.embed(&tokens)?;

@@ -36,10 +36,16 @@ pub(super) fn run(flags: Info) -> anyhow::Result<ExitCode> {
         kinds.join(" and "),
         readable(bytes)
     );
-    match AdmConfig::of_checkpoint(&checkpoint) {
-        Ok(config) => {
-            println!("ADM UNet: {}", serde_json::to_string(&config)?);
-            match crate::model::adm::check_file(&config, &checkpoint) {
+    match AdmConfig::identify(&checkpoint) {
+        Ok(found) => {
+            println!("ADM UNet: {}", serde_json::to_string(&found.config)?);
+            if let Some(what) = found.recognised {
+                println!("recognised as {what}");
+            }
+            if let Some(warning) = found.warning {
+                println!("{warning}");
+            }
+            match crate::model::adm::check_file(&found.config, &checkpoint) {
                 Ok(()) => println!("complete: every tensor of the network is there, none is left over"),
                 Err(e) => println!("not usable as it is: {e}"),
             }
@@ -68,6 +74,9 @@ fn folder(path: &Path) -> anyhow::Result<ExitCode> {
         println!("conditioned on {} tokens of {} channels", text.w, text.c);
     }
     println!("predicts {}, {} steps, {}", prior.prediction, prior.diffusion_steps, prior.noise_schedule);
+    if let Some(warning) = model.warning {
+        println!("{warning}");
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -198,6 +198,8 @@ impl Unet<'_> {
 
 /// Compares a file's tensors with those that the network reads.
 pub fn check_file(config: &AdmConfig, checkpoint: &Checkpoint) -> Result<()> {
+    let advice = "its configuration has to give num_heads or num_head_channels";
+    config.check_heads().map_err(|reason| checkpoint.error(format!("{reason}: {advice}")))?;
     let mut g = Graph::new();
     let size = config.size_multiple();
     let x = g.input("x", Shape::new(1, size, size, config.in_channels));

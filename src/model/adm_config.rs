@@ -1,12 +1,21 @@
 //! The configuration of an ADM UNet and where it comes from.
 
+use super::{adm_json, adm_known, adm_shapes};
 use crate::error::{Error, Result};
 use crate::weights::Checkpoint;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use std::ops::RangeInclusive;
+
+/// What a configuration may ask for. A linear schedule of 20 steps or fewer has a beta of 1 or more.
+pub(super) const STEPS: RangeInclusive<usize> = 21..=100_000;
+pub(super) const CHANNELS: RangeInclusive<usize> = 1..=1 << 15;
+pub(super) const LEVELS: RangeInclusive<usize> = 1..=12;
+pub(super) const BLOCKS: RangeInclusive<usize> = 1..=64;
+pub(super) const IMAGE_CHANNELS: RangeInclusive<usize> = 1..=64;
+pub(super) const CLASSES: RangeInclusive<usize> = 1..=1 << 20;
 
 /// Options of the guided-diffusion ADM family, under that code's names.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AdmConfig {
     /// Channels that the multipliers refer to; also the width of the timestep embedding.
     pub model_channels: usize,
@@ -71,78 +80,88 @@ impl Default for AdmConfig {
     }
 }
 
-impl AdmConfig {
-    /// Known models: name and what it is.
-    pub const PRESETS: [(&'static str, &'static str); 6] = [
-        ("adm-256", "256x256_diffusion_uncond.pt of guided-diffusion"),
-        ("adm-256-cond", "256x256_diffusion.pt of guided-diffusion"),
-        ("adm-512", "512x512_diffusion_uncond_finetune_008100.pt"),
-        ("adm-512-cond", "512x512_diffusion.pt of guided-diffusion"),
-        ("ffhq", "ffhq_10m.pt of the DPS authors"),
-        ("photo", "the prior that ships with this program"),
-    ];
+/// A configuration out of a file, and what is known about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Identified {
+    /// The configuration.
+    pub config: AdmConfig,
+    /// The known model that has this configuration and the shapes of the file.
+    pub recognised: Option<&'static str>,
+    /// Says what neither the file, a JSON nor a known model tells.
+    pub warning: Option<String>,
+}
 
-    /// The configuration of a known model.
-    pub fn preset(name: &str) -> Option<AdmConfig> {
-        let adm = AdmConfig::default();
-        let adm_512 = AdmConfig {
-            channel_mult: vec![0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0],
-            attention_ds: vec![16, 32, 64],
-            ..adm.clone()
+/// A setting that the shapes of the tensors do not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Assumption {
+    Heads,
+    Order,
+    Schedule,
+    Steps,
+    Rescaling,
+}
+
+impl Assumption {
+    const ALL: [Assumption; 5] = {
+        use Assumption::*;
+        [Heads, Order, Schedule, Steps, Rescaling]
+    };
+
+    /// One sentence about all that is assumed, with the keys that say otherwise in `place`.
+    fn sentence(assumed: &[Assumption], c: &AdmConfig, place: &str) -> Option<String> {
+        let named = |a: &Assumption| match a {
+            Assumption::Heads if c.num_head_channels > 0 => {
+                Some(format!("heads (num_head_channels {})", c.num_head_channels))
+            }
+            Assumption::Heads => Some(format!("heads (num_heads {})", c.num_heads)),
+            Assumption::Order => {
+                Some(format!("attention order (use_new_attention_order {})", c.use_new_attention_order))
+            }
+            Assumption::Schedule => Some(format!("noise schedule (noise_schedule {})", c.noise_schedule)),
+            Assumption::Steps => Some(format!("its steps (diffusion_steps {})", c.diffusion_steps)),
+            // The network sees the same numbers either way where there are 1000 steps.
+            Assumption::Rescaling if c.diffusion_steps == 1000 => None,
+            Assumption::Rescaling => Some(format!("timesteps (rescale_timesteps {})", c.rescale_timesteps)),
         };
-        Some(match name {
-            "adm-256" => adm,
-            "adm-256-cond" => AdmConfig { class_cond: true, ..adm },
-            "adm-512" => AdmConfig { rescale_timesteps: true, ..adm_512 },
-            "adm-512-cond" => AdmConfig { class_cond: true, ..adm_512 },
-            "ffhq" => AdmConfig { model_channels: 128, num_res_blocks: 1, attention_ds: vec![16], ..adm },
-            "photo" => AdmConfig {
-                model_channels: 32,
-                channel_mult: vec![1.0, 2.0, 3.0, 4.0],
-                num_res_blocks: 1,
-                attention_ds: vec![8],
-                num_head_channels: 32,
-                norm_groups: 16,
-                use_new_attention_order: true,
-                learn_sigma: false,
-                ..adm
-            },
-            _ => return None,
-        })
+        let named: Vec<String> = assumed.iter().filter_map(named).collect();
+        let (last, rest) = named.split_last()?;
+        let list = if rest.is_empty() { last.clone() } else { format!("{} and {last}", rest.join(", ")) };
+        Some(format!("assumed, not known from the file: {list}; put the right ones into {place}"))
+    }
+}
+
+impl AdmConfig {
+    /// From the metadata, a JSON beside the file, a known model of the same shapes, or the shapes alone, in that order.
+    pub fn of_checkpoint(checkpoint: &Checkpoint) -> Result<AdmConfig> {
+        Ok(Self::identify(checkpoint)?.config)
     }
 
-    /// From the metadata, a JSON beside the file, or the tensor shapes, in that order.
-    pub fn of_checkpoint(checkpoint: &Checkpoint) -> Result<AdmConfig> {
-        let guess = Self::of_shapes(checkpoint)?;
+    /// As [`AdmConfig::of_checkpoint`], with what is known about the configuration.
+    pub fn identify(checkpoint: &Checkpoint) -> Result<Identified> {
+        let shapes = Self::of_shapes(checkpoint)?;
+        let known = Self::recognised(&shapes);
+        let mut assumed = if known.is_some() { Vec::new() } else { Assumption::ALL.to_vec() };
+        let mut config = known.as_ref().map_or(&shapes, |k| &k.0).clone();
         let beside = checkpoint.path().with_extension("json");
-        let (text, origin) = match checkpoint.metadata.get("config") {
-            Some(text) => (text.clone(), "its metadata".to_string()),
-            None if beside.exists() => {
+        let given = match checkpoint.metadata.get("config") {
+            Some(text) => Some((text.clone(), "the config of its metadata".to_string())),
+            None if beside.is_file() => {
                 let text = std::fs::read_to_string(&beside).map_err(Error::io(&beside))?;
-                (text, beside.display().to_string())
+                Some((text, beside.display().to_string()))
             }
-            None => {
-                guess.check().map_err(|reason| checkpoint.error(reason))?;
-                return Ok(guess);
-            }
+            None => None,
         };
-        // What the text leaves out stays as the shapes tell.
-        let mut merged = serde_json::to_value(&guess).unwrap_or_default();
-        let given: serde_json::Value =
-            serde_json::from_str(&text).map_err(|e| checkpoint.error(format!("{origin} is not JSON: {e}")))?;
-        let (Some(merged_map), Some(given)) = (merged.as_object_mut(), given.as_object()) else {
-            return Err(checkpoint.error(format!("{origin} is not a JSON object")));
-        };
-        if let Some(kind) = given.get("predicts").and_then(|v| v.as_str()).filter(|&k| k != "epsilon") {
-            return Err(checkpoint.error(format!("it predicts {kind}; only epsilon prediction is supported")));
+        if let Some((text, origin)) = &given {
+            adm_json::apply(text, &shapes, &mut config, &mut assumed)
+                .map_err(|reason| checkpoint.error(format!("{origin}: {reason}")))?;
         }
-        for (key, value) in given {
-            merged_map.insert(key.clone(), value.clone());
-        }
-        let config: AdmConfig =
-            serde_json::from_value(merged).map_err(|e| checkpoint.error(format!("{origin} has a wrong value: {e}")))?;
-        config.check().map_err(|reason| checkpoint.error(reason))?;
-        Ok(config)
+        let place = given.map_or_else(|| beside.display().to_string(), |g| g.1);
+        config
+            .check_groups()
+            .map_err(|reason| checkpoint.error(format!("{reason}; {place} can give another value")))?;
+        let recognised = known.filter(|k| k.0 == config).map(|k| k.1);
+        let warning = Assumption::sentence(&assumed, &config, &place);
+        Ok(Identified { config, recognised, warning })
     }
 
     /// What the shapes of the tensors tell; the rest is as in guided-diffusion's published models.
@@ -151,47 +170,10 @@ impl AdmConfig {
         let kind = || checkpoint.kind().map_or_else(String::new, |kind| format!("; it is {kind}"));
         let expected = "time_embed.0.weight and input_blocks.0.0.weight are expected";
         let not_adm = || checkpoint.error(format!("not an ADM UNet: {expected}{}", kind()));
-        let model_channels = *shape("time_embed.0.weight").and_then(|s| s.get(1)).ok_or_else(not_adm)?;
-        let first = shape("input_blocks.0.0.weight").filter(|s| s.len() == 4).ok_or_else(not_adm)?;
-        let (base, in_channels) = (first[0], first[1]);
-        let mut config = AdmConfig { model_channels, in_channels, ..AdmConfig::default() };
-        config.channel_mult.clear();
-        config.attention_ds.clear();
-        let has = |name: String| checkpoint.tensors.contains_key(&name);
-        let is_block = |i: usize| has(format!("input_blocks.{i}.0.in_layers.2.weight"));
-        let first_gap = (1..).find(|&i| !is_block(i)).unwrap_or(1);
-        let resampled_between = has(format!("input_blocks.{first_gap}.0.op.weight")) || is_block(first_gap + 1);
-        // With residual up blocks the first output block that holds a second residual block ends its level.
-        let holds_up = |o: usize| (1..3).any(|k| has(format!("output_blocks.{o}.{k}.in_layers.2.weight")));
-        let first_up = (0..first_gap).find(|&o| holds_up(o));
-        config.resblock_updown = !resampled_between && first_up.is_some();
-        config.conv_resample = !resampled_between || has(format!("input_blocks.{first_gap}.0.op.weight"));
-        config.num_res_blocks = first_up.filter(|_| config.resblock_updown).unwrap_or(first_gap - 1);
-        let (mut ds, mut in_level) = (1, 0);
-        for i in 1.. {
-            if in_level == config.num_res_blocks {
-                if !is_block(i) && !is_block(i + 1) {
-                    break;
-                }
-                (ds, in_level) = (2 * ds, 0);
-                continue;
-            }
-            let Some(conv) = shape(&format!("input_blocks.{i}.0.in_layers.2.weight")) else { break };
-            if in_level == 0 {
-                config.channel_mult.push(conv[0] as f64 / model_channels as f64);
-            }
-            if has(format!("input_blocks.{i}.1.norm.weight")) && !config.attention_ds.contains(&ds) {
-                config.attention_ds.push(ds);
-            }
-            in_level += 1;
-        }
-        if let Some(s) = shape("input_blocks.1.0.emb_layers.1.weight") {
-            config.use_scale_shift_norm = s[0] == 2 * base;
-        }
-        if let Some(s) = shape("label_emb.weight") {
-            (config.class_cond, config.num_classes) = (true, s[0]);
-        }
-        config.learn_sigma = shape("out.2.weight").is_some_and(|s| s[0] == 2 * in_channels);
+        shape("time_embed.0.weight").and(shape("input_blocks.0.0.weight")).ok_or_else(not_adm)?;
+        adm_known::refuse_classifier(checkpoint)?;
+        let config = adm_shapes::of_shapes(checkpoint)?;
+        adm_known::refuse_upsampler(checkpoint, &config)?;
         Ok(config)
     }
 
@@ -207,7 +189,7 @@ impl AdmConfig {
 
     /// Channels of level `i`.
     pub fn channels(&self, i: usize) -> usize {
-        (self.channel_mult[i] * self.model_channels as f64) as usize
+        (self.channel_mult[i] * self.model_channels as f64).round() as usize
     }
 
     /// Heads of an attention over `channels`.
@@ -215,23 +197,30 @@ impl AdmConfig {
         channels.checked_div(self.num_head_channels).unwrap_or(self.num_heads)
     }
 
-    fn check(&self) -> Result<(), String> {
-        let levels = self.channel_mult.len();
-        if levels == 0 || levels > 12 || self.num_res_blocks == 0 || self.num_res_blocks > 64 {
-            return Err(format!("{levels} levels of {} blocks can't be an ADM UNet", self.num_res_blocks));
-        }
-        if self.model_channels == 0 || self.model_channels % 2 != 0 || self.model_channels > 1 << 14 {
-            return Err(format!("model_channels is {}, expected an even number", self.model_channels));
-        }
-        if self.norm_groups == 0 || self.diffusion_steps == 0 || !(1..=64).contains(&self.in_channels) {
-            return Err("norm_groups, diffusion_steps and in_channels must be positive".into());
-        }
-        for i in 0..levels {
+    /// The groups of the norms have to divide the channels, which the shapes tell.
+    fn check_groups(&self) -> Result<(), String> {
+        let groups = self.norm_groups;
+        let wrong = (0..self.channel_mult.len()).find(|&i| self.channels(i) % groups != 0);
+        wrong.map_or(Ok(()), |i| {
             let c = self.channels(i);
-            if c == 0 || c % self.norm_groups != 0 {
+            Err(format!("norm_groups: level {i} has {c} channels, which do not divide into {groups} groups"))
+        })
+    }
+
+    /// The heads have to divide the channels wherever attention stands: in the middle, and at `attention_ds`.
+    pub(super) fn check_heads(&self) -> Result<(), String> {
+        let last = self.channel_mult.len() - 1;
+        for i in (0..=last).filter(|i| *i == last || self.attention_ds.contains(&(1 << i))) {
+            let (c, each) = (self.channels(i), self.num_head_channels);
+            if each > 0 && c % each != 0 {
                 return Err(format!(
-                    "level {i} has {c} channels, which do not divide into {} groups",
-                    self.norm_groups
+                    "num_head_channels is {each}, which does not divide the {c} channels of an attention"
+                ));
+            }
+            if c % self.heads(c) != 0 {
+                return Err(format!(
+                    "num_heads: an attention of {c} channels does not divide into {} heads",
+                    self.heads(c)
                 ));
             }
         }

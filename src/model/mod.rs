@@ -2,17 +2,22 @@
 
 pub mod adm;
 pub mod adm_config;
+mod adm_json;
+mod adm_known;
+mod adm_shapes;
 mod config_file;
 pub mod latent_config;
 mod residual;
+pub mod scheduler_config;
 pub mod stable_diffusion;
 pub mod text_encoder;
 mod tokenizer;
 pub mod unet;
 pub mod vae;
 
-pub use adm_config::AdmConfig;
-pub use latent_config::{SchedulerConfig, TextConfig, UnetConfig, VaeConfig};
+pub use adm_config::{AdmConfig, Identified};
+pub use latent_config::{TextConfig, UnetConfig, VaeConfig};
+pub use scheduler_config::SchedulerConfig;
 pub use stable_diffusion::LatentDiffusion;
 
 use crate::error::{Error, Result};
@@ -162,10 +167,10 @@ impl Model {
             return Err(Error::Weights { path: path.into(), reason });
         }
         let checkpoint = Checkpoint::open(path)?;
-        let config = AdmConfig::of_checkpoint(&checkpoint)?;
+        let Identified { config, warning, .. } = AdmConfig::identify(&checkpoint)?;
         adm::check_file(&config, &checkpoint)?;
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        Ok(Model { network: Arc::new(config), weights: Weights::new(checkpoint), name, warning: None })
+        Ok(Model { network: Arc::new(config), weights: Weights::new(checkpoint), name, warning })
     }
 
     /// As [`Model::open_or_shipped`], a latent model conditioned on a text in place of the empty one.

@@ -1,7 +1,8 @@
 //! Latent diffusion: a UNet on the codes of an autoencoder, conditioned on an embedded text. Models come from folders in
 //! diffusers layout.
 
-use super::latent_config::SchedulerConfig;
+use super::config_file::{SCHEDULER, TEXT, UNET, VAE, unknown_keys};
+use super::scheduler_config::SchedulerConfig;
 use super::tokenizer::tokenize;
 use super::{
     Latent, Model, Network, Prediction, Prior, TextConfig, UnetConfig, VaeConfig, check_tensors, text_encoder, unet,
@@ -60,7 +61,7 @@ impl Network for LatentDiffusion {
             learn_sigma: false,
             classes: None,
             diffusion_steps: self.scheduler.num_train_timesteps,
-            noise_schedule: self.scheduler.beta_schedule.clone(),
+            noise_schedule: self.scheduler.noise_schedule.clone(),
             rescale_timesteps: false,
             size_multiple: self.vae.factor() * self.unet.size_multiple(),
             prediction: match self.scheduler.prediction_type.as_str() {
@@ -98,19 +99,60 @@ impl Network for LatentDiffusion {
 pub fn open(folder: &Path, prompt: Option<&str>) -> Result<Model> {
     let part = |name: &str| folder.join(name);
     let missing: Vec<&str> = ["unet", "vae", "scheduler"].into_iter().filter(|p| !part(p).is_dir()).collect();
-    if !missing.is_empty() {
-        let reason = format!("not a model folder in diffusers layout: {} is missing", missing.join(" and "));
+    let pipeline = pipeline(folder);
+    if let Some(class) = pipeline.as_ref().filter(|class| OTHERS.iter().any(|other| class.starts_with(other))) {
+        let reason = format!("model_index.json says {class}; StableDiffusionPipeline (1.x and 2.x) is supported");
         return Err(Error::Weights { path: folder.into(), reason });
     }
-    let unet = UnetConfig::read(&part("unet").join("config.json"))?;
-    let vae = VaeConfig::read(&part("vae").join("config.json"))?;
-    let scheduler = SchedulerConfig::read(&part("scheduler").join("scheduler_config.json"))?;
+    if !missing.is_empty() {
+        let kind = pipeline.map(|class| format!(" ({class} by model_index.json)")).unwrap_or_default();
+        let reason = format!("not a model folder in diffusers layout: {} is missing{kind}", missing.join(" and "));
+        return Err(Error::Weights { path: folder.into(), reason });
+    }
+    let configuration = ["unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"].map(part);
+    let unet = UnetConfig::read(&configuration[0])?;
+    let vae = VaeConfig::read(&configuration[1])?;
+    let scheduler = SchedulerConfig::read(&configuration[2])?;
     let unet_files = open_part(&part("unet"), "diffusion_pytorch_model")?;
     let vae_files = open_part(&part("vae"), "diffusion_pytorch_model")?;
     let (tokens, embedded) = prompt_embedding(folder, prompt, unet.cross_attention_dim)?;
     let network = LatentDiffusion { unet, vae, scheduler, tokens };
     let name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    assemble(network, folder, unet_files, vae_files, embedded, name)
+    let model = assemble(network, folder, unet_files, vae_files, embedded, name)?;
+    let mut warnings: Vec<String> = model.warning.into_iter().collect();
+    for (path, rules) in configuration.iter().zip([UNET, VAE, SCHEDULER]) {
+        warnings.extend(unknown_keys(path, &rules)?);
+    }
+    let text_encoder = part("text_encoder/config.json");
+    if text_encoder.is_file() {
+        warnings.extend(unknown_keys(&text_encoder, &TEXT)?);
+    }
+    let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
+    Ok(Model { warning, ..model })
+}
+
+/// Pipelines of diffusers whose folders have the parts of Stable Diffusion but other networks in them.
+const OTHERS: [&str; 13] = [
+    "AltDiffusion",
+    "DDIM",
+    "DDPM",
+    "Flux",
+    "Kandinsky",
+    "LDM",
+    "LatentConsistency",
+    "PixArt",
+    "StableDiffusion3",
+    "StableDiffusionDepth2Img",
+    "StableDiffusionInstructPix2Pix",
+    "StableDiffusionUpscale",
+    "StableDiffusionXL",
+];
+
+/// The class of a folder's pipeline, where its index says it.
+fn pipeline(folder: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(folder.join("model_index.json")).ok()?;
+    let index: serde_json::Value = serde_json::from_str(&text).ok()?;
+    Some(index.get("_class_name")?.as_str()?.to_string())
 }
 
 /// The latent model inside the program: 5.6 million parameters, trained on photographs (weights/tiny-latent/README.md).
@@ -148,7 +190,8 @@ fn assemble(
     let (unet, vae) = (&network.unet, &network.vae);
     if unet.in_channels != vae.latent_channels || unet.out_channels != vae.latent_channels {
         let reason = format!(
-            "the UNet maps {} channels to {}, the autoencoder's latent has {}",
+            "the UNet maps {} channels to {}, the autoencoder's latent has {}; the further inputs of inpainting, depth and \
+             upscaling models are not supported",
             unet.in_channels, unet.out_channels, vae.latent_channels
         );
         return Err(Error::Weights { path: folder.join("unet"), reason });
@@ -158,7 +201,12 @@ fn assemble(
     let parts = [("unet.", unet_files), ("vae.", vae_files)];
     let parts = parts.into_iter().flat_map(|(name, files)| files.into_iter().map(move |f| (name.to_string(), f)));
     let weights = Weights::of_parts(parts.collect(), [(CONTEXT.to_string(), embedded)]);
-    let warning = doubtful_prediction(&network);
+    let assumed = network.scheduler.betas_assumed.then(|| {
+        let schedule = &network.scheduler.noise_schedule;
+        format!("scheduler_config.json has no beta_schedule: {schedule}, the default of diffusers, is assumed")
+    });
+    let warnings: Vec<String> = doubtful_prediction(&network).into_iter().chain(assumed).collect();
+    let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
     Ok(Model { network: Arc::new(network), weights, name, warning })
 }
 
