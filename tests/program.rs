@@ -252,7 +252,7 @@ fn wrong_flags_are_refused_with_the_nearest_right_one() {
     with(&["--task", "motion-blur"], "too large for an image of 16x16");
     refused(&["restore", &f.string("none.png"), "--task", "sr4", "--out", &out], "none.png");
     refused(&["restore", &f.string("*.jpg"), "--task", "sr4", "--out", &out], "No such file");
-    refused(&["plan", "--model", "adm-1024"], "presets: adm-256");
+    refused(&["plan", "--model", "adm-1024"], "presets: adm-64-cond, adm-128-cond, adm-256");
     refused(&["info", &photo], "neither safetensors");
 }
 

@@ -68,6 +68,7 @@ impl Op for PairEps {
     }
 }
 
+#[derive(Debug)]
 struct PairPrior;
 
 impl Network for PairPrior {

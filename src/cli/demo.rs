@@ -44,7 +44,7 @@ pub(super) fn run(flags: Demo) -> anyhow::Result<ExitCode> {
         task_file_sha256: task_file_sha256(operator.as_ref())?,
         operator,
         settings: Method::Dmap.defaults_for(&model.network.prior()),
-        model_sha256: model.weights.sha256()?,
+        model_sha256: model.sha256()?,
         model,
         device: flags.device.open()?,
         plan: flags.device.plan()?,

@@ -111,9 +111,9 @@ impl Recipe {
         let here: Value = serde_json::from_str(&here).unwrap_or_default();
         let Some(here) = here.as_object() else { return Vec::new() };
         let plain = |v: &Value| v.as_str().map_or_else(|| v.to_string(), String::from);
-        let other_content = |what: &str, key: &str, now: &str| match there[key].as_str() {
-            Some(before) if before != now => format!("{what} is {before} there, {now} here"),
-            _ => format!("{what} has another content"),
+        let other_model = || match there["model"].as_str() {
+            Some(before) if before != model => format!("model is {before} there, {model} here"),
+            _ => "the model has other weights or another configuration".into(),
         };
         (here.iter())
             .filter(|(key, value)| there[key.as_str()] != **value)
@@ -121,7 +121,7 @@ impl Recipe {
                 _ if there.get(key).is_none() => format!("{key} is not recorded there"),
                 "input_sha256" => "the input file has another content".into(),
                 "task_file_sha256" => "the file of the task has another content".into(),
-                "model_sha256" => other_content("model", "model", model),
+                "model_sha256" => other_model(),
                 key => format!("{key} is {} there, {} here", plain(&there[key]), plain(value)),
             })
             .collect()

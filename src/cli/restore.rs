@@ -164,7 +164,7 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
             allow_truncated: flags.allow_truncated,
         },
         label: checked_label(flags.label, &model.network.prior())?,
-        model_sha256: model.weights.sha256()?,
+        model_sha256: model.sha256()?,
         model,
         out: flags.out,
         noise,

@@ -23,7 +23,8 @@ pub use stable_diffusion::LatentDiffusion;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Shape, Source, TensorId};
 use crate::noise::{Draw, NoiseKey, fill_normal};
-use crate::weights::{Checkpoint, Weights};
+use crate::weights::{Checkpoint, Weights, hexadecimal};
+use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -92,7 +93,7 @@ impl Prior {
 }
 
 /// A network that predicts eps or v.
-pub trait Network: Send + Sync {
+pub trait Network: Send + Sync + std::fmt::Debug {
     /// What it is.
     fn prior(&self) -> Prior;
 
@@ -242,6 +243,12 @@ impl Model {
             (t.name.clone(), values)
         });
         Model { weights: Weights::from_values(values), ..self }
+    }
+
+    /// SHA-256, in hexadecimal, over the configuration of the network and over what [`Weights::sha256`] reads of its weights.
+    pub fn sha256(&self) -> Result<String> {
+        let hash = Sha256::new_with_prefix(format!("{:?}", self.network)).chain_update(self.weights.sha256()?);
+        Ok(hexadecimal(hash))
     }
 
     /// A file if there is one of that name, else a preset.

@@ -3,6 +3,7 @@
 //! A row is an input, the expected exit code and a phrase of the message. Where the program computes something, the
 //! expected figure stands in a test of its own beside the table. Every input is made by its test.
 
+mod configurations;
 mod hostile_weights;
 mod measurements;
 mod outputs;

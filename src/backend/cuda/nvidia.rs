@@ -73,7 +73,10 @@ impl Nvidia {
                     OLDEST_DRIVER % 1000 / 10
                 )));
             }
-            result::init().map_err(failed("no usable device (--device cpu does without)"))?;
+            result::init().map_err(|e| {
+                let cause = failed("no usable device (--device cpu does without)")(e);
+                Error::Device(cause.to_string())
+            })?;
             let count = result::device::get_count().map_err(failed("number of devices"))? as usize;
             if ordinal >= count {
                 return Err(Error::Device(format!("there is no CUDA device {ordinal}: this machine has {count}")));
