@@ -82,6 +82,14 @@ pub enum Error {
     /// The device failed at work: a kernel, a copy, the driver.
     #[error("{0}")]
     Failed(String),
+    /// A value became infinite or NaN.
+    #[error("{}{reason}", item.map_or(String::new(), |i| format!("image {i} of the batch: ")))]
+    NotFinite {
+        /// The item of the batch, where one is known.
+        item: Option<usize>,
+        /// Which value, where, and what helps.
+        reason: String,
+    },
     /// The progress callback asked to stop.
     #[error("stopped before the end")]
     Cancelled,
@@ -116,6 +124,7 @@ impl Error {
             | Error::Invalid(_)
             | Error::Graph { .. }
             | Error::Budget { .. }
+            | Error::NotFinite { .. }
             | Error::Device(_) => ErrorKind::BadInput,
             Error::NotDifferentiable { .. } | Error::Plan(_) | Error::Memory(_) | Error::Failed(_) => {
                 ErrorKind::Failure

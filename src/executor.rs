@@ -4,7 +4,7 @@ use crate::backend::{Device, Program};
 use crate::error::Result;
 use crate::graph::{Graph, Plan, PlanOptions, TensorId};
 use crate::weights::Weights;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 /// Runs one graph again and again.
@@ -61,9 +61,15 @@ impl Executor {
         self.program.carry(output, self.graph.shape(output).numel(), input)
     }
 
-    /// Runs the graph once.
+    /// Runs the graph once. With `DMAP_STEPWISE=1` in the environment it does as [`Executor::run_stepwise`].
     pub fn run(&mut self) -> Result<()> {
-        self.program.run()
+        static STEPWISE: LazyLock<bool> = LazyLock::new(|| std::env::var_os("DMAP_STEPWISE").is_some_and(|v| v == "1"));
+        if *STEPWISE { self.program.run_stepwise() } else { self.program.run() }
+    }
+
+    /// Runs the graph once, node by node. Fails by name at the first node whose output is not finite, or which the device refuses.
+    pub fn run_stepwise(&mut self) -> Result<()> {
+        self.program.run_stepwise()
     }
 
     /// Runs the graph once and gives the time of each step of the plan.

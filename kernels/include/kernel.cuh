@@ -91,6 +91,7 @@ template <> DEVICE bf16 from_float<bf16>(float v) { return round_bf16(v); }
 
 template <class A, class B> DEVICE auto smaller(A a, B b) { return a < b ? a : b; }
 template <class A, class B> DEVICE auto larger(A a, B b) { return a > b ? a : b; }
+DEVICE bool is_finite(float v) { return (float_bits(v) & 0x7f800000u) != 0x7f800000u; }
 
 // Two values of a 16-bit type in one word, the first in the low half.
 template <class T> DEVICE u32 pack2(float low, float high) {

@@ -4,7 +4,7 @@ pub mod cpu;
 pub mod cuda;
 
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Plan, TensorId};
+use crate::graph::{Dtype, Graph, Plan, Step, TensorId};
 use crate::weights::Weights;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -20,6 +20,9 @@ pub trait Program: Send {
     fn run(&mut self) -> Result<()>;
     /// Runs every step once and gives the time that each took.
     fn run_timed(&mut self) -> Result<Vec<Duration>>;
+    /// Runs every step once, waits for each, and fails at the first whose output is not finite, or that the device refuses, by
+    /// the name of its node.
+    fn run_stepwise(&mut self) -> Result<()>;
     /// From now on fills the arena with NaN before each run, so that a value read before it is written shows.
     fn set_poison(&mut self, on: bool);
 
@@ -41,6 +44,14 @@ pub trait Program: Send {
         self.read(output, &mut values)?;
         self.write(input, &values)
     }
+}
+
+/// Fails if a step wrote a value that is not finite.
+fn check_finite(graph: &Graph, step: &Step, output: TensorId, storage: Dtype, values: &[f32]) -> Result<()> {
+    let Some(i) = values.iter().position(|v| !v.is_finite()) else { return Ok(()) };
+    let (name, shape, run) = (&graph.node(step.node).name, graph.shape(output), storage.name());
+    let reason = format!("node {name} wrote {} at element {i} of {shape} in a run of {run}", values[i]);
+    Err(Error::NotFinite { item: None, reason })
 }
 
 /// Tells a program from all others of the process; 0 is none.

@@ -162,6 +162,11 @@ pub(super) fn run(flags: Eval) -> anyhow::Result<ExitCode> {
     let tensors: Vec<_> = read.iter().map(|(n, s, v)| (*n, s.clone(), &v[..])).collect();
     write_safetensors(&flags.out, &tensors)?;
     println!("wrote {} to {}", results.iter().map(|r| r.0).collect::<Vec<_>>().join(", "), flags.out.display());
+    if let Some((name, ..)) = read.iter().find(|(_, _, values)| !values.iter().all(|v| v.is_finite())) {
+        let because = e.run_stepwise().err().map_or(String::new(), |e| format!(": {e}"));
+        let reason = format!("{name} in {} is not finite{because}", flags.out.display());
+        return Err(Error::NotFinite { item: None, reason }.into());
+    }
     Ok(ExitCode::SUCCESS)
 }
 

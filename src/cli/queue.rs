@@ -87,11 +87,24 @@ impl Queue<'_> {
         if waiting.is_empty() {
             return Ok(());
         }
-        if let Err(e) = self.restore(&mut waiting) {
+        while let Err(e) = self.restore(&mut waiting) {
+            // One image that ran out of the finite numbers does not take the others with it.
+            let lost = match e {
+                Error::NotFinite { item: Some(i), .. } => vec![waiting.remove(i)],
+                _ => std::mem::take(&mut waiting),
+            };
             // A folder that was made for nothing goes; one that holds anything stays.
-            waiting.iter().for_each(|p| drop(std::fs::remove_dir(self.job.out.join(&p.input.name))));
-            let names: Vec<String> = waiting.iter().map(|p| shown(&p.input.path)).collect();
-            return self.lose(&names, e);
+            lost.iter().for_each(|p| drop(std::fs::remove_dir(self.job.out.join(&p.input.name))));
+            let names: Vec<String> = lost.iter().map(|p| shown(&p.input.path)).collect();
+            let e = match e {
+                Error::NotFinite { reason, .. } => Error::NotFinite { item: None, reason },
+                other => other,
+            };
+            self.lose(&names, e)?;
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            waiting.iter_mut().for_each(|p| (p.done, p.seconds) = (Vec::new(), 0.0));
         }
         let Some((_, restorer)) = &self.ready else { return Ok(()) };
         let (memory, canvas) = (restorer.memory(), restorer.picture_canvas());
@@ -104,7 +117,7 @@ impl Queue<'_> {
         Ok(())
     }
 
-    /// Restores images of one size, batch by batch.
+    /// Restores images of one size, batch by batch. [`Error::NotFinite`] has the place among `waiting` as its item.
     fn restore(&mut self, waiting: &mut [Pending]) -> Result<()> {
         let (job, image) = (self.job, waiting[0].image);
         let units: Vec<(usize, u32)> = (0..waiting.len()).flat_map(|i| (0..job.samples).map(move |s| (i, s))).collect();
@@ -132,7 +145,10 @@ impl Queue<'_> {
                 })
                 .collect();
             let start = Instant::now();
-            let restored = sample_batch(job, restorer, &items, part, waiting)?;
+            let restored = sample_batch(job, restorer, &items, part, waiting).map_err(|e| match e {
+                Error::NotFinite { item: Some(k), reason } => Error::NotFinite { item: Some(part[k].0), reason },
+                other => other,
+            })?;
             let seconds = start.elapsed().as_secs_f64() / part.len() as f64;
             for (&(i, _), restoration) in part.iter().zip(restored) {
                 waiting[i].done.push(restoration);

@@ -79,6 +79,15 @@ impl Dtype {
     pub const fn bytes(self) -> usize {
         if matches!(self, Dtype::F32) { 4 } else { 2 }
     }
+
+    /// `f32`, `f16` or `bf16`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "f32",
+            Dtype::F16 => "f16",
+            Dtype::Bf16 => "bf16",
+        }
+    }
 }
 
 /// Which type a tensor is stored in: activations and weights follow the `--precision` of the run, while what the sampler

@@ -1,4 +1,4 @@
-//! `y = min(max(x, low), high)`
+//! `y = min(max(x, low), high)`; what is not finite stays, so that an overflow does not pass for black or white.
 //!
 //! VJP: dx = dy where low <= x <= high, else 0; needs x.
 
@@ -45,7 +45,7 @@ impl Op for Clamp {
     }
     fn run_cpu(&self, launch: &mut Launch<'_>) {
         let (x, low, high) = (launch.input_unless_in_place(0), self.low, self.high);
-        map1(launch.outputs[0], x, move |x| x.max(low).min(high));
+        map1(launch.outputs[0], x, move |x| if x.is_finite() { x.max(low).min(high) } else { x });
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (x, y) = (r.inputs[0], r.outputs[0]);

@@ -2,11 +2,11 @@
 
 use super::measurement::{Measurement, Measurer};
 use super::whitening::weights;
-use super::{Chain, Method, Sampler, Schedule, Settings, Setup};
+use super::{Chain, Method, Sampler, Schedule, Settings, Setup, Zeta};
 use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
-use crate::graph::{Graph, Plan, PlanOptions, Shape, TensorId};
+use crate::graph::{Dtype, Graph, Plan, PlanOptions, Shape, TensorId};
 use crate::image::Picture;
 use crate::model::Model;
 use crate::noise::{Draw, NoiseKey, fill_normal};
@@ -86,11 +86,17 @@ fn picture(decoder: Option<&Mutex<Decoder>>, canvas: Shape, x: &[f32]) -> Result
     d.executor.write(z, x)?;
     d.executor.run()?;
     let s = d.executor.graph().shape(image);
-    Ok(Picture { width: s.w, height: s.h, values: d.executor.read(image)? })
+    let values = d.executor.read(image)?;
+    if !values.iter().all(|v| v.is_finite()) {
+        d.executor.run_stepwise()?;
+    }
+    Ok(Picture { width: s.w, height: s.h, values })
 }
 
 /// Steps between two looks at whether x is still finite.
 const FINITE_EVERY: usize = 4;
+/// x in VP coordinates has deviation 1, and no sound run ends up here: steps that were too long do.
+const RUN_AWAY: f32 = 100.0;
 
 /// One restored image.
 #[derive(Clone, Debug)]
@@ -117,6 +123,7 @@ pub struct Restorer {
     factor: usize,
     decoder: Option<Mutex<Decoder>>,
     device: Device,
+    storage: Dtype,
 }
 
 impl Restorer {
@@ -168,6 +175,7 @@ impl Restorer {
             factor: prior.latent.map_or(1, |l| l.factor),
             decoder,
             device: device.clone(),
+            storage: plan.storage,
         })
     }
 
@@ -271,7 +279,21 @@ impl Restorer {
         self.sampler.begin(&chain)?;
         drop(turn);
         let left = self.settings.steps;
-        Ok(Run { restorer: self, chain, left, residuals: vec![Vec::new(); n], count: items.len() })
+        Ok(Run { restorer: self, chain, left, residuals: vec![Vec::new(); n], count: items.len(), largest: 0.0 })
+    }
+
+    /// What to change where values ran out of the finite ones. `largest` is the largest |x| when x was last looked at.
+    fn advice(&self, largest: f32) -> &'static str {
+        let s = &self.settings;
+        let is_absolute = matches!(s.zeta, Zeta::Absolute(_)) && s.method != Method::Unconditional;
+        let is_tuned = matches!(s.method, Method::Resample | Method::P2l);
+        match self.storage {
+            _ if is_absolute && largest > RUN_AWAY => "choose a smaller zeta",
+            Dtype::F16 => "f16 ends at 65504: choose bf16 or f32",
+            _ if is_absolute => "choose a smaller zeta",
+            _ if is_tuned => "choose a smaller rate",
+            _ => "the model's weights and its configuration may not belong together",
+        }
     }
 }
 
@@ -282,6 +304,8 @@ pub struct Run<'a> {
     left: usize,
     residuals: Vec<Vec<f32>>,
     count: usize,
+    /// The largest |x| when x was last looked at.
+    largest: f32,
 }
 
 impl Run<'_> {
@@ -301,14 +325,18 @@ impl Run<'_> {
             }
         }
         let step = self.restorer.settings.steps - self.left;
+        if self.restorer.settings.method != Method::Unconditional
+            && let Some(i) = self.chain.residual.iter().position(|r| !r.is_finite())
+        {
+            return Err(self.not_finite(i, &format!("the residual is {}", self.chain.residual[i])));
+        }
         // Fetching x from a device stops it for a moment: not every time.
         if step % FINITE_EVERY == 0 || self.left == 0 {
             self.restorer.sampler.read_x(&mut self.chain.x)?;
             if let Some(i) = self.chain.x.iter().position(|v| !v.is_finite()) {
-                let item = i / self.restorer.canvas.item();
-                let reason = format!("image {item} of the batch became infinite by step {step}; choose a smaller zeta");
-                return Err(Error::Invalid(reason));
+                return Err(self.not_finite(i / self.restorer.canvas.item(), "x is not finite"));
             }
+            self.largest = self.chain.x.iter().fold(0.0, |m, v| v.abs().max(m));
         }
         drop(turn);
         Ok(Some(Progress {
@@ -322,6 +350,17 @@ impl Run<'_> {
         }))
     }
 
+    fn not_finite(&self, item: usize, what: &str) -> Error {
+        let r = &self.restorer;
+        let (steps, stored, advice) = (r.settings.steps, r.storage.name(), r.advice(self.largest));
+        let step = steps - self.left;
+        let reason = format!(
+            "{what} after step {step} of {steps} in {stored}; {advice} (with DMAP_STEPWISE=1 the message names the node)"
+        );
+        // A short batch is filled up with copies of its last image.
+        Error::NotFinite { item: Some(item.min(self.count - 1)), reason }
+    }
+
     /// The images as they are now.
     pub fn finish(mut self) -> Result<Vec<Restoration>> {
         let device = self.restorer.device.clone();
@@ -333,12 +372,23 @@ impl Run<'_> {
         let y_item = self.restorer.measurer.measurement_shape().numel();
         let mut out = Vec::with_capacity(self.count);
         for (n, x) in self.chain.x.chunks(canvas.item()).take(self.count).enumerate() {
-            let whole = picture(self.restorer.decoder.as_ref(), canvas, x)?;
+            let of_item = |e: Error| match e {
+                Error::NotFinite { reason, .. } => {
+                    let advice = self.restorer.advice(self.largest);
+                    Error::NotFinite { item: Some(n), reason: format!("the decoder: {reason}; {advice}") }
+                }
+                other => other,
+            };
+            let whole = picture(self.restorer.decoder.as_ref(), canvas, x).map_err(of_item)?;
             let picture = whole.part(0, 0, image.w, image.h).clamped();
             let state = &self.chain.state[n * self.restorer.state_item..][..self.restorer.state_item];
             let seen = self.restorer.measurer.apply(&picture.values, state)?;
             let y = &self.chain.y[n * y_item..][..y_item];
             let squares: f64 = seen.iter().zip(y).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+            if !squares.is_finite() {
+                let reason = format!("the residual of the restored image is {}", squares.sqrt());
+                return Err(Error::NotFinite { item: Some(n), reason });
+            }
             out.push(Restoration { picture, residual: squares.sqrt(), residuals: self.residuals[n].clone() });
         }
         Ok(out)

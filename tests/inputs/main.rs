@@ -7,6 +7,7 @@ mod configurations;
 mod hostile_weights;
 mod measurements;
 mod outputs;
+mod overflow;
 mod photos;
 mod pickles;
 mod table;

@@ -1,6 +1,6 @@
 //! Runs a plan on the CPU.
 
-use crate::backend::{Program, check_owner, program_id};
+use crate::backend::{Program, check_finite, check_owner, program_id};
 use crate::error::{Error, Result};
 use crate::graph::{Dtype, Graph, Plan, Source, Step, TensorId};
 use crate::ops::Launch;
@@ -127,10 +127,31 @@ impl Program for CpuProgram {
     }
 
     fn run(&mut self) -> Result<()> {
-        self.run_timed().map(drop)
+        self.run_each(|_, _, _| Ok(()))
     }
 
     fn run_timed(&mut self) -> Result<Vec<Duration>> {
+        let mut times = Vec::with_capacity(self.plan.steps.len());
+        self.run_each(|_, _, time| {
+            times.push(time);
+            Ok(())
+        })?;
+        Ok(times)
+    }
+
+    fn run_stepwise(&mut self) -> Result<()> {
+        let (graph, plan) = (self.graph.clone(), self.plan.clone());
+        self.run_each(|step, launch, _| {
+            let outputs = step.outputs.iter().map(|o| plan.placements[o.0 as usize].tensor);
+            let mut written = outputs.zip(&launch.outputs);
+            written.try_for_each(|(id, values)| check_finite(&graph, step, id, Dtype::F32, values))
+        })
+    }
+}
+
+impl CpuProgram {
+    /// Runs every step once. `after` sees each step with what it wrote and the time that it took, and may end the run.
+    fn run_each(&mut self, mut after: impl FnMut(&Step, &Launch<'_>, Duration) -> Result<()>) -> Result<()> {
         let mut arena = self.arena.lock().unwrap_or_else(|e| e.into_inner());
         arena.owner = self.id;
         let floats = arena.floats_mut();
@@ -138,7 +159,6 @@ impl Program for CpuProgram {
             floats.fill(f32::NAN);
         }
         let base = floats.as_mut_ptr();
-        let mut times = Vec::with_capacity(self.plan.steps.len());
         for step in &self.plan.steps {
             let node = self.graph.node(step.node);
             let replaced = self.plan.placements[step.outputs[0].0 as usize].in_place_of;
@@ -176,8 +196,8 @@ impl Program for CpuProgram {
             };
             let start = Instant::now();
             node.op.run_cpu(&mut launch);
-            times.push(start.elapsed());
+            after(step, &launch, start.elapsed())?;
         }
-        Ok(times)
+        Ok(())
     }
 }

@@ -47,6 +47,8 @@ pub trait Driver: Send + Sync {
 pub trait Replay: Send {
     /// Runs all; may return before they have ended.
     fn run(&mut self) -> Result<()>;
+    /// Runs node number `k` and waits until it has ended. An error names it and its kernels.
+    fn run_node(&mut self, k: usize) -> Result<()>;
     /// Runs all one by one and gives the time of each node.
     fn run_timed(&mut self) -> Result<Vec<Duration>>;
 }

@@ -292,7 +292,7 @@ struct EmulatedReplay {
 }
 
 impl EmulatedReplay {
-    fn run_node(&self, node: &NodeLaunches) -> Result<()> {
+    fn run_one(&self, node: &NodeLaunches) -> Result<()> {
         let lock = || self.memory.lock().unwrap_or_else(|e| e.into_inner());
         for (to, from) in &node.copies {
             let values = lock().find(*from, to.bytes)?.to_vec();
@@ -322,12 +322,15 @@ impl EmulatedReplay {
 
 impl Replay for EmulatedReplay {
     fn run(&mut self) -> Result<()> {
-        self.nodes.iter().try_for_each(|n| self.run_node(n))
+        self.nodes.iter().try_for_each(|n| self.run_one(n))
+    }
+    fn run_node(&mut self, k: usize) -> Result<()> {
+        self.run_one(&self.nodes[k])
     }
     fn run_timed(&mut self) -> Result<Vec<Duration>> {
         let timed = |n: &NodeLaunches| {
             let start = Instant::now();
-            self.run_node(n).map(|()| start.elapsed())
+            self.run_one(n).map(|()| start.elapsed())
         };
         self.nodes.iter().map(timed).collect()
     }

@@ -142,15 +142,6 @@ fn dtype_code(dtype: Dtype) -> usize {
     }
 }
 
-/// Part of a kernel's name.
-pub fn type_name(dtype: Dtype) -> &'static str {
-    match dtype {
-        Dtype::F32 => "f32",
-        Dtype::F16 => "f16",
-        Dtype::Bf16 => "bf16",
-    }
-}
-
 /// One kernel launch.
 #[derive(Clone, Debug)]
 pub struct Launch {

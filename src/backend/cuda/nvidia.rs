@@ -349,6 +349,15 @@ impl Replay for Captured {
         // SAFETY: the executable graph lives as long as `self`.
         unsafe { result::graph::launch(self.executable, self.shared.stream).map_err(failed("launching the step")) }
     }
+    fn run_node(&mut self, k: usize) -> Result<()> {
+        self.shared.enter()?;
+        let node = &self.nodes[k];
+        let named = |e: Error| {
+            let kernels: Vec<_> = node.launches.iter().map(|l| l.kernel.as_str()).collect();
+            Error::Failed(format!("node {} ({}): {e}", node.node, kernels.join(", ")))
+        };
+        self.shared.run(node).and_then(|()| self.shared.synchronize()).map_err(named)
+    }
     fn run_timed(&mut self) -> Result<Vec<Duration>> {
         self.shared.enter()?;
         let event = || result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(failed("event"));

@@ -2,7 +2,7 @@
 
 use super::CudaDevice;
 use super::launch::{NodeLaunches, Operand, Recorder};
-use crate::backend::{Program, check_owner, program_id};
+use crate::backend::{Program, check_finite, check_owner, program_id};
 use crate::error::{Error, Result};
 use crate::graph::{ALIGNMENT, Dtype, Graph, Instance, Plan, Precision, Shape, Source, TensorId};
 use crate::weights::Weights;
@@ -259,6 +259,31 @@ impl Program for CudaProgram {
         self.ready()?.run_timed()
     }
 
+    fn run_stepwise(&mut self) -> Result<()> {
+        let device = self.device.clone();
+        let mut owner = device.owner();
+        *owner = self.id;
+        let (graph, plan) = (self.graph.clone(), self.plan.clone());
+        let (arena, ..) = device.places();
+        let mut bytes = Vec::new();
+        for (k, step) in plan.steps.iter().enumerate() {
+            let replay =
+                if k == 0 { self.ready()? } else { self.replay.as_mut().expect("recorded for the first step") };
+            replay.run_node(k)?;
+            for output in &step.outputs {
+                let placement = &plan.placements[output.0 as usize];
+                let place = arena + placement.offset.unwrap_or(0);
+                let operand = located(&graph, &plan, &self.outside, placement.tensor, place);
+                bytes.resize(operand.bytes as usize, 0);
+                device.driver.download(operand.address, &mut bytes)?;
+                let mut values = vec![0.0; operand.shape.numel()];
+                decode(&bytes, operand.dtype, &mut values);
+                check_finite(&graph, step, placement.tensor, plan.storage, &values)?;
+            }
+        }
+        Ok(())
+    }
+
     fn set_poison(&mut self, on: bool) {
         self.poison = on;
     }
@@ -315,6 +340,11 @@ impl CudaDevice {
             return Ok(buffer.clone());
         }
         let values = weights.read(name, shape)?;
+        if dtype == Dtype::F16
+            && let Some(v) = values.iter().find(|v| half::f16::from_f32(**v).is_infinite())
+        {
+            return Err(Error::Invalid(format!("weight {name} holds {v}, and f16 ends at 65504: choose bf16 or f32")));
+        }
         let bytes = encode(&values, dtype);
         let buffer = if on_host {
             let buffer = Buffer::on_host(&self.driver, bytes.len() as u64)?;

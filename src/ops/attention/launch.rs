@@ -1,7 +1,6 @@
 //! Launches of kernels/attention.cu, kernels/attention_wide.cu and kernels/attention_simt.cu.
 
 use super::{Attention, CrossAttention, QkvOrder};
-use crate::backend::cuda::launch::type_name;
 use crate::backend::cuda::{Operand, Params, Recorder};
 use crate::graph::{Dtype, Shape};
 
@@ -154,7 +153,7 @@ impl CudaAttention {
 
     /// Launches `part` ("" forward, "_dq", "_dkv") over `tokens` rows.
     fn launch(&self, r: &mut Recorder<'_>, instance: Instance, part: &str, tokens: usize, params: Params) {
-        let dtype = type_name(self.o.operand.dtype);
+        let dtype = self.o.operand.dtype.name();
         let (name, rows, threads) = match instance {
             Instance::Narrow { head, rows, .. } => {
                 let pairs = if rows == 128 { "x2" } else { "" };

@@ -1,7 +1,6 @@
 //! Launches of kernels/conv.cu.
 
 use crate::backend::cpu::direct_conv::Spread;
-use crate::backend::cuda::launch::type_name;
 use crate::backend::cuda::{Operand, Params, Recorder};
 use crate::graph::{Dtype, Shape};
 
@@ -130,7 +129,7 @@ impl CudaConv {
         let params = params.read_if(fused(&self.addend).as_ref());
         let params = params.write_if(partial.as_ref());
         let way = if self.gradient { "conv_vjp" } else { "conv" };
-        let name = format!("conv::{way}_mma_{}_{size}x{size}", type_name(self.y.dtype));
+        let name = format!("conv::{way}_mma_{}_{size}x{size}", self.y.dtype.name());
         let grid = [rows.div_ceil(size), channels.div_ceil(size), splits];
         let params = params.i32s(&self.geometry()).i32s(&[splits, self.pad, 0, self.silu.into(), stages]);
         r.launch(name, grid, 128, shared, params);
@@ -156,7 +155,7 @@ impl CudaConv {
         let params =
             params.i32s(&self.geometry()).i32s(&[1, self.pad, usize::from(self.y.dtype == Dtype::F32), 0, stages]);
         let way = if self.gradient { "conv_vjp" } else { "conv" };
-        let name = format!("conv::{way}_mma_{}_few", type_name(self.weight.dtype));
+        let name = format!("conv::{way}_mma_{}_few", self.weight.dtype.name());
         r.launch(name, [rows.div_ceil(64), channels.div_ceil(64), 1], 128, shared, params);
     }
 

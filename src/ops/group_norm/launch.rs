@@ -1,7 +1,6 @@
 //! Launches of kernels/group_norm.cu.
 
 use super::GroupNormOptions;
-use crate::backend::cuda::launch::type_name;
 use crate::backend::cuda::{Operand, Params, Recorder};
 use crate::error::{Error, Result};
 
@@ -104,7 +103,7 @@ impl CudaNorm {
             return Err(Error::Failed("group_norm: its tensors are not stored in one type".into()));
         }
         let any = if self.vector() > 1 { "" } else { "_any" };
-        Ok(format!("group_norm::{what}_{}{any}", type_name(dtype)))
+        Ok(format!("group_norm::{what}_{}{any}", dtype.name()))
     }
 
     pub(super) fn record(&self, r: &mut Recorder<'_>, names: [&str; 3]) -> Result<()> {
@@ -130,7 +129,7 @@ impl CudaNorm {
     pub(super) fn record_film(&self, r: &mut Recorder<'_>) -> Result<()> {
         self.name("")?;
         let s = self.x.shape;
-        let name = format!("group_norm::group_norm_film_vjp_{}", type_name(self.x.dtype));
+        let name = format!("group_norm::group_norm_film_vjp_{}", self.x.dtype.name());
         r.launch(name, [self.channels().div_ceil(32), s.n, 1], 256, 2048, self.params(None, None, true, r));
         Ok(())
     }
