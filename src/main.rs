@@ -3,6 +3,7 @@
 use clap::Parser;
 use dmap::cli::{Arguments, run};
 use dmap::error::ErrorKind;
+use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -12,7 +13,8 @@ fn main() -> ExitCode {
     match run(arguments) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("dmap: {error:#}");
+            // Where stderr can't take the sentence, the exit code is left.
+            let _ = writeln!(std::io::stderr(), "dmap: {error:#}");
             // What is not an error of the library was about flags.
             let kind = error.downcast_ref::<dmap::Error>().map_or(ErrorKind::BadInput, dmap::Error::kind);
             ExitCode::from(kind.exit_code())

@@ -124,3 +124,39 @@ fn a_device_that_can_not_be_used_is_one_sentence() {
         }
     }
 }
+
+#[test]
+fn images_that_the_driver_refuses_are_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = ["--model", "tests/data/adm_b.safetensors", "--precision", "f32", "--steps", "1"];
+    let expected = restore(folder.path(), "emulated", &more, &[]);
+    let refuses = |kinds| ("STAND_IN_REFUSES", kinds);
+    assert_eq!(restore(folder.path(), "cuda:0", &more, &[refuses("cubin")]), expected, "PTX in place of CUBINs");
+    let [photo, out, cache] = ["a.png", "other", "cache"].map(|name| folder.path().join(name).display().to_string());
+    let arguments = ["restore", &photo, "--task", "sr4", "--steps", "1", "--device", "cuda:0", "--out", &out];
+    let nowhere = [refuses("cubin,ptx"), ("DMAP_NVRTC", "/nowhere/libnvrtc.so"), ("XDG_CACHE_HOME", &cache)];
+    let refused = dmap(&arguments, &nowhere);
+    let said = text(&refused);
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    for words in
+        ["the driver, for CUDA 12.8, takes none of the images that NVRTC", "sm_90", "compute_80", "NVRTC was not found"]
+    {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+}
+
+#[test]
+fn a_recording_that_fails_leaves_the_device_usable() {
+    let out =
+        dmap(&["selftest", "--device", "cuda:0", "--precision", "f32-strict"], &[("STAND_IN_FAILS_LAUNCH", "clamp")]);
+    let said = text(&out);
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    let (failed, passed) = (said.matches("FAILED ").count(), said.matches("ok  ").count());
+    assert!(
+        failed > 0 && said.matches("launching clamp").count() == failed && passed > 30,
+        "{failed}, {passed}: {said}"
+    );
+    // What comes after the first failure runs.
+    let after = &said[said.find("FAILED ").unwrap()..];
+    assert!(after.contains("ok  "), "{said}");
+}

@@ -3,7 +3,8 @@
 //
 // It is as late and as strict as the real one may be: what goes into a stream happens when somebody waits for it; pageable memory is
 // staged, pinned memory is read late; device memory starts as NaN. What the manual forbids ends the process with one line.
-// The environment says which device it is: STAND_IN_DRIVER, STAND_IN_DEVICES, STAND_IN_CAPABILITY, STAND_IN_MEMORY_MIB.
+// The environment says which device it is: STAND_IN_DRIVER, STAND_IN_DEVICES, STAND_IN_CAPABILITY, STAND_IN_MEMORY_MIB; and what it
+// does not do: STAND_IN_REFUSES names kinds of images (cubin, ptx), STAND_IN_FAILS_LAUNCH the kernel whose launches fail.
 #include "emulator.h"
 
 #include <chrono>
@@ -26,7 +27,7 @@ namespace {
 // The numbers of the manual.
 enum Result {
     SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, INVALID_IMAGE = 200,
-    INVALID_CONTEXT = 201, NO_BINARY_FOR_GPU = 209, NOT_FOUND = 500, NOT_READY = 600, LAUNCH_FAILED = 719,
+    INVALID_CONTEXT = 201, NO_BINARY_FOR_GPU = 209, UNSUPPORTED_PTX_VERSION = 222, NOT_FOUND = 500, NOT_READY = 600, LAUNCH_FAILED = 719,
 };
 enum Attribute { MULTIPROCESSORS = 16, MAJOR = 75, MINOR = 76, SHARED_OPT_IN = 97 };
 constexpr int MAX_DYNAMIC_SHARED = 8;
@@ -118,7 +119,10 @@ Result release(const char* call, std::map<u64, std::pair<void*, u64>>& memory, u
 // Whether the device can take an image: a CUBIN names its chip in the flags of its header, PTX in its text.
 Result accepts(const std::string& image) {
     int have = 10 * capability(0) + capability(1);
-    if (image.compare(0, 4, "\177ELF") == 0) {
+    const bool cubin = image.compare(0, 4, "\177ELF") == 0;
+    const std::string refused = environment("STAND_IN_REFUSES", "");
+    if (refused.find(cubin ? "cubin" : "ptx") != std::string::npos) return cubin ? INVALID_IMAGE : UNSUPPORTED_PTX_VERSION;
+    if (cubin) {
         int built = u8(image[49]);  // second byte of e_flags
         return built / 10 == have / 10 && built <= have ? SUCCESS : NO_BINARY_FOR_GPU;
     }
@@ -152,7 +156,9 @@ API cuGetErrorName(Result e, const char** name) {
     switch (e) {
         case OUT_OF_MEMORY: return *name = "CUDA_ERROR_OUT_OF_MEMORY", SUCCESS;
         case NO_DEVICE: return *name = "CUDA_ERROR_NO_DEVICE", SUCCESS;
+        case INVALID_IMAGE: return *name = "CUDA_ERROR_INVALID_IMAGE", SUCCESS;
         case NO_BINARY_FOR_GPU: return *name = "CUDA_ERROR_NO_BINARY_FOR_GPU", SUCCESS;
+        case UNSUPPORTED_PTX_VERSION: return *name = "CUDA_ERROR_UNSUPPORTED_PTX_VERSION", SUCCESS;
         default: return *name = "CUDA_ERROR", SUCCESS;
     }
 }
@@ -256,7 +262,7 @@ API cuLaunchKernel(Function* f, u32 gx, u32 gy, u32 gz, u32 bx, u32 by, u32 bz, 
                    void** extra) {
     Call call("cuLaunchKernel", DURING_CAPTURE);
     bool fits = gx && gy && gz && gy <= 65535 && gz <= 65535 && bx && by * bz == 1 && bx <= dmap_emulated_threads(f->name.c_str());
-    if (!fits || shared > f->shared || extra) return INVALID_VALUE;
+    if (!fits || shared > f->shared || extra || f->name == environment("STAND_IN_FAILS_LAUNCH", "")) return INVALID_VALUE;
     // The struct is copied at the launch, as the real driver does.
     std::vector<u64> words((dmap_emulated_parameter_bytes(f->name.c_str()) + 7) / 8);
     memcpy(words.data(), parameters[0], dmap_emulated_parameter_bytes(f->name.c_str()));

@@ -203,14 +203,14 @@ fn op_rows(flags: &Bench, plan: &PlanOptions, device: &Device) -> Result<Vec<OpR
         });
         let row = &rows[rows.len() - 1];
         if !flags.json {
-            println!(
+            say!(
                 "{:50} {:9.4} ms {:8.2} TFLOP/s {:8.1} GB/s {:5.0} % of the ceiling",
                 row.op,
                 row.median_ms,
                 row.tflops,
                 row.gigabytes_per_second,
                 100.0 * row.share_of_ceiling
-            );
+            )?;
         }
     }
     Ok(rows)
@@ -257,7 +257,7 @@ fn step_row(model: &Model, method: Method, flags: &Bench, batch: usize, device: 
 pub(super) fn run(flags: Bench) -> anyhow::Result<ExitCode> {
     let (device, plan) = (flags.device.open()?, flags.device.plan()?);
     if !flags.json {
-        println!("{}, storage {:?}, TF32 {}", device.name(), plan.storage, plan.tf32);
+        say!("{}, storage {:?}, TF32 {}", device.name(), plan.storage, plan.tf32)?;
     }
     let ops = op_rows(&flags, &plan, &device)?;
     let model = match Model::open_or_shipped(&flags.model) {
@@ -269,7 +269,7 @@ pub(super) fn run(flags: Bench) -> anyhow::Result<ExitCode> {
         for &batch in &flags.batch {
             let row = step_row(&model, method, &flags, batch, &device)?;
             if !flags.json {
-                println!(
+                say!(
                     "{} step of {} at {}x{}, batch {}: {:.2} ms, {} launches, {:.0} images per hour, {} MiB",
                     row.method,
                     model.name,
@@ -280,7 +280,7 @@ pub(super) fn run(flags: Bench) -> anyhow::Result<ExitCode> {
                     row.launches_per_step,
                     row.images_per_hour,
                     (row.arena_bytes + row.weight_bytes) >> 20
-                );
+                )?;
             }
             steps.push(row);
         }
@@ -297,7 +297,7 @@ pub(super) fn run(flags: Bench) -> anyhow::Result<ExitCode> {
             ops,
             steps,
         };
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        say!("{}", serde_json::to_string_pretty(&report)?)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -62,10 +62,10 @@ pub(super) fn run(flags: Demo) -> anyhow::Result<ExitCode> {
         prompt: None,
         precision: flags.device.precision(),
     };
-    println!("restoring a photo of 256x256 pixels from {} by DMAP on {}", job.operator.task(), job.device.name());
+    say!("restoring a photo of 256x256 pixels from {} by DMAP on {}", job.operator.task(), job.device.name())?;
     let code = restore_all(&job, &[Input { path: photo, name: "photo".into() }])?;
     if code == ExitCode::SUCCESS {
-        println!("look at {}", flags.out.join("photo/comparison.png").display());
+        say!("look at {}", flags.out.join("photo/comparison.png").display())?;
     }
     Ok(code)
 }

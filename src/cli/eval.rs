@@ -39,10 +39,10 @@ pub struct Eval {
     #[arg(long, value_enum, conflicts_with = "task")]
     part: Option<Part>,
     /// Seed of the operator's state where the input has none
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, requires = "task")]
     seed: u64,
     /// Limit x0 to [-1, 1], as samplers do in pixel space
-    #[arg(long)]
+    #[arg(long, conflicts_with = "part")]
     clip: bool,
     #[command(flatten)]
     device: DeviceFlags,
@@ -161,7 +161,7 @@ pub(super) fn run(flags: Eval) -> anyhow::Result<ExitCode> {
         .collect::<Result<_>>()?;
     let tensors: Vec<_> = read.iter().map(|(n, s, v)| (*n, s.clone(), &v[..])).collect();
     write_safetensors(&flags.out, &tensors)?;
-    println!("wrote {} to {}", results.iter().map(|r| r.0).collect::<Vec<_>>().join(", "), flags.out.display());
+    say!("wrote {} to {}", results.iter().map(|r| r.0).collect::<Vec<_>>().join(", "), flags.out.display())?;
     if let Some((name, ..)) = read.iter().find(|(_, _, values)| !values.iter().all(|v| v.is_finite())) {
         let because = e.run_stepwise().err().map_or(String::new(), |e| format!(": {e}"));
         let reason = format!("{name} in {} is not finite{because}", flags.out.display());
@@ -251,6 +251,6 @@ fn embed_text(flags: &Eval) -> anyhow::Result<ExitCode> {
     let output = encoder.embed(&tokens)?;
     let shape = vec![1, tokens.len(), encoder.channels()];
     write_safetensors(&flags.out, &[("output", shape.clone(), &output[..]), (CONTEXT, shape, &output[..])])?;
-    println!("wrote output, {CONTEXT} to {}", flags.out.display());
+    say!("wrote output, {CONTEXT} to {}", flags.out.display())?;
     Ok(ExitCode::SUCCESS)
 }

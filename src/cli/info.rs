@@ -1,7 +1,7 @@
 //! `dmap info` and `dmap tasks`.
 
 use super::quantity::readable;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::model::{AdmConfig, Model};
 use crate::operator::OPERATORS;
 use crate::sampler::METHODS;
@@ -28,33 +28,33 @@ pub(super) fn run(flags: Info) -> anyhow::Result<ExitCode> {
     kinds.sort();
     kinds.dedup();
     let bytes = std::fs::metadata(&flags.file).map_err(Error::io(&flags.file))?.len();
-    println!(
+    say!(
         "{}: {} tensors, {} parameters, {}, {}",
         flags.file.display(),
         checkpoint.tensors.len(),
         checkpoint.parameters(),
         kinds.join(" and "),
         readable(bytes)
-    );
+    )?;
     match AdmConfig::identify(&checkpoint) {
         Ok(found) => {
-            println!("ADM UNet: {}", serde_json::to_string(&found.config)?);
+            say!("ADM UNet: {}", serde_json::to_string(&found.config)?)?;
             if let Some(what) = found.recognised {
-                println!("recognised as {what}");
+                say!("recognised as {what}")?;
             }
             if let Some(warning) = found.warning {
-                println!("{warning}");
+                say!("{warning}")?;
             }
             match crate::model::adm::check_file(&found.config, &checkpoint) {
-                Ok(()) => println!("complete: every tensor of the network is there, none is left over"),
-                Err(e) => println!("not usable as it is: {e}"),
+                Ok(()) => say!("complete: every tensor of the network is there, none is left over")?,
+                Err(e) => say!("not usable as it is: {e}")?,
             }
         }
-        Err(e) => println!("{e}"),
+        Err(e) => say!("{e}")?,
     }
     if flags.tensors {
         for (name, tensor) in &checkpoint.tensors {
-            println!("{name} {:?}", tensor.shape);
+            say!("{name} {:?}", tensor.shape)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -64,34 +64,37 @@ pub(super) fn run(flags: Info) -> anyhow::Result<ExitCode> {
 fn folder(path: &Path) -> anyhow::Result<ExitCode> {
     let model = Model::open(path)?;
     let prior = model.network.prior();
-    println!("{}: a latent diffusion model in diffusers layout, complete", path.display());
+    say!("{}: a latent diffusion model in diffusers layout, complete", path.display())?;
     if let (Some(latent), Some(text)) = (prior.latent, model.network.context_shape()) {
-        println!(
+        say!(
             "codes of {} channels, {} pixels along a side each, scaled by {}",
-            prior.channels, latent.factor, latent.scaling
-        );
-        println!("images of multiples of {} pixels; others are grown and cropped", prior.size_multiple);
-        println!("conditioned on {} tokens of {} channels", text.w, text.c);
+            prior.channels,
+            latent.factor,
+            latent.scaling
+        )?;
+        say!("images of multiples of {} pixels; others are grown and cropped", prior.size_multiple)?;
+        say!("conditioned on {} tokens of {} channels", text.w, text.c)?;
     }
-    println!("predicts {}, {} steps, {}", prior.prediction, prior.diffusion_steps, prior.noise_schedule);
+    say!("predicts {}, {} steps, {}", prior.prediction, prior.diffusion_steps, prior.noise_schedule)?;
     if let Some(warning) = model.warning {
-        println!("{warning}");
+        say!("{warning}")?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) fn list() {
-    println!("tasks (name:option=value,option=value):");
+pub(super) fn list() -> Result<()> {
+    say!("tasks (name:option=value,option=value):")?;
     for (name, options, what, _) in OPERATORS {
         let name = if *name == "sr" { "sr<factor>" } else { name };
-        println!("  {name:16} {what}{}", if options.is_empty() { String::new() } else { format!(" [{options}]") });
+        say!("  {name:16} {what}{}", if options.is_empty() { String::new() } else { format!(" [{options}]") })?;
     }
-    println!("methods:");
+    say!("methods:")?;
     for row in METHODS {
-        println!("  {:16} {}", row.name, row.what);
+        say!("  {:16} {}", row.name, row.what)?;
     }
-    println!("presets for `dmap plan`:");
+    say!("presets for `dmap plan`:")?;
     for (name, what) in Model::presets() {
-        println!("  {name:16} {what}");
+        say!("  {name:16} {what}")?;
     }
+    Ok(())
 }

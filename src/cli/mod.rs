@@ -1,5 +1,15 @@
 //! The command line: what was typed becomes a checked, ready-to-run job.
 
+/// Prints a line. Where stdout can't take it, as on a full disk, this is an error and no panic.
+macro_rules! say {
+    ($($line:tt)*) => { crate::cli::print_line(format_args!($($line)*)) };
+}
+
+/// Prints a line to stderr, if that can take it.
+macro_rules! complain {
+    ($($line:tt)*) => { crate::cli::print_complaint(format_args!($($line)*)) };
+}
+
 mod bench;
 mod comparison;
 mod demo;
@@ -19,8 +29,11 @@ mod selftest;
 
 use crate::error::{Error, Result, shown};
 use crate::model::Prior;
-use crate::sampler::{Method, Settings, Spacing, Variance, Zeta};
+use crate::operator::Operator;
+use crate::sampler::{METHODS, Method, Settings, Spacing, Variance, Zeta};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::fmt;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -65,7 +78,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Selftest(selftest) => selftest::run(selftest),
         Command::Bench(bench) => bench::run(bench),
         Command::Tasks => {
-            info::list();
+            info::list()?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -106,9 +119,9 @@ pub(crate) struct SamplerFlags {
     /// Rate of the optimisation of resample and p2l [default: 0.005, of p2l 0.00001]
     #[arg(long)]
     pub rate: Option<f64>,
-    /// Weight of the second term of psld and stsl
-    #[arg(long, default_value_t = 0.1)]
-    pub consistency: f64,
+    /// Weight of the second term of psld and stsl [default: 0.1]
+    #[arg(long)]
+    pub consistency: Option<f64>,
     /// In psld, what the published code has in place of the operator's adjoint
     #[arg(long)]
     pub published_transpose: bool,
@@ -140,9 +153,29 @@ pub(crate) enum SpacingFlag {
 }
 
 impl SamplerFlags {
-    /// The settings that these flags mean for a model.
-    pub fn settings(&self, prior: &Prior) -> Result<Settings> {
-        let mut settings = Method::parse(&self.method)?.defaults_for(prior);
+    /// Fails on a flag that the method would ignore.
+    fn check_read(&self, method: Method) -> Result<()> {
+        let given = [
+            ("zeta", self.zeta.is_some()),
+            ("whiten", self.whiten.is_some()),
+            ("inner", self.inner.is_some()),
+            ("rate", self.rate.is_some()),
+            ("consistency", self.consistency.is_some()),
+            ("published-transpose", self.published_transpose),
+        ];
+        let row = method.row();
+        let Some((flag, _)) = given.iter().find(|(flag, is_given)| *is_given && !row.reads.contains(flag)) else {
+            return Ok(());
+        };
+        let readers = METHODS.iter().filter(|m| m.reads.contains(flag)).map(|m| m.name).collect::<Vec<_>>().join(", ");
+        Err(Error::Invalid(format!("--{flag}: {} does not use it ({readers} do); leave it out", row.name)))
+    }
+
+    /// The settings that these flags mean for a model and a task.
+    pub fn settings(&self, prior: &Prior, operator: &dyn Operator) -> Result<Settings> {
+        let method = Method::parse(&self.method)?;
+        self.check_read(method)?;
+        let mut settings = method.defaults_for(prior);
         settings.steps = self.steps.unwrap_or(settings.steps);
         settings.inner = self.inner.unwrap_or(settings.inner);
         settings.zeta = match (self.zeta, self.zeta_unit) {
@@ -155,6 +188,10 @@ impl SamplerFlags {
             return Err(Error::Invalid(
                 "--whiten needs a relative zeta: an absolute one takes steps as published".into(),
             ));
+        }
+        if self.whiten.is_some_and(|w| w != 0.0) && !operator.is_blur() {
+            let reason = format!("--whiten is for blurs; {} is none: leave it out", operator.task());
+            return Err(Error::Invalid(reason));
         }
         settings.variance = match self.variance {
             VarianceFlag::FixedSmall => Variance::FixedSmall,
@@ -170,7 +207,7 @@ impl SamplerFlags {
         };
         settings.eta = self.eta;
         settings.rate = self.rate.unwrap_or(settings.rate);
-        settings.consistency = self.consistency;
+        settings.consistency = self.consistency.unwrap_or(settings.consistency);
         settings.published_transpose = self.published_transpose;
         settings.clip = !self.no_clip;
         settings.check()?;
@@ -188,10 +225,20 @@ pub(crate) fn interrupted() -> &'static AtomicBool {
             if FLAG.swap(true, Ordering::SeqCst) {
                 std::process::exit(130);
             }
-            eprintln!("\nstopping after this step; finished images stay");
+            complain!("\nstopping after this step; finished images stay");
         });
     });
     &FLAG
+}
+
+fn print_line(line: fmt::Arguments<'_>) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(Error::io("standard output"))
+}
+
+fn print_complaint(line: fmt::Arguments<'_>) {
+    // There is nobody left to tell.
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Makes a folder for results.

@@ -107,21 +107,21 @@ pub(super) fn write_results(
     write_png(&folder.join("comparison.png"), &page)?;
     result.write(&finished)?;
     if job.json {
-        println!("{}", serde_json::to_string(&result).map_err(|e| Error::Invalid(e.to_string()))?);
+        say!("{}", serde_json::to_string(&result).map_err(|e| Error::Invalid(e.to_string()))?)?;
     } else {
         let quality = match (result.psnr, result.psnr_baseline) {
             (Some(psnr), Some(naive)) => format!("{psnr:.2} dB ({baseline} {naive:.2} dB), "),
             _ => String::new(),
         };
-        println!(
+        say!(
             "{}: {quality}residual {:.2}, {:.1} s -> {}",
             shown(&p.input.path),
             result.residual,
             p.seconds,
             shown(&folder)
-        );
+        )?;
         if let Some(warning) = &result.warning {
-            println!("{}: {warning}", shown(&p.input.path));
+            say!("{}: {warning}", shown(&p.input.path))?;
         }
     }
     Ok(())

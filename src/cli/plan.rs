@@ -4,7 +4,7 @@ use super::SamplerFlags;
 use super::device::StorageFlags;
 use super::quantity::{readable, size};
 use crate::backend::Device;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::graph::{Graph, Plan, Shape};
 use crate::image::write_whole;
 use crate::model::Model;
@@ -73,7 +73,7 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
     }
     let operator = parse_task(&flags.task)?;
     let prior = model.network.prior();
-    let settings = flags.sampler.settings(&prior)?;
+    let settings = flags.sampler.settings(&prior, operator.as_ref())?;
     let schedule = Schedule::new(&prior.noise_schedule, prior.diffusion_steps, settings.steps, settings.spacing)?;
     let options = flags.storage.plan()?;
     let setup = Setup {
@@ -119,40 +119,37 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
         live_at_peak: live,
     };
     if flags.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        say!("{}", serde_json::to_string_pretty(&report)?)?;
     } else {
-        print(&report, &graph, &plan, live_count);
+        print(&report, &graph, &plan, live_count)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(r: &Report<'_>, graph: &Graph, plan: &Plan, live_count: usize) {
+fn print(r: &Report<'_>, graph: &Graph, plan: &Plan, live_count: usize) -> Result<()> {
     let giga = |flops: u64| format!("{:.1} GFLOP", flops as f64 / 1e9);
-    println!("one {} step of {}, {}x{}, batch {}, task {}", r.method, r.model, r.size[0], r.size[1], r.batch, r.task);
-    println!("  weights          {}", readable(r.weight_bytes));
+    say!("one {} step of {}, {}x{}, batch {}, task {}", r.method, r.model, r.size[0], r.size[1], r.batch, r.task)?;
+    say!("  weights          {}", readable(r.weight_bytes))?;
     if r.host_weight_bytes > 0 {
-        println!("  with the host    {} of weights, copied when they are read", readable(r.host_weight_bytes));
+        say!("  with the host    {} of weights, copied when they are read", readable(r.host_weight_bytes))?;
     }
-    println!("  arena            {}", readable(r.arena_bytes));
-    println!("  inputs           {}", readable(r.io_bytes));
-    println!(
-        "  total            {} (smallest plan found: {})",
-        readable(r.total_bytes),
-        readable(r.minimum_total_bytes)
-    );
+    say!("  arena            {}", readable(r.arena_bytes))?;
+    say!("  inputs           {}", readable(r.io_bytes))?;
+    say!("  total            {} (smallest plan found: {})", readable(r.total_bytes), readable(r.minimum_total_bytes))?;
     let share = 100.0 * r.flops_recompute as f64 / (r.flops_forward + r.flops_vjp) as f64;
-    println!("  forward          {}", giga(r.flops_forward));
-    println!("  reverse          {}", giga(r.flops_vjp));
-    println!("  recomputed       {} ({share:.1} % more)", giga(r.flops_recompute));
-    println!("  launches         {}", r.launches);
+    say!("  forward          {}", giga(r.flops_forward))?;
+    say!("  reverse          {}", giga(r.flops_vjp))?;
+    say!("  recomputed       {} ({share:.1} % more)", giga(r.flops_recompute))?;
+    say!("  launches         {}", r.launches)?;
     let peak = graph.node(plan.steps[plan.peak_step].node);
-    println!("  {live_count} values live at the peak, in {}:", peak.name);
+    say!("  {live_count} values live at the peak, in {}:", peak.name)?;
     for (name, bytes) in &r.live_at_peak {
-        println!("    {:>10}  {name}", readable(*bytes));
+        say!("    {:>10}  {name}", readable(*bytes))?;
     }
     if live_count > r.live_at_peak.len() {
-        println!("    and {} smaller ones", live_count - r.live_at_peak.len());
+        say!("    and {} smaller ones", live_count - r.live_at_peak.len())?;
     }
+    Ok(())
 }
 
 /// Live bytes over the steps as an SVG: forward, reverse and recomputed steps in different colours.

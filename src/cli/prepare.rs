@@ -76,7 +76,7 @@ pub(super) fn prepare(job: &Job, input: &Input, recipe: Recipe) -> Result<Pendin
     }
     let Photo { picture: truth, grey, note } = Photo::read_with(&input.path, &job.read)?;
     if let Some(note) = note.filter(|_| !job.json) {
-        println!("{}: converted ({note})", shown(&input.path));
+        say!("{}: converted ({note})", shown(&input.path))?;
     }
     let image = Shape::new(1, truth.height, truth.width, 3);
     let noise = job.noise_or_default();

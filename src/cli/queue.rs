@@ -30,7 +30,7 @@ pub(super) fn restore_all(job: &Job, inputs: &[Input]) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if inputs.len() > 1 {
-        eprintln!("dmap: {} of {} inputs could not be restored, {finished} were", bad + failed, inputs.len());
+        complain!("dmap: {} of {} inputs could not be restored, {finished} were", bad + failed, inputs.len());
     }
     let kind = if failed > 0 { ErrorKind::Failure } else { ErrorKind::BadInput };
     Ok(ExitCode::from(kind.exit_code()))
@@ -77,7 +77,7 @@ impl Queue<'_> {
             (_, ErrorKind::Failure) => self.failed += names.len(),
         }
         let said = e.to_string();
-        eprintln!("dmap: {}", if said.contains(&who) { said } else { format!("{who}: {said}") });
+        complain!("dmap: {}", if said.contains(&who) { said } else { format!("{who}: {said}") });
         Ok(())
     }
 
@@ -127,10 +127,13 @@ impl Queue<'_> {
             let restorer = Restorer::new(&job.model, &job.operator, &job.settings, batch, job.plan, &job.device)?;
             let canvas = restorer.picture_canvas();
             if (canvas.h, canvas.w) != (image.h, image.w) && !job.json {
-                println!(
+                say!(
                     "{}x{} pixels are restored on a canvas of {}x{}, which the model takes, and cropped back",
-                    image.w, image.h, canvas.w, canvas.h
-                );
+                    image.w,
+                    image.h,
+                    canvas.w,
+                    canvas.h
+                )?;
             }
             self.ready = Some((batch, restorer));
         }
@@ -182,7 +185,7 @@ fn finished_before(job: &Job, input: &Input, recipe: &Recipe, folder: &Path) -> 
     let differences = recipe.differences(&text, &job.model.name);
     if differences.is_empty() {
         if !job.json {
-            println!("{}: finished before, skipped (--overwrite restores it again)", shown(&input.path));
+            say!("{}: finished before, skipped (--overwrite restores it again)", shown(&input.path))?;
         }
         return Ok(true);
     }
@@ -227,13 +230,13 @@ fn sample_batch(
         }
         if job.save_every.is_some_and(|k| now.step % k == 0) {
             let pictures = now.pictures().unwrap_or_else(|e| {
-                eprintln!("dmap: {e}");
+                complain!("dmap: {e}");
                 Vec::new()
             });
             for (&(i, sample), picture) in part.iter().zip(pictures) {
                 let name = format!("step-{:04}{}.png", now.step, suffix(job, sample));
                 if let Err(e) = picture.write_png(&job.out.join(&waiting[i].input.name).join(name)) {
-                    eprintln!("dmap: {e}");
+                    complain!("dmap: {e}");
                 }
             }
         }

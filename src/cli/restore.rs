@@ -127,7 +127,7 @@ fn checked_label(label: Option<u32>, prior: &Prior) -> Result<Option<u32>> {
     match (label, prior.classes) {
         (None, None) => Ok(None),
         (None, Some(classes)) => {
-            eprintln!("dmap: the model has {classes} classes and no --label is given: class 0 is taken");
+            complain!("dmap: the model has {classes} classes and no --label is given: class 0 is taken");
             Ok(Some(0))
         }
         (Some(label), Some(classes)) if (label as usize) < classes => Ok(Some(label)),
@@ -154,8 +154,8 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
     let operator = parse_task(&flags.task)?;
     let job = Job {
         task_file_sha256: task_file_sha256(operator.as_ref())?,
+        settings: flags.sampler.settings(&model.network.prior(), operator.as_ref())?,
         operator,
-        settings: flags.sampler.settings(&model.network.prior())?,
         device: flags.device.open()?,
         plan: flags.device.plan()?,
         read: ReadOptions {
@@ -181,10 +181,10 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
     job.settings.check_model(&job.model.network.prior())?;
     make_folder(&job.out)?;
     if let Some(warning) = &job.model.warning {
-        eprintln!("dmap: {warning}");
+        complain!("dmap: {warning}");
     }
     if !job.json {
-        println!("on {}", job.device.name());
+        say!("on {}", job.device.name())?;
     }
     Ok(restore_all(&job, &inputs)?)
 }

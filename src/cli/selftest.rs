@@ -18,7 +18,7 @@ pub struct Selftest {
 
 pub(super) fn run(flags: Selftest) -> anyhow::Result<ExitCode> {
     let device = Device::open(&flags.device)?;
-    println!("{} against the CPU; errors as shares of their limits", device.name());
+    say!("{} against the CPU; errors as shares of their limits", device.name())?;
     if let Some(unknown) = flags.precision.as_deref().filter(|p| !MODES.iter().any(|m| m.name == *p)) {
         let known = MODES.map(|m| m.name).join(", ");
         return Err(Error::Invalid(format!("unknown precision {unknown}: {known} are known")).into());
@@ -26,17 +26,19 @@ pub(super) fn run(flags: Selftest) -> anyhow::Result<ExitCode> {
     // The CPU has one storage type.
     let wanted = |name: &str| flags.precision.as_deref().is_none_or(|p| p == name);
     let modes = MODES.iter().filter(|m| wanted(m.name) && (!device.is_cpu() || m.name == "f32-strict"));
-    let (mut failures, mut checks) = (0, 0);
+    let (mut failures, mut checks, mut printed) = (0, 0, Ok(()));
     for mode in modes {
         failures += check(&device, mode, |outcome| {
             checks += 1;
-            match &outcome.result {
-                Ok(share) => println!("ok      {:10} {:40} {share:.2}", outcome.mode, outcome.name),
-                Err(reason) => println!("FAILED  {:10} {:40} {reason}", outcome.mode, outcome.name),
-            }
+            let line = match &outcome.result {
+                Ok(share) => say!("ok      {:10} {:40} {share:.2}", outcome.mode, outcome.name),
+                Err(reason) => say!("FAILED  {:10} {:40} {reason}", outcome.mode, outcome.name),
+            };
+            printed = std::mem::replace(&mut printed, Ok(())).and(line);
         });
     }
-    println!("{} of {checks} checks passed", checks - failures);
+    printed?;
+    say!("{} of {checks} checks passed", checks - failures)?;
     let passed = failures == 0 && checks > 0;
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,5 +1,5 @@
 //! Reading configuration files of diffusers and transformers. Options that change what a network computes and are not
-//! supported are refused by name, known options without such an effect are ignored, and others are named in a warning.
+//! supported are refused by name, as are unknown ones; known options without such an effect are ignored.
 
 use super::adm_config::STEPS;
 use crate::error::{Error, Result};
@@ -222,6 +222,11 @@ pub(super) fn checked(path: &Path, text: &str, rules: &Rules) -> Result<Value> {
             return Err(refuse(path, format!("{key} is {}, expected {expected}", value[key])));
         }
     }
+    if let Some((key, set)) = unknown_key(&value, rules) {
+        let reason =
+            format!("{key} is {set}, an option that is not known; remove it if the network is the same without it");
+        return Err(refuse(path, reason));
+    }
     Ok(value)
 }
 
@@ -245,9 +250,8 @@ impl Kind {
     }
 }
 
-/// Names the keys of a file that the rules do not know and that are set to something.
-pub(super) fn unknown_keys(path: &Path, rules: &Rules) -> Result<Option<String>> {
-    let value = object(path, &text(path)?)?;
+/// The first key that the rules do not know and that is set to something: it may ask for another network.
+fn unknown_key<'a>(value: &'a Value, rules: &Rules) -> Option<(&'a String, &'a Value)> {
     let is_known = |key: &str| {
         let fixed = rules.fixed.iter().map(|f| f.0);
         fixed.chain(rules.read.iter().map(|r| r.0)).chain(rules.ignored.iter().copied()).any(|known| known == key)
@@ -260,13 +264,9 @@ pub(super) fn unknown_keys(path: &Path, rules: &Rules) -> Result<Option<String>>
         Value::Object(o) => !o.is_empty(),
         Value::Bool(true) => true,
     };
-    let unknown = value.as_object().into_iter().flatten().filter(|(key, value)| {
-        // Such keys say who wrote the file.
-        !key.starts_with('_') && !is_known(key) && is_set(value)
-    });
-    let unknown: Vec<String> = unknown.map(|(key, value)| format!("{key} {value}")).collect();
-    Ok((!unknown.is_empty())
-        .then(|| format!("{}: keys that are not known are ignored: {}", path.display(), unknown.join(", "))))
+    // Keys that start so say who wrote the file.
+    let mut keys = value.as_object().into_iter().flatten().filter(|(key, _)| !key.starts_with('_'));
+    keys.find(|(key, value)| !is_known(key) && is_set(value))
 }
 
 pub(super) fn parse<T: serde::de::DeserializeOwned>(path: &Path, value: Value) -> Result<T> {

@@ -1,7 +1,6 @@
 //! Latent diffusion: a UNet on the codes of an autoencoder, conditioned on an embedded text. Models come from folders in
 //! diffusers layout.
 
-use super::config_file::{SCHEDULER, TEXT, UNET, VAE, unknown_keys};
 use super::scheduler_config::SchedulerConfig;
 use super::tokenizer::tokenize;
 use super::{
@@ -109,26 +108,15 @@ pub fn open(folder: &Path, prompt: Option<&str>) -> Result<Model> {
         let reason = format!("not a model folder in diffusers layout: {} is missing{kind}", missing.join(" and "));
         return Err(Error::Weights { path: folder.into(), reason });
     }
-    let configuration = ["unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"].map(part);
-    let unet = UnetConfig::read(&configuration[0])?;
-    let vae = VaeConfig::read(&configuration[1])?;
-    let scheduler = SchedulerConfig::read(&configuration[2])?;
+    let unet = UnetConfig::read(&part("unet/config.json"))?;
+    let vae = VaeConfig::read(&part("vae/config.json"))?;
+    let scheduler = SchedulerConfig::read(&part("scheduler/scheduler_config.json"))?;
     let unet_files = open_part(&part("unet"), "diffusion_pytorch_model")?;
     let vae_files = open_part(&part("vae"), "diffusion_pytorch_model")?;
     let (tokens, embedded) = prompt_embedding(folder, prompt, unet.cross_attention_dim)?;
     let network = LatentDiffusion { unet, vae, scheduler, tokens };
     let name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let model = assemble(network, folder, unet_files, vae_files, embedded, name)?;
-    let mut warnings: Vec<String> = model.warning.into_iter().collect();
-    for (path, rules) in configuration.iter().zip([UNET, VAE, SCHEDULER]) {
-        warnings.extend(unknown_keys(path, &rules)?);
-    }
-    let text_encoder = part("text_encoder/config.json");
-    if text_encoder.is_file() {
-        warnings.extend(unknown_keys(&text_encoder, &TEXT)?);
-    }
-    let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
-    Ok(Model { warning, ..model })
+    assemble(network, folder, unet_files, vae_files, embedded, name)
 }
 
 /// Pipelines of diffusers whose folders have the parts of Stable Diffusion but other networks in them.

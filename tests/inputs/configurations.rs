@@ -206,7 +206,8 @@ fn parts_of_other_kinds_are_refused_by_class() {
         opened("zero", unet, "layers_per_block", "0", 2, "layers_per_block is 0, expected a whole number from 1"),
         opened("many", unet, "layers_per_block", "4000000000", 2, "layers_per_block is 4000000000"),
         opened("groups", vae, "norm_num_groups", "-1", 2, "norm_num_groups is -1"),
-        opened("unknown", unet, "frobnicate", "3", 0, "keys that are not known are ignored: frobnicate 3"),
+        opened("unknown", unet, "frobnicate", "3", 2, "frobnicate is 3, an option that is not known"),
+        opened("unknown and off", unet, "frobnicate", "false", 0, "complete"),
         embedded("t5", "_class_name", r#""T5EncoderModel""#, "_class_name is \"T5EncoderModel\""),
         embedded("t5 too", "architectures", r#"["T5EncoderModel"]"#, "architectures is [\"T5EncoderModel\"]"),
     ]);

@@ -4,6 +4,7 @@
 //! expected figure stands in a test of its own beside the table. Every input is made by its test.
 
 mod configurations;
+mod flags;
 mod hostile_weights;
 mod measurements;
 mod outputs;

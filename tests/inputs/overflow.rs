@@ -46,11 +46,11 @@ fn the_advice_names_what_is_the_cause() {
         row(name, [&base[..], more].concat(), 2, phrase)
     };
     let absolute = ["--method", "dps", "--zeta", "1e30", "--zeta-unit", "absolute", "--no-clip"];
-    let of_weights = "a.png: the residual is NaN after step 1 of 8 in f32; the model's weights and its configuration may \
+    let of_weights = "a.png: x is not finite after step 4 of 8 in f32; the model's weights and its configuration may \
                       not belong together";
     check(&[
         run("weights", &model, &[], of_weights),
-        run("weights, the second image", &model, &[], "b.png: the residual is NaN"),
+        run("weights, the second image", &model, &[], "b.png: x is not finite"),
         run("weights, both counted", &model, &[], "2 of 2 inputs could not be restored, 0 were"),
         run("steps", &sound, &absolute, "choose a smaller zeta"),
         run("a prior alone", &model, &["--method", "unconditional"], "x is not finite after step"),
@@ -83,7 +83,7 @@ fn a_decoder_that_overflows_is_no_black_picture() {
     changed(&from, &to, "decoder.conv_out.bias", |b| b.fill(1e30));
     let run = ["restore", &photo, "--model", &model, "--task", "denoise", "--steps", "2", "--out", &out];
     let alone = [&run[..], &["--method", "unconditional"]].concat();
-    check(&[row("a residual", run, 2, "the residual is inf after step 1 of 2 in f32")]);
+    check(&[row("a residual", run, 2, "the residual is infinite after step 1 of 2 in f32")]);
     let o = dmap(&alone);
     assert_eq!(o.status.code(), Some(0), "finite in f32: {}", text(&o));
     assert!(json(&folder.path("out/photo/result.json"))["residual"].as_f64().is_some());

@@ -1,7 +1,7 @@
 //! The real driver: CUDA's driver API, loaded when first asked for. One stream, plain allocations, everything in order.
 
 use super::driver::{Driver, Limits, Replay};
-use super::images::{HEADERS, IMAGES, Image, SOURCES};
+use super::images::{HEADERS, IMAGES, Image, NVRTC_VERSION, SOURCES, Source};
 use super::launch::{Launch, NodeLaunches};
 use super::nvrtc::Nvrtc;
 use crate::error::{Error, Result};
@@ -16,6 +16,10 @@ const OLDEST: (i32, i32) = (8, 0);
 /// First driver whose interface this crate asks for.
 const OLDEST_DRIVER: i32 = 12020;
 
+/// Results of loading an image that concern the image and not the device: not an image, not for this chip, PTX that is not sound,
+/// no compiler of PTX, PTX of a newer version, of another kind.
+const IMAGE_REFUSED: [u32; 6] = [200, 209, 218, 221, 222, 223];
+
 /// A GPU.
 pub struct Nvidia {
     shared: Arc<Shared>,
@@ -27,6 +31,8 @@ struct Shared {
     context: sys::CUcontext,
     stream: sys::CUstream,
     capability: (i32, i32),
+    /// The newest CUDA version that the driver speaks, as 1000 major + 10 minor.
+    driver: i32,
     functions: Mutex<Functions>,
 }
 
@@ -102,7 +108,7 @@ impl Nvidia {
             let context = result::primary_ctx::retain(device).map_err(failed("context"))?;
             result::ctx::set_current(context).map_err(failed("context"))?;
             let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("stream"))?;
-            let shared = Shared { context, stream, capability, functions: Mutex::default() };
+            let shared = Shared { context, stream, capability, driver: version, functions: Mutex::default() };
             Ok(Nvidia { shared: Arc::new(shared), name: format!("{name} (cuda:{ordinal})"), limits })
         }
     }
@@ -114,27 +120,57 @@ impl Shared {
         unsafe { result::ctx::set_current(self.context).map_err(failed("context")) }
     }
 
-    /// The image of a kernel file that runs on this chip: its own CUBIN, one of the same generation, or PTX; without any, the
-    /// source compiled now.
-    fn image(&self, file: &'static str) -> Result<Vec<u8>> {
+    /// The embedded images of a kernel file that this chip may take, the best first: its own CUBIN, those of its generation, PTX.
+    fn images(&self, file: &'static str) -> Vec<&'static Image> {
         let (major, minor) = self.capability;
         let exact = [format!("sm_{major}{minor}a"), format!("sm_{major}{minor}")];
-        let of = |wanted: &dyn Fn(&Image) -> bool| IMAGES.iter().find(|i| i.file == file && wanted(i));
         // A CUBIN of an earlier chip of the same generation runs too; the `a` ones run on their own chip only.
-        let related = |i: &Image| {
+        let rank = |i: &Image| {
             let number = i.architecture.strip_prefix("sm_").and_then(|a| a.parse::<i32>().ok());
-            number.is_some_and(|n| n / 10 == major && n % 10 <= minor)
+            let is_related = number.is_some_and(|n| n / 10 == major && n % 10 <= minor);
+            match exact.iter().position(|e| e == i.architecture) {
+                Some(k) => Some(k),
+                None if is_related => Some(2),
+                None => i.architecture.starts_with("compute_").then_some(3),
+            }
         };
-        let found = of(&|i| exact.iter().any(|e| e == i.architecture))
-            .or_else(|| of(&related))
-            .or_else(|| of(&|i| i.architecture.starts_with("compute_")));
-        if let Some(image) = found {
-            return Ok(image.inflated());
+        let mut found: Vec<_> = IMAGES.iter().filter(|i| i.file == file).filter_map(|i| Some((rank(i)?, i))).collect();
+        found.sort_by_key(|(rank, _)| *rank);
+        found.into_iter().map(|(_, image)| image).collect()
+    }
+
+    /// Loads a kernel file: the first of its images that the driver takes, or else the source, compiled now.
+    fn module(&self, source: &'static Source) -> Result<sys::CUmodule> {
+        // SAFETY: an image ends with a zero where it is text, and lives over the call.
+        let load = |image: &[u8]| unsafe { result::module::load_data(image.as_ptr().cast::<c_void>()) };
+        let what = format!("loading kernels/{}", source.name);
+        let mut refused = Vec::new();
+        for image in self.images(source.name) {
+            match load(&image.inflated()) {
+                Ok(module) => return Ok(module),
+                Err(e) if IMAGE_REFUSED.contains(&(e.0 as u32)) => {
+                    refused.push(format!("{}: {}", image.architecture, failed(&what)(e)));
+                }
+                Err(e) => return Err(failed(&what)(e)),
+            }
         }
-        let source = SOURCES.iter().find(|s| s.name == file).expect("a file of the table");
-        super::first_use::compiled(source, HEADERS, &format!("sm_{major}{minor}"), || {
-            Nvrtc::find(std::path::Path::new(".")).map_err(Error::Device)
-        })
+        let (major, minor) = self.capability;
+        let find = || Nvrtc::find(std::path::Path::new(".")).map_err(Error::Device);
+        let compiled = super::first_use::compiled(source, HEADERS, &format!("sm_{major}{minor}"), find);
+        let error = match compiled.and_then(|image| load(&image).map_err(failed(&what))) {
+            Ok(module) => return Ok(module),
+            Err(e) if refused.is_empty() => return Err(e),
+            Err(e) => e,
+        };
+        Err(Error::Device(format!(
+            "the driver, for CUDA {}.{}, takes none of the images that NVRTC {} made of kernels/{} ({}), and compiling it here \
+             failed: {error}; update the driver",
+            self.driver / 1000,
+            self.driver % 1000 / 10,
+            NVRTC_VERSION.unwrap_or("of an unknown version"),
+            source.name,
+            refused.join("; ")
+        )))
     }
 
     fn function(&self, launch: &Launch) -> Result<sys::CUfunction> {
@@ -149,18 +185,16 @@ impl Shared {
             .find(|s| s.name == file)
             .ok_or_else(|| Error::Failed(format!("there is no kernels/{file}")))?;
         self.enter()?;
-        // SAFETY: the image comes from NVRTC and lives over the call; the name ends with a zero.
+        let module = match functions.modules.get(source.name) {
+            Some(module) => *module,
+            None => {
+                let module = self.module(source)?;
+                functions.modules.insert(source.name, module);
+                module
+            }
+        };
+        // SAFETY: a loaded module; the name ends with a zero.
         unsafe {
-            let module = match functions.modules.get(source.name) {
-                Some(module) => *module,
-                None => {
-                    let image = self.image(source.name)?;
-                    let module = result::module::load_data(image.as_ptr().cast::<c_void>())
-                        .map_err(failed(&format!("loading kernels/{}", source.name)))?;
-                    functions.modules.insert(source.name, module);
-                    module
-                }
-            };
             let name = CString::new(kernel).map_err(|e| Error::Failed(e.to_string()))?;
             let function = result::module::get_function(module, name).map_err(failed(kernel))?;
             functions.by_name.insert(kernel.to_string(), function);
@@ -319,7 +353,13 @@ impl Driver for Nvidia {
             )
             .map_err(failed("recording"))?;
             let launched = nodes.iter().try_for_each(|n| self.shared.run(n));
+            // A capture is ended whatever became of it, so that the stream can be used again; it may leave no graph.
             let captured = result::stream::end_capture(self.shared.stream).map_err(failed("recording"));
+            if let (Err(_), Ok(graph)) = (&launched, &captured)
+                && !graph.is_null()
+            {
+                let _ = result::graph::destroy(*graph);
+            }
             launched?;
             captured?
         };
