@@ -14,6 +14,8 @@ const LONGEST_SIDE: u32 = 16_384;
 
 /// Most pixels of a picture that is read, unless the caller asks for more: a 64 megapixel photo.
 pub const MOST_PIXELS: u64 = 64_000_000;
+/// Bytes that colour profile, EXIF and texts of a picture may take.
+const BESIDE_PIXELS: u64 = 64 << 20;
 
 /// How much of a file is read.
 #[derive(Clone, Copy, Debug)]
@@ -102,14 +104,17 @@ fn decode(path: &Path, options: &ReadOptions) -> Result<Decoded> {
     if file.len() == 0 {
         return Err(refuse("the file is empty".into()));
     }
-    let mut reader = ImageReader::open(path).and_then(|r| r.with_guessed_format()).map_err(Error::io(path))?;
-    // Bytes per pixel of the largest type, and as much again for what a decoder keeps beside it.
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(options.most_pixels.saturating_mul(16).saturating_add(64 << 20));
-    reader.limits(limits);
     let unreadable = |e: image::ImageError| refuse(format!("not a readable picture ({e})"));
-    let format = reader.format();
-    let mut decoder = reader.into_decoder().map_err(unreadable)?;
+    // Some decoders read what stands before the pixels when they are made: so much memory is for that.
+    let open = |for_pixels: u64| {
+        let mut reader = ImageReader::open(path).and_then(|r| r.with_guessed_format()).map_err(Error::io(path))?;
+        let mut limits = Limits::no_limits();
+        limits.max_alloc = Some(BESIDE_PIXELS.saturating_add(for_pixels));
+        reader.limits(limits);
+        let format = reader.format();
+        reader.into_decoder().map(|decoder| (decoder, format)).map_err(unreadable)
+    };
+    let (mut decoder, format) = open(0)?;
     let (width, height) = decoder.dimensions();
     if width > LONGEST_SIDE || height > LONGEST_SIDE || width == 0 || height == 0 {
         return Err(refuse(format!("{width}x{height} pixels; scale it to at most {LONGEST_SIDE} on a side first")));
@@ -129,6 +134,8 @@ fn decode(path: &Path, options: &ReadOptions) -> Result<Decoded> {
     // Damaged metadata do not make a photo unreadable.
     let profile = decoder.icc_profile().unwrap_or_default();
     let mut orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    // The pixels, and as much again for what a decoder keeps beside them.
+    let (decoder, _) = open(decoder.total_bytes().saturating_mul(2))?;
     let mut picture = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
     if format == Some(ImageFormat::Png) && orientation == Orientation::NoTransforms {
         orientation = late_orientation(path).unwrap_or(Orientation::NoTransforms);

@@ -160,6 +160,22 @@ fn a_colour_profile_is_converted_to_srgb() {
     assert!(photo.grey && r == g && g == b && r.abs_diff(128) <= 1, "{r} {g} {b}");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_colour_profile_that_inflates_takes_no_memory() {
+    let f = Folder::new();
+    std::fs::write(f.path("bomb.png"), with_profile(&vec![0; 1 << 29], [100, 150, 60])).unwrap();
+    assert!(std::fs::metadata(f.path("bomb.png")).unwrap().len() < 8 << 20);
+    // The same run over a picture without a profile fits into this.
+    let script = "ulimit -d 262144 && exec \"$@\"";
+    let out = std::process::Command::new("sh")
+        .args(["-c", script, "sh", env!("CARGO_BIN_EXE_dmap"), "restore", &f.string("bomb.png"), "--task", "denoise"])
+        .args(["--steps", "2", "--out", &f.string("out")])
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", text(&out));
+}
+
 #[test]
 fn grey_in_gives_grey_out() {
     let f = Folder::new();
