@@ -3,6 +3,8 @@
 //! A value depends only on (seed, image, step, draw, element), never on the batch, the order or the device, so that one
 //! seed gives one image everywhere up to rounding. Philox: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011.
 
+use rayon::prelude::*;
+
 /// Names a stream of numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoiseKey {
@@ -102,7 +104,13 @@ pub fn box_muller(a: u32, b: u32) -> (f32, f32) {
 
 /// Fills `out` with the standard normal numbers of elements `first ..`; `first` is a multiple of 4.
 pub fn fill_normal(key: &[u32; KEY_WORDS], first: usize, out: &mut [f32]) {
+    /// Values that one thread draws at a time.
+    const CHUNK: usize = 1 << 16;
     debug_assert_eq!(first % 4, 0);
+    if out.len() > CHUNK {
+        let chunks = out.par_chunks_mut(CHUNK).enumerate();
+        return chunks.for_each(|(k, values)| fill_normal(key, first + k * CHUNK, values));
+    }
     for (k, values) in out.chunks_mut(4).enumerate() {
         let w = random_words(key, (first / 4 + k) as u32);
         let ((a, b), (c, d)) = (box_muller(w[0], w[1]), box_muller(w[2], w[3]));

@@ -5,12 +5,13 @@
 use dmap::backend::Device;
 use dmap::backend::cuda::emulated::Emulated;
 use dmap::backend::cuda::launch::{Launch, NodeLaunches};
-use dmap::backend::cuda::{Driver, Operand, Params};
+use dmap::backend::cuda::{Driver, Limits, Operand, Params, launches_for};
 use dmap::compare::relative_error;
-use dmap::graph::{Dtype, PlanOptions, Shape};
+use dmap::graph::{Dtype, Plan, PlanOptions, Shape};
 use dmap::model::Model;
 use dmap::operator::parse_task;
 use dmap::sampler::{Item, METHODS, Measurement, Measurer, Method, Restorer, Settings, Variance};
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -189,11 +190,41 @@ fn every_other_method_agrees_with_the_cpu() {
 
 #[test]
 fn the_selftest_passes_on_the_emulated_device() {
-    use dmap::selftest::{MODES, run};
-    let mode = MODES.iter().find(|m| m.name == "bf16").unwrap();
-    let mut reasons = Vec::new();
-    let failures = run(&Device::emulated(3), mode, |o| {
-        reasons.extend(o.result.as_ref().err().map(|e| format!("{}: {e}", o.name)))
-    });
-    assert_eq!(failures, 0, "{reasons:?}");
+    use dmap::selftest::{MODES, checks, large_checks};
+    let mode = |name| MODES.iter().find(|m| m.name == name).unwrap();
+    let device = Device::emulated(3);
+    let small = checks().into_iter().map(|check| (check, "bf16"));
+    let large = large_checks(16).into_iter().filter(|c| !c.name.contains("adm")).map(|check| (check, "f32"));
+    let failed: Vec<_> = small
+        .chain(large)
+        .filter_map(|(check, m)| Some((check.name.clone(), check.run(mode(m), &device).err()?)))
+        .collect();
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+/// Kernels that a device would launch in the self-test.
+fn kernels_of_selftest(limits: &Limits) -> BTreeSet<String> {
+    use dmap::selftest::{MODES, checks};
+    let mut kernels = BTreeSet::new();
+    for mode in MODES {
+        for check in checks() {
+            let Some(graph) = check.graph().unwrap() else { continue };
+            let options = PlanOptions { storage: mode.storage, tf32: mode.tf32, ..PlanOptions::default() };
+            let plan = Plan::new(&graph, &options).unwrap();
+            let nodes = launches_for(&graph, &plan, limits).unwrap();
+            kernels.extend(nodes.into_iter().flat_map(|n| n.launches).map(|l| l.kernel));
+        }
+    }
+    kernels
+}
+
+#[test]
+fn no_kernel_is_left_out_of_the_self_test() {
+    let few = kernels_of_selftest(&Limits { multiprocessors: 2, ..Limits::HOPPER });
+    let all = kernels_of_selftest(&Limits::HOPPER).union(&few).cloned().collect::<BTreeSet<_>>();
+    let left_out: Vec<_> = dmap::backend::cuda::emulated::kernels()
+        .into_iter()
+        .filter(|k| !k.starts_with("fault_") && !all.contains(k))
+        .collect();
+    assert!(left_out.is_empty(), "{left_out:?}");
 }

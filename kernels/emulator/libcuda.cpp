@@ -137,7 +137,7 @@ Result accepts(const std::string& image) {
 #define DURING_CAPTURE true
 
 API cuInit(u32) { return number("STAND_IN_DEVICES", "1") ? SUCCESS : NO_DEVICE; }
-API cuDriverGetVersion(int* version) { return *version = number("STAND_IN_DRIVER", "12080"), SUCCESS; }
+API cuDriverGetVersion(int* version) { return *version = number("STAND_IN_DRIVER", "13000"), SUCCESS; }
 API cuDeviceGetCount(int* count) { return *count = number("STAND_IN_DEVICES", "1"), SUCCESS; }
 API cuDeviceGet(int* device, int ordinal) {
     return *device = ordinal, ordinal < number("STAND_IN_DEVICES", "1") ? SUCCESS : INVALID_DEVICE;

@@ -140,6 +140,14 @@ impl Device {
         }
     }
 
+    /// What the launches of its kernels depend on; none for the CPU.
+    pub fn limits(&self) -> Option<cuda::Limits> {
+        match &self.kind {
+            Kind::Cpu(_) => None,
+            Kind::Cuda(device) => Some(device.driver.limits().clone()),
+        }
+    }
+
     /// Binds `plan` to `weights` on this device.
     pub fn prepare(&self, graph: Arc<Graph>, plan: Arc<Plan>, weights: &Weights) -> Result<Box<dyn Program>> {
         Ok(match &self.kind {

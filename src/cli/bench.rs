@@ -2,6 +2,7 @@
 
 use super::device::DeviceFlags;
 use crate::backend::Device;
+use crate::backend::cuda::{Limits, launches_for};
 use crate::error::Result;
 use crate::executor::Executor;
 use crate::graph::{Dtype, Graph, PlanOptions, Precision, Shape, TensorId, backward};
@@ -239,9 +240,13 @@ fn step_row(model: &Model, method: Method, flags: &Bench, batch: usize, device: 
     let mut steps: Vec<f64> = marks.windows(2).map(|w| w[1] - w[0]).take(settings.steps - 2).collect();
     steps.sort_by(f64::total_cmp);
     let seconds = steps[steps.len() / 2];
-    let plans = restorer.plans();
-    let launches = plans.iter().enumerate().map(|(k, p)| if k == 0 { p.launches } else { settings.inner * p.launches });
-    let (launches_per_step, defaults) = (launches.sum(), method.defaults());
+    let mut launches_per_step = 0;
+    for (k, e) in restorer.executors().into_iter().enumerate() {
+        let launches = launches_for(e.graph(), e.plan(), &device.limits().unwrap_or(Limits::HOPPER))?;
+        let times = if k == 0 { 1 } else { settings.inner };
+        launches_per_step += times * launches.iter().map(|n| n.launches.len()).sum::<usize>();
+    }
+    let defaults = method.defaults();
     let (arena_bytes, weight_bytes) = restorer.memory();
     Ok(StepRow {
         method: method.row().name,

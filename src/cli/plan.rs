@@ -4,6 +4,7 @@ use super::SamplerFlags;
 use super::device::StorageFlags;
 use super::quantity::{readable, size};
 use crate::backend::Device;
+use crate::backend::cuda::{Limits, launches_for};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Plan, Shape};
 use crate::image::write_whole;
@@ -112,7 +113,7 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
         flops_forward: plan.flops_forward,
         flops_vjp: plan.flops_vjp,
         flops_recompute: plan.flops_recompute,
-        launches: plan.launches,
+        launches: launches_for(&graph, &plan, &Limits::HOPPER)?.iter().map(|n| n.launches.len()).sum(),
         traffic_bytes: plan.traffic_bytes,
         traffic_lower_bound: plan.traffic_lower_bound,
         traffic_once: plan.traffic_once,
@@ -140,7 +141,7 @@ fn print(r: &Report<'_>, graph: &Graph, plan: &Plan, live_count: usize) -> Resul
     say!("  forward          {}", giga(r.flops_forward))?;
     say!("  reverse          {}", giga(r.flops_vjp))?;
     say!("  recomputed       {} ({share:.1} % more)", giga(r.flops_recompute))?;
-    say!("  launches         {}", r.launches)?;
+    say!("  launches         {} on {} multiprocessors", r.launches, Limits::HOPPER.multiprocessors)?;
     let peak = graph.node(plan.steps[plan.peak_step].node);
     say!("  {live_count} values live at the peak, in {}:", peak.name)?;
     for (name, bytes) in &r.live_at_peak {

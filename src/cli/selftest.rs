@@ -1,9 +1,10 @@
-//! `dmap selftest`: the kernels of a device against the CPU.
+//! `dmap selftest`: the kernels of a device against the CPU, or real shapes against f32 throughout.
 
 use crate::backend::Device;
-use crate::error::Error;
-use crate::selftest::{MODES, run as check};
-use std::process::ExitCode;
+use crate::error::{Error, Result, nearest};
+use crate::selftest::{Check, MODES, Mode, checks, large_checks};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
 
 /// Flags of `dmap selftest`.
 #[derive(clap::Args, Debug)]
@@ -14,31 +15,107 @@ pub struct Selftest {
     /// Only this storage type: f32-strict, f32, f16 or bf16
     #[arg(long)]
     precision: Option<String>,
+    /// Only checks whose names contain this
+    #[arg(long)]
+    only: Option<String>,
+    /// Six real shapes instead, each against f32 throughout on the same device
+    #[arg(long)]
+    large: bool,
+    /// Divides the extents of --large, for slow devices
+    #[arg(long, default_value_t = 1, requires = "large", value_parser = clap::value_parser!(u32).range(1..))]
+    shrink: u32,
+    /// Checks to leave out at the start: of a process that goes on after the device failed in another one
+    #[arg(long, default_value_t = 0, hide = true)]
+    skip: usize,
+}
+
+/// What was counted.
+#[derive(Default)]
+struct Count {
+    checks: usize,
+    failures: usize,
 }
 
 pub(super) fn run(flags: Selftest) -> anyhow::Result<ExitCode> {
-    let device = Device::open(&flags.device)?;
-    say!("{} against the CPU; errors as shares of their limits", device.name())?;
     if let Some(unknown) = flags.precision.as_deref().filter(|p| !MODES.iter().any(|m| m.name == *p)) {
         let known = MODES.map(|m| m.name).join(", ");
         return Err(Error::Invalid(format!("unknown precision {unknown}: {known} are known")).into());
     }
-    // The CPU has one storage type.
-    let wanted = |name: &str| flags.precision.as_deref().is_none_or(|p| p == name);
-    let modes = MODES.iter().filter(|m| wanted(m.name) && (!device.is_cpu() || m.name == "f32-strict"));
-    let (mut failures, mut checks, mut printed) = (0, 0, Ok(()));
-    for mode in modes {
-        failures += check(&device, mode, |outcome| {
-            checks += 1;
-            let line = match &outcome.result {
-                Ok(share) => say!("ok      {:10} {:40} {share:.2}", outcome.mode, outcome.name),
-                Err(reason) => say!("FAILED  {:10} {:40} {reason}", outcome.mode, outcome.name),
-            };
-            printed = std::mem::replace(&mut printed, Ok(())).and(line);
-        });
+    let selected = selected(&flags)?;
+    let device = Device::open(&flags.device)?;
+    if flags.skip == 0 {
+        let reference = if flags.large { "f32-strict on itself" } else { "the CPU" };
+        say!("{} against {reference}; errors as shares of their limits", device.name())?;
     }
-    printed?;
-    say!("{} of {checks} checks passed", checks - failures)?;
-    let passed = failures == 0 && checks > 0;
+    // The CPU has one storage type, and f32-strict is what real shapes are compared with.
+    let has = |m: &Mode| if flags.large { m.name != "f32-strict" } else { !device.is_cpu() || m.name == "f32-strict" };
+    let wanted = |name: &str| flags.precision.as_deref().is_none_or(|p| p == name);
+    let mut count = Count::default();
+    for mode in MODES.iter().filter(|m| wanted(m.name) && has(m)) {
+        check(&flags, mode, &selected, &device, &mut count)?;
+    }
+    if flags.skip == 0 {
+        say!("{} of {} checks passed", count.checks - count.failures, count.checks)?;
+    }
+    // A process that goes on for another one may have nothing left to do.
+    let passed = count.failures == 0 && (count.checks > 0 || flags.skip > 0);
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The checks that were asked for; an unknown name lists all.
+fn selected(flags: &Selftest) -> Result<Vec<Check>> {
+    let all = if flags.large { large_checks(flags.shrink as usize) } else { checks() };
+    let Some(only) = &flags.only else { return Ok(all) };
+    let names: Vec<String> = all.iter().map(|c| c.name.clone()).collect();
+    let selected: Vec<Check> = all.into_iter().filter(|c| c.name.contains(only.as_str())).collect();
+    if selected.is_empty() {
+        let near = nearest(only, names.iter().map(String::as_str)).unwrap_or_default();
+        let reason = format!("no check is called {only}: did you mean {near}? The checks are: {}", names.join("; "));
+        return Err(Error::Invalid(reason));
+    }
+    Ok(selected)
+}
+
+/// Runs the checks in one storage type. After a failure of the device itself a fresh process goes on: every later call of this one would
+/// fail for that reason alone.
+fn check(flags: &Selftest, mode: &Mode, selected: &[Check], device: &Device, count: &mut Count) -> Result<()> {
+    for (k, check) in selected.iter().enumerate().skip(flags.skip) {
+        let result = check.run(mode, device);
+        count.checks += 1;
+        match &result {
+            Ok(share) => say!("ok      {:10} {:40} {share:.2}", mode.name, check.name)?,
+            Err(failure) => say!("FAILED  {:10} {:40} {}", mode.name, check.name, failure.reason)?,
+        }
+        if let Err(failure) = result {
+            count.failures += 1;
+            if failure.device_failed {
+                return go_on(flags, mode, k + 1, count);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The checks from number `skip` on, in a fresh process. Its lines are printed here.
+fn go_on(flags: &Selftest, mode: &Mode, skip: usize, count: &mut Count) -> Result<()> {
+    let program = std::env::current_exe().map_err(Error::io("the running program"))?;
+    let mut command = Command::new(program);
+    command.args(["selftest", "--device", &flags.device, "--precision", mode.name, "--skip", &skip.to_string()]);
+    command.args(flags.only.iter().flat_map(|only| ["--only", only]));
+    if flags.large {
+        command.args(["--large", "--shrink", &flags.shrink.to_string()]);
+    }
+    let mut child = command.stdout(Stdio::piped()).spawn().map_err(Error::io("a fresh process"))?;
+    let lines = child.stdout.take().map(|out| BufReader::new(out).lines());
+    for line in lines.into_iter().flatten().map_while(|line| line.ok()) {
+        count.checks += usize::from(line.starts_with("ok ") || line.starts_with("FAILED "));
+        count.failures += usize::from(line.starts_with("FAILED "));
+        say!("{line}")?;
+    }
+    let status = child.wait().map_err(Error::io("a fresh process"))?;
+    // 0 and 1 are counted by its lines.
+    match status.code() {
+        Some(0 | 1) => Ok(()),
+        code => Err(Error::Failed(format!("the process that went on ended with {code:?}"))),
+    }
 }

@@ -94,8 +94,6 @@ pub struct Plan {
     pub flops_vjp: u64,
     /// Operations of what is made again.
     pub flops_recompute: u64,
-    /// Kernel launches of one run.
-    pub launches: usize,
     /// Bytes that the nodes of one run read and write, each operand counted once per node.
     pub traffic_bytes: u64,
     /// Bytes that no engine gets below: each weight read, each value that the reverse pass reads written and read, once.
@@ -242,7 +240,6 @@ impl Plan {
             flops_forward: sum(&|s| !graph.node(s.node).reverse && !s.recomputed),
             flops_vjp: sum(&|s| graph.node(s.node).reverse),
             flops_recompute: sum(&|s| s.recomputed),
-            launches: schedule.steps.iter().map(|s| graph.node(s.node).op.launches()).sum(),
             traffic_bytes: schedule.steps.iter().map(touched).sum(),
             traffic_lower_bound: weight_bytes + 2 * stored_bytes,
             traffic_once: weight_bytes + 2 * made_bytes,

@@ -106,9 +106,6 @@ impl Op for AttentionVjp {
         let tokens = (s.h * s.w) as u64;
         10 * s.n as u64 * tokens * tokens * s.c as u64
     }
-    fn launches(&self) -> usize {
-        3
-    }
     fn run_cpu(&self, launch: &mut Launch<'_>) {
         let s = launch.input_shapes[1];
         let (tokens, c, heads) = (s.h * s.w, s.c / 3, self.0.heads);

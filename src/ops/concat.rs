@@ -55,9 +55,6 @@ impl Op for Concat {
     fn flops(&self, _: &[Shape], _: &[Shape]) -> u64 {
         0
     }
-    fn launches(&self) -> usize {
-        2
-    }
     fn run_cpu(&self, launch: &mut Launch<'_>) {
         let (ca, cb) = (launch.input_shapes[0].c, launch.input_shapes[1].c);
         let (a, b) = (launch.inputs[0], launch.inputs[1]);

@@ -118,9 +118,6 @@ impl Op for GroupNorm {
     fn flops(&self, _: &[Shape], outputs: &[Shape]) -> u64 {
         14 * outputs[0].numel() as u64
     }
-    fn launches(&self) -> usize {
-        3
-    }
     fn run_cpu(&self, launch: &mut Launch<'_>) {
         cpu::normalise(self.0, launch);
     }
@@ -160,9 +157,6 @@ impl Op for GroupNormVjp {
     fn in_place(&self) -> &'static [usize] {
         // Of two sources neither gradient has the extent of dy.
         if self.options.joined { &[] } else { &[0] }
-    }
-    fn launches(&self) -> usize {
-        3
     }
     fn run_cpu(&self, launch: &mut Launch<'_>) {
         cpu::vjp(self.options, self.addend, launch);

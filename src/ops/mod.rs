@@ -75,11 +75,6 @@ pub trait Op: std::fmt::Debug + Send + Sync {
         &[]
     }
 
-    /// Kernel launches of one run on a GPU.
-    fn launches(&self) -> usize {
-        1
-    }
-
     /// Runs on the CPU.
     fn run_cpu(&self, launch: &mut Launch<'_>);
 

@@ -61,9 +61,6 @@ impl Op for ResidualNorm {
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         3 * inputs[0].numel() as u64
     }
-    fn launches(&self) -> usize {
-        2
-    }
     fn run_cpu(&self, launch: &mut Launch<'_>) {
         let item = launch.input_shapes[0].item();
         let (a, y) = (launch.inputs[0], launch.inputs[1]);
@@ -130,9 +127,6 @@ impl Op for SquaredNorm {
     }
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         2 * inputs[0].numel() as u64
-    }
-    fn launches(&self) -> usize {
-        2
     }
     fn run_cpu(&self, launch: &mut Launch<'_>) {
         let (item, x) = (launch.input_shapes[0].item(), launch.inputs[0]);

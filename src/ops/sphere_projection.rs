@@ -48,9 +48,6 @@ impl Op for GuidedStep {
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         4 * inputs[0].numel() as u64
     }
-    fn launches(&self) -> usize {
-        2
-    }
     fn run_cpu(&self, launch: &mut Launch<'_>) {
         let (item, width) = (launch.input_shapes[0].item(), launch.input_shapes[3].c);
         let [z, g, residual, coefficients] = launch.inputs[..] else { unreachable!("four inputs") };
@@ -104,9 +101,6 @@ impl Op for SphereProjection {
     }
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         6 * inputs[0].numel() as u64
-    }
-    fn launches(&self) -> usize {
-        2
     }
     fn run_cpu(&self, launch: &mut Launch<'_>) {
         let (item, width) = (launch.input_shapes[0].item(), launch.input_shapes[2].c);

@@ -9,7 +9,7 @@ use super::posterior::{Inputs, MeasurementInputs, Setup, write_batch, write_keys
 use super::{Chain, Sampler, Zeta};
 use crate::error::Result;
 use crate::executor::Executor;
-use crate::graph::{Graph, Plan, TensorId};
+use crate::graph::{Graph, TensorId};
 use crate::noise::Draw;
 use crate::ops::sphere_projection::SphereProjection;
 use crate::sampler::posterior::column;
@@ -114,8 +114,8 @@ impl Sampler for Dmap {
     fn read_x(&self, x: &mut [f32]) -> Result<()> {
         self.outer.0.read_into(self.outer.1.inputs.x, x)
     }
-    fn plans(&self) -> Vec<&Plan> {
-        vec![self.outer.0.plan(), self.inner.0.plan()]
+    fn executors(&self) -> Vec<&Executor> {
+        vec![&self.outer.0, &self.inner.0]
     }
     fn set_poison(&mut self, on: bool) {
         self.outer.0.set_poison(on);

@@ -8,7 +8,7 @@ use super::single::SingleStep;
 use super::{Chain, Sampler, dps};
 use crate::error::Result;
 use crate::executor::Executor;
-use crate::graph::{Graph, Plan, Shape, TensorId};
+use crate::graph::{Graph, Shape, TensorId};
 use crate::noise::{Draw, KEY_WORDS};
 use crate::ops::normal_noise::NormalNoise;
 
@@ -77,8 +77,8 @@ impl Sampler for Freedom {
     fn read_x(&self, x: &mut [f32]) -> Result<()> {
         self.step.read_x(x)
     }
-    fn plans(&self) -> Vec<&Plan> {
-        [self.step.plans(), vec![self.travel.plan()]].concat()
+    fn executors(&self) -> Vec<&Executor> {
+        [self.step.executors(), vec![&self.travel]].concat()
     }
     fn set_poison(&mut self, on: bool) {
         self.step.set_poison(on);

@@ -23,7 +23,8 @@ pub use restorer::{Item, Progress, Restoration, Restorer, Run};
 pub use schedule::{Schedule, Spacing, Variance};
 
 use crate::error::{Error, Result, nearest};
-use crate::graph::{Graph, Plan};
+use crate::executor::Executor;
+use crate::graph::Graph;
 use crate::model::Prior;
 use crate::operator::Operator;
 
@@ -360,8 +361,8 @@ pub trait Sampler: Send {
     fn step(&mut self, i: usize, chain: &mut Chain) -> Result<()>;
     /// x as the last step left it.
     fn read_x(&self, x: &mut [f32]) -> Result<()>;
-    /// The plans that run.
-    fn plans(&self) -> Vec<&Plan>;
+    /// What runs.
+    fn executors(&self) -> Vec<&Executor>;
     /// Fills the arena with NaN before each run from now on.
     fn set_poison(&mut self, on: bool);
 }

@@ -8,7 +8,7 @@ use super::single::{SingleStep, StepGraph};
 use super::{Chain, Sampler, dps};
 use crate::error::{Error, Result};
 use crate::executor::Executor;
-use crate::graph::{Graph, Plan, TensorId, backward};
+use crate::graph::{Graph, TensorId, backward};
 use crate::model::stable_diffusion::CONTEXT;
 
 /// 1 / numel of a measurement, and minus the rate.
@@ -103,8 +103,8 @@ impl Sampler for P2l {
     fn read_x(&self, x: &mut [f32]) -> Result<()> {
         self.step.read_x(x)
     }
-    fn plans(&self) -> Vec<&Plan> {
-        [vec![self.text.executor.plan()], self.step.plans()].concat()
+    fn executors(&self) -> Vec<&Executor> {
+        [vec![&self.text.executor], self.step.executors()].concat()
     }
     fn set_poison(&mut self, on: bool) {
         self.text.executor.set_poison(on);

@@ -11,7 +11,7 @@ use super::single::SingleStep;
 use super::{Chain, Sampler, dps};
 use crate::error::Result;
 use crate::executor::Executor;
-use crate::graph::{Graph, Plan, Shape, TensorId, backward};
+use crate::graph::{Graph, Shape, TensorId, backward};
 use crate::noise::{Draw, KEY_WORDS};
 use crate::ops::adamw::AdamW;
 use crate::ops::normal_noise::NormalNoise;
@@ -179,9 +179,9 @@ impl Sampler for Resample {
     fn read_x(&self, x: &mut [f32]) -> Result<()> {
         self.step.read_x(x)
     }
-    fn plans(&self) -> Vec<&Plan> {
+    fn executors(&self) -> Vec<&Executor> {
         let others = [&self.estimate.executor, &self.optimiser.executor, &self.redraw.executor];
-        [self.step.plans(), others.map(|e| e.plan()).to_vec()].concat()
+        [self.step.executors(), others.to_vec()].concat()
     }
     fn set_poison(&mut self, on: bool) {
         self.step.set_poison(on);

@@ -181,7 +181,7 @@ impl Restorer {
 
     /// Bytes of inputs and arena, and of the weights: (arena, weights). All plans share one arena.
     pub fn memory(&self) -> (u64, u64) {
-        let plans = self.sampler.plans();
+        let plans = self.plans();
         let decoder =
             self.decoder.as_ref().map(|d| d.lock().unwrap_or_else(|e| e.into_inner()).executor.plan().arena_bytes);
         let arena = plans.iter().map(|p| p.arena_bytes).chain(decoder).max().unwrap_or(0);
@@ -191,7 +191,12 @@ impl Restorer {
 
     /// The plans that run: one graph per step, for DMAP one of the outer and one of the inner steps.
     pub fn plans(&self) -> Vec<&Plan> {
-        self.sampler.plans()
+        self.executors().into_iter().map(|e| e.plan()).collect()
+    }
+
+    /// What runs: one executor per graph, in the order of [`Restorer::plans`].
+    pub fn executors(&self) -> Vec<&Executor> {
+        self.sampler.executors()
     }
 
     /// Fills the arena with NaN before each run, so that a defect of a plan shows.

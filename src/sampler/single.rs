@@ -4,7 +4,7 @@ use super::posterior::{Inputs, MeasurementInputs, Setup, write_batch, write_keys
 use super::{Chain, Sampler};
 use crate::error::Result;
 use crate::executor::Executor;
-use crate::graph::{Graph, Plan, TensorId};
+use crate::graph::{Graph, TensorId};
 use crate::noise::Draw;
 
 /// A recorded step, and what its tensors are.
@@ -99,8 +99,8 @@ impl Sampler for SingleStep {
         // Not from the output: executors share an arena, and another one may have run since.
         self.step.read_into(self.inputs.x, x)
     }
-    fn plans(&self) -> Vec<&Plan> {
-        vec![self.step.plan()]
+    fn executors(&self) -> Vec<&Executor> {
+        vec![&self.step]
     }
     fn set_poison(&mut self, on: bool) {
         self.step.set_poison(on);

@@ -9,7 +9,8 @@ use super::posterior::{Setup, column};
 use super::single::{SingleStep, StepGraph};
 use super::{Chain, Sampler, Zeta, unconditional};
 use crate::error::Result;
-use crate::graph::{Graph, Plan, Shape, TensorId};
+use crate::executor::Executor;
+use crate::graph::{Graph, Shape, TensorId};
 use crate::noise::{Draw, KEY_WORDS};
 use crate::ops::add::Add;
 use crate::ops::norm::SquaredNorm;
@@ -86,8 +87,8 @@ impl Sampler for Stsl {
     fn read_x(&self, x: &mut [f32]) -> Result<()> {
         self.outer.read_x(x)
     }
-    fn plans(&self) -> Vec<&Plan> {
-        [self.inner.plans(), self.outer.plans()].concat()
+    fn executors(&self) -> Vec<&Executor> {
+        [self.inner.executors(), self.outer.executors()].concat()
     }
     fn set_poison(&mut self, on: bool) {
         self.inner.set_poison(on);

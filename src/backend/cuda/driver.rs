@@ -13,6 +13,11 @@ pub struct Limits {
     pub shared_bytes: usize,
 }
 
+impl Limits {
+    /// Those of an H100 or H200.
+    pub const HOPPER: Limits = Limits { multiprocessors: 132, shared_bytes: 227 << 10 };
+}
+
 /// Memory, copies and launches of one device, all in one order.
 pub trait Driver: Send + Sync {
     /// The device in words, for reports.
@@ -29,7 +34,8 @@ pub trait Driver: Send + Sync {
     fn free_host(&self, address: u64);
     /// Fills memory of the host.
     fn write_host(&self, to: u64, bytes: &[u8]) -> Result<()>;
-    /// Host to device; `bytes` may change as soon as this returns.
+    /// Host to device, done when this returns: where a device reads pageable memory by itself, a copy in a stream may be late, and
+    /// `bytes` is often a temporary.
     fn upload(&self, to: u64, bytes: &[u8]) -> Result<()>;
     /// Device to host, after everything launched so far.
     fn download(&self, from: u64, bytes: &mut [u8]) -> Result<()>;

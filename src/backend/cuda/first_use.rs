@@ -1,28 +1,35 @@
 //! Compiling a kernel file on the machine that runs it, once: the image is kept in the user's cache folder.
+//!
+//! It is done where the build has no image for the chip, and on demand: with `DMAP_IMAGES=source`, or with the kernels of another folder,
+//! `DMAP_KERNELS`, so that a kernel can be changed without a build.
 
 use super::images::Source;
 use super::nvrtc::Nvrtc;
 use crate::error::{Error, Result};
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// The image of `source` for `architecture`, from the cache or from NVRTC, which `find` looks for only when it is needed.
-pub fn compiled(
-    source: &Source,
-    headers: &[(&str, &str)],
-    architecture: &str,
-    find: impl FnOnce() -> Result<Nvrtc>,
-) -> Result<Vec<u8>> {
+/// True if the images of the build are not to be used.
+pub fn is_asked_for() -> bool {
+    std::env::var_os("DMAP_IMAGES").is_some_and(|v| v == "source") || std::env::var_os("DMAP_KERNELS").is_some()
+}
+
+/// The image of `source` for `architecture`, from the cache or from NVRTC.
+pub fn compiled(source: &Source, headers: &[(&str, &str)], architecture: &str) -> Result<Vec<u8>> {
+    let nvrtc = Nvrtc::find(Path::new(".")).map_err(Error::Device)?;
+    let (text, headers) = match std::env::var_os("DMAP_KERNELS") {
+        Some(folder) => in_folder(Path::new(&folder), source.name)?,
+        None => (source.text.to_string(), headers.iter().map(|(n, t)| (n.to_string(), t.to_string())).collect()),
+    };
     let mut hash = DefaultHasher::new();
-    (source.text, headers, architecture, env!("CARGO_PKG_VERSION")).hash(&mut hash);
+    (&text, &headers, architecture, nvrtc.version, env!("CARGO_PKG_VERSION")).hash(&mut hash);
     let path = cache_folder().join(format!("{}.{architecture}.{:016x}", source.name, hash.finish()));
     if let Ok(image) = std::fs::read(&path) {
         return Ok(image);
     }
-    let headers: Vec<_> = headers.iter().map(|(n, t)| (n.to_string(), t.to_string())).collect();
-    let compiled = find()?
-        .compile(source.name, source.text, &headers, architecture)
+    let compiled = nvrtc
+        .compile(source.name, &text, &headers, architecture)
         .map_err(|log| Error::Device(format!("kernels/{} does not compile for {architecture}: {log}", source.name)))?;
     // A cache that can't be written costs time at the next start, nothing else.
     let partial = path.with_extension(format!("{}.partial", std::process::id()));
@@ -31,6 +38,22 @@ pub fn compiled(
         let _ = std::fs::rename(&partial, &path);
     }
     Ok(compiled.image)
+}
+
+/// A kernel file of a folder laid out as `kernels/`, and the headers in its `include`, by both names under which they are included.
+fn in_folder(folder: &Path, name: &str) -> Result<(String, Vec<(String, String)>)> {
+    let read = |path: &Path| std::fs::read_to_string(path).map_err(Error::io(path));
+    let include = folder.join("include");
+    let mut headers = Vec::new();
+    for entry in std::fs::read_dir(&include).map_err(Error::io(&include))? {
+        let path = entry.map_err(Error::io(&include))?.path();
+        let short = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let text = read(&path)?;
+        headers.push((format!("include/{short}"), text.clone()));
+        headers.push((short, text));
+    }
+    headers.sort();
+    Ok((read(&folder.join(name))?, headers))
 }
 
 fn cache_folder() -> PathBuf {

@@ -17,7 +17,7 @@ mod program;
 
 pub use driver::{Driver, Limits, Replay};
 pub use launch::{Operand, Params, Recorder};
-pub use program::CudaProgram;
+pub use program::{CudaProgram, launches_for};
 
 use program::{Buffer, WeightCache};
 use std::sync::{Arc, Mutex};

@@ -1,9 +1,9 @@
 //! The real driver: CUDA's driver API, loaded when first asked for. One stream, plain allocations, everything in order.
 
 use super::driver::{Driver, Limits, Replay};
+use super::first_use;
 use super::images::{HEADERS, IMAGES, Image, NVRTC_VERSION, SOURCES, Source};
 use super::launch::{Launch, NodeLaunches};
-use super::nvrtc::Nvrtc;
 use crate::error::{Error, Result};
 use cudarc::driver::{result, sys};
 use std::collections::HashMap;
@@ -13,8 +13,25 @@ use std::time::Duration;
 
 /// First generation with the instructions that the kernels use (cp.async, bf16 and TF32 products).
 const OLDEST: (i32, i32) = (8, 0);
-/// First driver whose interface this crate asks for.
+/// First driver whose interface this crate asks for, as 1000 major + 10 minor.
 const OLDEST_DRIVER: i32 = 12020;
+
+/// The first driver that takes the images of this build: of the major version of the NVRTC that made them.
+fn least_driver() -> i32 {
+    let major = NVRTC_VERSION.and_then(|v| v.split('.').next()?.parse::<i32>().ok());
+    let of_images = if first_use::is_asked_for() { 0 } else { major.unwrap_or(0) * 1000 };
+    of_images.max(OLDEST_DRIVER)
+}
+
+/// How many multiprocessors launches are made for: the chip's, or `DMAP_MULTIPROCESSORS`. With 2 small tensors reach every kernel.
+fn multiprocessors(of_chip: usize) -> Result<usize> {
+    match std::env::var("DMAP_MULTIPROCESSORS") {
+        Err(_) => Ok(of_chip),
+        Ok(text) => text.parse().ok().filter(|n| (1..=4096).contains(n)).ok_or_else(|| {
+            Error::Invalid(format!("DMAP_MULTIPROCESSORS is {text}; expected a number from 1 to 4096, or nothing"))
+        }),
+    }
+}
 
 /// Results of loading an image that concern the image and not the device: not an image, not for this chip, PTX that is not sound,
 /// no compiler of PTX, PTX of a newer version, of another kind.
@@ -70,13 +87,12 @@ impl Nvidia {
         unsafe {
             let mut version = 0;
             sys::cuDriverGetVersion(&mut version).result().map_err(failed("version"))?;
-            if version < OLDEST_DRIVER {
+            if version < least_driver() {
+                let name = |v: i32| format!("{}.{}", v / 1000, v % 1000 / 10);
                 return Err(Error::Device(format!(
-                    "the CUDA driver speaks version {}.{}, dmap needs {}.{} or newer; update the driver or use --device cpu",
-                    version / 1000,
-                    version % 1000 / 10,
-                    OLDEST_DRIVER / 1000,
-                    OLDEST_DRIVER % 1000 / 10
+                    "the CUDA driver speaks version {}, dmap's kernels need {} or newer; update the driver, or use --device cpu",
+                    name(version),
+                    name(least_driver())
                 )));
             }
             result::init().map_err(|e| {
@@ -102,7 +118,7 @@ impl Nvidia {
                 )));
             }
             let limits = Limits {
-                multiprocessors: attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize,
+                multiprocessors: multiprocessors(attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize)?,
                 shared_bytes: attribute(A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize,
             };
             let context = result::primary_ctx::retain(device).map_err(failed("context"))?;
@@ -122,6 +138,9 @@ impl Shared {
 
     /// The embedded images of a kernel file that this chip may take, the best first: its own CUBIN, those of its generation, PTX.
     fn images(&self, file: &'static str) -> Vec<&'static Image> {
+        if first_use::is_asked_for() {
+            return Vec::new();
+        }
         let (major, minor) = self.capability;
         let exact = [format!("sm_{major}{minor}a"), format!("sm_{major}{minor}")];
         // A CUBIN of an earlier chip of the same generation runs too; the `a` ones run on their own chip only.
@@ -155,8 +174,9 @@ impl Shared {
             }
         }
         let (major, minor) = self.capability;
-        let find = || Nvrtc::find(std::path::Path::new(".")).map_err(Error::Device);
-        let compiled = super::first_use::compiled(source, HEADERS, &format!("sm_{major}{minor}"), find);
+        // Instructions of one generation only have an architecture of their own, since Hopper.
+        let own = if major >= 9 { "a" } else { "" };
+        let compiled = first_use::compiled(source, HEADERS, &format!("sm_{major}{minor}{own}"));
         let error = match compiled.and_then(|image| load(&image).map_err(failed(&what))) {
             Ok(module) => return Ok(module),
             Err(e) if refused.is_empty() => return Err(e),
@@ -297,8 +317,9 @@ impl Driver for Nvidia {
     }
     fn upload(&self, to: u64, bytes: &[u8]) -> Result<()> {
         self.shared.enter()?;
-        // SAFETY: the caller's range; pageable memory is staged by the driver before the call returns.
-        unsafe { result::memcpy_htod_async(to, bytes, self.shared.stream).map_err(failed("copying to the device")) }
+        // SAFETY: the caller's range, which lives until the copy is done.
+        unsafe { result::memcpy_htod_async(to, bytes, self.shared.stream).map_err(failed("copying to the device"))? }
+        self.shared.synchronize()
     }
     fn download(&self, from: u64, bytes: &mut [u8]) -> Result<()> {
         self.shared.enter()?;

@@ -1,11 +1,13 @@
 //! Runs a plan on a CUDA device: everything is allocated and recorded once, a run replays.
 
 use super::CudaDevice;
+use super::driver::Limits;
 use super::launch::{NodeLaunches, Operand, Recorder};
 use crate::backend::{Program, check_finite, check_owner, program_id};
 use crate::error::{Error, Result};
-use crate::graph::{ALIGNMENT, Dtype, Graph, Instance, Plan, Precision, Shape, Source, TensorId};
+use crate::graph::{ALIGNMENT, Dtype, Graph, Instance, Placement, Plan, Precision, Shape, Source, TensorId};
 use crate::weights::Weights;
+use rayon::prelude::*;
 use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
@@ -100,52 +102,22 @@ impl CudaProgram {
     fn record(&mut self) -> Result<()> {
         loop {
             let (arena, scratch, scratch_bytes) = self.device.places();
-            let mut needed = 0;
-            let mut all = Vec::with_capacity(self.plan.steps.len());
+            let (driver, tables, outside) = (&self.device.driver, &mut self.tables, &self.outside);
             let mut asked = 0;
-            for step in &self.plan.steps {
-                let node = self.graph.node(step.node);
-                let driver = &self.device.driver;
-                let tables = &mut self.tables;
-                let mut table = |bytes: &[u8]| -> Result<Operand> {
-                    if asked == tables.len() {
-                        let buffer = Buffer::new(driver, bytes.len() as u64)?;
-                        driver.upload(buffer.address, bytes)?;
-                        tables.push(buffer);
-                    }
-                    let address = tables[asked].address;
-                    asked += 1;
-                    let shape = Shape::vector(bytes.len() / 4);
-                    Ok(Operand { address, bytes: bytes.len() as u64, dtype: Dtype::F32, shape })
-                };
-                let describe = |values: &[Instance]| -> Vec<Operand> {
-                    let placements = values.iter().map(|v| &self.plan.placements[v.0 as usize]);
-                    let place = |offset: Option<u64>| arena + offset.unwrap_or(0);
-                    placements
-                        .map(|p| located(&self.graph, &self.plan, &self.outside, p.tensor, place(p.offset)))
-                        .collect()
-                };
-                let (mut inputs, outputs) = (describe(&step.inputs), describe(&step.outputs));
-                let copies = through_window(&self.plan, arena, &step.inputs, &mut inputs);
-                let in_place = |o: &Operand| inputs.iter().any(|i| i.address == o.address);
-                let written = outputs.iter().map(|o| (*o, in_place(o))).collect();
-                let mut recorder = Recorder {
-                    inputs: inputs.clone(),
-                    outputs,
-                    limits: self.device.driver.limits(),
-                    strict: !self.plan.tf32,
-                    scratch_base: scratch,
-                    scratch_used: 0,
-                    tables: &mut table,
-                    launches: Vec::new(),
-                };
-                node.op.record_cuda(&mut recorder)?;
-                needed = recorder.scratch_used.max(needed);
-                let launches = recorder.launches;
-                for launch in &launches {
-                    self.device.driver.check(launch)?;
+            let mut table = |bytes: &[u8]| -> Result<u64> {
+                if asked == tables.len() {
+                    let buffer = Buffer::new(driver, bytes.len() as u64)?;
+                    driver.upload(buffer.address, bytes)?;
+                    tables.push(buffer);
                 }
-                all.push(NodeLaunches { node: node.name.clone(), copies, outputs: written, launches });
+                asked += 1;
+                Ok(tables[asked - 1].address)
+            };
+            let of_outside = |tensor: TensorId| outside[tensor.0 as usize].as_ref().map(|buffer| buffer.address);
+            let places = Places { arena, scratch, outside: &of_outside };
+            let (all, needed) = record_steps(&self.graph, &self.plan, driver.limits(), &places, &mut table)?;
+            for launch in all.iter().flat_map(|n| &n.launches) {
+                driver.check(launch)?;
             }
             if needed > scratch_bytes {
                 self.device.reserve_scratch(needed)?;
@@ -180,8 +152,75 @@ impl CudaProgram {
         }
         let (arena, ..) = self.device.places();
         let offset = self.newest[output.0 as usize].and_then(|value| self.plan.placements[value].offset);
-        Ok((located(&self.graph, &self.plan, &self.outside, output, arena + offset.unwrap_or(0)), owner))
+        Ok((self.located(output, arena + offset.unwrap_or(0)), owner))
     }
+
+    fn located(&self, tensor: TensorId, place: u64) -> Operand {
+        let outside = self.outside[tensor.0 as usize].as_ref();
+        located(&self.graph, &self.plan, tensor, outside.map_or(place, |buffer| buffer.address))
+    }
+}
+
+/// Where the values of a plan lie.
+struct Places<'a> {
+    arena: u64,
+    scratch: u64,
+    /// Addresses of inputs, weights and constants.
+    outside: &'a dyn Fn(TensorId) -> Option<u64>,
+}
+
+/// The launches of every step, and the bytes of scratch of the node that needs most. `table` uploads one and gives its address.
+fn record_steps(
+    graph: &Graph,
+    plan: &Plan,
+    limits: &Limits,
+    places: &Places<'_>,
+    table: &mut dyn FnMut(&[u8]) -> Result<u64>,
+) -> Result<(Vec<NodeLaunches>, u64)> {
+    let (mut all, mut needed) = (Vec::with_capacity(plan.steps.len()), 0);
+    let mut table = |bytes: &[u8]| -> Result<Operand> {
+        let shape = Shape::vector(bytes.len() / 4);
+        Ok(Operand { address: table(bytes)?, bytes: bytes.len() as u64, dtype: Dtype::F32, shape })
+    };
+    for step in &plan.steps {
+        let node = graph.node(step.node);
+        let describe = |values: &[Instance]| -> Vec<Operand> {
+            let placements = values.iter().map(|v| &plan.placements[v.0 as usize]);
+            let place = |offset: Option<u64>| places.arena + offset.unwrap_or(0);
+            let address = |p: &Placement| (places.outside)(p.tensor).unwrap_or_else(|| place(p.offset));
+            placements.map(|p| located(graph, plan, p.tensor, address(p))).collect()
+        };
+        let (mut inputs, outputs) = (describe(&step.inputs), describe(&step.outputs));
+        let copies = through_window(plan, places.arena, &step.inputs, &mut inputs);
+        let in_place = |o: &Operand| inputs.iter().any(|i| i.address == o.address);
+        let written = outputs.iter().map(|o| (*o, in_place(o))).collect();
+        let mut recorder = Recorder {
+            inputs: inputs.clone(),
+            outputs,
+            limits,
+            strict: !plan.tf32,
+            scratch_base: places.scratch,
+            scratch_used: 0,
+            tables: &mut table,
+            launches: Vec::new(),
+        };
+        node.op.record_cuda(&mut recorder)?;
+        needed = recorder.scratch_used.max(needed);
+        all.push(NodeLaunches { node: node.name.clone(), copies, outputs: written, launches: recorder.launches });
+    }
+    Ok((all, needed))
+}
+
+/// The launches that a device of these limits would be given for every step of a plan, found without a device. Their addresses mean
+/// nothing.
+pub fn launches_for(graph: &Graph, plan: &Plan, limits: &Limits) -> Result<Vec<NodeLaunches>> {
+    // Apart from each other, as those of allocations are.
+    let outside = |tensor: TensorId| {
+        let is_outside = !matches!(graph.tensor(tensor).source, Source::Node(_));
+        is_outside.then(|| (u64::from(tensor.0) + 2) << 40)
+    };
+    let places = Places { arena: 1 << 40, scratch: 1 << 39, outside: &outside };
+    record_steps(graph, plan, limits, &places, &mut |_| Ok(1 << 38)).map(|(all, _)| all)
 }
 
 /// Gives the weights of a step that stay with the host a place in the window; what to copy there, and from where.
@@ -200,23 +239,30 @@ fn through_window(plan: &Plan, arena: u64, inputs: &[Instance], operands: &mut [
     copies
 }
 
-/// Where a tensor lies: outside, or at `place` in the arena.
-fn located(graph: &Graph, plan: &Plan, outside: &[Option<Arc<Buffer>>], tensor: TensorId, place: u64) -> Operand {
+/// A tensor at an address.
+fn located(graph: &Graph, plan: &Plan, tensor: TensorId, address: u64) -> Operand {
     let described = graph.tensor(tensor);
     // Weights and activations follow the run; inputs and constants are always f32.
     let dtype = if described.precision == Precision::Full { Dtype::F32 } else { plan.storage };
-    let address = outside[tensor.0 as usize].as_ref().map_or(place, |buffer| buffer.address);
     let bytes = (described.shape.numel() * dtype.bytes()) as u64;
     Operand { address, bytes, dtype, shape: described.shape }
 }
 
 /// Values in their storage type.
 pub(super) fn encode(values: &[f32], dtype: Dtype) -> Vec<u8> {
-    match dtype {
-        Dtype::F32 => bytemuck::cast_slice(values).to_vec(),
-        Dtype::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
-        Dtype::Bf16 => values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
-    }
+    const CHUNK: usize = 1 << 16;
+    let mut bytes = vec![0; values.len() * dtype.bytes()];
+    let chunks = bytes.par_chunks_mut(CHUNK * dtype.bytes()).zip(values.par_chunks(CHUNK));
+    chunks.for_each(|(to, from)| match dtype {
+        Dtype::F32 => to.copy_from_slice(bytemuck::cast_slice(from)),
+        Dtype::F16 => {
+            to.as_chunks_mut().0.iter_mut().zip(from).for_each(|(b, v)| *b = half::f16::from_f32(*v).to_le_bytes())
+        }
+        Dtype::Bf16 => {
+            to.as_chunks_mut().0.iter_mut().zip(from).for_each(|(b, v)| *b = half::bf16::from_f32(*v).to_le_bytes())
+        }
+    });
+    bytes
 }
 
 fn decode(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
@@ -273,7 +319,7 @@ impl Program for CudaProgram {
             for output in &step.outputs {
                 let placement = &plan.placements[output.0 as usize];
                 let place = arena + placement.offset.unwrap_or(0);
-                let operand = located(&graph, &plan, &self.outside, placement.tensor, place);
+                let operand = self.located(placement.tensor, place);
                 bytes.resize(operand.bytes as usize, 0);
                 device.driver.download(operand.address, &mut bytes)?;
                 let mut values = vec![0.0; operand.shape.numel()];

@@ -110,9 +110,6 @@ impl Op for CrossAttentionVjp {
         // Scores again, their slopes and dq; then dk and dv.
         (if self.keys { 10 } else { 6 }) * (inputs[1].numel() * tokens(inputs[2])) as u64
     }
-    fn launches(&self) -> usize {
-        2 + self.keys as usize
-    }
     fn run_cpu(&self, launch: &mut Launch<'_>) {
         let [dout, q, k, v, out, lse] = launch.inputs[..] else { unreachable!("six inputs") };
         let (qs, ks, f) = (launch.input_shapes[1], launch.input_shapes[2], &self.forward);

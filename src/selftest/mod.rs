@@ -1,0 +1,268 @@
+//! A device against the CPU: every op forward and backward, then whole steps, in every storage type.
+//!
+//! The CPU is the reference: the tests of this crate compare it with slow loops in f64 and with central differences.
+
+mod cases;
+
+use crate::backend::Device;
+use crate::compare::{compare, relative_error};
+use crate::error::{Error, Result};
+use crate::executor::Executor;
+use crate::graph::{Dtype, Graph, PlanOptions, Precision, Shape, Source, TensorId, backward};
+use crate::model::Model;
+use crate::noise::{Draw, NoiseKey, fill_normal};
+use crate::operator::parse_task;
+use crate::sampler::{Item, Measurement, Measurer, Method, Restorer, Settings};
+use crate::weights::Weights;
+use cases::{Case, Kind};
+use std::ops::ControlFlow;
+
+/// A storage type and how f32 products are made.
+pub struct Mode {
+    /// Its name.
+    pub name: &'static str,
+    /// Type of activations and weights.
+    pub storage: Dtype,
+    /// f32 products in TF32.
+    pub tf32: bool,
+    /// Half a unit in the last place of 1.
+    unit: f64,
+}
+
+/// Every storage type.
+pub const MODES: [Mode; 4] = [
+    Mode { name: "f32-strict", storage: Dtype::F32, tf32: false, unit: 6e-8 },
+    Mode { name: "f32", storage: Dtype::F32, tf32: true, unit: 4.9e-4 },
+    Mode { name: "f16", storage: Dtype::F16, tf32: true, unit: 4.9e-4 },
+    Mode { name: "bf16", storage: Dtype::Bf16, tf32: true, unit: 3.9e-3 },
+];
+
+/// One check: an op, a whole step, or a network of its real size.
+pub struct Check {
+    /// What it is called in reports and after `--only`.
+    pub name: String,
+    what: What,
+}
+
+enum What {
+    /// An op against the CPU.
+    Op(Case),
+    /// Two levels of the shipped prior against the CPU.
+    Step(Method),
+    /// An op against f32 throughout on the same device, where the CPU would take too long.
+    Large(Case),
+    /// adm-256 with random weights, forward and VJP, on an image of so many pixels a side, against f32 throughout.
+    Network(usize),
+}
+
+/// Why a check failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// The worst index with both values, or what the device said.
+    pub reason: String,
+    /// The device itself failed: what it is asked for next in this process may fail for that reason alone.
+    pub device_failed: bool,
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Self {
+        Failure { reason: e.to_string(), device_failed: matches!(e, Error::Failed(_)) }
+    }
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Failure { reason, device_failed: false }
+    }
+}
+
+/// Every op on small extents, then two whole steps; against the CPU.
+pub fn checks() -> Vec<Check> {
+    let ops = cases::cases().into_iter().map(|case| Check { name: case.name.into(), what: What::Op(case) });
+    let steps = [Method::Dps, Method::Dmap].map(|method| {
+        let name = format!("two {} levels of the shipped prior", method.row().name);
+        Check { name, what: What::Step(method) }
+    });
+    ops.chain(steps).collect()
+}
+
+/// Six real shapes in a storage type against f32 throughout on the same device; extents are divided by `shrink`.
+pub fn large_checks(shrink: usize) -> Vec<Check> {
+    let ops = cases::large_cases(shrink).into_iter();
+    let ops = ops.map(|case| Check { name: format!("large {}", case.name), what: What::Large(case) });
+    let network = Check { name: "large adm-256".into(), what: What::Network((64 / shrink).max(32)) };
+    ops.chain([network]).collect()
+}
+
+impl Check {
+    /// Runs it on `device`. Gives the largest error as a share of its limit.
+    pub fn run(&self, mode: &Mode, device: &Device) -> std::result::Result<f64, Failure> {
+        let plan = PlanOptions { storage: mode.storage, tf32: mode.tf32, ..PlanOptions::default() };
+        let strict = PlanOptions { tf32: false, ..PlanOptions::default() };
+        let cpu = Device::cpu();
+        match &self.what {
+            What::Op(case) => compare_case(case, mode, (device, &plan), (&cpu, &strict)),
+            What::Large(case) => compare_case(case, mode, (device, &plan), (device, &strict)),
+            What::Step(method) => {
+                let (found, expected) = (two_levels(*method, device, plan)?, two_levels(*method, &cpu, strict)?);
+                // At the first level an error of eps comes into x0 more than a hundredfold, before x0 is limited.
+                within(relative_error(&found, &expected), 48.0 * mode.unit + 1e-4)
+            }
+            What::Network(side) => {
+                let (found, expected) = (network(*side, device, plan)?, network(*side, device, strict)?);
+                let errors = found.iter().zip(&expected).map(|(f, e)| relative_error(f, e));
+                within(errors.fold(0.0, f64::max), 24.0 * mode.unit)
+            }
+        }
+    }
+
+    /// The graph of an op's check; none for whole steps and networks.
+    pub fn graph(&self) -> Result<Option<Graph>> {
+        match &self.what {
+            What::Op(case) | What::Large(case) => Ok(Some(record(case, Dtype::F32)?.graph)),
+            What::Step(_) | What::Network(_) => Ok(None),
+        }
+    }
+}
+
+fn within(error: f64, limit: f64) -> std::result::Result<f64, Failure> {
+    // Written so that NaN fails.
+    if error <= limit {
+        return Ok(error / limit);
+    }
+    Err(format!("relative error {error:.1e}, limit {limit:.1e}").into())
+}
+
+fn drawn(kind: Kind, number: u32, count: usize) -> Vec<f32> {
+    let mut values = vec![0.0; count];
+    fill_normal(&NoiseKey { seed: 11, image: number, step: 0, draw: Draw::Start }.to_words(), 0, &mut values);
+    match kind {
+        Kind::Stored | Kind::Full => {}
+        Kind::Positive => values.iter_mut().for_each(|v| *v = v.abs()),
+        Kind::Labels(below) => values.iter_mut().enumerate().for_each(|(i, v)| *v = (i * 7 % below) as f32),
+    }
+    values
+}
+
+/// As the storage type holds them: half a unit away at most.
+fn rounded(values: Vec<f32>, dtype: Dtype) -> Vec<f32> {
+    match dtype {
+        Dtype::F32 => values,
+        Dtype::F16 => values.into_iter().map(|v| half::f16::from_f32(v).to_f32()).collect(),
+        Dtype::Bf16 => values.into_iter().map(|v| half::bf16::from_f32(v).to_f32()).collect(),
+    }
+}
+
+/// A case as a graph, with what goes into it and what comes out.
+struct Recorded {
+    graph: Graph,
+    weights: Vec<(String, Vec<f32>)>,
+    writes: Vec<(TensorId, Vec<f32>)>,
+    wanted: Vec<TensorId>,
+}
+
+/// Outputs and gradients of a case; stored inputs are rounded to `storage`.
+fn record(case: &Case, storage: Dtype) -> Result<Recorded> {
+    let mut g = Graph::new();
+    let (mut ids, mut weights, mut writes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut input = |g: &mut Graph, k: usize, shape: Shape, kind: Kind| {
+        let (name, values) = (format!("input {k}"), drawn(kind, k as u32, shape.numel()));
+        if kind == Kind::Stored {
+            weights.push((name.clone(), rounded(values, storage)));
+            return g.weight(&name, shape);
+        }
+        let id = g.input(&name, shape);
+        writes.push((id, values));
+        id
+    };
+    for (k, &(shape, kind)) in case.inputs.iter().enumerate() {
+        ids.push(input(&mut g, k, shape, kind));
+    }
+    let mut wanted = (case.op)(&mut g, &ids)?;
+    if !case.differentiable.is_empty() {
+        let out = wanted[0];
+        let kind = if g.tensor(out).precision == Precision::Storage { Kind::Stored } else { Kind::Full };
+        let shape = g.shape(out);
+        let v = input(&mut g, 99, shape, kind);
+        for &k in &case.differentiable {
+            wanted.push(backward(&mut g, out, v, ids[k])?);
+        }
+    }
+    wanted.iter().for_each(|&id| g.output(id));
+    Ok(Recorded { graph: g, weights, writes, wanted })
+}
+
+/// What a case gives on a device, and whether in the storage type. Inputs are rounded to the mode's type whatever the plan's is.
+fn evaluate(case: &Case, mode: &Mode, device: &Device, plan: &PlanOptions) -> Result<Vec<(Vec<f32>, bool)>> {
+    let Recorded { graph, weights, writes, wanted } = record(case, mode.storage)?;
+    let mut e = Executor::new(graph, plan, &Weights::from_values(weights), device)?;
+    e.set_poison(true);
+    for (id, values) in &writes {
+        e.write(*id, values)?;
+    }
+    e.run()?;
+    let tensor = |id: TensorId| e.graph().tensor(id);
+    let stored =
+        |id: TensorId| tensor(id).precision == Precision::Storage || !matches!(tensor(id).source, Source::Node(_));
+    wanted.iter().map(|&id| Ok((e.read(id)?, stored(id)))).collect()
+}
+
+fn compare_case(
+    case: &Case,
+    mode: &Mode,
+    (device, plan): (&Device, &PlanOptions),
+    (reference, strict): (&Device, &PlanOptions),
+) -> std::result::Result<f64, Failure> {
+    let found = evaluate(case, mode, device, plan)?;
+    let expected = evaluate(case, mode, reference, strict)?;
+    let outputs = found.len() - case.differentiable.len();
+    let mut share = 0.0f64;
+    for (k, ((found, stored), (expected, _))) in found.iter().zip(&expected).enumerate() {
+        let what = match k.checked_sub(outputs) {
+            None => format!("output {k}"),
+            Some(k) => format!("VJP by input {}", case.differentiable[k]),
+        };
+        let largest = expected.iter().fold(0f64, |m, v| m.max(f64::from(v.abs())));
+        // Further outputs are statistics, kept in f32 over products in the mode's type.
+        let unit = if *stored || (1..outputs).contains(&k) { mode.unit } else { 6e-8 };
+        let expected: Vec<f64> = expected.iter().map(|&v| v.into()).collect();
+        // The reference's own error in f32 and up to eight roundings of the storage type.
+        share = share.max(compare(&what, found, &expected, (8.0 * unit + 2e-6) * largest)?.share);
+    }
+    Ok(share)
+}
+
+/// Two levels of the shipped prior, 16x16 pixels.
+fn two_levels(method: Method, device: &Device, plan: PlanOptions) -> Result<Vec<f32>> {
+    let (model, operator) = (Model::shipped()?, parse_task("sr4")?);
+    let image = Shape::new(1, 16, 16, 3);
+    let truth: Vec<f32> = drawn(Kind::Full, 50, image.numel()).iter().map(|v| (0.4 * v).clamp(-1.0, 1.0)).collect();
+    let y = Measurer::new(operator.as_ref(), image)?.apply(&truth, &[])?;
+    let settings = Settings { steps: 2, inner: 1, ..method.defaults() };
+    let mut restorer = Restorer::new(&model, &operator, &settings, image, plan, device)?;
+    restorer.set_poison(true);
+    let measurement = Measurement { y, state: Vec::new(), noise_norm: 0.5 };
+    let item = Item { measurement, seed: 3, sample: 0, label: None };
+    Ok(restorer.restore(&[item], |_| ControlFlow::Continue(()))?.remove(0).picture.values)
+}
+
+/// Output and VJP of adm-256 with random weights.
+fn network(side: usize, device: &Device, plan: PlanOptions) -> Result<[Vec<f32>; 2]> {
+    let model = Model::preset("adm-256")?.with_random_weights();
+    let mut g = Graph::new();
+    let image = Shape::new(1, side, side, 3);
+    let (x, t) = (g.input("x", image), g.input("t", Shape::rows(1, 1)));
+    let out = model.network.record(&mut g, x, t, None)?;
+    let shape = g.shape(out);
+    let v = g.input("v", shape);
+    let dx = backward(&mut g, out, v, x)?;
+    g.output(out);
+    g.output(dx);
+    let mut e = Executor::new(g, &plan, &model.weights, device)?;
+    e.set_poison(true);
+    e.write(x, &drawn(Kind::Full, 1, image.numel()))?;
+    e.write(t, &[500.0])?;
+    e.write(v, &drawn(Kind::Full, 2, shape.numel()))?;
+    e.run()?;
+    Ok([e.read(out)?, e.read(dx)?])
+}
