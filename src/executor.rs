@@ -77,6 +77,12 @@ impl Executor {
         self.program.run_timed()
     }
 
+    /// The time of one run of each step of the plan by itself, without the gaps between launches where the device can tell. What the
+    /// steps leave behind means nothing.
+    pub fn time_nodes(&mut self) -> Result<Vec<Duration>> {
+        self.program.time_nodes()
+    }
+
     /// Fills the arena with NaN before each run from now on.
     pub fn set_poison(&mut self, on: bool) {
         self.program.set_poison(on);

@@ -1,52 +1,132 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one call of under ten minutes, on a machine with Python and PyTorch, nvcc and no Rust:
+# Everything that needs a GPU, in one call of 390 seconds, on a machine with nvcc, Python and PyTorch and without Rust:
 #
 #     tools/gpu.sh BINARY OUT [DEVICE]
 #
-# BINARY is a release build of dmap (x86-64, kernels embedded), OUT the folder for the record (benches/records/DATE-DEVICE). With DEVICE =
-# emulated (a build with --features emulate) it is a dry run of the script on a machine without a GPU.
+# BINARY is a release build of dmap (tools/pack.sh makes one for one chip), OUT the folder for the record. Measurements come before
+# sanitizers. What is left of the time goes to each step in turn, so that the last ones are cut and not the first. OUT has four files:
+# log.txt, rows.jsonl (one JSON object per measured row), clocks.txt and record.tgz, an archive of the three, written whatever happens.
+#
+# Variables: SECONDS_IN_ALL (390); LIMIT_<step>, the seconds of one step; DRY=1 for a rehearsal with tiny shapes, on any device.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 binary=$1 out=$2 device=${3:-cuda:0}
 mkdir -p "$out"
-failed=0
-step() { # name, seconds, command ...
-    local name=$1 limit=$2
+log=$out/log.txt rows=$out/rows.jsonl clocks=$out/clocks.txt
+: >"$log" >"$rows" >"$clocks"
+end=$((SECONDS + ${SECONDS_IN_ALL:-390})) failed=0
+small=() tiny_selftest=() large=(--large) model=adm-256 latent=(--model sd2 --size 512)
+if [[ -n "${DRY:-}" ]]; then
+    small=(--shrink 64 --repeat 1 --levels 4 --size 16) tiny_selftest=(--only scale)
+    large=(--large --shrink 16 --only norm) model=photo latent=(--model tiny-latent --size 32)
+fi
+
+finish() {
+    kill "${background[@]}" 2>/dev/null
+    echo "== ended after $SECONDS s" >>"$log"
+    tar czf "$out/record.tgz" -C "$out" log.txt rows.jsonl clocks.txt
+    grep -E '^(==|ok |FAILED|[0-9]+ of )' "$log" | grep -v '^ok ' | tail -n 40
+    tail -n 20 "$rows" | cut -c1-240
+}
+background=()
+trap finish EXIT
+
+# NAME SECONDS COMMAND ...: the output goes into the log; lines that are JSON objects are rows.
+step() {
+    local name=$1 limit=$2 left=$((end - SECONDS - 8)) own=LIMIT_${1//-/_}
     shift 2
-    echo "== $name: $*" | tee -a "$out/commands.txt"
-    timeout "$limit" "$@" >"$out/$name.txt" 2>&1
+    limit=${!own:-$limit}
+    if ((left < 3)); then
+        echo "== $name: no time is left" >>"$log"
+        return 1
+    fi
+    echo "== $name, at most $((limit < left ? limit : left)) s at $SECONDS s: $*" >>"$log"
+    timeout -k 5 $((limit < left ? limit : left)) "$@" > >(tee >(grep --line-buffered '^{' >>"$rows") >>"$log") 2>>"$log"
     local code=$?
-    tail -n 3 "$out/$name.txt"
-    if [[ $code -ne 0 ]]; then
-        echo "== $name ended with $code" | tee -a "$out/commands.txt"
+    if ((code != 0)); then
+        echo "== $name ended with $code" >>"$log"
         failed=1
     fi
+    return $code
 }
+bench() { # NAME SECONDS FLAGS ...
+    local name=$1 limit=$2
+    shift 2
+    step "$name" "$limit" "$binary" bench --device "$device" --json "${small[@]}" "$@"
+}
+selftest() { # NAME SECONDS FLAGS ...
+    local name=$1 limit=$2
+    shift 2
+    step "$name" "$limit" "$binary" selftest --device "$device" "${tiny_selftest[@]}" "$@"
+}
+
+# What the numbers belong to.
 {
     date -u
     "$binary" --version
-    nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv 2>/dev/null || echo "no nvidia-smi"
-    python3 -c 'import torch; print("torch", torch.__version__)' 2>/dev/null || echo "no torch"
-} >"$out/machine.txt"
-
-if [[ $device == emulated ]]; then
-    step selftest 300 "$binary" selftest --device emulated --precision bf16
-    step bench-bf16 300 "$binary" bench --device emulated --precision bf16 --shrink 32 --repeat 1 --size 16 --batch 1 --json
-    exit $failed
+    sha256sum "$binary"
+    nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,clocks.sm,power.limit,temperature.gpu --format=csv || echo "no nvidia-smi"
+    ldconfig -p | grep libcuda
+} >>"$log" 2>&1
+if command -v nvidia-smi >/dev/null; then
+    nvidia-smi dmon -s puct -d 1 >"$clocks" 2>&1 &
+    background+=($!)
 fi
-step selftest 60 "$binary" selftest --device "$device"
-for tool in memcheck racecheck; do
+if command -v nvcc >/dev/null; then
+    nvcc -O3 -std=c++17 -gencode=arch=compute_90a,code=sm_90a -o "$out/probes" tools/probes.cu >>"$log" 2>&1 &
+    background+=($!)
+fi
+
+# Does anything run? If not, load everything at the start; then compile here.
+runs=1
+if ! selftest selftest-bf16 20 --precision bf16; then
+    export CUDA_MODULE_LOADING=EAGER
+    if ! selftest selftest-eager 20 --precision bf16; then
+        export DMAP_IMAGES=source
+        selftest selftest-source 60 --precision bf16 || runs=0
+    fi
+fi
+# The kernels that do the work take small tensors where the chip seems to have two multiprocessors.
+DMAP_MULTIPROCESSORS=2 selftest selftest-few 40
+for precision in f16 f32 f32-strict; do
+    selftest "selftest-$precision" 20 --precision "$precision"
+done
+step selftest-large 40 "$binary" selftest --device "$device" "${large[@]}"
+# Up to two failures are looked at closely: which kernel, which address.
+grep '^FAILED' "$log" | sed -E 's/^FAILED +([a-z0-9-]+) +(.{40}).*/\1;\2/; s/ +$//' | sort -u | head -n 2 | while IFS=';' read -r precision name; do
+    DMAP_STEPWISE=1 step "stepwise" 25 "$binary" selftest --device "$device" --precision "$precision" --only "$name"
     if command -v compute-sanitizer >/dev/null; then
-        step "$tool" 80 compute-sanitizer --tool "$tool" --error-exitcode 9 "$binary" selftest --device "$device" --precision bf16
+        step memcheck-failed 25 compute-sanitizer --tool memcheck "$binary" selftest --device "$device" --precision "$precision" --only "$name"
     fi
 done
-for precision in bf16 f32; do
-    step "bench-$precision" 80 "$binary" bench --device "$device" --precision "$precision" --model adm-256 --batch 1,4 --json
-done
-# The latent step of Stable Diffusion 2 with random weights, and the same with its weights left on the host.
-step bench-sd2 60 "$binary" bench --device "$device" --precision bf16 --model sd2 --size 512 --batch 1 --json
-step bench-sd2-offload 40 "$binary" bench --device "$device" --precision bf16 --model sd2 --size 512 --batch 1 --memory 1GiB --offload --json
-if python3 -c 'import torch' 2>/dev/null; then
-    step peer-torch 120 python3 tools/peers/gpu_step.py
+
+python=$(command -v python3)
+has_torch() { "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; }
+if has_torch; then
+    step ceilings 45 "$python" tools/peers/ceilings.py
+fi
+if ((runs)); then
+    bench steps-adm 40 --precision bf16 --model $model --batch 1,4 --only steps
+    bench nodes-adm 25 --precision bf16 --model $model --batch 1 --only nodes
+    bench steps-sd2 30 --precision bf16 "${latent[@]}" --batch 1 --only steps
+    bench nodes-sd2 25 --precision bf16 "${latent[@]}" --batch 1 --only nodes
+fi
+[[ -x "$out/probes" ]] && step probes 30 "$out/probes"
+rm -f "$out/probes"
+((runs)) && bench ops 30 --precision bf16 --only ops
+if has_torch; then
+    step peer 45 "$python" tools/peers/gpu_step.py --batch 1 4
+fi
+if ((runs)) && command -v ncu >/dev/null; then
+    for kernel in conv_mma_bf16_128 attention group_norm; do
+        step "ncu-$kernel" 15 ncu --set basic --clock-control none --launch-count 1 -k "regex:$kernel" \
+            "$binary" bench --device "$device" --precision bf16 --only ops --repeat 1
+    done
+fi
+if ((runs)) && command -v compute-sanitizer >/dev/null; then
+    for tool in synccheck racecheck; do
+        DMAP_MULTIPROCESSORS=2 step "$tool" 30 compute-sanitizer --tool "$tool" --error-exitcode 9 \
+            "$binary" selftest --device "$device" --precision bf16 --only "conv 3x3"
+    done
 fi
 exit $failed

@@ -20,6 +20,10 @@ pub trait Program: Send {
     fn run(&mut self) -> Result<()>;
     /// Runs every step once and gives the time that each took.
     fn run_timed(&mut self) -> Result<Vec<Duration>>;
+    /// The time of one run of each step by itself, without the gaps between launches where the device can tell.
+    fn time_nodes(&mut self) -> Result<Vec<Duration>> {
+        self.run_timed()
+    }
     /// Runs every step once, waits for each, and fails at the first whose output is not finite, or that the device refuses, by
     /// the name of its node.
     fn run_stepwise(&mut self) -> Result<()>;
@@ -137,6 +141,14 @@ impl Device {
         match &self.kind {
             Kind::Cpu(_) => format!("cpu ({} threads)", rayon::current_num_threads()),
             Kind::Cuda(device) => device.driver.name(),
+        }
+    }
+
+    /// Bytes of device memory that are free, whoever took the others; none for the CPU.
+    pub fn free_bytes(&self) -> Result<Option<u64>> {
+        match &self.kind {
+            Kind::Cpu(_) => Ok(None),
+            Kind::Cuda(device) => device.driver.free_bytes(),
         }
     }
 

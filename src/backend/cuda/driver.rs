@@ -24,6 +24,8 @@ pub trait Driver: Send + Sync {
     fn name(&self) -> String;
     /// What launch configurations depend on.
     fn limits(&self) -> &Limits;
+    /// Bytes that are free, where the driver knows.
+    fn free_bytes(&self) -> Result<Option<u64>>;
     /// Memory that starts at a multiple of 256 bytes. An error says how much there was.
     fn allocate(&self, bytes: u64) -> Result<u64>;
     /// Gives memory back once everything launched so far has ended.
@@ -55,6 +57,8 @@ pub trait Replay: Send {
     fn run(&mut self) -> Result<()>;
     /// Runs node number `k` and waits until it has ended. An error names it and its kernels.
     fn run_node(&mut self, k: usize) -> Result<()>;
+    /// Runs all and gives the time from the first to the last on the device.
+    fn time(&mut self) -> Result<Duration>;
     /// Runs all one by one and gives the time of each node.
     fn run_timed(&mut self) -> Result<Vec<Duration>>;
 }

@@ -131,6 +131,9 @@ impl Driver for Emulated {
     fn write_host(&self, to: u64, bytes: &[u8]) -> Result<()> {
         self.upload(to, bytes)
     }
+    fn free_bytes(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
     fn upload(&self, to: u64, bytes: &[u8]) -> Result<()> {
         self.memory().find(to, bytes.len() as u64)?.copy_from_slice(bytes);
         Ok(())
@@ -326,6 +329,11 @@ impl Replay for EmulatedReplay {
     }
     fn run_node(&mut self, k: usize) -> Result<()> {
         self.run_one(&self.nodes[k])
+    }
+    fn time(&mut self) -> Result<Duration> {
+        let start = Instant::now();
+        self.run()?;
+        Ok(start.elapsed())
     }
     fn run_timed(&mut self) -> Result<Vec<Duration>> {
         let timed = |n: &NodeLaunches| {

@@ -267,6 +267,10 @@ impl Driver for Nvidia {
     fn limits(&self) -> &Limits {
         &self.limits
     }
+    fn free_bytes(&self) -> Result<Option<u64>> {
+        self.shared.enter()?;
+        result::mem_get_info().map(|(free, _)| Some(free as u64)).map_err(failed("free memory"))
+    }
     fn allocate(&self, bytes: u64) -> Result<u64> {
         self.shared.enter()?;
         // SAFETY: a plain allocation.
@@ -419,28 +423,42 @@ impl Replay for Captured {
         };
         self.shared.run(node).and_then(|()| self.shared.synchronize()).map_err(named)
     }
+    fn time(&mut self) -> Result<Duration> {
+        self.shared.enter()?;
+        let executable = self.executable;
+        // SAFETY: the executable graph lives as long as `self`.
+        self.shared.between_events("the timed launches", || unsafe {
+            result::graph::launch(executable, self.shared.stream).map_err(failed("launching"))
+        })
+    }
     fn run_timed(&mut self) -> Result<Vec<Duration>> {
         self.shared.enter()?;
+        self.nodes.iter().map(|node| self.shared.between_events(&node.node, || self.shared.run(node))).collect()
+    }
+}
+
+impl Shared {
+    /// The time on the device of what `launch` puts into the stream.
+    fn between_events(&self, what: &str, launch: impl FnOnce() -> Result<()>) -> Result<Duration> {
         let event = || result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(failed("event"));
         let (start, end) = (event()?, event()?);
-        let mut times = Vec::with_capacity(self.nodes.len());
-        for node in &self.nodes {
+        let timed = || {
             // SAFETY: both events belong to this context.
             unsafe {
-                result::event::record(start, self.shared.stream).map_err(failed("event"))?;
-                self.shared.run(node)?;
-                result::event::record(end, self.shared.stream).map_err(failed("event"))?;
-                result::event::synchronize(end).map_err(failed(&node.node))?;
-                let milliseconds = result::event::elapsed(start, end).map_err(failed("event"))?;
-                times.push(Duration::from_secs_f64(f64::from(milliseconds) * 1e-3));
+                result::event::record(start, self.stream).map_err(failed("event"))?;
+                launch()?;
+                result::event::record(end, self.stream).map_err(failed("event"))?;
+                result::event::synchronize(end).map_err(failed(what))?;
+                result::event::elapsed(start, end).map_err(failed("event"))
             }
-        }
+        };
+        let milliseconds = timed();
         // SAFETY: not used any more.
         unsafe {
             let _ = result::event::destroy(start);
             let _ = result::event::destroy(end);
         }
-        Ok(times)
+        Ok(Duration::from_secs_f64(f64::from(milliseconds?) * 1e-3))
     }
 }
 

@@ -305,6 +305,27 @@ impl Program for CudaProgram {
         self.ready()?.run_timed()
     }
 
+    fn time_nodes(&mut self) -> Result<Vec<Duration>> {
+        /// Launches of a node in one recording: the gap before the first one does not count.
+        const REPEATS: usize = 20;
+        let device = self.device.clone();
+        let mut owner = device.owner();
+        *owner = self.id;
+        self.ready()?;
+        let (arena, scratch, _) = device.places();
+        let outside = |tensor: TensorId| self.outside[tensor.0 as usize].as_ref().map(|buffer| buffer.address);
+        let places = Places { arena, scratch, outside: &outside };
+        let mut tables = self.tables.iter();
+        let mut table = |_: &[u8]| Ok(tables.next().expect("recorded before").address);
+        let (nodes, _) = record_steps(&self.graph, &self.plan, device.driver.limits(), &places, &mut table)?;
+        let time = |node: NodeLaunches| {
+            let mut replay = device.driver.instantiate(vec![node; REPEATS])?;
+            replay.run()?;
+            Ok(replay.time()? / REPEATS as u32)
+        };
+        nodes.into_iter().map(time).collect()
+    }
+
     fn run_stepwise(&mut self) -> Result<()> {
         let device = self.device.clone();
         let mut owner = device.owner();

@@ -1,0 +1,102 @@
+//! Every node of a DPS step by itself, the longest first, with the time that a simple model of the chip predicts.
+
+use super::predict::predict;
+use super::{Bench, Rows};
+use crate::backend::Device;
+use crate::backend::cuda::{Limits, launches_for};
+use crate::error::Result;
+use crate::executor::Executor;
+use crate::graph::Shape;
+use crate::model::Model;
+use crate::operator::parse_task;
+use crate::sampler::{Method, Schedule, Setup};
+use serde::Serialize;
+
+#[derive(Serialize)]
+struct NodeRow {
+    kernels: String,
+    us: f64,
+    predicted_us: f64,
+    launches: usize,
+    tflops: f64,
+    gigabytes_per_second: f64,
+    operations: f64,
+    l2_bytes: f64,
+    dram_bytes: f64,
+}
+
+#[derive(Serialize)]
+struct SumRow {
+    nodes: usize,
+    us: f64,
+    predicted_us: f64,
+}
+
+/// The step of DPS, with times of its nodes: (name, row), the longest first.
+fn node_rows(flags: &Bench, model: &Model, device: &Device) -> Result<Vec<(String, NodeRow)>> {
+    let operator = parse_task("sr4")?;
+    let settings = Method::Dps.defaults();
+    let prior = model.network.prior();
+    let schedule = Schedule::new(&prior.noise_schedule, prior.diffusion_steps, settings.steps, settings.spacing)?;
+    let plan = flags.device.plan()?;
+    let setup = Setup {
+        network: model.network.as_ref(),
+        prior: &prior,
+        weights: &model.weights,
+        operator: operator.as_ref(),
+        image: Shape::new(flags.batch.first().copied().unwrap_or(1), flags.size, flags.size, 3),
+        settings: &settings,
+        schedule: &schedule,
+        plan,
+        device,
+    };
+    let mut e = Executor::new((Method::Dps.row().graph)(&setup)?, &plan, &model.weights, device)?;
+    e.run()?;
+    let times = e.time_nodes()?;
+    let launches = launches_for(e.graph(), e.plan(), &device.limits().unwrap_or(Limits::HOPPER))?;
+    let mut rows: Vec<(String, NodeRow)> = (e.plan().steps.iter().zip(times).zip(&launches))
+        .map(|((step, time), launched)| {
+            let node = e.graph().node(step.node);
+            let p = predict(e.graph(), node, &launched.launches, plan.storage);
+            let mut kernels: Vec<&str> = launched.launches.iter().map(|l| l.kernel.as_str()).collect();
+            kernels.dedup();
+            let seconds = time.as_secs_f64();
+            let row = NodeRow {
+                kernels: kernels.join(" "),
+                us: 1e6 * seconds,
+                predicted_us: 1e6 * p.seconds,
+                launches: launched.launches.len(),
+                tflops: p.operations / seconds / 1e12,
+                gigabytes_per_second: p.operand_bytes / seconds / 1e9,
+                operations: p.operations,
+                l2_bytes: p.l2_bytes,
+                dram_bytes: p.dram_bytes,
+            };
+            (node.name.clone(), row)
+        })
+        .collect();
+    rows.sort_by(|a, b| b.1.us.total_cmp(&a.1.us));
+    Ok(rows)
+}
+
+pub(super) fn run(flags: &Bench, model: &Model, device: &Device, rows: &mut Rows) -> Result<()> {
+    let name = format!("dps of {}, {}x{}", model.name, flags.size, flags.size);
+    let nodes = match node_rows(flags, model, device) {
+        Ok(nodes) => nodes,
+        Err(e) => return rows.print("node", &name, Err::<SumRow, _>(e), |_| String::new()),
+    };
+    let sum = |of: &dyn Fn(&NodeRow) -> f64| nodes.iter().map(|n| of(&n.1)).sum::<f64>();
+    let total = SumRow { nodes: nodes.len(), us: sum(&|n| n.us), predicted_us: sum(&|n| n.predicted_us) };
+    rows.print("sum of nodes", &name, Ok(total), |r| {
+        format!("{} nodes {:10.1} us, predicted {:10.1} us", r.nodes, r.us, r.predicted_us)
+    })?;
+    for (name, row) in nodes {
+        rows.print("node", &name, Ok(row), |r| {
+            format!(
+                "{:9.2} us, predicted {:9.2} us, {:7.1} TFLOP/s {:7.0} GB/s, {} launches: {}",
+                r.us, r.predicted_us, r.tflops, r.gigabytes_per_second, r.launches, r.kernels
+            )
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,31 @@
+//! tools/gpu.sh over the stand-in for libcuda: what was measured before a step was killed comes back.
+#![cfg(all(feature = "emulate", target_os = "linux"))]
+
+use std::process::Command;
+
+#[test]
+fn rows_of_a_step_that_is_killed_survive() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("record");
+    let run = Command::new("tools/gpu.sh")
+        .args([env!("CARGO_BIN_EXE_dmap").as_ref(), out.as_os_str(), "cuda:0".as_ref()])
+        .envs([("DRY", "1"), ("SECONDS_IN_ALL", "100"), ("LIMIT_ops", "4"), ("LIMIT_nodes_adm", "6")])
+        .env("LD_LIBRARY_PATH", env!("DMAP_STAND_IN"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stdout).into_owned();
+    let mut files: Vec<_> = std::fs::read_dir(&out).unwrap().map(|f| f.unwrap().file_name()).collect();
+    files.sort();
+    assert_eq!(files, ["clocks.txt", "log.txt", "record.tgz", "rows.jsonl"], "{said}");
+    let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap();
+    let (log, rows) = (read("log.txt"), read("rows.jsonl"));
+    // 124: killed by its limit.
+    assert!(log.contains("== ops ended with 124"), "{log}");
+    let rows: Vec<serde_json::Value> = rows.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let of = |kind: &str| rows.iter().filter(|r| r["row"] == kind).count();
+    assert!(of("op") >= 1, "rows of the killed step: {rows:?}");
+    assert!(of("step") >= 1 && of("machine") >= 2, "{rows:?}");
+    assert!(log.contains("1 of 1 checks passed"), "{log}");
+    let listed = Command::new("tar").arg("tzf").arg(out.join("record.tgz")).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&listed.stdout).lines().count(), 3);
+}
