@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs the NVRTC wheel into .venv unless the build finds an NVRTC already. Its version is that of CUDA 13.0: every driver of CUDA 13
-# takes its images. Without network the build goes on: kernels are then compiled at first use.
+# Installs the NVRTC wheel into .venv unless the build finds one already. Without network the build goes on: kernels are then
+# compiled at first use.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [[ -n "${DMAP_NVRTC:-}" || -d "${CUDA_HOME:-/usr/local/cuda}/lib64" ]] || compgen -G ".venv/lib/python3*/site-packages/nvidia/cu13/lib/libnvrtc.so*" >/dev/null; then
     exit 0
 fi
 python3 -m venv .venv
-.venv/bin/pip install --quiet nvidia-cuda-nvrtc==13.0.88 && touch build.rs || echo "NVRTC could not be installed: the kernels are not compiled for GPUs in this run" >&2
+.venv/bin/pip install --quiet nvidia-cuda-nvrtc && touch build.rs || echo "NVRTC could not be installed: the kernels are not compiled for GPUs in this run" >&2

@@ -6,7 +6,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 architecture=${1:-90a} to=${2:-target/pack/dmap} most_mib=55
-tools/nvrtc.sh
+# Images of CUDA 13.0 load with every driver of CUDA 13; those of a newer compiler have not been tried on an older driver.
+nvrtc=target/pack/nvrtc
+[[ -d $nvrtc ]] || python3 -m venv "$nvrtc"
+"$nvrtc/bin/pip" install --quiet nvidia-cuda-nvrtc==13.0.88
+DMAP_NVRTC=$(realpath "$nvrtc"/lib/python3*/site-packages/nvidia/cu13/lib/libnvrtc.so.13)
+export DMAP_NVRTC
 DMAP_CUDA_ARCHS=$architecture CARGO_TARGET_DIR=target/pack/build cargo build --release --locked
 mkdir -p "$(dirname "$to")"
 strip -o "$to" target/pack/build/release/dmap
