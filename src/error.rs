@@ -9,7 +9,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or folder could not be read or written.
-    #[error("{}: {cause}", shown(path))]
+    #[error("{}: {}", shown(path), sentence(&cause.to_string()))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -17,7 +17,7 @@ pub enum Error {
         cause: std::io::Error,
     },
     /// A picture, mask or kernel file that can't be used.
-    #[error("{}: {reason}", shown(path))]
+    #[error("{}: {}", shown(path), sentence(reason))]
     Image {
         /// The file.
         path: PathBuf,
@@ -25,7 +25,7 @@ pub enum Error {
         reason: String,
     },
     /// A weight file that can't be used: truncated, hostile, or of another model.
-    #[error("{}: {reason}", shown(path))]
+    #[error("{}: {}", shown(path), sentence(reason))]
     Weights {
         /// The file.
         path: PathBuf,
@@ -33,10 +33,10 @@ pub enum Error {
         reason: String,
     },
     /// A value given by the caller that can't work.
-    #[error("{0}")]
+    #[error("{}", sentence(.0))]
     Invalid(String),
     /// A node could not be added to a graph.
-    #[error("node {node} ({op}): {reason}")]
+    #[error("node {} ({op}): {}", sentence(node), sentence(reason))]
     Graph {
         /// Name of the node: the module path of its weights.
         node: String,
@@ -46,7 +46,7 @@ pub enum Error {
         reason: String,
     },
     /// A gradient was asked for through an input that has none.
-    #[error("node {node} ({op}) has no gradient to its input {input}: {reason}")]
+    #[error("node {} ({op}) has no gradient to its input {input}: {reason}", sentence(node))]
     NotDifferentiable {
         /// Name of the node.
         node: String,
@@ -71,19 +71,19 @@ pub enum Error {
         weights: u64,
     },
     /// A plan that breaks its own rules; a defect of this crate.
-    #[error("the plan is not valid: {0}")]
+    #[error("the plan is not valid: {}", sentence(.0))]
     Plan(String),
     /// The device asked for is not there or can't be used: no driver, no such number, too old.
-    #[error("{0}")]
+    #[error("{}", sentence(.0))]
     Device(String),
     /// The device or the machine has not enough memory.
-    #[error("{0}")]
+    #[error("{}", sentence(.0))]
     Memory(String),
     /// The device failed at work: a kernel, a copy, the driver.
-    #[error("{0}")]
+    #[error("{}", sentence(.0))]
     Failed(String),
     /// A value became infinite or NaN.
-    #[error("{}{reason}", item.map_or(String::new(), |i| format!("image {i} of the batch: ")))]
+    #[error("{}{}", item.map_or(String::new(), |i| format!("image {i} of the batch: ")), sentence(reason))]
     NotFinite {
         /// The item of the batch, where one is known.
         item: Option<usize>,
@@ -156,10 +156,28 @@ impl ErrorKind {
     }
 }
 
-/// A path for people: control characters, which a terminal would obey, are written as escapes.
+/// Longest part of a sentence; what a file says can be of any length.
+const LONGEST: usize = 2000;
+
+/// A path, or text out of a file, for people: characters that a terminal would obey are written as escapes.
 pub fn shown(path: impl AsRef<Path>) -> String {
-    let text = path.as_ref().to_string_lossy();
-    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+    path.as_ref().to_string_lossy().chars().map(escaped).collect()
+}
+
+/// Control characters, breaks of lines, and marks that turn the direction of what follows.
+fn escaped(c: char) -> String {
+    let is_obeyed = c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if is_obeyed { c.escape_default().to_string() } else { c.to_string() }
+}
+
+/// A reason as one line. It may quote a file: see [`shown`]. A long one loses its middle.
+fn sentence(reason: &str) -> String {
+    let length = reason.chars().count();
+    if length <= LONGEST {
+        return shown(reason);
+    }
+    let part = |from: usize, to: usize| reason.chars().skip(from).take(to - from).map(escaped).collect::<String>();
+    format!("{} ... {}", part(0, LONGEST / 2), part(length - LONGEST / 2, length))
 }
 
 /// Bytes for people: `2.50 GiB`, `12.0 MiB`, `3.1 KiB`, `17 bytes`.
@@ -177,4 +195,22 @@ pub fn readable(bytes: u64) -> String {
 pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let alike = |k: &str| strsim::jaro_winkler(name, k);
     known.into_iter().max_by(|a, b| alike(a).total_cmp(&alike(b)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_without_control_characters() {
+        let hostile = "a\u{1b}]0;title\u{7}\r\nb\u{202e}c".to_string();
+        let shown = r"a\u{1b}]0;title\u{7}\r\nb\u{202e}c";
+        assert_eq!(Error::Invalid(hostile.clone()).to_string(), shown);
+        let (path, reason) = (PathBuf::from(&hostile), hostile.clone());
+        assert_eq!(Error::Weights { path, reason }.to_string(), format!("{shown}: {shown}"));
+        let cause = std::io::Error::other(hostile);
+        assert_eq!(Error::io("x")(cause).to_string(), format!("x: {shown}"));
+        let long = Error::Invalid(format!("begins {} ends", "ä".repeat(1 << 20))).to_string();
+        assert!(long.starts_with("begins ä") && long.ends_with("ä ends") && long.chars().count() <= LONGEST + 5);
+    }
 }

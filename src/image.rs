@@ -1,5 +1,6 @@
 //! Pictures: reading photos of any usual kind, and writing PNG files whole or not at all.
 
+mod container;
 mod read;
 
 pub use read::{MOST_PIXELS, Photo, ReadOptions, read_grey};

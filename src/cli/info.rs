@@ -1,7 +1,7 @@
 //! `dmap info` and `dmap tasks`.
 
 use super::quantity::readable;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::model::{AdmConfig, Model};
 use crate::operator::OPERATORS;
 use crate::sampler::METHODS;
@@ -30,7 +30,7 @@ pub(super) fn run(flags: Info) -> anyhow::Result<ExitCode> {
     let bytes = std::fs::metadata(&flags.file).map_err(Error::io(&flags.file))?.len();
     say!(
         "{}: {} tensors, {} parameters, {}, {}",
-        flags.file.display(),
+        shown(&flags.file),
         checkpoint.tensors.len(),
         checkpoint.parameters(),
         kinds.join(" and "),
@@ -43,7 +43,7 @@ pub(super) fn run(flags: Info) -> anyhow::Result<ExitCode> {
                 say!("recognised as {what}")?;
             }
             if let Some(warning) = found.warning {
-                say!("{warning}")?;
+                say!("{}", shown(warning))?;
             }
             match crate::model::adm::check_file(&found.config, &checkpoint) {
                 Ok(()) => say!("complete: every tensor of the network is there, none is left over")?,
@@ -54,7 +54,7 @@ pub(super) fn run(flags: Info) -> anyhow::Result<ExitCode> {
     }
     if flags.tensors {
         for (name, tensor) in &checkpoint.tensors {
-            say!("{name} {:?}", tensor.shape)?;
+            say!("{} {:?}", shown(name), tensor.shape)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -64,7 +64,7 @@ pub(super) fn run(flags: Info) -> anyhow::Result<ExitCode> {
 fn folder(path: &Path) -> anyhow::Result<ExitCode> {
     let model = Model::open(path)?;
     let prior = model.network.prior();
-    say!("{}: a latent diffusion model in diffusers layout, complete", path.display())?;
+    say!("{}: a latent diffusion model in diffusers layout, complete", shown(path))?;
     if let (Some(latent), Some(text)) = (prior.latent, model.network.context_shape()) {
         say!(
             "codes of {} channels, {} pixels along a side each, scaled by {}",
@@ -77,7 +77,7 @@ fn folder(path: &Path) -> anyhow::Result<ExitCode> {
     }
     say!("predicts {}, {} steps, {}", prior.prediction, prior.diffusion_steps, prior.noise_schedule)?;
     if let Some(warning) = model.warning {
-        say!("{warning}")?;
+        say!("{}", shown(warning))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,6 @@
 use super::comparison::comparison;
 use super::make_folder;
 use super::prepare::Pending;
-use super::recipe::noise_text;
 use super::restore::Job;
 use super::result::ImageResult;
 use crate::error::{Error, Result, shown};
@@ -47,7 +46,7 @@ pub(super) fn write_results(
     if let Some(s) = job.operator.state_shape(image) {
         tensors.push(("state", vec![1, s.h, s.w, s.c], &state[..]));
     }
-    let noise = noise_text(p.noise);
+    let noise = p.noise.to_string();
     let made_by = [("task", job.operator.task()), ("noise", noise.clone()), ("grey", p.grey.to_string())];
     write_safetensors_with(&folder.join("measurement.safetensors"), &tensors, &made_by)?;
     let mut mean = Picture { width: image.w, height: image.h, values: vec![0.0; image.item()] };

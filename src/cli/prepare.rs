@@ -1,14 +1,13 @@
 //! An input becomes a measurement: read, cropped, degraded; or read as the measurement that it is.
 
 use super::inputs::Input;
-use super::recipe::{Recipe, noise_text};
+use super::recipe::Recipe;
 use super::restore::Job;
 use crate::error::{Error, Result, shown};
 use crate::graph::Shape;
 use crate::image::{Photo, Picture};
 use crate::operator::{Observed, StateOrigin};
-use crate::sampler::{Measurement, Noise, Restoration};
-use crate::weights::Checkpoint;
+use crate::sampler::{Measurement, MeasurementFile, Noise, Restoration};
 use std::fs::File;
 use std::path::Path;
 
@@ -30,18 +29,6 @@ pub(super) struct Pending {
     pub seconds: f64,
     /// Keeps other processes out of the image's folder.
     pub claim: Option<File>,
-}
-
-/// `0.025`, or `poisson:0.5`.
-pub(super) fn parse_noise(text: &str) -> Result<Noise> {
-    let (value, poisson) = text.strip_prefix("poisson:").map_or((text, false), |rate| (rate, true));
-    match value.parse::<f64>() {
-        Ok(rate) if poisson && rate > 0.0 && rate.is_finite() => Ok(Noise::Poisson(rate)),
-        Ok(sigma) if !poisson && (0.0..=10.0).contains(&sigma) => Ok(Noise::Gaussian(sigma)),
-        _ => Err(Error::Invalid(format!(
-            "--noise {text}: write a standard deviation in [0,1] units such as 0.025, or poisson:RATE"
-        ))),
-    }
 }
 
 /// Reads one input and measures it.
@@ -121,57 +108,23 @@ fn own_state(job: &Job, path: &Path, image: Shape) -> Result<Vec<f32>> {
     operator.draw_state(image, job.seed)
 }
 
-/// Largest magnitude in a measurement: far beyond any noise that `--noise` can name.
-const LARGEST_VALUE: f32 = 1000.0;
-
 /// A safetensors file with `y`, for some operators `state`, and, where this program wrote it, its task and noise.
 fn read_measurement_file(job: &Job, path: &Path) -> Result<Given> {
     let operator = job.operator.as_ref();
-    let file = Checkpoint::open(path)?;
-    let shape = file.tensors.get("y").map(|t| t.shape.clone()).unwrap_or_default();
-    let [1, height, width, 3] = shape[..] else {
-        return Err(file.error(format!("tensor y should have shape (1, height, width, 3) but has {shape:?}")));
-    };
-    if height == 0 || width == 0 {
-        return Err(file.error(format!("tensor y has no values: its shape is {shape:?}")));
-    }
-    let values = file.values("y")?;
-    if let Some(v) = values.iter().find(|v| v.abs() > LARGEST_VALUE) {
-        return Err(file.error(format!("tensor y holds {v}; a measurement in [-1, 1] plus noise is expected")));
-    }
-    let recorded = |key: &str| file.metadata.get(key).map(String::as_str);
-    let name = |task: &str| task.split(':').next().unwrap_or_default().to_string();
-    let task = operator.task();
-    let by_file = matches!(operator.state_origin(), StateOrigin::File(_));
-    // A task that names a file is compared by what the file holds.
-    if let Some(other) = recorded("task").filter(|r| if by_file { name(r) != name(&task) } else { *r != task }) {
-        return Err(file.error(format!("it was measured by task {other}, not by {task}; give --task {other}")));
-    }
-    let noise = match (recorded("noise"), job.noise) {
+    let file = MeasurementFile::read(path)?;
+    file.check_task(operator)?;
+    let noise = match (file.noise, job.noise) {
         (None, _) => job.noise_or_default(),
-        (Some(text), None) => parse_noise(text).map_err(|_| file.error(format!("its noise is {text}, not a noise")))?,
-        (Some(text), Some(typed)) if parse_noise(text).is_ok_and(|n| n == typed) => typed,
-        (Some(text), Some(typed)) => {
-            let typed = noise_text(typed);
-            return Err(file.error(format!("it was measured with noise {text}, not {typed}; leave --noise out")));
+        (Some(recorded), Some(typed)) if recorded != typed => {
+            let reason = format!("it was measured with noise {recorded}, not {typed}; leave --noise out");
+            return Err(file.error(reason));
         }
+        (Some(recorded), _) => recorded,
     };
-    let image = operator.image_shape(Shape::new(1, height, width, 3));
-    let state = match operator.state_shape(image) {
-        None => Vec::new(),
-        Some(_) if !file.tensors.contains_key("state") => own_state(job, path, image)?,
-        Some(expected) => {
-            let state = file.values("state")?;
-            if state.len() != expected.numel() {
-                let reason = format!("tensor state has {} values, task {task} needs {expected}", state.len());
-                return Err(file.error(reason));
-            }
-            operator.check_state(image, &state).map_err(|e| file.error(format!("tensor state: {e}")))?;
-            if by_file && operator.draw_state(image, job.seed)? != state {
-                return Err(file.error(format!("its mask or kernel is not the one of task {task}")));
-            }
-            state
-        }
+    let image = file.image_shape(operator);
+    let state = match file.state(operator, image)? {
+        Some(state) => state,
+        None => own_state(job, path, image)?,
     };
-    Ok(Given { y: Picture { width, height, values }, grey: recorded("grey") == Some("true"), state, noise })
+    Ok(Given { y: file.y, grey: file.grey, state, noise })
 }

@@ -2,7 +2,7 @@
 
 use super::restore::Job;
 use crate::error::{Error, Result};
-use crate::sampler::{Noise, Zeta};
+use crate::sampler::Zeta;
 use crate::weights::hexadecimal;
 use serde::Serialize;
 use serde_json::Value;
@@ -78,7 +78,7 @@ impl Recipe {
             crop: job.read.crop,
             task: job.operator.task(),
             task_file_sha256: job.task_file_sha256.clone(),
-            noise: job.noise.map(noise_text),
+            noise: job.noise.map(|n| n.to_string()),
             seed: job.seed,
             samples: job.samples,
             model_sha256: job.model_sha256.clone(),
@@ -125,14 +125,6 @@ impl Recipe {
                 key => format!("{key} is {} there, {} here", plain(&there[key]), plain(value)),
             })
             .collect()
-    }
-}
-
-/// Noise as it is typed.
-pub fn noise_text(noise: Noise) -> String {
-    match noise {
-        Noise::Gaussian(sigma) => sigma.to_string(),
-        Noise::Poisson(rate) => format!("poisson:{rate}"),
     }
 }
 

@@ -2,7 +2,6 @@
 
 use super::device::DeviceFlags;
 use super::inputs::expand;
-use super::prepare::parse_noise;
 use super::queue::restore_all;
 use super::recipe::sha256;
 use super::{SamplerFlags, make_folder, quantity};
@@ -142,7 +141,9 @@ fn checked_label(label: Option<u32>, prior: &Prior) -> Result<Option<u32>> {
 
 pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
     let inputs = expand(&flags.inputs)?;
-    let noise = flags.noise.as_deref().map(parse_noise).transpose()?;
+    let noise = flags.noise.as_deref().map(str::parse::<Noise>).transpose();
+    // The flag goes by the name of what it says.
+    let noise = noise.map_err(|e| Error::Invalid(format!("--{e}")))?;
     if flags.save_every == Some(0) {
         return Err(Error::Invalid("--save-every 0: choose at least 1".into()).into());
     }

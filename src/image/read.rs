@@ -1,12 +1,11 @@
 //! Reading photos, masks and kernels: any usual kind of file becomes what a person sees when looking at it.
 
 use super::Picture;
+use super::container::{jpeg_ends, late_orientation, webp_metadata_fit};
 use crate::error::{Error, Result};
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb, RgbImage};
 use moxcms::{ColorProfile, DataColorSpace, Layout, TransformOptions};
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// Longest side that is read; larger pictures have to be scaled first.
@@ -132,8 +131,12 @@ fn decode(path: &Path, options: &ReadOptions) -> Result<Decoded> {
     }
     let color = decoder.color_type();
     // Damaged metadata do not make a photo unreadable.
-    let profile = decoder.icc_profile().unwrap_or_default();
-    let mut orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let is_sound = format != Some(ImageFormat::WebP) || webp_metadata_fit(path, BESIDE_PIXELS).unwrap_or(false);
+    let (mut profile, mut orientation) = (None, Orientation::NoTransforms);
+    if is_sound {
+        profile = decoder.icc_profile().unwrap_or_default();
+        orientation = decoder.orientation().unwrap_or(orientation);
+    }
     // The pixels, and as much again for what a decoder keeps beside them.
     let (decoder, _) = open(decoder.total_bytes().saturating_mul(2))?;
     let mut picture = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
@@ -142,55 +145,6 @@ fn decode(path: &Path, options: &ReadOptions) -> Result<Decoded> {
     }
     picture.apply_orientation(orientation);
     Ok(Decoded { picture, color, profile, turned: orientation != Orientation::NoTransforms })
-}
-
-/// True if a JPEG has an end marker behind the start of its scan. The decoder takes a cut file as whole.
-fn jpeg_ends(path: &Path) -> std::io::Result<bool> {
-    const START_OF_SCAN: u8 = 0xda;
-    const END_OF_IMAGE: u8 = 0xd9;
-    let mut file = BufReader::new(File::open(path)?);
-    file.seek(SeekFrom::Start(2))?;
-    let mut segment = [0; 4];
-    while file.read_exact(&mut segment).is_ok() {
-        let [0xff, kind, high, low] = segment else { break };
-        // A thumbnail with an end of its own lies inside a segment, which is jumped over.
-        file.seek_relative(i64::from(u16::from_be_bytes([high, low])) - 2)?;
-        if kind == START_OF_SCAN {
-            break;
-        }
-    }
-    let mut before = 0;
-    loop {
-        let bytes = file.fill_buf()?;
-        let length = bytes.len();
-        if length == 0 {
-            return Ok(false);
-        }
-        for &byte in bytes {
-            if (before, byte) == (0xff, END_OF_IMAGE) {
-                return Ok(true);
-            }
-            before = byte;
-        }
-        file.consume(length);
-    }
-}
-
-/// The orientation of a PNG whose EXIF chunk stands behind the pixels, where some programs put it and the decoder does not look.
-fn late_orientation(path: &Path) -> Option<Orientation> {
-    let mut file = BufReader::new(File::open(path).ok()?);
-    file.seek(SeekFrom::Start(8)).ok()?;
-    let mut head = [0; 8];
-    while file.read_exact(&mut head).is_ok() {
-        let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
-        if &head[4..] == b"eXIf" && length < 1 << 20 {
-            let mut exif = vec![0; length as usize];
-            file.read_exact(&mut exif).ok()?;
-            return Orientation::from_exif_chunk(&exif);
-        }
-        file.seek_relative(i64::from(length) + 4).ok()?;
-    }
-    None
 }
 
 /// Converts the colours of a picture from those of an ICC profile to sRGB; says what it did, if anything.

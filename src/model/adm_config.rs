@@ -1,7 +1,7 @@
 //! The configuration of an ADM UNet and where it comes from.
 
 use super::{adm_json, adm_known, adm_shapes};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::weights::Checkpoint;
 use serde::Serialize;
 use std::ops::RangeInclusive;
@@ -147,7 +147,7 @@ impl AdmConfig {
             Some(text) => Some((text.clone(), "the config of its metadata".to_string())),
             None if beside.is_file() => {
                 let text = std::fs::read_to_string(&beside).map_err(Error::io(&beside))?;
-                Some((text, beside.display().to_string()))
+                Some((text, shown(&beside)))
             }
             None => None,
         };
@@ -155,7 +155,7 @@ impl AdmConfig {
             adm_json::apply(text, &shapes, &mut config, &mut assumed)
                 .map_err(|reason| checkpoint.error(format!("{origin}: {reason}")))?;
         }
-        let place = given.map_or_else(|| beside.display().to_string(), |g| g.1);
+        let place = given.map_or_else(|| shown(&beside), |g| g.1);
         config
             .check_groups()
             .map_err(|reason| checkpoint.error(format!("{reason}; {place} can give another value")))?;

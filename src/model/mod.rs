@@ -25,6 +25,7 @@ use crate::graph::{Graph, Shape, Source, TensorId};
 use crate::noise::{Draw, NoiseKey, fill_normal};
 use crate::weights::{Checkpoint, Weights, hexadecimal};
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -259,16 +260,15 @@ impl Model {
 
 /// Compares the weights that a graph reads under `prefix` with the tensors of the files that have to hold them.
 pub(crate) fn check_tensors(g: &Graph, prefix: &str, files: &[Checkpoint]) -> Result<()> {
-    let weights = || {
-        let of_files = g.tensors().iter().filter(|t| matches!(t.source, Source::Weight));
-        of_files.filter_map(|t| Some((t.name.strip_prefix(prefix)?, t.shape)))
-    };
+    let of_files = g.tensors().iter().filter(|t| matches!(t.source, Source::Weight));
+    let weights: Vec<(&str, Shape)> = of_files.filter_map(|t| Some((t.name.strip_prefix(prefix)?, t.shape))).collect();
+    let names: HashSet<&str> = weights.iter().map(|w| w.0).collect();
     let held = |name: &str| files.iter().find(|f| f.tensors.contains_key(name));
-    let missing: Vec<&str> = weights().map(|w| w.0).filter(|n| held(n).is_none()).collect();
+    let missing: Vec<&str> = weights.iter().map(|w| w.0).filter(|n| held(n).is_none()).collect();
     let extra: Vec<&str> = (files.iter().flat_map(|f| f.tensors.keys()))
         .map(|n| n.as_str())
         // A table of numbers 0 to 76 that old files of text encoders hold.
-        .filter(|n| !n.ends_with("embeddings.position_ids") && !weights().any(|w| w.0 == *n))
+        .filter(|n| !n.ends_with("embeddings.position_ids") && !names.contains(n))
         .collect();
     if !missing.is_empty() || !extra.is_empty() {
         let list = |what: &str, names: &[&str]| match names {
@@ -282,7 +282,7 @@ pub(crate) fn check_tensors(g: &Graph, prefix: &str, files: &[Checkpoint]) -> Re
             parts.join(", ")
         )));
     }
-    for (name, shape) in weights() {
+    for (name, shape) in weights {
         let Some(file) = held(name) else { continue };
         let found = &file.tensors[name].shape;
         if found.iter().product::<usize>() != shape.numel() {

@@ -1,12 +1,14 @@
 //! Measurements: an operator applied to an image, and its noise.
 
 use crate::backend::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::{Graph, PlanOptions, Shape, TensorId};
 use crate::noise::{Draw, NoiseKey, Stream, fill_normal};
 use crate::operator::{Observed, Operator};
 use crate::weights::Weights;
+use std::fmt;
+use std::str::FromStr;
 
 /// What was measured of one image, with the state of the operator that measured it.
 #[derive(Clone, Debug)]
@@ -113,6 +115,32 @@ pub enum Noise {
     Gaussian(f64),
     /// Photon counts at `255 rate` per unit of [0, 1]; negative values count as 0.
     Poisson(f64),
+}
+
+impl FromStr for Noise {
+    type Err = Error;
+
+    /// `0.025`, or `poisson:0.5`.
+    fn from_str(text: &str) -> Result<Noise> {
+        let (value, poisson) = text.strip_prefix("poisson:").map_or((text, false), |rate| (rate, true));
+        match value.parse::<f64>() {
+            Ok(rate) if poisson && rate > 0.0 && rate.is_finite() => Ok(Noise::Poisson(rate)),
+            Ok(sigma) if !poisson && (0.0..=10.0).contains(&sigma) => Ok(Noise::Gaussian(sigma)),
+            _ => Err(Error::Invalid(format!(
+                "noise {text}: write a standard deviation in [0,1] units such as 0.025, or poisson:RATE"
+            ))),
+        }
+    }
+}
+
+/// As it is typed.
+impl fmt::Display for Noise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Noise::Gaussian(sigma) => write!(f, "{sigma}"),
+            Noise::Poisson(rate) => write!(f, "poisson:{rate}"),
+        }
+    }
 }
 
 impl Noise {

@@ -6,6 +6,7 @@ pub mod dsg;
 pub mod freedom;
 pub mod lgd;
 pub mod measurement;
+mod measurement_file;
 pub mod p2l;
 pub mod posterior;
 pub mod psld;
@@ -18,6 +19,7 @@ pub mod unconditional;
 pub mod whitening;
 
 pub use measurement::{Measurement, Measurer, Noise};
+pub use measurement_file::MeasurementFile;
 pub use posterior::Setup;
 pub use restorer::{Item, Progress, Restoration, Restorer, Run};
 pub use schedule::{Schedule, Spacing, Variance};

@@ -3,6 +3,7 @@
 
 use crate::pickles::{Described, Pickle, archive, legacy, safetensors, zip};
 use crate::table::Folder;
+use dmap::model::AdmConfig;
 use dmap::weights::Checkpoint;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -235,4 +236,36 @@ fn changed_bytes_never_panic() {
         }
     }
     assert!(opened > 200, "only {opened} files opened: the changes test nothing");
+}
+
+/// The work on names grows with their number, not with its square.
+#[test]
+fn many_names_take_no_time() {
+    let folder = Folder::new();
+    let path = folder.path("names.safetensors");
+    let entry = |name: &str, shape: &str| format!(r#""{name}":{{"dtype":"F32","shape":{shape},"data_offsets":[0,0]}}"#);
+    // A network of 12 levels of 64 blocks among about as many names as a file may have.
+    let mut entries = vec![entry("time_embed.0.weight", "[0,64]"), entry("input_blocks.0.0.weight", "[64,3,0,3]")];
+    for level in 0..12 {
+        let blocks = (1..=64).map(|i| format!("input_blocks.{}.0.in_layers.2.weight", level * 65 + i));
+        entries.extend(blocks.map(|name| entry(&name, "[64,64,0,3]")));
+        entries.push(entry(&format!("input_blocks.{}.0.op.weight", level * 65 + 65), "[64,64,0,3]"));
+    }
+    entries.extend((entries.len()..24_000).map(|i| entry(&format!("input_blocks.{i}.1.proj"), "[0]")));
+    std::fs::write(&path, safetensors(&format!("{{{}}}", entries.join(",")), &[])).unwrap();
+    let start = Instant::now();
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let config = AdmConfig::identify(&checkpoint).unwrap().config;
+    assert_eq!((config.channel_mult.len(), config.num_res_blocks), (12, 64));
+    let error = dmap::model::adm::check_file(&config, &checkpoint).unwrap_err().to_string();
+    assert!(error.contains("not those of the configured network"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(5), "a large network took {:?}", start.elapsed());
+
+    // As many prefixes as the names have room for.
+    let prefix = "net.".repeat(63);
+    let entries: Vec<String> = (0..24_000).map(|i| entry(&format!("{prefix}{i}.w"), "[0]")).collect();
+    std::fs::write(&path, safetensors(&format!("{{{}}}", entries.join(",")), &[])).unwrap();
+    let start = Instant::now();
+    assert_eq!(Checkpoint::open(&path).unwrap().tensors.len(), 24_000);
+    assert!(start.elapsed() < Duration::from_secs(5), "prefixes took {:?}", start.elapsed());
 }

@@ -177,6 +177,18 @@ fn a_colour_profile_that_inflates_takes_no_memory() {
 }
 
 #[test]
+fn exif_data_that_claim_a_gibibyte_are_not_read() {
+    let f = Folder::new();
+    let scene = picture(8, 8).to_rgb8();
+    let mut bytes = encoded(&scene, "webp", exif(3));
+    let at = bytes.windows(4).rposition(|w| w == b"EXIF").unwrap();
+    bytes[at + 4..at + 8].copy_from_slice(&(1_u32 << 30).to_le_bytes());
+    std::fs::write(f.path("claim.webp"), bytes).unwrap();
+    let photo = Photo::read(&f.path("claim.webp")).unwrap();
+    assert_eq!((photo.picture.to_rgb8(), photo.note), (scene, None));
+}
+
+#[test]
 fn grey_in_gives_grey_out() {
     let f = Folder::new();
     let rgb = picture(24, 24);

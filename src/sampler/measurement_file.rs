@@ -1,0 +1,96 @@
+//! The file of a measurement: y, for some operators their mask or kernel, and, where this program wrote it, task and noise.
+
+use super::Noise;
+use crate::error::{Error, Result};
+use crate::graph::Shape;
+use crate::image::Picture;
+use crate::operator::{Operator, StateOrigin};
+use crate::weights::Checkpoint;
+use std::path::Path;
+
+/// Largest magnitude in a measurement: far beyond any noise that can be named.
+const LARGEST_VALUE: f32 = 1000.0;
+
+/// A `measurement.safetensors`.
+pub struct MeasurementFile {
+    /// The measurement, in [-1, 1] but for noise.
+    pub y: Picture,
+    /// The photo behind it had one channel.
+    pub grey: bool,
+    /// The task that measured it, if the file says it.
+    pub task: Option<String>,
+    /// The noise that it has, if the file says it.
+    pub noise: Option<Noise>,
+    file: Checkpoint,
+}
+
+impl MeasurementFile {
+    /// Opens a safetensors file with tensor `y` of shape (1, height, width, 3), perhaps tensor `state`, and perhaps `task`, `noise` and
+    /// `grey` in its metadata.
+    pub fn read(path: &Path) -> Result<MeasurementFile> {
+        let file = Checkpoint::open(path)?;
+        let shape = file.tensors.get("y").map(|t| t.shape.clone()).unwrap_or_default();
+        let [1, height, width, 3] = shape[..] else {
+            return Err(file.error(format!("tensor y should have shape (1, height, width, 3) but has {shape:?}")));
+        };
+        if height == 0 || width == 0 {
+            return Err(file.error(format!("tensor y has no values: its shape is {shape:?}")));
+        }
+        let values = file.values("y")?;
+        if let Some(v) = values.iter().find(|v| v.abs() > LARGEST_VALUE) {
+            return Err(file.error(format!("tensor y holds {v}; a measurement in [-1, 1] plus noise is expected")));
+        }
+        let recorded = |key: &str| file.metadata.get(key).cloned();
+        let (grey, task) = (recorded("grey").is_some_and(|g| g == "true"), recorded("task"));
+        let noise = match recorded("noise") {
+            None => None,
+            Some(text) => {
+                Some(text.parse().map_err(|_: Error| file.error(format!("its noise is {text}, not a noise")))?)
+            }
+        };
+        Ok(MeasurementFile { y: Picture { width, height, values }, grey, task, noise, file })
+    }
+
+    /// Extent of the image behind the measurement.
+    pub fn image_shape(&self, operator: &dyn Operator) -> Shape {
+        operator.image_shape(Shape::new(1, self.y.height, self.y.width, 3))
+    }
+
+    /// Fails where the file says that another task measured it. A task that names a file is compared by what the file holds, in
+    /// [`MeasurementFile::state`].
+    pub fn check_task(&self, operator: &dyn Operator) -> Result<()> {
+        let name = |task: &str| task.split(':').next().unwrap_or_default().to_string();
+        let task = operator.task();
+        let by_file = matches!(operator.state_origin(), StateOrigin::File(_));
+        match self.task.as_ref().filter(|r| if by_file { name(r) != name(&task) } else { **r != task }) {
+            Some(other) => {
+                Err(self.error(format!("it was measured by task {other}, not by {task}; give --task {other}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The operator's mask or kernel, checked for images of extent `image` (n = 1): empty for operators without one, none where the
+    /// file does not hold it.
+    pub fn state(&self, operator: &dyn Operator, image: Shape) -> Result<Option<Vec<f32>>> {
+        let Some(expected) = operator.state_shape(image) else { return Ok(Some(Vec::new())) };
+        if !self.file.tensors.contains_key("state") {
+            return Ok(None);
+        }
+        let (state, task) = (self.file.values("state")?, operator.task());
+        if state.len() != expected.numel() {
+            return Err(self.error(format!("tensor state has {} values, task {task} needs {expected}", state.len())));
+        }
+        operator.check_state(image, &state).map_err(|e| self.error(format!("tensor state: {e}")))?;
+        // What comes from a file is the same for every seed.
+        if matches!(operator.state_origin(), StateOrigin::File(_)) && operator.draw_state(image, 0)? != state {
+            return Err(self.error(format!("its mask or kernel is not the one of task {task}")));
+        }
+        Ok(Some(state))
+    }
+
+    /// An error about this file.
+    pub fn error(&self, reason: impl Into<String>) -> Error {
+        self.file.error(reason)
+    }
+}

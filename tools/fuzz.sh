@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Fuzzes every reader of files and texts, one target after the other: tools/fuzz.sh [SECONDS_PER_TARGET]. Without an argument it takes
+# about an hour. What is found in addition to the committed corpus goes to fuzz/target/corpus, an input that fails to fuzz/artifacts.
+# Needs cargo-fuzz (`cargo install cargo-fuzz`) and a C++ compiler. Without a sanitizer it runs on stable Rust; the limit of an
+# allocation is the fuzzers' own (fuzz/src/allocation_limit.rs).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+TMPDIR=$(mktemp -d -p "$(test -w /dev/shm && echo /dev/shm || echo /tmp)")
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT
+cargo fuzz build -s none
+failed=0
+for target in $(cargo fuzz list); do
+    mkdir -p "fuzz/target/corpus/$target"
+    echo "$target"
+    cargo fuzz run -s none "$target" "fuzz/target/corpus/$target" "fuzz/corpus/$target" -- -timeout=5 -rss_limit_mb=2048 \
+        -max_total_time="${1:-257}" -print_final_stats=1 -verbosity=0 || failed=1
+done
+exit $failed
