@@ -259,7 +259,7 @@ fn many_names_take_no_time() {
     assert_eq!((config.channel_mult.len(), config.num_res_blocks), (12, 64));
     let error = dmap::model::adm::check_file(&config, &checkpoint).unwrap_err().to_string();
     assert!(error.contains("not those of the configured network"), "{error}");
-    assert!(start.elapsed() < Duration::from_secs(5), "a large network took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10), "a large network took {:?}", start.elapsed());
 
     // As many prefixes as the names have room for.
     let prefix = "net.".repeat(63);
@@ -267,5 +267,5 @@ fn many_names_take_no_time() {
     std::fs::write(&path, safetensors(&format!("{{{}}}", entries.join(",")), &[])).unwrap();
     let start = Instant::now();
     assert_eq!(Checkpoint::open(&path).unwrap().tensors.len(), 24_000);
-    assert!(start.elapsed() < Duration::from_secs(5), "prefixes took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10), "prefixes took {:?}", start.elapsed());
 }
