@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) const MOST_NAMES: usize = 1 << 15;
 pub(super) const LONGEST_NAME: usize = 512;
 const MOST_BYTES: usize = 8 << 20;
+/// Prefixes that are taken off, one after the other; files have up to four.
+const MOST_PREFIXES: usize = 16;
 
 type Tensors = BTreeMap<String, FileTensor>;
 
@@ -73,7 +75,7 @@ pub(super) fn check(tensors: &Tensors) -> Result<(), String> {
 
 /// Takes off prefixes that all weights share, one after the other, and drops bookkeeping.
 pub(super) fn clean(mut tensors: Tensors) -> Tensors {
-    loop {
+    for _ in 0..MOST_PREFIXES {
         tensors.retain(|name, tensor| !(BOOKKEEPING.contains(&name.as_str()) && tensor.shape.len() <= 1));
         drop_plain_twin(&mut tensors);
         let shared = AVERAGED.iter().chain(&PLAIN).find(|p| is_shared(&tensors, p));
