@@ -281,6 +281,12 @@ impl Driver for Nvidia {
                     return failed("allocating")(e);
                 }
                 let (free, total) = result::mem_get_info().unwrap_or((0, 0));
+                if free as u64 >= bytes {
+                    let (wanted, free) = (bytes.div_ceil(1 << 20), free >> 20);
+                    let reason =
+                        format!("{} can't give {wanted} MiB in one piece, though {free} MiB are free", self.name);
+                    return Error::Memory(reason);
+                }
                 Error::Memory(format!(
                     "{} has {} MiB free of {} MiB, {} MiB more are needed",
                     self.name,
