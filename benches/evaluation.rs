@@ -56,7 +56,7 @@ fn main() -> anyhow::Result<()> {
     let mut per_op: BTreeMap<&str, (usize, Duration, u64)> = BTreeMap::new();
     for _ in 0..a.repeat {
         let start = Instant::now();
-        let times = e.run_timed()?;
+        let times = e.time_nodes()?;
         whole.push(start.elapsed());
         for (step, time) in e.plan().steps.iter().zip(&times) {
             let node = e.graph().node(step.node);

@@ -72,11 +72,6 @@ impl Executor {
         self.program.run_stepwise()
     }
 
-    /// Runs the graph once and gives the time of each step of the plan.
-    pub fn run_timed(&mut self) -> Result<Vec<Duration>> {
-        self.program.run_timed()
-    }
-
     /// The time of one run of each step of the plan by itself, without the gaps between launches where the device can tell. What the
     /// steps leave behind means nothing.
     pub fn time_nodes(&mut self) -> Result<Vec<Duration>> {

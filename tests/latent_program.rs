@@ -1,8 +1,11 @@
 //! The program with latent models: raw evaluations against diffusers, restoring, and folders that are not what they seem.
 
+mod folder_copy;
+
 use dmap::compare::relative_error;
 use dmap::image::{Photo, Picture};
 use dmap::weights::{Checkpoint, write_safetensors};
+use folder_copy::copy;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -109,17 +112,6 @@ fn a_photo_of_any_size_is_restored_through_the_decoder() {
         let restored = if samples == "2" { "out/photo/restored-1.png" } else { "out/photo/restored.png" };
         let picture = Photo::read(Path::new(&path(restored))).unwrap().picture;
         assert_eq!((picture.width, picture.height), (24, 20));
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        match entry.path().is_dir() {
-            true => copy(&entry.path(), &to.join(entry.file_name())),
-            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
-        }
     }
 }
 

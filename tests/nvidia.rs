@@ -89,7 +89,8 @@ fn every_node_is_timed() {
     let mut executor = Executor::new(g, &PlanOptions::default(), &Weights::from_values(Vec::new()), &device).unwrap();
     let values: Vec<f32> = (0..128).map(|i| i as f32).collect();
     executor.write(x, &values).unwrap();
-    let times = executor.run_timed().unwrap();
+    let times = executor.time_nodes().unwrap();
+    executor.run().unwrap();
     assert!(times.len() == 2 && times.iter().all(|t| !t.is_zero()), "{times:?}");
     let expected: Vec<f32> = values.iter().map(|v| 6.0 * v).collect();
     assert_eq!(executor.read(y).unwrap(), expected);
@@ -200,6 +201,8 @@ fn the_number_of_multiprocessors_can_be_set() {
         let said = text(&out);
         assert!(out.status.code() == Some(2) && said.contains("DMAP_MULTIPROCESSORS is"), "{said}");
     }
+    let said = text(&dmap(&only, &[("DMAP_IMAGES", "sauce")]));
+    assert!(said.contains("DMAP_IMAGES is sauce; expected source"), "{said}");
     let said = text(&dmap(&["selftest", "--device", "cpu", "--only", "convolution"], &[]));
     assert!(said.contains("no check is called convolution") && said.contains("layer_norm"), "{said}");
 }

@@ -23,6 +23,7 @@ fi
 
 finish() {
     kill "${background[@]}" 2>/dev/null
+    sleep 0.3 # for what tee and grep have not written yet
     echo "== ended after $SECONDS s" >>"$log"
     tar czf "$out/record.tgz" -C "$out" log.txt rows.jsonl clocks.txt
     grep -E '^(==|ok |FAILED|[0-9]+ of )' "$log" | grep -v '^ok ' | tail -n 40
@@ -74,7 +75,8 @@ if command -v nvidia-smi >/dev/null; then
 fi
 if command -v nvcc >/dev/null; then
     nvcc -O3 -std=c++17 -gencode=arch=compute_90a,code=sm_90a -o "$out/probes" tools/probes.cu >>"$log" 2>&1 &
-    background+=($!)
+    compiler=$!
+    background+=($compiler)
 fi
 
 # Does anything run? If not, load everything at the start; then compile here.
@@ -111,6 +113,7 @@ if ((runs)); then
     bench steps-sd2 30 --precision bf16 "${latent[@]}" --batch 1 --only steps
     bench nodes-sd2 25 --precision bf16 "${latent[@]}" --batch 1 --only nodes
 fi
+[[ -n "${compiler:-}" ]] && wait "$compiler"
 [[ -x "$out/probes" ]] && step probes 30 "$out/probes"
 rm -f "$out/probes"
 ((runs)) && bench ops 30 --precision bf16 --only ops

@@ -2,7 +2,8 @@
 // that talks to the real driver runs on any machine.
 //
 // It is as late and as strict as the real one may be: what goes into a stream happens when somebody waits for it; pageable memory is
-// staged, pinned memory is read late; device memory starts as NaN. What the manual forbids ends the process with one line.
+// staged, pinned memory is read late; device memory starts as NaN. What the manual forbids ends the process with one line, and so does a
+// copy from pageable memory that is not waited for at once: a device that reads such memory by itself may be later than its caller.
 // The environment says which device it is: STAND_IN_DRIVER, STAND_IN_DEVICES, STAND_IN_CAPABILITY, STAND_IN_MEMORY_MIB; and what it
 // does not do: STAND_IN_REFUSES names kinds of images (cubin, ptx), STAND_IN_FAILS_LAUNCH the kernel whose launches fail.
 #include "emulator.h"
@@ -66,12 +67,14 @@ u64 used_bytes = 0;
 std::vector<Stream*> streams;
 int context;  // its address is the handle
 thread_local bool entered = false;
+bool pageable_in_flight = false;
 
 // Every call but the first few: one at a time, in a context.
 struct Call {
     std::lock_guard<std::recursive_mutex> lock{mutex};
-    explicit Call(const char* name, bool during_capture = false) {
+    explicit Call(const char* name, bool during_capture = false, bool waits = false) {
         if (!entered) misuse(std::string(name) + " on a thread without a context");
+        if (pageable_in_flight && !waits) misuse(std::string(name) + " before a copy from pageable memory was waited for");
         for (Stream* s : streams) {
             if (s->recorded && !during_capture) misuse(std::string(name) + " while a stream is captured");
         }
@@ -205,6 +208,7 @@ API cuMemcpyHtoDAsync_v2(u64 to, const void* from, size_t bytes, Stream* s) {
         if (s->recorded) misuse("cuMemcpyHtoDAsync: pageable memory in a captured stream");
         auto staged = std::make_shared<std::string>(static_cast<const char*>(from), bytes);
         enqueue(s, [=] { return copy(staged->data()); });
+        pageable_in_flight = true;
     }
     return SUCCESS;
 }
@@ -287,7 +291,8 @@ API cuStreamCreate(Stream** out, u32) {
     return SUCCESS;
 }
 API cuStreamSynchronize(Stream* s) {
-    Call call("cuStreamSynchronize");
+    Call call("cuStreamSynchronize", false, true);
+    pageable_in_flight = false;
     return finish(s);
 }
 API cuStreamBeginCapture_v2(Stream* s, int) {

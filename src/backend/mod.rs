@@ -18,12 +18,8 @@ pub trait Program: Send {
     fn read(&self, output: TensorId, values: &mut [f32]) -> Result<()>;
     /// Runs every step once.
     fn run(&mut self) -> Result<()>;
-    /// Runs every step once and gives the time that each took.
-    fn run_timed(&mut self) -> Result<Vec<Duration>>;
     /// The time of one run of each step by itself, without the gaps between launches where the device can tell.
-    fn time_nodes(&mut self) -> Result<Vec<Duration>> {
-        self.run_timed()
-    }
+    fn time_nodes(&mut self) -> Result<Vec<Duration>>;
     /// Runs every step once, waits for each, and fails at the first whose output is not finite, or that the device refuses, by
     /// the name of its node.
     fn run_stepwise(&mut self) -> Result<()>;
@@ -115,7 +111,11 @@ impl Device {
     pub fn open(name: &str) -> Result<Self> {
         match name {
             "cpu" => Ok(Device::cpu()),
-            "auto" => Ok(Device::cuda(0).unwrap_or_else(|_| Device::cpu())),
+            // A variable with a wrong value is no reason to compute somewhere else.
+            "auto" => match Device::cuda(0) {
+                Err(e @ Error::Invalid(_)) => Err(e),
+                found => Ok(found.unwrap_or_else(|_| Device::cpu())),
+            },
             "cuda" => Device::cuda(0),
             #[cfg(feature = "emulate")]
             "emulated" => Ok(Device::emulated(0)),

@@ -30,7 +30,7 @@ mod selftest;
 use crate::error::{Error, Result, shown};
 use crate::model::Prior;
 use crate::operator::Operator;
-use crate::sampler::{METHODS, Method, Settings, Spacing, Variance, Zeta};
+use crate::sampler::{METHODS, Method, Setting, Settings, Spacing, Variance, Zeta};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::fmt;
 use std::io::Write;
@@ -156,19 +156,18 @@ impl SamplerFlags {
     /// Fails on a flag that the method would ignore.
     fn check_read(&self, method: Method) -> Result<()> {
         let given = [
-            ("zeta", self.zeta.is_some()),
-            ("whiten", self.whiten.is_some()),
-            ("inner", self.inner.is_some()),
-            ("rate", self.rate.is_some()),
-            ("consistency", self.consistency.is_some()),
-            ("published-transpose", self.published_transpose),
+            (Setting::Zeta, "zeta", self.zeta.is_some()),
+            (Setting::Whiten, "whiten", self.whiten.is_some()),
+            (Setting::Inner, "inner", self.inner.is_some()),
+            (Setting::Rate, "rate", self.rate.is_some()),
+            (Setting::Consistency, "consistency", self.consistency.is_some()),
+            (Setting::PublishedTranspose, "published-transpose", self.published_transpose),
         ];
-        let row = method.row();
-        let Some((flag, _)) = given.iter().find(|(flag, is_given)| *is_given && !row.reads.contains(flag)) else {
-            return Ok(());
-        };
-        let readers = METHODS.iter().filter(|m| m.reads.contains(flag)).map(|m| m.name).collect::<Vec<_>>().join(", ");
-        Err(Error::Invalid(format!("--{flag}: {} does not use it ({readers} do); leave it out", row.name)))
+        let ignored = given.iter().find(|(setting, _, is_given)| *is_given && !method.reads(*setting));
+        let Some((setting, flag, _)) = ignored else { return Ok(()) };
+        let readers: Vec<&str> = METHODS.iter().filter(|m| m.reads.contains(setting)).map(|m| m.name).collect();
+        let (name, readers) = (method.row().name, readers.join(", "));
+        Err(Error::Invalid(format!("--{flag}: {name} does not use it ({readers} do); leave it out")))
     }
 
     /// The settings that these flags mean for a model and a task.

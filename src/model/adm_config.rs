@@ -1,6 +1,6 @@
 //! The configuration of an ADM UNet and where it comes from.
 
-use super::{adm_json, adm_known, adm_shapes};
+use super::{adm_json, adm_known, adm_shapes, training_schedule};
 use crate::error::{Error, Result, shown};
 use crate::weights::Checkpoint;
 use serde::Serialize;
@@ -142,6 +142,11 @@ impl AdmConfig {
         let known = Self::recognised(&shapes);
         let mut assumed = if known.is_some() { Vec::new() } else { Assumption::ALL.to_vec() };
         let mut config = known.as_ref().map_or(&shapes, |k| &k.0).clone();
+        let table = training_schedule::of_tables(checkpoint)?;
+        if let Some((name, steps)) = table {
+            (config.noise_schedule, config.diffusion_steps) = (name.into(), steps);
+            assumed.retain(|a| !matches!(a, Assumption::Schedule | Assumption::Steps));
+        }
         let beside = checkpoint.path().with_extension("json");
         let given = match checkpoint.metadata.get("config") {
             Some(text) => Some((text.clone(), "the config of its metadata".to_string())),
@@ -156,6 +161,12 @@ impl AdmConfig {
                 .map_err(|reason| checkpoint.error(format!("{origin}: {reason}")))?;
         }
         let place = given.map_or_else(|| shown(&beside), |g| g.1);
+        let (schedule, steps) = (&config.noise_schedule, config.diffusion_steps);
+        if let Some((name, count)) = table.filter(|t| *t != (schedule.as_str(), steps)) {
+            return Err(checkpoint.error(format!(
+                "{place} says a {schedule} schedule of {steps} steps, but the tables beside the weights are {name} of {count}"
+            )));
+        }
         config
             .check_groups()
             .map_err(|reason| checkpoint.error(format!("{reason}; {place} can give another value")))?;

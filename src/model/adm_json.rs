@@ -5,6 +5,7 @@
 
 use super::AdmConfig;
 use super::adm_config::{Assumption, BLOCKS, CHANNELS, CLASSES, IMAGE_CHANNELS, STEPS};
+use super::training_schedule::NAMES;
 use serde_json::{Map, Value};
 use std::ops::RangeInclusive;
 
@@ -295,7 +296,7 @@ impl Given<'_> {
         let Some(value) = self.get("noise_schedule") else { return Ok(None) };
         let name = plain(value);
         match name.as_str() {
-            "linear" | "cosine" | "scaled_linear" => Ok(Some(name)),
+            known if NAMES.contains(&known) => Ok(Some(name)),
             _ => self.wrong("noise_schedule", "linear, cosine or scaled_linear"),
         }
     }

@@ -253,10 +253,9 @@ impl VaeConfig {
     /// From the text of such a file; `path` is for messages.
     pub fn of_text(path: &Path, text: &str) -> Result<VaeConfig> {
         let config: VaeConfig = parse(path, checked(path, text, &VAE)?)?;
-        let divides =
-            |&c: &usize| c > 0 && c <= 1 << 14 && config.norm_num_groups > 0 && c % config.norm_num_groups == 0;
+        let divides = |c: &usize| c.is_multiple_of(config.norm_num_groups);
         let levels = config.block_out_channels.len();
-        if levels == 0 || levels > 8 || config.layers_per_block > 16 || !config.block_out_channels.iter().all(divides) {
+        if levels == 0 || levels > 8 || !config.block_out_channels.iter().all(divides) {
             return Err(refuse(
                 path,
                 format!(

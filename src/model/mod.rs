@@ -12,6 +12,7 @@ pub mod scheduler_config;
 pub mod stable_diffusion;
 pub mod text_encoder;
 mod tokenizer;
+pub mod training_schedule;
 pub mod unet;
 pub mod vae;
 

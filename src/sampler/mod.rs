@@ -96,6 +96,23 @@ pub enum Method {
     Unconditional,
 }
 
+/// A part of [`Settings`] that not every method reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Setting {
+    /// [`Settings::zeta`]
+    Zeta,
+    /// [`Settings::whiten`]
+    Whiten,
+    /// [`Settings::inner`]
+    Inner,
+    /// [`Settings::rate`]
+    Rate,
+    /// [`Settings::consistency`]
+    Consistency,
+    /// [`Settings::published_transpose`]
+    PublishedTranspose,
+}
+
 type Build = fn(&Setup<'_>) -> Result<Box<dyn Sampler>>;
 
 /// One row per method: name, what it does, default settings, how it is made, its largest step graph.
@@ -108,8 +125,8 @@ pub struct MethodRow {
     pub what: &'static str,
     /// Steps, zeta and inner steps that the benchmark was tuned with, on pixel models.
     pub defaults: (usize, Zeta, usize),
-    /// Settings that not every method reads and that this one does.
-    pub reads: &'static [&'static str],
+    /// What it reads of the settings that not every method reads.
+    pub reads: &'static [Setting],
     /// Makes the sampler.
     pub build: Build,
     /// Records the graph of a step without a device.
@@ -123,7 +140,7 @@ pub const METHODS: &[MethodRow] = &[
         name: "dmap",
         what: "explicit posterior ascent: K projected gradient steps per noise level",
         defaults: (6, Zeta::Relative(0.4), 5),
-        reads: &["zeta", "whiten", "inner"],
+        reads: &[Setting::Zeta, Setting::Whiten, Setting::Inner],
         build: dmap::build,
         graph: |s| Ok(dmap::inner_graph(s)?.0),
     },
@@ -132,7 +149,7 @@ pub const METHODS: &[MethodRow] = &[
         name: "dps",
         what: "diffusion posterior sampling: one gradient step per noise level",
         defaults: (28, Zeta::Relative(0.3), 1),
-        reads: &["zeta", "whiten"],
+        reads: &[Setting::Zeta, Setting::Whiten],
         build: dps::build,
         graph: |s| Ok(dps::step_graph(s)?.marked().graph),
     },
@@ -141,7 +158,7 @@ pub const METHODS: &[MethodRow] = &[
         name: "dsg",
         what: "steps turned towards the steepest descent on the sphere of the noise",
         defaults: (28, Zeta::Relative(0.2), 1),
-        reads: &["zeta", "whiten"],
+        reads: &[Setting::Zeta, Setting::Whiten],
         build: dsg::build,
         graph: |s| Ok(dsg::step_graph(s)?.marked().graph),
     },
@@ -150,7 +167,7 @@ pub const METHODS: &[MethodRow] = &[
         name: "lgd",
         what: "DPS on K Monte Carlo samples of the clean image",
         defaults: (28, Zeta::Relative(0.3), 3),
-        reads: &["zeta", "whiten", "inner"],
+        reads: &[Setting::Zeta, Setting::Whiten, Setting::Inner],
         build: lgd::build,
         graph: |s| Ok(lgd::step_graph(s)?.marked().graph),
     },
@@ -159,7 +176,7 @@ pub const METHODS: &[MethodRow] = &[
         name: "freedom",
         what: "DPS with time travel: K passes at the levels in the middle",
         defaults: (20, Zeta::Relative(0.3), 2),
-        reads: &["zeta", "whiten", "inner"],
+        reads: &[Setting::Zeta, Setting::Whiten, Setting::Inner],
         build: freedom::build,
         graph: |s| Ok(dps::step_graph(s)?.marked().graph),
     },
@@ -168,7 +185,7 @@ pub const METHODS: &[MethodRow] = &[
         name: "psld",
         what: "DPS whose codes agree with decoder and encoder; of latent models",
         defaults: (28, Zeta::Relative(0.3), 1),
-        reads: &["zeta", "whiten", "consistency", "published-transpose"],
+        reads: &[Setting::Zeta, Setting::Whiten, Setting::Consistency, Setting::PublishedTranspose],
         build: psld::build,
         graph: |s| Ok(psld::step_graph(s)?.marked().graph),
     },
@@ -177,7 +194,7 @@ pub const METHODS: &[MethodRow] = &[
         name: "stsl",
         what: "K descents of residual and score's trace before every ancestral step",
         defaults: (10, Zeta::Relative(0.3), 5),
-        reads: &["zeta", "whiten", "inner", "consistency"],
+        reads: &[Setting::Zeta, Setting::Whiten, Setting::Inner, Setting::Consistency],
         build: stsl::build,
         graph: |s| Ok(stsl::inner_graph(s)?.marked().graph),
     },
@@ -186,7 +203,7 @@ pub const METHODS: &[MethodRow] = &[
         name: "resample",
         what: "DPS, and at some levels codes optimised to fit the measurement",
         defaults: (28, Zeta::Relative(0.3), 50),
-        reads: &["zeta", "whiten", "inner", "rate"],
+        reads: &[Setting::Zeta, Setting::Whiten, Setting::Inner, Setting::Rate],
         build: resample::build,
         graph: |s| Ok(dps::step_graph(s)?.marked().graph),
     },
@@ -195,7 +212,7 @@ pub const METHODS: &[MethodRow] = &[
         name: "p2l",
         what: "DPS with a text that is tuned to the measurement; of latent models",
         defaults: (28, Zeta::Relative(0.3), 3),
-        reads: &["zeta", "whiten", "inner", "rate"],
+        reads: &[Setting::Zeta, Setting::Whiten, Setting::Inner, Setting::Rate],
         build: p2l::build,
         graph: |s| Ok(p2l::text_graph(s)?.marked().graph),
     },
@@ -214,6 +231,11 @@ impl Method {
     /// The method's row.
     pub fn row(self) -> &'static MethodRow {
         METHODS.iter().find(|m| m.method == self).expect("every method has a row")
+    }
+
+    /// True if the method reads a setting.
+    pub fn reads(self, setting: Setting) -> bool {
+        self.row().reads.contains(&setting)
     }
 
     /// The method called `name`; an unknown name gets the nearest suggestion.
@@ -292,7 +314,7 @@ impl Settings {
         if self.method == Method::Dmap && self.eta == 0.0 {
             return Err(Error::Invalid("dmap moves within the noise of a step; with eta 0 there is none".into()));
         }
-        if self.inner == 0 && !matches!(self.method, Method::Unconditional | Method::Dps | Method::Dsg | Method::Psld) {
+        if self.inner == 0 && self.method.reads(Setting::Inner) {
             return Err(Error::Invalid("0 inner steps would ignore the measurement: choose at least 1".into()));
         }
         if !self.rate.is_finite() || self.rate <= 0.0 {

@@ -2,7 +2,7 @@
 
 use super::measurement::{Measurement, Measurer};
 use super::whitening::weights;
-use super::{Chain, Method, Sampler, Schedule, Settings, Setup, Zeta};
+use super::{Chain, Method, Sampler, Schedule, Setting, Settings, Setup, Zeta};
 use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
@@ -290,13 +290,12 @@ impl Restorer {
     /// What to change where values ran out of the finite ones. `largest` is the largest |x| when x was last looked at.
     fn advice(&self, largest: f32) -> &'static str {
         let s = &self.settings;
-        let is_absolute = matches!(s.zeta, Zeta::Absolute(_)) && s.method != Method::Unconditional;
-        let is_tuned = matches!(s.method, Method::Resample | Method::P2l);
+        let is_absolute = matches!(s.zeta, Zeta::Absolute(_)) && s.method.reads(Setting::Zeta);
         match self.storage {
             _ if is_absolute && largest > RUN_AWAY => "choose a smaller zeta",
             Dtype::F16 => "f16 ends at 65504: choose bf16 or f32",
             _ if is_absolute => "choose a smaller zeta",
-            _ if is_tuned => "choose a smaller rate",
+            _ if s.method.reads(Setting::Rate) => "choose a smaller rate",
             _ => "the model's weights and its configuration may not belong together",
         }
     }

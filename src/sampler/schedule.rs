@@ -6,6 +6,7 @@
 
 use crate::error::{Error, Result};
 use crate::model::Prediction;
+use crate::model::training_schedule::{alpha_bars, betas};
 
 /// Variance of the noise of an ancestral step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -48,24 +49,6 @@ pub struct Schedule {
     pub eta: f64,
     /// Deviation of x_T.
     pub start: f64,
-}
-
-/// The betas of `linear`, `cosine` or `scaled_linear` with `steps` steps, as guided-diffusion and diffusers define them.
-pub fn betas(name: &str, steps: usize) -> Result<Vec<f64>> {
-    let line = |a: f64, b: f64, i: usize| if steps == 1 { a } else { a + (b - a) * i as f64 / (steps - 1) as f64 };
-    match name {
-        "linear" => {
-            let scale = 1000.0 / steps as f64;
-            Ok((0..steps).map(|i| line(scale * 1e-4, scale * 0.02, i)).collect())
-        }
-        "scaled_linear" => Ok((0..steps).map(|i| line(0.00085f64.sqrt(), 0.012f64.sqrt(), i).powi(2)).collect()),
-        "cosine" => {
-            let bar = |t: f64| ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
-            let at = |i: usize| i as f64 / steps as f64;
-            Ok((0..steps).map(|i| (1.0 - bar(at(i + 1)) / bar(at(i))).min(0.999)).collect())
-        }
-        _ => Err(Error::Invalid(format!("unknown noise schedule {name}: linear, cosine and scaled_linear are known"))),
-    }
 }
 
 /// `count` timesteps of `total`, evenly spaced from the first to the last (rounded).
@@ -118,13 +101,7 @@ impl Schedule {
                 "{steps} steps: choose 1 to {total}, the steps of the training schedule"
             )));
         }
-        let mut product = 1.0;
-        let full: Vec<f64> = (betas(name, total)?.iter())
-            .map(|b| {
-                product *= 1.0 - b;
-                product
-            })
-            .collect();
+        let full = alpha_bars(&betas(name, total)?);
         let whole = |t: Vec<usize>| t.into_iter().map(|t| t as f64).collect::<Vec<f64>>();
         let stride = total as f64 / steps as f64;
         let timesteps = match spacing {

@@ -91,6 +91,8 @@ pub struct Checkpoint {
     pub tensors: BTreeMap<String, FileTensor>,
     /// Text that came with the file.
     pub metadata: HashMap<String, String>,
+    /// Tables and counters of the training that stand beside the weights.
+    bookkeeping: BTreeMap<String, FileTensor>,
 }
 
 impl Checkpoint {
@@ -124,8 +126,9 @@ impl Checkpoint {
         };
         let mut contents = contents.map_err(refuse)?;
         check(&contents).map_err(refuse)?;
-        contents.tensors = names::clean(contents.tensors);
-        Ok(Checkpoint::of_contents(path, contents))
+        let (weights, bookkeeping) = names::clean(contents.tensors);
+        contents.tensors = weights;
+        Ok(Checkpoint { bookkeeping, ..Checkpoint::of_contents(path, contents) })
     }
 
     /// A safetensors file that is in memory already; `name` stands for its path in messages.
@@ -137,7 +140,7 @@ impl Checkpoint {
 
     fn of_contents(path: &Path, contents: Contents) -> Checkpoint {
         let Contents { sources, tensors, metadata } = contents;
-        Checkpoint { path: path.into(), sources, tensors, metadata }
+        Checkpoint { path: path.into(), sources, tensors, metadata, bookkeeping: BTreeMap::new() }
     }
 
     /// The file.
@@ -179,6 +182,11 @@ impl Checkpoint {
     /// labels, tokens). A whole number that f32 can't hold is refused, as are NaN and infinity.
     pub fn numbers(&self, name: &str) -> Result<Vec<f32>> {
         self.read(name, self.tensor(name)?)
+    }
+
+    /// A table of the training, such as `betas`, that stands beside the weights; none if the file has none of that name.
+    pub fn table(&self, name: &str) -> Result<Option<Vec<f32>>> {
+        self.bookkeeping.get(name).map(|table| self.read(name, table)).transpose()
     }
 
     fn read(&self, name: &str, tensor: &FileTensor) -> Result<Vec<f32>> {

@@ -33,7 +33,7 @@ const PLAIN: [&str; 15] = [
 ];
 
 /// Buffers that training programs keep beside the weights: counters of averaging, and tables of the
-/// schedule, which the configuration gives.
+/// schedule, with which the configuration is compared.
 const BOOKKEEPING: [&str; 24] = [
     "alphas_cumprod",
     "alphas_cumprod_prev",
@@ -73,17 +73,21 @@ pub(super) fn check(tensors: &Tensors) -> Result<(), String> {
     Ok(())
 }
 
-/// Takes off prefixes that all weights share, one after the other, and drops bookkeeping.
-pub(super) fn clean(mut tensors: Tensors) -> Tensors {
+/// Takes off prefixes that all weights share, one after the other, and sets bookkeeping apart: (weights, bookkeeping).
+pub(super) fn clean(mut tensors: Tensors) -> (Tensors, Tensors) {
+    let mut bookkeeping = Tensors::new();
     for _ in 0..MOST_PREFIXES {
-        tensors.retain(|name, tensor| !(BOOKKEEPING.contains(&name.as_str()) && tensor.shape.len() <= 1));
+        let is_weight = |name: &str, t: &FileTensor| !(BOOKKEEPING.contains(&name) && t.shape.len() <= 1);
+        let (weights, apart) = tensors.into_iter().partition(|(name, tensor)| is_weight(name, tensor));
+        tensors = weights;
+        bookkeeping.extend::<Tensors>(apart);
         drop_plain_twin(&mut tensors);
         let shared = AVERAGED.iter().chain(&PLAIN).find(|p| is_shared(&tensors, p));
         let Some(prefix) = shared else { break };
         let strip = |name: String| name.strip_prefix(prefix).map_or(name.clone(), str::to_string);
         tensors = tensors.into_iter().map(|(name, tensor)| (strip(name), tensor)).collect();
     }
-    rename_old_attention(tensors)
+    (rename_old_attention(tensors), bookkeeping)
 }
 
 /// True if every weight has the prefix. A buffer at the top (no dot, one extent or none) is no

@@ -1,5 +1,6 @@
 //! Configurations: checkpoints known by their shapes, the JSON beside a file, and the folders of latent models.
 
+use crate::folder_copy::copy;
 use crate::pickles::safetensors;
 use crate::table::{Folder, Row, check, row};
 use dmap::graph::{Graph, Shape, Source};
@@ -158,17 +159,6 @@ fn the_json_beside_a_file_is_believed_or_refused_by_key() {
             "residual",
         ),
     ]));
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        match entry.path().is_dir() {
-            true => copy(&entry.path(), &to.join(entry.file_name())),
-            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
-        }
-    }
 }
 
 /// Puts `value` in place of a key of a JSON file.

@@ -5,6 +5,8 @@
 
 mod configurations;
 mod flags;
+#[path = "../folder_copy/mod.rs"]
+mod folder_copy;
 mod hostile_weights;
 mod measurements;
 mod outputs;

@@ -1,5 +1,6 @@
 //! Numbers that run out of the finite ones: the image, what it was computed in, and what helps are named.
 
+use crate::folder_copy::copy;
 use crate::table::{Folder, Row, check, dmap, json, row, text};
 use dmap::backend::Device;
 use dmap::error::Error;
@@ -71,12 +72,7 @@ fn a_decoder_that_overflows_is_no_black_picture() {
     let folder = Folder::new();
     let photo = folder.picture("photo.png", 32, 32);
     let (model, out) = (folder.string("model"), folder.string("out"));
-    for part in ["unet", "vae", "scheduler", "text_encoder"] {
-        std::fs::create_dir_all(folder.path("model").join(part)).unwrap();
-        for file in std::fs::read_dir(data("latent_sd2").join(part)).unwrap().map(|f| f.unwrap()) {
-            std::fs::copy(file.path(), folder.path("model").join(part).join(file.file_name())).unwrap();
-        }
-    }
+    copy(&data("latent_sd2"), &folder.path("model"));
     let weights = "vae/diffusion_pytorch_model.safetensors";
     let (from, to) = (data("latent_sd2").join(weights), folder.path("model").join(weights));
     // Only the bias, so that the gradient stays finite; only the restored image is decoded with it where no gradient is taken.

@@ -130,7 +130,7 @@ impl Program for CpuProgram {
         self.run_each(|_, _, _| Ok(()))
     }
 
-    fn run_timed(&mut self) -> Result<Vec<Duration>> {
+    fn time_nodes(&mut self) -> Result<Vec<Duration>> {
         let mut times = Vec::with_capacity(self.plan.steps.len());
         self.run_each(|_, _, time| {
             times.push(time);

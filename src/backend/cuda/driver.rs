@@ -59,6 +59,4 @@ pub trait Replay: Send {
     fn run_node(&mut self, k: usize) -> Result<()>;
     /// Runs all and gives the time from the first to the last on the device.
     fn time(&mut self) -> Result<Duration>;
-    /// Runs all one by one and gives the time of each node.
-    fn run_timed(&mut self) -> Result<Vec<Duration>>;
 }

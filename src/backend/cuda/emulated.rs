@@ -294,8 +294,12 @@ struct EmulatedReplay {
     seed: u64,
 }
 
-impl EmulatedReplay {
-    fn run_one(&self, node: &NodeLaunches) -> Result<()> {
+impl Replay for EmulatedReplay {
+    fn run(&mut self) -> Result<()> {
+        (0..self.nodes.len()).try_for_each(|k| self.run_node(k))
+    }
+    fn run_node(&mut self, k: usize) -> Result<()> {
+        let node = &self.nodes[k];
         let lock = || self.memory.lock().unwrap_or_else(|e| e.into_inner());
         for (to, from) in &node.copies {
             let values = lock().find(*from, to.bytes)?.to_vec();
@@ -321,25 +325,9 @@ impl EmulatedReplay {
         }
         Ok(())
     }
-}
-
-impl Replay for EmulatedReplay {
-    fn run(&mut self) -> Result<()> {
-        self.nodes.iter().try_for_each(|n| self.run_one(n))
-    }
-    fn run_node(&mut self, k: usize) -> Result<()> {
-        self.run_one(&self.nodes[k])
-    }
     fn time(&mut self) -> Result<Duration> {
         let start = Instant::now();
         self.run()?;
         Ok(start.elapsed())
-    }
-    fn run_timed(&mut self) -> Result<Vec<Duration>> {
-        let timed = |n: &NodeLaunches| {
-            let start = Instant::now();
-            self.run_one(n).map(|()| start.elapsed())
-        };
-        self.nodes.iter().map(timed).collect()
     }
 }

@@ -12,7 +12,17 @@ use std::path::{Path, PathBuf};
 
 /// True if the images of the build are not to be used.
 pub fn is_asked_for() -> bool {
-    std::env::var_os("DMAP_IMAGES").is_some_and(|v| v == "source") || std::env::var_os("DMAP_KERNELS").is_some()
+    std::env::var_os("DMAP_IMAGES").is_some() || std::env::var_os("DMAP_KERNELS").is_some()
+}
+
+/// Fails where `DMAP_IMAGES` says what is not known.
+pub fn check() -> Result<()> {
+    match std::env::var_os("DMAP_IMAGES") {
+        Some(other) if other != "source" => {
+            Err(Error::Invalid(format!("DMAP_IMAGES is {}; expected source, or nothing", other.display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The image of `source` for `architecture`, from the cache or from NVRTC.

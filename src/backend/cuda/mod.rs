@@ -14,10 +14,12 @@ pub mod nvidia;
 #[path = "nvrtc.rs"]
 pub mod nvrtc;
 mod program;
+mod record;
 
 pub use driver::{Driver, Limits, Replay};
 pub use launch::{Operand, Params, Recorder};
-pub use program::{CudaProgram, launches_for};
+pub use program::CudaProgram;
+pub use record::launches_for;
 
 use program::{Buffer, WeightCache};
 use std::sync::{Arc, Mutex};

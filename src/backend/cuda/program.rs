@@ -1,11 +1,11 @@
 //! Runs a plan on a CUDA device: everything is allocated and recorded once, a run replays.
 
 use super::CudaDevice;
-use super::driver::Limits;
-use super::launch::{NodeLaunches, Operand, Recorder};
+use super::launch::{NodeLaunches, Operand};
+use super::record::{Places, located, record_steps};
 use crate::backend::{Program, check_finite, check_owner, program_id};
 use crate::error::{Error, Result};
-use crate::graph::{ALIGNMENT, Dtype, Graph, Instance, Placement, Plan, Precision, Shape, Source, TensorId};
+use crate::graph::{Dtype, Graph, Plan, Shape, Source, TensorId};
 use crate::weights::Weights;
 use rayon::prelude::*;
 use std::collections::HashMap;
@@ -161,93 +161,6 @@ impl CudaProgram {
     }
 }
 
-/// Where the values of a plan lie.
-struct Places<'a> {
-    arena: u64,
-    scratch: u64,
-    /// Addresses of inputs, weights and constants.
-    outside: &'a dyn Fn(TensorId) -> Option<u64>,
-}
-
-/// The launches of every step, and the bytes of scratch of the node that needs most. `table` uploads one and gives its address.
-fn record_steps(
-    graph: &Graph,
-    plan: &Plan,
-    limits: &Limits,
-    places: &Places<'_>,
-    table: &mut dyn FnMut(&[u8]) -> Result<u64>,
-) -> Result<(Vec<NodeLaunches>, u64)> {
-    let (mut all, mut needed) = (Vec::with_capacity(plan.steps.len()), 0);
-    let mut table = |bytes: &[u8]| -> Result<Operand> {
-        let shape = Shape::vector(bytes.len() / 4);
-        Ok(Operand { address: table(bytes)?, bytes: bytes.len() as u64, dtype: Dtype::F32, shape })
-    };
-    for step in &plan.steps {
-        let node = graph.node(step.node);
-        let describe = |values: &[Instance]| -> Vec<Operand> {
-            let placements = values.iter().map(|v| &plan.placements[v.0 as usize]);
-            let place = |offset: Option<u64>| places.arena + offset.unwrap_or(0);
-            let address = |p: &Placement| (places.outside)(p.tensor).unwrap_or_else(|| place(p.offset));
-            placements.map(|p| located(graph, plan, p.tensor, address(p))).collect()
-        };
-        let (mut inputs, outputs) = (describe(&step.inputs), describe(&step.outputs));
-        let copies = through_window(plan, places.arena, &step.inputs, &mut inputs);
-        let in_place = |o: &Operand| inputs.iter().any(|i| i.address == o.address);
-        let written = outputs.iter().map(|o| (*o, in_place(o))).collect();
-        let mut recorder = Recorder {
-            inputs: inputs.clone(),
-            outputs,
-            limits,
-            strict: !plan.tf32,
-            scratch_base: places.scratch,
-            scratch_used: 0,
-            tables: &mut table,
-            launches: Vec::new(),
-        };
-        node.op.record_cuda(&mut recorder)?;
-        needed = recorder.scratch_used.max(needed);
-        all.push(NodeLaunches { node: node.name.clone(), copies, outputs: written, launches: recorder.launches });
-    }
-    Ok((all, needed))
-}
-
-/// The launches that a device of these limits would be given for every step of a plan, found without a device. Their addresses mean
-/// nothing.
-pub fn launches_for(graph: &Graph, plan: &Plan, limits: &Limits) -> Result<Vec<NodeLaunches>> {
-    // Apart from each other, as those of allocations are.
-    let outside = |tensor: TensorId| {
-        let is_outside = !matches!(graph.tensor(tensor).source, Source::Node(_));
-        is_outside.then(|| (u64::from(tensor.0) + 2) << 40)
-    };
-    let places = Places { arena: 1 << 40, scratch: 1 << 39, outside: &outside };
-    record_steps(graph, plan, limits, &places, &mut |_| Ok(1 << 38)).map(|(all, _)| all)
-}
-
-/// Gives the weights of a step that stay with the host a place in the window; what to copy there, and from where.
-fn through_window(plan: &Plan, arena: u64, inputs: &[Instance], operands: &mut [Operand]) -> Vec<(Operand, u64)> {
-    let Some(window) = &plan.window else { return Vec::new() };
-    let mut next = arena + window.offset;
-    let mut copies = Vec::new();
-    for (instance, operand) in inputs.iter().zip(operands) {
-        if plan.is_streamed(plan.placements[instance.0 as usize].tensor) {
-            let from = operand.address;
-            operand.address = next;
-            next += operand.bytes.next_multiple_of(ALIGNMENT);
-            copies.push((*operand, from));
-        }
-    }
-    copies
-}
-
-/// A tensor at an address.
-fn located(graph: &Graph, plan: &Plan, tensor: TensorId, address: u64) -> Operand {
-    let described = graph.tensor(tensor);
-    // Weights and activations follow the run; inputs and constants are always f32.
-    let dtype = if described.precision == Precision::Full { Dtype::F32 } else { plan.storage };
-    let bytes = (described.shape.numel() * dtype.bytes()) as u64;
-    Operand { address, bytes, dtype, shape: described.shape }
-}
-
 /// Values in their storage type.
 pub(super) fn encode(values: &[f32], dtype: Dtype) -> Vec<u8> {
     const CHUNK: usize = 1 << 16;
@@ -296,13 +209,6 @@ impl Program for CudaProgram {
         let mut owner = device.owner();
         *owner = self.id;
         self.ready()?.run()
-    }
-
-    fn run_timed(&mut self) -> Result<Vec<Duration>> {
-        let device = self.device.clone();
-        let mut owner = device.owner();
-        *owner = self.id;
-        self.ready()?.run_timed()
     }
 
     fn time_nodes(&mut self) -> Result<Vec<Duration>> {

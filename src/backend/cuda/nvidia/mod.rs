@@ -1,27 +1,22 @@
 //! The real driver: CUDA's driver API, loaded when first asked for. One stream, plain allocations, everything in order.
 
+mod modules;
+mod replay;
+
 use super::driver::{Driver, Limits, Replay};
 use super::first_use;
-use super::images::{HEADERS, IMAGES, Image, NVRTC_VERSION, SOURCES, Source};
 use super::launch::{Launch, NodeLaunches};
 use crate::error::{Error, Result};
 use cudarc::driver::{result, sys};
-use std::collections::HashMap;
-use std::ffi::{CStr, CString, c_void};
+use modules::{Functions, least_driver};
+use replay::Captured;
+use std::ffi::{CStr, c_void};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 /// First generation with the instructions that the kernels use (cp.async, bf16 and TF32 products).
 const OLDEST: (i32, i32) = (8, 0);
 /// First driver whose interface this crate asks for, as 1000 major + 10 minor.
 const OLDEST_DRIVER: i32 = 12020;
-
-/// The first driver that takes the images of this build: of the major version of the NVRTC that made them.
-fn least_driver() -> i32 {
-    let major = NVRTC_VERSION.and_then(|v| v.split('.').next()?.parse::<i32>().ok());
-    let of_images = if first_use::is_asked_for() { 0 } else { major.unwrap_or(0) * 1000 };
-    of_images.max(OLDEST_DRIVER)
-}
 
 /// How many multiprocessors launches are made for: the chip's, or `DMAP_MULTIPROCESSORS`. With 2 small tensors reach every kernel.
 fn multiprocessors(of_chip: usize) -> Result<usize> {
@@ -32,10 +27,6 @@ fn multiprocessors(of_chip: usize) -> Result<usize> {
         }),
     }
 }
-
-/// Results of loading an image that concern the image and not the device: not an image, not for this chip, PTX that is not sound,
-/// no compiler of PTX, PTX of a newer version, of another kind.
-const IMAGE_REFUSED: [u32; 6] = [200, 209, 218, 221, 222, 223];
 
 /// A GPU.
 pub struct Nvidia {
@@ -51,14 +42,6 @@ struct Shared {
     /// The newest CUDA version that the driver speaks, as 1000 major + 10 minor.
     driver: i32,
     functions: Mutex<Functions>,
-}
-
-#[derive(Default)]
-struct Functions {
-    modules: HashMap<&'static str, sys::CUmodule>,
-    by_name: HashMap<String, sys::CUfunction>,
-    /// The most shared memory that a launch of a kernel was allowed so far.
-    shared: HashMap<String, u32>,
 }
 
 // SAFETY: handles of the driver may be used from any thread that has made the context current, which every entry point does.
@@ -77,6 +60,7 @@ fn failed(what: &str) -> impl FnOnce(result::DriverError) -> Error + '_ {
 impl Nvidia {
     /// Device number `ordinal`.
     pub fn open(ordinal: usize) -> Result<Nvidia> {
+        first_use::check()?;
         // SAFETY: only looks whether the library loads; cudarc panics later if it does not.
         if !unsafe { sys::is_culib_present() } {
             return Err(Error::Device(
@@ -134,92 +118,6 @@ impl Shared {
     fn enter(&self) -> Result<()> {
         // SAFETY: the primary context is kept until the process ends.
         unsafe { result::ctx::set_current(self.context).map_err(failed("context")) }
-    }
-
-    /// The embedded images of a kernel file that this chip may take, the best first: its own CUBIN, those of its generation, PTX.
-    fn images(&self, file: &'static str) -> Vec<&'static Image> {
-        if first_use::is_asked_for() {
-            return Vec::new();
-        }
-        let (major, minor) = self.capability;
-        let exact = [format!("sm_{major}{minor}a"), format!("sm_{major}{minor}")];
-        // A CUBIN of an earlier chip of the same generation runs too; the `a` ones run on their own chip only.
-        let rank = |i: &Image| {
-            let number = i.architecture.strip_prefix("sm_").and_then(|a| a.parse::<i32>().ok());
-            let is_related = number.is_some_and(|n| n / 10 == major && n % 10 <= minor);
-            match exact.iter().position(|e| e == i.architecture) {
-                Some(k) => Some(k),
-                None if is_related => Some(2),
-                None => i.architecture.starts_with("compute_").then_some(3),
-            }
-        };
-        let mut found: Vec<_> = IMAGES.iter().filter(|i| i.file == file).filter_map(|i| Some((rank(i)?, i))).collect();
-        found.sort_by_key(|(rank, _)| *rank);
-        found.into_iter().map(|(_, image)| image).collect()
-    }
-
-    /// Loads a kernel file: the first of its images that the driver takes, or else the source, compiled now.
-    fn module(&self, source: &'static Source) -> Result<sys::CUmodule> {
-        // SAFETY: an image ends with a zero where it is text, and lives over the call.
-        let load = |image: &[u8]| unsafe { result::module::load_data(image.as_ptr().cast::<c_void>()) };
-        let what = format!("loading kernels/{}", source.name);
-        let mut refused = Vec::new();
-        for image in self.images(source.name) {
-            match load(&image.inflated()) {
-                Ok(module) => return Ok(module),
-                Err(e) if IMAGE_REFUSED.contains(&(e.0 as u32)) => {
-                    refused.push(format!("{}: {}", image.architecture, failed(&what)(e)));
-                }
-                Err(e) => return Err(failed(&what)(e)),
-            }
-        }
-        let (major, minor) = self.capability;
-        // Instructions of one generation only have an architecture of their own, since Hopper.
-        let own = if major >= 9 { "a" } else { "" };
-        let compiled = first_use::compiled(source, HEADERS, &format!("sm_{major}{minor}{own}"));
-        let error = match compiled.and_then(|image| load(&image).map_err(failed(&what))) {
-            Ok(module) => return Ok(module),
-            Err(e) if refused.is_empty() => return Err(e),
-            Err(e) => e,
-        };
-        Err(Error::Device(format!(
-            "the driver, for CUDA {}.{}, takes none of the images that NVRTC {} made of kernels/{} ({}), and compiling it here \
-             failed: {error}; update the driver",
-            self.driver / 1000,
-            self.driver % 1000 / 10,
-            NVRTC_VERSION.unwrap_or("of an unknown version"),
-            source.name,
-            refused.join("; ")
-        )))
-    }
-
-    fn function(&self, launch: &Launch) -> Result<sys::CUfunction> {
-        let kernel = launch.kernel.as_str();
-        let mut functions = self.functions.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(found) = functions.by_name.get(kernel) {
-            return Ok(*found);
-        }
-        let file = format!("{}.cu", launch.file);
-        let source = SOURCES
-            .iter()
-            .find(|s| s.name == file)
-            .ok_or_else(|| Error::Failed(format!("there is no kernels/{file}")))?;
-        self.enter()?;
-        let module = match functions.modules.get(source.name) {
-            Some(module) => *module,
-            None => {
-                let module = self.module(source)?;
-                functions.modules.insert(source.name, module);
-                module
-            }
-        };
-        // SAFETY: a loaded module; the name ends with a zero.
-        unsafe {
-            let name = CString::new(kernel).map_err(|e| Error::Failed(e.to_string()))?;
-            let function = result::module::get_function(module, name).map_err(failed(kernel))?;
-            functions.by_name.insert(kernel.to_string(), function);
-            Ok(function)
-        }
     }
 
     fn launch(&self, launch: &Launch) -> Result<()> {
@@ -375,106 +273,6 @@ impl Driver for Nvidia {
         Ok(())
     }
     fn instantiate(&self, nodes: Vec<NodeLaunches>) -> Result<Box<dyn Replay>> {
-        self.shared.enter()?;
-        // SAFETY: the stream belongs to this device; nothing else records on it meanwhile.
-        let graph = unsafe {
-            result::stream::begin_capture(
-                self.shared.stream,
-                sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL,
-            )
-            .map_err(failed("recording"))?;
-            let launched = nodes.iter().try_for_each(|n| self.shared.run(n));
-            // A capture is ended whatever became of it, so that the stream can be used again; it may leave no graph.
-            let captured = result::stream::end_capture(self.shared.stream).map_err(failed("recording"));
-            if let (Err(_), Ok(graph)) = (&launched, &captured)
-                && !graph.is_null()
-            {
-                let _ = result::graph::destroy(*graph);
-            }
-            launched?;
-            captured?
-        };
-        // SAFETY: the graph just captured.
-        let executable = unsafe {
-            let executable =
-                result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0)).map_err(failed("recording"));
-            let _ = result::graph::destroy(graph);
-            executable?
-        };
-        Ok(Box::new(Captured { shared: self.shared.clone(), executable, nodes }))
-    }
-}
-
-struct Captured {
-    shared: Arc<Shared>,
-    executable: sys::CUgraphExec,
-    nodes: Vec<NodeLaunches>,
-}
-
-// SAFETY: as for Shared.
-unsafe impl Send for Captured {}
-
-impl Replay for Captured {
-    fn run(&mut self) -> Result<()> {
-        self.shared.enter()?;
-        // SAFETY: the executable graph lives as long as `self`.
-        unsafe { result::graph::launch(self.executable, self.shared.stream).map_err(failed("launching the step")) }
-    }
-    fn run_node(&mut self, k: usize) -> Result<()> {
-        self.shared.enter()?;
-        let node = &self.nodes[k];
-        let named = |e: Error| {
-            let kernels: Vec<_> = node.launches.iter().map(|l| l.kernel.as_str()).collect();
-            Error::Failed(format!("node {} ({}): {e}", node.node, kernels.join(", ")))
-        };
-        self.shared.run(node).and_then(|()| self.shared.synchronize()).map_err(named)
-    }
-    fn time(&mut self) -> Result<Duration> {
-        self.shared.enter()?;
-        let executable = self.executable;
-        // SAFETY: the executable graph lives as long as `self`.
-        self.shared.between_events("the timed launches", || unsafe {
-            result::graph::launch(executable, self.shared.stream).map_err(failed("launching"))
-        })
-    }
-    fn run_timed(&mut self) -> Result<Vec<Duration>> {
-        self.shared.enter()?;
-        self.nodes.iter().map(|node| self.shared.between_events(&node.node, || self.shared.run(node))).collect()
-    }
-}
-
-impl Shared {
-    /// The time on the device of what `launch` puts into the stream.
-    fn between_events(&self, what: &str, launch: impl FnOnce() -> Result<()>) -> Result<Duration> {
-        let event = || result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(failed("event"));
-        let (start, end) = (event()?, event()?);
-        let timed = || {
-            // SAFETY: both events belong to this context.
-            unsafe {
-                result::event::record(start, self.stream).map_err(failed("event"))?;
-                launch()?;
-                result::event::record(end, self.stream).map_err(failed("event"))?;
-                result::event::synchronize(end).map_err(failed(what))?;
-                result::event::elapsed(start, end).map_err(failed("event"))
-            }
-        };
-        let milliseconds = timed();
-        // SAFETY: not used any more.
-        unsafe {
-            let _ = result::event::destroy(start);
-            let _ = result::event::destroy(end);
-        }
-        Ok(Duration::from_secs_f64(f64::from(milliseconds?) * 1e-3))
-    }
-}
-
-impl Drop for Captured {
-    fn drop(&mut self) {
-        // SAFETY: nothing replays it any more once the stream is idle.
-        unsafe {
-            let _ = self.shared.enter();
-            let _ = result::stream::synchronize(self.shared.stream);
-            let _ = result::graph::exec_destroy(self.executable);
-        }
+        Ok(Box::new(Captured::record(&self.shared, nodes)?))
     }
 }

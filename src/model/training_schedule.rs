@@ -1,0 +1,59 @@
+//! The noise schedule that a network was trained with.
+
+use crate::error::{Error, Result};
+use crate::weights::Checkpoint;
+
+/// Names of the schedules.
+pub const NAMES: [&str; 3] = ["linear", "cosine", "scaled_linear"];
+
+/// The betas of `linear`, `cosine` or `scaled_linear` with `steps` steps, as guided-diffusion and diffusers define them.
+pub fn betas(name: &str, steps: usize) -> Result<Vec<f64>> {
+    let line = |a: f64, b: f64, i: usize| if steps == 1 { a } else { a + (b - a) * i as f64 / (steps - 1) as f64 };
+    match name {
+        "linear" => {
+            let scale = 1000.0 / steps as f64;
+            Ok((0..steps).map(|i| line(scale * 1e-4, scale * 0.02, i)).collect())
+        }
+        "scaled_linear" => Ok((0..steps).map(|i| line(0.00085f64.sqrt(), 0.012f64.sqrt(), i).powi(2)).collect()),
+        "cosine" => {
+            let bar = |t: f64| ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
+            let at = |i: usize| i as f64 / steps as f64;
+            Ok((0..steps).map(|i| (1.0 - bar(at(i + 1)) / bar(at(i))).min(0.999)).collect())
+        }
+        _ => Err(Error::Invalid(format!("unknown noise schedule {name}: linear, cosine and scaled_linear are known"))),
+    }
+}
+
+/// Products of 1 - beta up to each step.
+pub fn alpha_bars(betas: &[f64]) -> Vec<f64> {
+    let products = betas.iter().scan(1.0, |product, beta| {
+        *product *= 1.0 - beta;
+        Some(*product)
+    });
+    products.collect()
+}
+
+/// Tables of f32 differ from the formula by less than this.
+const TABLE_ERROR: f64 = 1e-4;
+
+/// The schedule that a table in the file says, `betas` or one of its products: its name and its steps. None if the file has no table.
+pub(super) fn of_tables(checkpoint: &Checkpoint) -> Result<Option<(&'static str, usize)>> {
+    let table = |name: &str| checkpoint.table(name).transpose().map(|t| t.map(|t| (name.to_string(), t)));
+    let tables = ["alphas_cumprod", "sqrt_alphas_cumprod", "betas"].map(table);
+    let Some((name, values)) = tables.into_iter().flatten().next().transpose()? else { return Ok(None) };
+    let values: Vec<f64> = values.into_iter().map(f64::from).collect();
+    let found = match name.as_str() {
+        "betas" => alpha_bars(&values),
+        "sqrt_alphas_cumprod" => values.iter().map(|v| v * v).collect(),
+        _ => values,
+    };
+    for schedule in NAMES.into_iter().filter(|_| !found.is_empty()) {
+        let expected = alpha_bars(&betas(schedule, found.len())?);
+        if expected.iter().zip(&found).all(|(a, b)| (a - b).abs() < TABLE_ERROR) {
+            return Ok(Some((schedule, found.len())));
+        }
+    }
+    let (steps, names) = (found.len(), NAMES.join(", "));
+    Err(checkpoint
+        .error(format!("its table {name} of {steps} steps is none of the schedules {names}; only these are known")))
+}
