@@ -4,9 +4,10 @@
 //   du = dy silu'(u),  p = du gamma (1 + scale),  dx = rstd (p - avg(p) - xhat avg(p xhat)), averages over the group of item n
 //   dscale = sum over pixels of du (gamma xhat + beta),  dshift = sum over pixels of du
 //
-// Three launches each way. _statistics leaves per chunk of pixels and group the count's mean and squared deviations (two passes, the
-// second out of the cache) or the two sums of the VJP; _combine adds the chunks up in a fixed order (Chan); the last one reads x
-// (and dy) once more and overwrites y or dx, to which it adds what is in `addend`; dx may take dy's place.
+// Three launches each way. _statistics leaves per chunk of pixels and group the mean and the squared deviations, summed per channel around
+// the chunk's first pixel (one pass: no value is far from it in units of the deviation), or the two sums of the VJP; _combine adds the
+// chunks up in a fixed order (Chan); the last one reads x (and dy) once more and overwrites y or dx, to which it adds what is in
+// `addend`; dx may take dy's place. Where the pixels of a group fit a cache, one launch does it all: _of_group, a block per item and group.
 // x is one tensor or two whose channels follow each other (x, then second); dx then goes to two tensors as well.
 // Threads: a vector of V channels each, as many as a pixel has, the rest of the block on other pixels of the chunk.
 #include "include/reduce.cuh"
@@ -22,10 +23,25 @@ struct GroupNormParams {
     float eps;
 };
 
-template <class S, int V> DEVICE void load_channels(const S* p, float (&out)[V]) {
-    if constexpr (V == 1) out[0] = to_float(*p);
-    else load_vector(p, out);
+// V channels as they are stored, which takes half the registers of their values.
+template <class S, int V> struct Stored {
+    Words4 words;
+    DEVICE void load(const S* p) { words = load_words4(p); }
+    DEVICE void unpack(float (&out)[V]) const { unpack_vector<S>(words, out); }
+};
+template <class S> struct Stored<S, 1> {
+    S value;
+    DEVICE void load(const S* p) { value = *p; }
+    DEVICE void unpack(float (&out)[1]) const { out[0] = to_float(value); }
+};
+
+template <class S, int V> DEVICE void store_channels(S* p, const float (&in)[V]) {
+    if constexpr (V == 1) *p = from_float<S>(in[0]);
+    else store_vector(p, in);
 }
+
+// Pixels of a thread whose loads are under way together.
+constexpr int AT_ONCE = 2;
 
 // Channel c of the pixels from `pixel` on, in whichever source has it: where they start, and how far apart they are.
 template <class S> struct Source {
@@ -60,119 +76,173 @@ template <class S, int V> struct Channels {
     }
 };
 
-// Which vectors and pixels a thread takes.
-template <int V> struct Lanes {
-    int vectors, across, first, row, rows;
-    DEVICE Lanes(int channels) {
-        vectors = channels / V;
+// What a block works on, and what of it this thread takes: vectors first, first + across, ... below `end` of the pixels row, row + rows, ...
+// below `count`, counted from pixel `base` of all items.
+template <int V> struct Part {
+    int n, count, first, end, across, row, rows;  // a thread with row >= rows rests: its count is 0
+    i64 base;
+
+    DEVICE Part(const GroupNormParams& p, int item, int pixel, int pixels, int vector, int vectors) {
+        n = item;
+        base = i64(item) * p.pixels + pixel;
         across = smaller(vectors, int(blockDim.x));
         rows = blockDim.x / across;
-        first = threadIdx.x % across;
-        row = threadIdx.x / across;  // threads with row >= rows rest
+        row = threadIdx.x / across;
+        first = vector + threadIdx.x % across;
+        end = vector + vectors;
+        count = row < rows ? pixels : 0;
     }
+    // All channels of a chunk of pixels.
+    static DEVICE Part chunk(const GroupNormParams& p) {
+        const int from = blockIdx.x * p.chunk;
+        return Part(p, blockIdx.y, from, smaller(p.chunk, p.pixels - from), 0, p.channels / V);
+    }
+    // All pixels of group blockIdx.x, whose channels are whole vectors.
+    static DEVICE Part group(const GroupNormParams& p) {
+        const int vectors = p.channels / p.groups / V;
+        return Part(p, blockIdx.y, 0, p.pixels, blockIdx.x * vectors, vectors);
+    }
+
+    // The u-th of the thread's pixels from `pixel` on, and whether the block has it.
+    DEVICE i64 after(int pixel, int u) const { return pixel + u * rows; }
+    DEVICE bool has(int pixel, int u) const { return after(pixel, u) < count; }
 };
 
-// Sums `values` of every channel over the rows of threads, then over each group, into out[g]; by all threads of the block.
-template <int V> DEVICE void add_rows(float* scratch, const Lanes<V>& l, int channels) {
+// Sums `values` of every channel over the rows of threads; by all threads of the block.
+DEVICE void add_rows(float* scratch, int rows, int channels) {
     block_barrier();
     for (int c = threadIdx.x; c < channels; c += blockDim.x) {
         float sum = 0;
-        for (int r = 0; r < l.rows; r++) sum += scratch[r * channels + c];
+        for (int r = 0; r < rows; r++) sum += scratch[r * channels + c];
         scratch[c] = sum;
     }
     block_barrier();
 }
 
 template <class S, int V> DEVICE void statistics(const GroupNormParams& p) {
-    float* scratch = reinterpret_cast<float*>(shared_memory());  // rows x channels, then one mean per group
-    Lanes<V> l(p.channels);
-    float* means = scratch + l.rows * p.channels;
-    const int per = p.channels / p.groups, from = blockIdx.x * p.chunk, count = smaller(p.chunk, p.pixels - from);
-    const i64 base = i64(blockIdx.y) * p.pixels + from;
-    for (int pass = 0; pass < 2; pass++) {
-        if (l.row < l.rows) {
-            for (int v = l.first; v < l.vectors; v += l.across) {
-                float sum[V] = {}, centre[V] = {};
-                Source<S> source(p, base, v * V);
-                const S* x = source.x(p);
-                if (pass == 1) {
-                    for (int e = 0; e < V; e++) centre[e] = means[(v * V + e) / per];
-                }
-                for (int pixel = l.row; pixel < count; pixel += l.rows) {
-                    float in[V];
-                    load_channels<S, V>(x + i64(pixel) * source.stride, in);
-                    for (int e = 0; e < V; e++) sum[e] += pass == 0 ? in[e] : (in[e] - centre[e]) * (in[e] - centre[e]);
-                }
-                for (int e = 0; e < V; e++) scratch[l.row * p.channels + v * V + e] = sum[e];
+    const Part<V> part = Part<V>::chunk(p);
+    float* sums = reinterpret_cast<float*>(shared_memory());  // rows x channels each, then the centre of every channel
+    float* squares = sums + part.rows * p.channels;
+    float* centres = squares + part.rows * p.channels;
+    for (int v = part.first; v < part.end && part.row < part.rows; v += part.across) {
+        const Source<S> source(p, part.base, v * V);
+        const S* x = source.x(p);
+        Stored<S, V> in[AT_ONCE];
+        float sum[V] = {}, square[V] = {}, centre[V], value[V];
+        in[0].load(x);
+        in[0].unpack(centre);
+        for (int pixel = part.row; pixel < part.count; pixel += AT_ONCE * part.rows) {
+            for (int u = 0; u < AT_ONCE; u++) {
+                if (part.has(pixel, u)) in[u].load(x + part.after(pixel, u) * source.stride);
             }
-        }
-        add_rows(scratch, l, p.channels);
-        for (int g = threadIdx.x; g < p.groups; g += blockDim.x) {
-            float sum = 0;
-            for (int c = g * per; c < (g + 1) * per; c++) sum += scratch[c];
-            float* out = p.partial + ((i64(blockIdx.y) * p.chunks + blockIdx.x) * p.groups + g) * 2;
-            if (pass == 0) out[0] = means[g] = sum / float(count * per);
-            else out[1] = sum;
-        }
-        block_barrier();
-    }
-}
-
-template <class S, int V> DEVICE void normalise(const GroupNormParams& p) {
-    Lanes<V> l(p.channels);
-    if (l.row >= l.rows) return;
-    const int from = blockIdx.x * p.chunk, count = smaller(p.chunk, p.pixels - from);
-    const i64 base = i64(blockIdx.y) * p.pixels + from;
-    for (int v = l.first; v < l.vectors; v += l.across) {
-        Channels<S, V> k(p, blockIdx.y, v * V);
-        Source<S> source(p, base, v * V);
-        const S* in = source.x(p);
-        for (int pixel = l.row; pixel < count; pixel += l.rows) {
-            i64 i = (base + pixel) * p.channels + v * V;
-            float x[V];
-            load_channels<S, V>(in + i64(pixel) * source.stride, x);
-            for (int e = 0; e < V; e++) {
-                float u = k.a[e] * x[e] + k.b[e];
-                x[e] = p.silu ? silu_of(u) : u;
-            }
-            if constexpr (V == 1) static_cast<S*>(p.y)[i] = from_float<S>(x[0]);
-            else store_vector(static_cast<S*>(p.y) + i, x);
-        }
-    }
-}
-
-// Sums over a chunk: of p and p (x - mean) per group, or with FILM of du and du (x - mean) per channel.
-template <class S, int V> DEVICE void vjp_statistics(const GroupNormParams& p) {
-    float* scratch = reinterpret_cast<float*>(shared_memory());
-    Lanes<V> l(p.channels);
-    const int per = p.channels / p.groups, from = blockIdx.x * p.chunk, count = smaller(p.chunk, p.pixels - from);
-    const i64 base = i64(blockIdx.y) * p.pixels + from;
-    float* by_x = scratch + l.rows * p.channels;
-    if (l.row < l.rows) {
-        for (int v = l.first; v < l.vectors; v += l.across) {
-            Channels<S, V> k(p, blockIdx.y, v * V);
-            Source<S> source(p, base, v * V);
-            const S* in = source.x(p);
-            float sum[V] = {}, sum_x[V] = {};
-            for (int pixel = l.row; pixel < count; pixel += l.rows) {
-                i64 i = (base + pixel) * p.channels + v * V;
-                float x[V], dy[V];
-                load_channels<S, V>(in + i64(pixel) * source.stride, x);
-                load_channels<S, V>(static_cast<const S*>(p.dy) + i, dy);
+            for (int u = 0; u < AT_ONCE && part.has(pixel, u); u++) {
+                in[u].unpack(value);
                 for (int e = 0; e < V; e++) {
-                    float du = p.silu ? dy[e] * silu_slope(k.a[e] * x[e] + k.b[e]) : dy[e];
-                    sum[e] += du * k.factor[e];
-                    sum_x[e] += du * k.factor[e] * (x[e] - k.centre[e]);
+                    const float from_centre = value[e] - centre[e];
+                    sum[e] += from_centre;
+                    square[e] += from_centre * from_centre;
                 }
             }
-            for (int e = 0; e < V; e++) {
-                scratch[l.row * p.channels + v * V + e] = sum[e];
-                by_x[l.row * p.channels + v * V + e] = sum_x[e];
+        }
+        for (int e = 0; e < V; e++) {
+            sums[part.row * p.channels + v * V + e] = sum[e];
+            squares[part.row * p.channels + v * V + e] = square[e];
+            if (part.row == 0) centres[v * V + e] = centre[e];
+        }
+    }
+    add_rows(sums, part.rows, p.channels);
+    add_rows(squares, part.rows, p.channels);
+    const int per = p.channels / p.groups;
+    const float pixels = float(smaller(p.chunk, p.pixels - int(blockIdx.x) * p.chunk));
+    for (int g = threadIdx.x; g < p.groups; g += blockDim.x) {
+        float mean = 0, deviations = 0;
+        for (int c = g * per; c < (g + 1) * per; c++) mean += centres[c] + sums[c] / pixels;
+        mean /= float(per);
+        for (int c = g * per; c < (g + 1) * per; c++) {
+            const float offset = sums[c] / pixels, from_mean = centres[c] + offset - mean;
+            deviations += larger(squares[c] - sums[c] * offset, 0.0f) + pixels * from_mean * from_mean;
+        }
+        float* out = p.partial + ((i64(blockIdx.y) * p.chunks + blockIdx.x) * p.groups + g) * 2;
+        out[0] = mean;
+        out[1] = deviations;
+    }
+}
+
+template <class S, int V> DEVICE void normalise(const GroupNormParams& p, const Part<V>& part) {
+    for (int v = part.first; v < part.end; v += part.across) {
+        const Channels<S, V> k(p, part.n, v * V);
+        const Source<S> source(p, part.base, v * V);
+        const S* x = source.x(p);
+        S* y = static_cast<S*>(p.y) + part.base * p.channels + v * V;
+        for (int pixel = part.row; pixel < part.count; pixel += AT_ONCE * part.rows) {
+            Stored<S, V> in[AT_ONCE];
+            for (int u = 0; u < AT_ONCE; u++) {
+                if (part.has(pixel, u)) in[u].load(x + part.after(pixel, u) * source.stride);
+            }
+            for (int u = 0; u < AT_ONCE && part.has(pixel, u); u++) {
+                float value[V];
+                in[u].unpack(value);
+                for (int e = 0; e < V; e++) {
+                    const float before_silu = k.a[e] * value[e] + k.b[e];
+                    value[e] = p.silu ? silu_of(before_silu) : before_silu;
+                }
+                store_channels<S, V>(y + part.after(pixel, u) * i64(p.channels), value);
             }
         }
     }
-    add_rows(scratch, l, p.channels);
-    add_rows(by_x, l, p.channels);
+}
+
+// du of V channels: x and dy in, du in dy's place.
+template <class S, int V> DEVICE void through_silu(const GroupNormParams& p, const Channels<S, V>& k, const float (&x)[V], float (&dy)[V]) {
+    if (!p.silu) return;
+    for (int e = 0; e < V; e++) dy[e] *= silu_slope(k.a[e] * x[e] + k.b[e]);
+}
+
+// This thread's sums of p and of p (x - mean) over its pixels of vector v.
+template <class S, int V> DEVICE void vjp_sums(const GroupNormParams& p, const Part<V>& part, int v, float (&sum)[V], float (&sum_x)[V]) {
+    const Channels<S, V> k(p, part.n, v * V);
+    const Source<S> source(p, part.base, v * V);
+    const S* x = source.x(p);
+    const S* dy = static_cast<const S*>(p.dy) + part.base * p.channels + v * V;
+    for (int pixel = part.row; pixel < part.count; pixel += AT_ONCE * part.rows) {
+        Stored<S, V> in[AT_ONCE], gradient[AT_ONCE];
+        for (int u = 0; u < AT_ONCE; u++) {
+            if (!part.has(pixel, u)) continue;
+            in[u].load(x + part.after(pixel, u) * source.stride);
+            gradient[u].load(dy + part.after(pixel, u) * i64(p.channels));
+        }
+        for (int u = 0; u < AT_ONCE && part.has(pixel, u); u++) {
+            float value[V], du[V];
+            in[u].unpack(value);
+            gradient[u].unpack(du);
+            through_silu<S, V>(p, k, value, du);
+            for (int e = 0; e < V; e++) {
+                sum[e] += du[e];
+                sum_x[e] += du[e] * (value[e] - k.centre[e]);
+            }
+        }
+    }
+    for (int e = 0; e < V; e++) {
+        sum[e] *= k.factor[e];
+        sum_x[e] *= k.factor[e];
+    }
+}
+
+template <class S, int V> DEVICE void vjp_statistics(const GroupNormParams& p) {
+    const Part<V> part = Part<V>::chunk(p);
+    float* scratch = reinterpret_cast<float*>(shared_memory());
+    float* by_x = scratch + part.rows * p.channels;
+    for (int v = part.first; v < part.end && part.row < part.rows; v += part.across) {
+        float sum[V] = {}, sum_x[V] = {};
+        vjp_sums<S, V>(p, part, v, sum, sum_x);
+        for (int e = 0; e < V; e++) {
+            scratch[part.row * p.channels + v * V + e] = sum[e];
+            by_x[part.row * p.channels + v * V + e] = sum_x[e];
+        }
+    }
+    add_rows(scratch, part.rows, p.channels);
+    add_rows(by_x, part.rows, p.channels);
+    const int per = p.channels / p.groups;
     for (int g = threadIdx.x; g < p.groups; g += blockDim.x) {
         float sum = 0, sum_x = 0;
         for (int c = g * per; c < (g + 1) * per; c++) {
@@ -185,42 +255,105 @@ template <class S, int V> DEVICE void vjp_statistics(const GroupNormParams& p) {
     }
 }
 
-template <class S, int V> DEVICE void vjp(const GroupNormParams& p) {
-    Lanes<V> l(p.channels);
-    if (l.row >= l.rows) return;
-    const int per = p.channels / p.groups, from = blockIdx.x * p.chunk, count = smaller(p.chunk, p.pixels - from);
-    const i64 base = i64(blockIdx.y) * p.pixels + from;
-    for (int v = l.first; v < l.vectors; v += l.across) {
-        Channels<S, V> k(p, blockIdx.y, v * V);
-        Source<S> source(p, base, v * V);
-        const S* in = source.x(p);
-        S* out = source.dx(p);
+template <class S, int V> DEVICE void vjp(const GroupNormParams& p, const Part<V>& part) {
+    const int per = p.channels / p.groups;
+    for (int v = part.first; v < part.end; v += part.across) {
+        const Channels<S, V> k(p, part.n, v * V);
+        const Source<S> source(p, part.base, v * V);
+        const S* x = source.x(p);
+        const i64 at = part.base * p.channels + v * V;
+        const S* dy = static_cast<const S*>(p.dy) + at;
+        const S* addend = p.addend ? static_cast<const S*>(p.addend) + at : nullptr;
+        S* dx = source.dx(p);
         float by_x[V], one[V], by_du[V];
         for (int e = 0; e < V; e++) {
-            int g = int(blockIdx.y) * p.groups + (v * V + e) / per;
-            float rstd = p.rstd[g];
-            by_du[e] = rstd * k.factor[e];
+            const int g = part.n * p.groups + (v * V + e) / per;
+            by_du[e] = p.rstd[g] * k.factor[e];
             one[e] = p.sums[2 * g];
             by_x[e] = p.sums[2 * g + 1];
         }
-        for (int pixel = l.row; pixel < count; pixel += l.rows) {
-            i64 i = (base + pixel) * p.channels + v * V;
-            float x[V], dy[V];
-            load_channels<S, V>(in + i64(pixel) * source.stride, x);
-            load_channels<S, V>(static_cast<const S*>(p.dy) + i, dy);
-            for (int e = 0; e < V; e++) {
-                float du = p.silu ? dy[e] * silu_slope(k.a[e] * x[e] + k.b[e]) : dy[e];
-                dy[e] = by_du[e] * du + by_x[e] * (x[e] - k.centre[e]) + one[e];
+        for (int pixel = part.row; pixel < part.count; pixel += AT_ONCE * part.rows) {
+            Stored<S, V> in[AT_ONCE], gradient[AT_ONCE], added[AT_ONCE];
+            for (int u = 0; u < AT_ONCE; u++) {
+                if (!part.has(pixel, u)) continue;
+                in[u].load(x + part.after(pixel, u) * source.stride);
+                gradient[u].load(dy + part.after(pixel, u) * i64(p.channels));
+                if (addend) added[u].load(addend + part.after(pixel, u) * i64(p.channels));
             }
-            if (p.addend) {
-                float sum[V];
-                load_channels<S, V>(static_cast<const S*>(p.addend) + i, sum);
-                for (int e = 0; e < V; e++) dy[e] += sum[e];
+            for (int u = 0; u < AT_ONCE && part.has(pixel, u); u++) {
+                float value[V], du[V], sum[V] = {};
+                in[u].unpack(value);
+                gradient[u].unpack(du);
+                if (addend) added[u].unpack(sum);
+                through_silu<S, V>(p, k, value, du);
+                for (int e = 0; e < V; e++) sum[e] += by_du[e] * du[e] + by_x[e] * (value[e] - k.centre[e]) + one[e];
+                store_channels<S, V>(dx + part.after(pixel, u) * source.stride, sum);
             }
-            if constexpr (V == 1) out[i64(pixel) * source.stride] = from_float<S>(dy[0]);
-            else store_vector(out + i64(pixel) * source.stride, dy);
         }
     }
+}
+
+// What a pixel adds to the sums of the reverse: -rstd avg(p), and the factor of x - mean, -rstd^2 avg(p xhat).
+DEVICE void put_sums(const GroupNormParams& p, int group, float sum, float sum_x) {
+    const float rstd = p.rstd[group], share = 1.0f / (float(p.pixels) * float(p.channels / p.groups));
+    p.sums[2 * group] = -rstd * sum * share;
+    p.sums[2 * group + 1] = -rstd * rstd * rstd * sum_x * share;
+}
+
+// This thread's sum over a group of x - centre, or of its square.
+template <class S, int V> DEVICE float sum_of_group(const GroupNormParams& p, const Part<V>& part, float centre, bool squared) {
+    float sum = 0;
+    for (int v = part.first; v < part.end; v += part.across) {
+        const Source<S> source(p, part.base, v * V);
+        const S* x = source.x(p);
+        for (int pixel = part.row; pixel < part.count; pixel += AT_ONCE * part.rows) {
+            Stored<S, V> in[AT_ONCE];
+            for (int u = 0; u < AT_ONCE; u++) {
+                if (part.has(pixel, u)) in[u].load(x + part.after(pixel, u) * source.stride);
+            }
+            for (int u = 0; u < AT_ONCE && part.has(pixel, u); u++) {
+                float value[V];
+                in[u].unpack(value);
+                for (int e = 0; e < V; e++) sum += squared ? (value[e] - centre) * (value[e] - centre) : value[e] - centre;
+            }
+        }
+    }
+    return sum;
+}
+
+// All passes over a group, the second and third out of the cache: the mean, then the exact squared deviations, then y.
+template <class S, int V> DEVICE void of_group(const GroupNormParams& p) {
+    float* scratch = reinterpret_cast<float*>(shared_memory());
+    const Part<V> part = Part<V>::group(p);
+    const int group = part.n * p.groups + blockIdx.x;
+    const float values = float(p.pixels) * float(p.channels / p.groups);
+    const float mean = block_sum(sum_of_group<S, V>(p, part, 0.0f, false), scratch) / values;
+    const float squares = block_sum(sum_of_group<S, V>(p, part, mean, true), scratch);
+    if (threadIdx.x == 0) {
+        p.mean[group] = mean;
+        p.rstd[group] = 1.0f / sqrtf(squares / values + p.eps);
+    }
+    block_barrier();
+    normalise<S, V>(p, part);
+}
+
+template <class S, int V> DEVICE void vjp_of_group(const GroupNormParams& p) {
+    float* scratch = reinterpret_cast<float*>(shared_memory());
+    const Part<V> part = Part<V>::group(p);
+    float all = 0, all_x = 0;
+    for (int v = part.first; v < part.end; v += part.across) {
+        float sum[V] = {}, sum_x[V] = {};
+        vjp_sums<S, V>(p, part, v, sum, sum_x);
+        for (int e = 0; e < V; e++) {
+            all += sum[e];
+            all_x += sum_x[e];
+        }
+    }
+    all = block_sum(all, scratch);
+    all_x = block_sum(all_x, scratch);
+    if (threadIdx.x == 0) put_sums(p, part.n * p.groups + blockIdx.x, all, all_x);
+    block_barrier();
+    vjp<S, V>(p, part);
 }
 
 // One warp per item and group.
@@ -250,9 +383,8 @@ KERNEL(group_norm_combine, GroupNormParams, 32, 8) {
     }
 }
 
-// sums = (-rstd avg(p), -rstd^2 avg(p xhat)): what is added, and the factor of x - mean.
 KERNEL(group_norm_vjp_combine, GroupNormParams, 32, 8) {
-    const int n = blockIdx.x / p.groups, g = blockIdx.x % p.groups, per = p.channels / p.groups;
+    const int n = blockIdx.x / p.groups, g = blockIdx.x % p.groups;
     float sum = 0, sum_x = 0;
     for (int chunk = threadIdx.x; chunk < p.chunks; chunk += 32) {
         const float* in = p.partial + ((i64(n) * p.chunks + chunk) * p.groups + g) * 2;
@@ -261,11 +393,7 @@ KERNEL(group_norm_vjp_combine, GroupNormParams, 32, 8) {
     }
     sum = warp_sum(sum);
     sum_x = warp_sum(sum_x);
-    if (threadIdx.x == 0) {
-        float rstd = p.rstd[blockIdx.x], share = 1.0f / (float(p.pixels) * float(per));
-        p.sums[2 * blockIdx.x] = -rstd * sum * share;
-        p.sums[2 * blockIdx.x + 1] = -rstd * rstd * rstd * sum_x * share;
-    }
+    if (threadIdx.x == 0) put_sums(p, blockIdx.x, sum, sum_x);
 }
 
 // One block per 32 channels and item; a row of 8 warps over the pixels.
@@ -305,12 +433,14 @@ template <class S> DEVICE void film_vjp(const GroupNormParams& p) {
 #define GROUP_NORM(type, S)                                                                                                   \
     KERNEL(group_norm_statistics_##type, GroupNormParams, 256, 4) { statistics<S, VECTOR<S>>(p); }                            \
     KERNEL(group_norm_statistics_##type##_any, GroupNormParams, 256, 4) { statistics<S, 1>(p); }                              \
-    KERNEL(group_norm_##type, GroupNormParams, 256, 4) { normalise<S, VECTOR<S>>(p); }                                        \
-    KERNEL(group_norm_##type##_any, GroupNormParams, 256, 4) { normalise<S, 1>(p); }                                          \
+    KERNEL(group_norm_##type, GroupNormParams, 256, 4) { normalise<S, VECTOR<S>>(p, Part<VECTOR<S>>::chunk(p)); }             \
+    KERNEL(group_norm_##type##_any, GroupNormParams, 256, 4) { normalise<S, 1>(p, Part<1>::chunk(p)); }                       \
     KERNEL(group_norm_vjp_statistics_##type, GroupNormParams, 256, 2) { vjp_statistics<S, VECTOR<S>>(p); }                    \
     KERNEL(group_norm_vjp_statistics_##type##_any, GroupNormParams, 256, 2) { vjp_statistics<S, 1>(p); }                      \
-    KERNEL(group_norm_vjp_##type, GroupNormParams, 256, 2) { vjp<S, VECTOR<S>>(p); }                                          \
-    KERNEL(group_norm_vjp_##type##_any, GroupNormParams, 256, 2) { vjp<S, 1>(p); }                                            \
+    KERNEL(group_norm_vjp_##type, GroupNormParams, 256, 2) { vjp<S, VECTOR<S>>(p, Part<VECTOR<S>>::chunk(p)); }               \
+    KERNEL(group_norm_vjp_##type##_any, GroupNormParams, 256, 2) { vjp<S, 1>(p, Part<1>::chunk(p)); }                         \
+    KERNEL(group_norm_of_group_##type, GroupNormParams, 512, 1) { of_group<S, VECTOR<S>>(p); }                                \
+    KERNEL(group_norm_vjp_of_group_##type, GroupNormParams, 512, 1) { vjp_of_group<S, VECTOR<S>>(p); }                        \
     KERNEL(group_norm_film_vjp_##type, GroupNormParams, 256, 2) { film_vjp<S>(p); }
 
 GROUP_NORM(f32, float)

@@ -5,7 +5,7 @@
 #     tools/pack.sh [ARCHITECTURE] [OUT]        (90a, target/pack/dmap)
 set -euo pipefail
 cd "$(dirname "$0")/.."
-architecture=${1:-90a} to=${2:-target/pack/dmap} most_mib=55
+architecture=${1:-90a} to=${2:-target/pack/dmap} most_mib=64
 # Images of CUDA 13.0 load with every driver of CUDA 13; those of a newer compiler have not been tried on an older driver.
 nvrtc=target/pack/nvrtc
 [[ -d $nvrtc ]] || python3 -m venv "$nvrtc"

@@ -71,6 +71,7 @@ inline u32 float_bits(float v) { u32 u; memcpy(&u, &v, 4); return u; }
 inline float bits_float(u32 u) { float v; memcpy(&v, &u, 4); return v; }
 inline u32 multiply_high(u32 a, u32 b) { return u32((u64(a) * b) >> 32); }
 inline float exp2_fast(float x) { return exp2f(x); }
+inline float reciprocal_fast(float x) { return 1.0f / x; }
 
 inline float shuffle_xor(float value, int mask) {
     u32 in[2] = {float_bits(value), u32(mask)};

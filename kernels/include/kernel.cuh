@@ -51,6 +51,13 @@ DEVICE float exp2_fast(float x) {
     return y;
 }
 
+// Within two units in the last place; 0 of infinity.
+DEVICE float reciprocal_fast(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 // One instruction; the template below takes three.
 DEVICE float larger(float a, float b) { return fmaxf(a, b); }
 
@@ -104,14 +111,13 @@ DEVICE float unpack(u32 half, bf16) { return to_float(bf16{u16(half)}); }
 template <class T> constexpr int VECTOR = 16 / int(sizeof(T));
 
 // 16 bytes of T as floats, and back.
-DEVICE void load_vector(const float* p, float (&out)[4]) {
-    Words4 v = load_words4(p);
+template <class T> DEVICE void unpack_vector(Words4 v, float (&out)[4]) {
     for (int i = 0; i < 4; i++) out[i] = bits_float(v.w[i]);
 }
-template <class T> DEVICE void load_vector(const T* p, float (&out)[8]) {
-    Words4 v = load_words4(p);
+template <class T> DEVICE void unpack_vector(Words4 v, float (&out)[8]) {
     for (int i = 0; i < 8; i++) out[i] = unpack(v.w[i / 2] >> (16 * (i & 1)), T{});
 }
+template <class T, int V> DEVICE void load_vector(const T* p, float (&out)[V]) { unpack_vector<T>(load_words4(p), out); }
 DEVICE void store_vector(float* p, const float (&in)[4]) {
     Words4 v;
     for (int i = 0; i < 4; i++) v.w[i] = float_bits(in[i]);

@@ -123,7 +123,7 @@ impl Op for GroupNorm {
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let norm = CudaNorm::forward(r, self.0);
-        norm.record(r, ["group_norm_statistics", "group_norm_combine", "group_norm"])
+        norm.record(r, "group_norm_of_group", ["group_norm_statistics", "group_norm_combine", "group_norm"])
     }
 }
 
@@ -163,7 +163,11 @@ impl Op for GroupNormVjp {
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let norm = CudaNorm::reverse(r, self.options, self.addend);
-        norm.record(r, ["group_norm_vjp_statistics", "group_norm_vjp_combine", "group_norm_vjp"])
+        norm.record(
+            r,
+            "group_norm_vjp_of_group",
+            ["group_norm_vjp_statistics", "group_norm_vjp_combine", "group_norm_vjp"],
+        )
     }
 }
 

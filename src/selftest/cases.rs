@@ -86,6 +86,7 @@ pub(super) fn cases() -> Vec<Case> {
     let norm = GroupNorm(GroupNormOptions { film: true, ..GroupNormOptions::new(16, 1e-5, true) });
     let (vector, vector48, x16) = (stored(Shape::vector(32)), stored(Shape::vector(48)), s(2, 12, 20, 16));
     let (odd_norm, vector18) = (GroupNorm(GroupNormOptions::new(6, 1e-5, true)), stored(Shape::vector(18)));
+    let whole_norm = GroupNorm(GroupNormOptions { film: true, ..GroupNormOptions::new(4, 1e-5, true) });
     let joined_norm = GroupNorm(GroupNormOptions { joined: true, ..GroupNormOptions::new(16, 1e-5, true) });
     let joined_conv = Conv { joined: true, ..Conv::new(1, 1) };
     let taps = Taps { rows: (0..8).map(|i| vec![(2 * i, 0.5), (2 * i + 1, 0.5)]).collect(), inputs: 16 };
@@ -98,6 +99,12 @@ pub(super) fn cases() -> Vec<Case> {
         conv("conv to an image", s(2, 16, 16, 32), 3, 3, 1),
         case("group_norm", norm, vec![stored(x), vector, vector, stored(Shape::rows(2, 64))], &[0, 3]),
         case("group_norm, groups of 3", odd_norm, vec![stored(s(2, 12, 20, 18)), vector18, vector18], &[0]),
+        case(
+            "group_norm, a block a group",
+            whole_norm,
+            vec![stored(x), vector, vector, stored(Shape::rows(2, 64))],
+            &[0, 3],
+        ),
         case("group_norm of two sources", joined_norm, vec![stored(x), vector48, vector48, stored(x16)], &[0, 3]),
         case(
             "conv of two sources",

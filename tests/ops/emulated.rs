@@ -220,6 +220,11 @@ fn kernel_cases() -> Vec<Case> {
         geglu_case(s(1, 5, 4, 520), 16),
         group_norm_case(s(2, 9, 7, 64), 16, true, true),
         group_norm_case(s(1, 5, 3, 320), 32, false, true),
+        // A block for a group: more pixels than it takes at once, channels of two vectors and more.
+        group_norm_case(s(2, 23, 29, 32), 4, true, true),
+        group_norm_case(s(1, 5, 3, 320), 4, false, false),
+        joined_group_norm_case(s(2, 9, 7, 64), 24, 4, true),
+        bypassed_norm_case(s(2, 9, 7, 64), Some(8)),
         // Two sources, cut where no group and no slice ends; the sum in parts, which end in either source.
         joined_group_norm_case(s(2, 9, 7, 64), 24, 16, true),
         bypassed_norm_case(s(2, 9, 7, 64), Some(16)),

@@ -90,7 +90,7 @@ impl Params {
     }
     /// A `View` that is read, from element `first` on.
     pub fn view_at(self, o: &Operand, first: usize) -> Params {
-        self.pointer(o, first, Access::Read).i64(dtype_code(o.dtype))
+        self.pointer(o, first, Access::Read).dtype(o.dtype)
     }
     /// A `View` that is read.
     pub fn view(self, o: &Operand) -> Params {
@@ -105,7 +105,7 @@ impl Params {
     }
     /// A `View` that is written, from element `first` on.
     pub fn view_out_at(self, o: &Operand, first: usize) -> Params {
-        self.pointer(o, first, Access::Write).i64(dtype_code(o.dtype))
+        self.pointer(o, first, Access::Write).dtype(o.dtype)
     }
     /// A `View` that is written.
     pub fn view_out(self, o: &Operand) -> Params {
@@ -114,6 +114,10 @@ impl Params {
     /// `i64`
     pub fn i64(self, v: usize) -> Params {
         self.push(8, &(v as i64).to_le_bytes())
+    }
+    /// The number of a storage type, an `i64`.
+    pub fn dtype(self, dtype: Dtype) -> Params {
+        self.i64(dtype_code(dtype))
     }
     /// `int`
     pub fn i32(self, v: usize) -> Params {

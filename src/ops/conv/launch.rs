@@ -27,12 +27,12 @@ pub(crate) struct CudaConv {
     pub gradient: bool,
 }
 
-/// Stages of a square tile, and their bytes of shared memory: SLICE bytes for each row of both operands. Two blocks of the large tile
-/// have to fit a multiprocessor, which keeps 1 KiB for each.
-fn stages(r: &Recorder<'_>, size: usize) -> (usize, usize) {
-    let bytes = |size: usize, stages: usize| stages * 2 * size * 64;
-    let stages = if r.limits.shared_bytes >= 2 * (bytes(128, 4) + 1024) { 4 } else { 3 };
-    (stages, bytes(size, stages))
+/// Stages of a tile of so many rows and columns, and their bytes of shared memory: SLICE bytes for each row of both operands. Two blocks
+/// of the largest tile have to fit a multiprocessor, which keeps 1 KiB for each.
+fn stages(r: &Recorder<'_>, rows: usize, columns: usize) -> (usize, usize) {
+    let bytes = |sum: usize, stages: usize| stages * sum * 64;
+    let stages = if r.limits.shared_bytes >= 2 * (bytes(256, 4) + 1024) { 4 } else { 3 };
+    (stages, bytes(rows + columns, stages))
 }
 
 /// Rows as the pixels of one image.
@@ -73,7 +73,12 @@ impl CudaConv {
         let to_one_type = self.addend.is_none_or(|a| a.dtype == to);
         let read_whole = whole(&[self.x.shape.c, self.second_channels()]);
         let slice = 64 / dtype.bytes();
-        if !one_type || !to_one_type || !read_whole {
+        let writes_whole = to == dtype && to_one_type && whole(&[self.y.shape.c]);
+        let parameters_alike = [self.bias, self.item_bias].iter().flatten().all(|o| o.dtype == dtype);
+        let strict = r.strict && dtype == Dtype::F32;
+        if writes_whole && parameters_alike && !strict && self.is_of_image() {
+            self.record_image(r);
+        } else if !one_type || !to_one_type || !read_whole {
             self.record_simt(r);
         } else if to == dtype && whole(&[self.y.shape.c, self.weight.shape.c, self.first_channel]) {
             self.record_mma(r, slice);
@@ -87,6 +92,14 @@ impl CudaConv {
         } else {
             self.record_simt(r);
         }
+    }
+
+    /// Of few channels, which are no whole vectors or not of the weight's type.
+    fn is_of_image(&self) -> bool {
+        const MOST: usize = 16;
+        let vector = 16 / self.weight.dtype.bytes();
+        let gathered = self.x.shape.c % vector != 0 || self.x.dtype != self.weight.dtype;
+        gathered && self.x.shape.c <= MOST && self.second.is_none() && self.gated.is_none()
     }
 
     fn second_channels(&self) -> usize {
@@ -118,7 +131,7 @@ impl CudaConv {
         };
         // Every part has work: the parts are rounded up.
         let splits = slices.div_ceil(slices.div_ceil(splits));
-        let (stages, shared) = stages(r, size);
+        let (stages, shared) = stages(r, size, size);
         let partial = (splits > 1).then(|| r.scratch(splits * rows * channels));
         let fused = |o: &Option<Operand>| if splits == 1 { *o } else { None };
         // Values and gates alternate by eights in the tile.
@@ -149,14 +162,26 @@ impl CudaConv {
     /// Few channels, of any number, in the type that they have: the image side of a network.
     fn record_few(&self, r: &mut Recorder<'_>) {
         let (rows, channels) = (self.y.shape.numel() / self.y.shape.c, self.y.shape.c);
-        let (stages, shared) = stages(r, 64);
+        let (stages, shared) = stages(r, 128, 32);
         let params = Params::new().write(&self.y).i64(0).read(&self.x).read_if(self.second.as_ref());
         let params = params.read(&self.weight).read_if(self.bias.as_ref()).i64(0).read_if(self.addend.as_ref()).i64(0);
         let params =
             params.i32s(&self.geometry()).i32s(&[1, self.pad, usize::from(self.y.dtype == Dtype::F32), 0, stages]);
         let way = if self.gradient { "conv_vjp" } else { "conv" };
         let name = format!("conv::{way}_mma_{}_few", self.weight.dtype.name());
-        r.launch(name, [rows.div_ceil(64), channels.div_ceil(64), 1], 128, shared, params);
+        r.launch(name, [rows.div_ceil(128), channels.div_ceil(32), 1], 128, shared, params);
+    }
+
+    /// What lies under the kernel is gathered value by value.
+    fn record_image(&self, r: &mut Recorder<'_>) {
+        let (rows, channels) = (self.y.shape.numel() / self.y.shape.c, self.y.shape.c);
+        let params = Params::new().write(&self.y).i64(0).read(&self.x).i64(0).read(&self.weight);
+        let params = params.read_if(self.bias.as_ref()).read_if(self.item_bias.as_ref());
+        let params = params.read_if(self.addend.as_ref()).i64(0);
+        let params = params.i32s(&self.geometry()).i32s(&[1, self.pad, 0, self.silu.into(), 1]);
+        let params = params.dtype(self.x.dtype).i32s(&[self.gradient.into(), 0]);
+        let name = format!("conv_image::conv_image_{}", self.weight.dtype.name());
+        r.launch(name, [rows.div_ceil(64), channels.div_ceil(64), 1], 128, 128 * 64, params);
     }
 
     fn record_simt(&self, r: &mut Recorder<'_>) {

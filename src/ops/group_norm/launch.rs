@@ -106,15 +106,28 @@ impl CudaNorm {
         Ok(format!("group_norm::{what}_{}{any}", dtype.name()))
     }
 
-    pub(super) fn record(&self, r: &mut Recorder<'_>, names: [&str; 3]) -> Result<()> {
+    /// Whether a block can take all pixels of a group: its channels are whole vectors, and its values stay in a multiprocessor's cache.
+    fn fits_a_block(&self) -> bool {
+        let per = self.channels() / self.options.groups;
+        let bytes = self.x.shape.h * self.x.shape.w * per * self.x.dtype.bytes();
+        self.vector() > 1 && per % self.vector() == 0 && bytes <= 128 << 10
+    }
+
+    /// One launch by `in_one`, or the three of `names`.
+    pub(super) fn record(&self, r: &mut Recorder<'_>, in_one: &str, names: [&str; 3]) -> Result<()> {
         let (s, (_, chunks)) = (self.x.shape, self.chunks(r));
+        if self.fits_a_block() {
+            let sums = self.dy.is_some().then(|| r.scratch(s.n * self.options.groups * 2));
+            let params = self.params(None, sums.as_ref(), true, r);
+            r.launch(self.name(in_one)?, [self.options.groups, s.n, 1], 512, 4 * 512 / 32, params);
+            return Ok(());
+        }
         let channels = self.channels();
         let rows = 256 / (channels / self.vector()).min(256);
         let partial = r.scratch(s.n * chunks * self.options.groups * 2);
         let sums = r.scratch(s.n * self.options.groups * 2);
-        // One row of channel sums per row of threads; the reverse has two of them.
-        let tables = if self.dy.is_some() { 2 } else { 1 };
-        let shared = 4 * (tables * rows * channels + self.options.groups);
+        // Two sums per channel and row of threads, and the centre of every channel.
+        let shared = 4 * (2 * rows + 1) * channels;
         let grid = [chunks, s.n, 1];
         let first = self.params(Some(&partial), None, false, r);
         r.launch(self.name(names[0])?, grid, 256, shared, first);
