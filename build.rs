@@ -76,6 +76,7 @@ fn compile_all(root: &Path, out: &Path, files: &[(String, String)], headers: &[(
     // Largest files first, so that the cores finish together.
     let mut work: Vec<(usize, &String)> =
         (0..files.len()).flat_map(|f| architectures.iter().map(move |a| (f, a))).collect();
+    work.retain(|(f, a)| only_for(&files[*f].1).is_none_or(|only| only == a.as_str()));
     work.sort_by_key(|(f, _)| files[*f].1.len());
     let (work, images, failures) = (Mutex::new(work), Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -116,6 +117,11 @@ fn compile_all(root: &Path, out: &Path, files: &[(String, String)], headers: &[(
     images.sort_by(|a, b| (a.file, &a.architecture).cmp(&(b.file, &b.architecture)));
     println!("cargo:rustc-env=DMAP_NVRTC_VERSION={}.{}", nvrtc.version.0, nvrtc.version.1);
     images
+}
+
+/// The one architecture that a kernel file is for, if its first line says so: `// sm_90a only`.
+fn only_for(text: &str) -> Option<&str> {
+    text.lines().next()?.strip_prefix("// ")?.strip_suffix(" only")
 }
 
 /// Headers include each other by their bare names, kernel files by `include/`.

@@ -30,7 +30,7 @@ fn run_fault(kernel: &str, seed: u64) -> Result<Vec<f32>, String> {
         kernel: kernel.into(),
         grid: [1; 3],
         block: COUNT as u32,
-        shared: 4 * COUNT as u32,
+        shared: if kernel.contains("products") { 1024 } else { 4 * COUNT as u32 },
         params: Params::new().write(&y).read(&x).i32s(&[COUNT, 0]),
     };
     driver.check(&launch).map_err(|e| e.to_string())?;
@@ -49,6 +49,10 @@ fn a_kernel_without_a_mistake_passes() {
         assert_eq!(run_fault("fault_none", seed).unwrap(), reversed);
         let same: Vec<f32> = (0..COUNT).map(|i| i as f32).collect();
         assert_eq!(run_fault("fault_none_asynchronous", seed).unwrap(), same);
+        // Operands that change under a product change the result.
+        let product = run_fault("fault_none_of_products", seed).unwrap();
+        assert!(product.iter().all(|v| v.is_finite()) && product.iter().any(|&v| v != 0.0), "{product:?}");
+        assert_ne!(run_fault("fault_products_overwritten", seed).unwrap(), product);
     }
 }
 
@@ -64,8 +68,13 @@ fn every_planted_mistake_is_caught() {
         // The poison of shared memory comes through as it is: the output still looks unwritten.
         ("fault_missing_barrier", "not written"),
         ("fault_missing_wait", "not written"),
+        ("fault_products_of_copies_not_fenced", "copies are not fenced"),
+        ("fault_products_not_fenced", "without fence_products"),
+        ("fault_products_read_too_early", "not written"),
     ] {
-        for seed in 0..4 {
+        // With the other seeds copies are done at once.
+        let seeds: &[u64] = if kernel == "fault_missing_wait" { &[0, 3] } else { &[0, 1, 2, 3] };
+        for &seed in seeds {
             let error = run_fault(kernel, seed).expect_err(kernel);
             assert!(error.contains(message) && error.contains(kernel), "{kernel}: {error}");
         }

@@ -195,7 +195,7 @@ fn kernels_compile_on_demand_and_from_another_folder() {
 #[test]
 fn the_number_of_multiprocessors_can_be_set() {
     let only = ["selftest", "--device", "cuda:0", "--precision", "bf16", "--only", "conv 3x3"];
-    assert!(passes(&only, &[("DMAP_MULTIPROCESSORS", "132")]).contains("2 of 2 checks passed"));
+    assert!(passes(&only, &[("DMAP_MULTIPROCESSORS", "132")]).contains("3 of 3 checks passed"));
     for wrong in ["0", "many", "-1"] {
         let out = dmap(&only, &[("DMAP_MULTIPROCESSORS", wrong)]);
         let said = text(&out);

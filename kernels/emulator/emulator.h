@@ -1,7 +1,8 @@
 // The device side of a GPU as C++20: threads of a block are fibers, barriers and warp collectives switch between them.
 //
-// Adversarial on purpose: shared memory starts as NaN and has a guard band, asynchronous copies happen as late as their wait
-// allows, fibers run in a seeded random order, misaligned vectors and diverged collectives stop the launch with a message.
+// Adversarial on purpose: shared memory starts as NaN and has a guard band, asynchronous copies happen at once or as late as their wait
+// allows (by the block's seed), products of a warpgroup as late as theirs allows and with accumulators of NaN until then, fibers run in a
+// seeded random order, misaligned vectors and diverged collectives stop the launch with a message.
 #pragma once
 #include <cmath>
 #include <cstddef>
@@ -44,6 +45,13 @@ Lane& collective(Kind kind, const u32* in, int count, const void* address);
 void copy_async(void* to, const void* from, bool valid);
 void commit_copies();
 void wait_for_copies(int groups);
+
+// Products of a warpgroup: matrices as descriptors, accumulators of one thread.
+void multiply_group(Kind kind, float* d, u64 a, u64 b, bool add, bool transposed);
+void fence_products();
+void commit_products();
+void wait_for_products(int groups);
+void fence_shared_for_products();
 
 inline void check_alignment(const void* p, size_t bytes) {
     if (reinterpret_cast<uintptr_t>(p) % bytes) fail("a vector access is not aligned");
@@ -127,6 +135,17 @@ inline void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1, float) { 
 inline void copy_async(void* to, const void* from, bool valid) { emulator::copy_async(to, from, valid); }
 inline void commit_copies() { emulator::commit_copies(); }
 template <int N> void wait_for_copies() { emulator::wait_for_copies(N); }
+
+// Addresses of shared memory count from its start, as on a GPU.
+inline u32 shared_address(const void* p) { return u32(static_cast<const u8*>(p) - emulator::shared_memory()); }
+template <class S, bool TRANSPOSED> void multiply_group(float (&d)[16][4], u64 a, u64 b, bool add) {
+    const bool half = to_float(S{0x3c00}) == 1.0f;  // one as f16
+    emulator::multiply_group(half ? emulator::MULTIPLY_F16 : emulator::MULTIPLY_BF16, &d[0][0], a, b, add, TRANSPOSED);
+}
+inline void fence_products() { emulator::fence_products(); }
+inline void commit_products() { emulator::commit_products(); }
+template <int N> void wait_for_products() { emulator::wait_for_products(N); }
+inline void fence_shared_for_products() { emulator::fence_shared_for_products(); }
 
 // Each kernel file has an object of its own, which the linker keeps because a table names this symbol.
 #ifdef DMAP_EMULATED_FILE

@@ -1,5 +1,5 @@
 // Kernels with one mistake each, and one without: the emulator has to catch every one. Never part of a GPU build.
-#include "../include/mma.cuh"
+#include "../include/wgmma.cuh"
 
 struct FaultParams { float* y; const float* x; int count, reserved; };
 
@@ -59,3 +59,33 @@ KERNEL(fault_write_to_an_input, FaultParams, 256, 1) {
     p.y[threadIdx.x] = p.x[threadIdx.x];
     if (threadIdx.x == 0) const_cast<float*>(p.x)[3] = 0;
 }
+
+// What one thread holds of a product of x's words with themselves, seen as bf16: eight rows of 128 bytes stand for all 64 and 128.
+enum Mistake { NONE, NO_FENCE_OF_COPIES, NO_FENCE_OF_PRODUCTS, READ_BEFORE_THE_WAIT, OVERWRITTEN };
+template <Mistake MISTAKE> DEVICE void product_of_a_group(const FaultParams& p) {
+    u8* shared = shared_memory();
+    if (threadIdx.x < 64) copy_async(shared + 16 * threadIdx.x, p.x + 4 * (threadIdx.x % 32), true);
+    commit_copies();
+    wait_for_copies<0>();
+    if (MISTAKE != NO_FENCE_OF_COPIES) fence_shared_for_products();
+    block_barrier();
+    float d[16][4];
+    const u64 matrix = matrix_at(shared_address(shared), 0, 0);
+    if (MISTAKE != NO_FENCE_OF_PRODUCTS) fence_products();
+    multiply_group<bf16, false>(d, matrix, matrix, false);
+    commit_products();
+    if (MISTAKE == OVERWRITTEN) {
+        block_barrier();
+        if (threadIdx.x < 64) copy_async(shared + 16 * threadIdx.x, p.x, false);
+        commit_copies();
+        wait_for_copies<0>();
+    }
+    const float early = d[15][3];
+    wait_for_products<0>();
+    p.y[threadIdx.x] = MISTAKE == READ_BEFORE_THE_WAIT ? early : d[15][3];
+}
+KERNEL(fault_none_of_products, FaultParams, 128, 1) { product_of_a_group<NONE>(p); }
+KERNEL(fault_products_of_copies_not_fenced, FaultParams, 128, 1) { product_of_a_group<NO_FENCE_OF_COPIES>(p); }
+KERNEL(fault_products_not_fenced, FaultParams, 128, 1) { product_of_a_group<NO_FENCE_OF_PRODUCTS>(p); }
+KERNEL(fault_products_read_too_early, FaultParams, 128, 1) { product_of_a_group<READ_BEFORE_THE_WAIT>(p); }
+KERNEL(fault_products_overwritten, FaultParams, 128, 1) { product_of_a_group<OVERWRITTEN>(p); }

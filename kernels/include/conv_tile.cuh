@@ -217,42 +217,44 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
     // Accumulators to shared memory, half of a warp's rows at a time, and from there in whole 16-byte vectors to y. Each warp works in its
     // own part.
     static DEVICE void finish(const ConvParams& p, const float (&sum)[MI][NI][4], float* stage, int m0, int n0, int rows, int lane) {
-        const int g = lane / 4, t = lane % 4;
 #pragma unroll
         for (int part = 0; part < 2; part++) {
-            for (int i = 0; i < MI / 2; i++) {
-                for (int j = 0; j < NI; j++) {
-                    const float(&c)[4] = sum[part * MI / 2 + i][j];
-                    for (int half = 0; half < 2; half++) {
-                        int r = 16 * i + g + 8 * half, chunk = (2 * j + t / 2) ^ (r & 7);
-                        float* at = stage + r * WN + 4 * chunk + 2 * (t & 1);
-                        store_words2(at, Words2{{float_bits(c[2 * half]), float_bits(c[2 * half + 1])}});
-                    }
-                }
-            }
+            for (int i = 0; i < MI / 2; i++) stage_rows(stage + 16 * i * WN, sum[part * MI / 2 + i], lane);
             warp_barrier();
-            put_rows(p, stage, m0 + part * HALF, n0, rows, lane);
+            const int from = m0 + part * HALF;
+            put_rows(p, stage, [&](int r) { return from + r < rows ? from + r : -1; }, n0, lane);
             warp_barrier();
         }
     }
 
-    // HALF rows of staged results to y, or to `partial`.
-    static DEVICE void put_rows(const ConvParams& p, const float* stage, int m0, int n0, int rows, int lane) {
+    // Sixteen rows of accumulators to shared memory.
+    static DEVICE void stage_rows(float* stage, const float (&c)[NI][4], int lane) {
+        const int g = lane / 4, t = lane % 4;
+        for (int j = 0; j < NI; j++) {
+            for (int half = 0; half < 2; half++) {
+                int r = g + 8 * half, chunk = (2 * j + t / 2) ^ (r & 7);
+                store_words2(stage + r * WN + 4 * chunk + 2 * (t & 1), Words2{{float_bits(c[j][2 * half]), float_bits(c[j][2 * half + 1])}});
+            }
+        }
+    }
+
+    // HALF rows of staged results to y, or to `partial`; pixel(r) is where row r goes, or -1.
+    template <class Pixel> static DEVICE void put_rows(const ConvParams& p, const float* stage, Pixel pixel, int n0, int lane) {
         if (p.splits > 1) {
-            float* partial = p.partial + i64(blockIdx.z) * rows * p.co;
+            float* partial = p.partial + i64(blockIdx.z) * p.n * p.yh * p.yw * p.co;
             for (int r = lane / (WN / 4); r < HALF; r += 32 / (WN / 4)) {
-                int c = lane % (WN / 4);
-                if (m0 + r < rows && n0 + 4 * c < p.co) {
-                    store_words4(partial + i64(m0 + r) * p.co + n0 + 4 * c, load_words4(stage + r * WN + 4 * (c ^ (r & 7))));
+                const int c = lane % (WN / 4), m = pixel(r);
+                if (m >= 0 && n0 + 4 * c < p.co) {
+                    store_words4(partial + i64(m) * p.co + n0 + 4 * c, load_words4(stage + r * WN + 4 * (c ^ (r & 7))));
                 }
             }
             return;
         }
         if constexpr (FEW) {
             for (int i = lane; i < HALF * WN; i += 32) {
-                int r = i / WN, c = i % WN, o = n0 + c;
-                if (m0 + r >= rows || o >= p.co) continue;
-                i64 at = i64(m0 + r) * p.co + o;
+                const int r = i / WN, c = i % WN, o = n0 + c, m = pixel(r);
+                if (m < 0 || o >= p.co) continue;
+                i64 at = i64(m) * p.co + o;
                 float v = stage[r * WN + 4 * (c / 4 ^ (r & 7)) + c % 4];
                 if (p.bias) v += to_float(static_cast<const S*>(p.bias)[o]);
                 if (p.addend) v += p.full ? static_cast<const float*>(p.addend)[at] : to_float(static_cast<const S*>(p.addend)[at]);
@@ -262,32 +264,39 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
             return;
         }
         if constexpr (!GRADIENT) {
-            if (p.gated) return finish_gated(p, stage, m0, n0, rows, lane);
+            if (p.gated) return finish_gated(p, stage, pixel, n0, lane);
         }
         constexpr int V = VECTOR<S>, VECTORS = WN / V;
         const int c = lane % VECTORS * V, o = n0 + c;
         if (o >= p.co) return;
         float bias[V] = {};
         if (p.bias) load_vector(static_cast<const S*>(p.bias) + o, bias);
-        for (int r = lane / VECTORS; r < HALF; r += 32 / VECTORS) {
-            if (m0 + r >= rows) break;
-            float v[V];
-            staged(stage, r, c, bias, v);
-            i64 at = i64(m0 + r) * p.co + o;
-            if (p.item_bias) {
-                float a[V];
-                load_vector(static_cast<const S*>(p.item_bias) + i64((m0 + r) / (p.yh * p.yw)) * p.co + o, a);
-                for (int e = 0; e < V; e++) v[e] += a[e];
+        // What is added may stand where y goes: it is loaded for several rows before the first of them is stored.
+        constexpr int STEP = 32 / VECTORS, AT_ONCE = smaller(HALF / STEP, 4);
+        for (int first = lane / VECTORS; first < HALF; first += AT_ONCE * STEP) {
+            int m[AT_ONCE];
+            Words4 added[AT_ONCE];
+            for (int u = 0; u < AT_ONCE; u++) {
+                m[u] = pixel(first + u * STEP);
+                if (p.addend && m[u] >= 0) added[u] = load_words4(static_cast<const S*>(p.addend) + i64(m[u]) * p.co + o);
             }
-            if (p.addend) {
-                float a[V];
-                load_vector(static_cast<const S*>(p.addend) + at, a);
-                for (int e = 0; e < V; e++) v[e] += a[e];
+            for (int u = 0; u < AT_ONCE; u++) {
+                if (m[u] < 0) continue;
+                float v[V], a[V];
+                staged(stage, first + u * STEP, c, bias, v);
+                if (p.item_bias) {
+                    load_vector(static_cast<const S*>(p.item_bias) + i64(m[u] / (p.yh * p.yw)) * p.co + o, a);
+                    for (int e = 0; e < V; e++) v[e] += a[e];
+                }
+                if (p.addend) {
+                    unpack_vector<S>(added[u], a);
+                    for (int e = 0; e < V; e++) v[e] += a[e];
+                }
+                if (!GRADIENT && p.silu) {
+                    for (int e = 0; e < V; e++) v[e] = silu_of(v[e]);
+                }
+                store_vector(static_cast<S*>(p.y) + i64(m[u]) * p.co + o, v);
             }
-            if (!GRADIENT && p.silu) {
-                for (int e = 0; e < V; e++) v[e] = silu_of(v[e]);
-            }
-            store_vector(static_cast<S*>(p.y) + at, v);
         }
     }
 
@@ -299,7 +308,7 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
         }
     }
 
-    static DEVICE void finish_gated(const ConvParams& p, const float* stage, int m0, int n0, int rows, int lane) {
+    template <class Pixel> static DEVICE void finish_gated(const ConvParams& p, const float* stage, Pixel pixel, int n0, int lane) {
         constexpr int V = VECTOR<S>, VECTORS = WN / 2 / V;
         const int c = lane % VECTORS * V, column = c / 8 * 16 + c % 8, o = n0 / 2 + c, half = p.co / 2;
         if (o >= half) return;
@@ -308,15 +317,17 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
             load_vector(static_cast<const S*>(p.bias) + o, value_bias);
             load_vector(static_cast<const S*>(p.bias) + half + o, gate_bias);
         }
-        for (int r = lane / VECTORS; r < HALF && m0 + r < rows; r += 32 / VECTORS) {
+        for (int r = lane / VECTORS; r < HALF; r += 32 / VECTORS) {
+            const int m = pixel(r);
+            if (m < 0) continue;
             float value[V], gate[V];
             staged(stage, r, column, value_bias, value);
             staged(stage, r, column + 8, gate_bias, gate);
-            S* y = static_cast<S*>(p.y) + i64(m0 + r) * p.co + o;
+            S* y = static_cast<S*>(p.y) + i64(m) * p.co + o;
             store_vector(y, value);
             store_vector(y + half, gate);
             for (int e = 0; e < V; e++) value[e] *= gelu_of(gate[e], false);
-            store_vector(static_cast<S*>(p.gated) + i64(m0 + r) * half + o, value);
+            store_vector(static_cast<S*>(p.gated) + i64(m) * half + o, value);
         }
     }
 };

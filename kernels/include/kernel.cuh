@@ -24,7 +24,7 @@ typedef long long i64;
 
 // All shared memory is dynamic; the launch states its size.
 DEVICE u8* shared_memory() {
-    extern __shared__ __align__(128) unsigned char dynamic_shared[];
+    extern __shared__ __align__(1024) unsigned char dynamic_shared[];
     return dynamic_shared;
 }
 
@@ -96,7 +96,7 @@ template <> DEVICE float from_float<float>(float v) { return v; }
 template <> DEVICE f16 from_float<f16>(float v) { return round_f16(v); }
 template <> DEVICE bf16 from_float<bf16>(float v) { return round_bf16(v); }
 
-template <class A, class B> DEVICE auto smaller(A a, B b) { return a < b ? a : b; }
+template <class A, class B> DEVICE constexpr auto smaller(A a, B b) { return a < b ? a : b; }
 template <class A, class B> DEVICE auto larger(A a, B b) { return a > b ? a : b; }
 DEVICE bool is_finite(float v) { return (float_bits(v) & 0x7f800000u) != 0x7f800000u; }
 

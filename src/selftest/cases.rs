@@ -95,6 +95,8 @@ pub(super) fn cases() -> Vec<Case> {
         conv("conv 3x3", s(2, 17, 19, 64), 136, 3, 1),
         conv("conv 3x3/2", s(2, 17, 19, 32), 64, 3, 2),
         conv("conv 1x1", s(1, 16, 16, 96), 64, 1, 1),
+        conv("conv 3x3, whole tiles", s(1, 30, 15, 104), 120, 3, 1),
+        conv("conv 1x1, whole tiles", s(1, 20, 24, 104), 120, 1, 1),
         conv("conv of an image", s(2, 16, 16, 3), 32, 3, 1),
         conv("conv to an image", s(2, 16, 16, 32), 3, 3, 1),
         case("group_norm", norm, vec![stored(x), vector, vector, stored(Shape::rows(2, 64))], &[0, 3]),

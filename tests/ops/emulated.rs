@@ -196,6 +196,20 @@ fn kernel_cases() -> Vec<Case> {
         conv_case(s(2, 9, 7, 40), 72, (3, 2), false),
         conv_case(s(1, 8, 8, 96), 32, (1, 1), true),
         conv_case(s(1, 24, 16, 16), 128, (1, 1), false),
+        // Products of a warpgroup: tiles of 256 and 128 pixels that the image does not fill, two slices, the sum in parts or not.
+        conv_case(s(1, 30, 15, 104), 120, (3, 1), true),
+        conv_case(s(1, 14, 23, 104), 120, (3, 1), false),
+        conv_case(s(1, 14, 8, 104), 120, (3, 1), true),
+        conv_case(s(2, 12, 20, 104), 120, (1, 1), true),
+        conv_case(s(1, 10, 12, 104), 120, (1, 1), false),
+        joined_conv_case(s(1, 14, 16, 240), 120, 104, (3, 1), true),
+        conv_variant_case(
+            s(1, 7, 8, 104),
+            120,
+            Conv { doubled: true, item_bias: true, residual: true, ..Conv::new(3, 1) },
+        ),
+        linear_case(s(120, 1, 1, 520), 120, true),
+        geglu_case(s(1, 20, 24, 40), 120),
         // All that is added, after the parts of a sum.
         conv_variant_case(
             s(2, 4, 3, 64),

@@ -11,11 +11,13 @@ pub struct Limits {
     pub multiprocessors: usize,
     /// Bytes of shared memory that a block may ask for.
     pub shared_bytes: usize,
+    /// Whether it has the products of a warpgroup (`wgmma`), and this program kernels for them.
+    pub wgmma: bool,
 }
 
 impl Limits {
     /// Those of an H100 or H200.
-    pub const HOPPER: Limits = Limits { multiprocessors: 132, shared_bytes: 227 << 10 };
+    pub const HOPPER: Limits = Limits { multiprocessors: 132, shared_bytes: 227 << 10, wgmma: true };
 }
 
 /// Memory, copies and launches of one device, all in one order.

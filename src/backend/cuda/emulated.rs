@@ -90,12 +90,16 @@ impl Memory {
 
 impl Emulated {
     /// A small device. Few multiprocessors, so that small tensors reach every launch configuration; with an odd seed it has the shared
-    /// memory of consumer chips.
+    /// memory of consumer chips, else that of an H100 and the products of a warpgroup.
     pub fn new(seed: u64) -> Emulated {
         let memory = Memory { next: 1 << 32, allocations: BTreeMap::new() };
         Emulated {
             memory: Arc::new(Mutex::new(memory)),
-            limits: Limits { multiprocessors: 2, shared_bytes: SHARED_BYTES[usize::from(seed % 2 == 0)] },
+            limits: Limits {
+                multiprocessors: 2,
+                shared_bytes: SHARED_BYTES[usize::from(seed % 2 == 0)],
+                wgmma: seed % 2 == 0,
+            },
             seed,
         }
     }

@@ -1,22 +1,27 @@
-//! What a node should take on an H100, by its operations, bytes and launches. The constants are what public code reaches on that chip and
-//! what the kernels' tiles ask of its caches, not measurements of this program: `dmap bench --only nodes` prints both side by side.
+//! The time that a node should take on an H100, by its operations, bytes and launches. The constants come from the measurements in
+//! `benches/records/2026-11-27-h100`; `dmap bench --only nodes` prints the prediction beside the measured time.
 
 use super::ops::size_of_tensor;
 use crate::backend::cuda::launch::Launch;
 use crate::graph::{Dtype, Graph, Node, TensorId};
 
 /// Bytes per second out of the L2 cache, and out of memory.
-const L2: f64 = 5.5e12;
+const L2: f64 = 7.0e12;
 const DRAM: f64 = 2.9e12;
 /// A tensor of fewer bytes is still in the L2 cache when the next node reads it.
 const CACHED: f64 = 24e6;
 /// Seconds that a launch adds: the gap before it, and the ramp until all multiprocessors work.
-const LAUNCH: f64 = 3.3e-6;
+const LAUNCH: f64 = 2.0e-6;
 /// Operations per second of bf16 tiles of 128x128 and of 64x64, of attention, and of f32 without tensor cores.
 const WIDE_TILE: f64 = 500e12;
 const SMALL_TILE: f64 = 370e12;
 const ATTENTION: f64 = 200e12;
 const PLAIN: f64 = 30e12;
+/// Operations per second of a warpgroup's products on the whole chip, and seconds that each of its tiles takes beside them. A
+/// multiprocessor has one such tile at a time.
+const GROUP_TILE: f64 = 620e12;
+const GROUP_TILE_START: f64 = 6e-6;
+const MULTIPROCESSORS: f64 = 132.0;
 /// Blocks of a product that run at the same time: two a multiprocessor.
 const SLOTS: f64 = 264.0;
 
@@ -37,12 +42,18 @@ pub(super) fn predict(g: &Graph, node: &Node, launches: &[Launch], storage: Dtyp
     let sizes: Vec<f64> = node.inputs.iter().chain(&node.outputs).map(|&id| size_of_tensor(g, id, storage)).collect();
     let operand_bytes: f64 = sizes.iter().sum();
     let dram_bytes: f64 = sizes.iter().filter(|&&bytes| bytes > CACHED).sum();
-    let main = launches.iter().max_by_key(|l| l.grid.iter().map(|&n| u64::from(n)).product::<u64>());
-    let (mut l2_bytes, mut rate) = (operand_bytes, PLAIN);
+    // A product in parts has a second launch, which adds the parts up and may have more blocks.
+    let is_product = |l: &Launch| l.kernel.contains("mma") || l.kernel.contains("attention");
+    let main = launches.iter().max_by_key(|l| (is_product(l), l.grid.iter().map(|&n| u64::from(n)).product::<u64>()));
+    let (mut l2_bytes, mut rate, mut start) = (operand_bytes, PLAIN, 0.0);
     if let Some(main) = main {
         let blocks = main.grid.iter().map(|&n| f64::from(n)).product::<f64>();
+        let waves = (blocks / MULTIPROCESSORS).ceil();
         let tile = ["128x128", "64x64"].iter().position(|t| main.kernel.contains(t));
-        if let Some(tile) = tile.filter(|_| main.kernel.contains("mma")) {
+        if main.kernel.contains("wgmma") {
+            rate = GROUP_TILE * blocks / (waves * MULTIPROCESSORS);
+            start = waves * GROUP_TILE_START;
+        } else if let Some(tile) = tile.filter(|_| main.kernel.contains("mma")) {
             let (side, peak) = if tile == 0 { (128.0, WIDE_TILE) } else { (64.0, SMALL_TILE) };
             // Each block reads two strips of its side over the whole sum: operations = 2 side^2 length.
             let length = operations / blocks / (2.0 * side * side);
@@ -55,6 +66,6 @@ pub(super) fn predict(g: &Graph, node: &Node, launches: &[Launch], storage: Dtyp
         }
     }
     let work = (operations / rate).max(l2_bytes / L2).max(dram_bytes / DRAM);
-    let seconds = work + launches.len() as f64 * LAUNCH;
+    let seconds = work + start + launches.len() as f64 * LAUNCH;
     Prediction { operations, l2_bytes, dram_bytes, operand_bytes, seconds }
 }

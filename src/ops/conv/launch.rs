@@ -35,6 +35,20 @@ fn stages(r: &Recorder<'_>, rows: usize, columns: usize) -> (usize, usize) {
     (stages, bytes(rows + columns, stages))
 }
 
+/// How a product is cut into blocks: the last extent of the grid are parts of the sum.
+struct Tiling {
+    kernel: String,
+    grid: [usize; 3],
+    threads: usize,
+    shared: usize,
+    stages: usize,
+}
+
+/// At most `splits` parts of so many slices, none without work: parts are rounded up.
+fn parts_with_work(slices: usize, splits: usize) -> usize {
+    slices.div_ceil(slices.div_ceil(splits))
+}
+
 /// Rows as the pixels of one image.
 fn as_pixels(o: Operand) -> Operand {
     Operand { shape: Shape::new(1, 1, o.shape.numel() / o.shape.c, o.shape.c), ..o }
@@ -81,7 +95,8 @@ impl CudaConv {
         } else if !one_type || !to_one_type || !read_whole {
             self.record_simt(r);
         } else if to == dtype && whole(&[self.y.shape.c, self.weight.shape.c, self.first_channel]) {
-            self.record_mma(r, slice);
+            let tiling = self.group_tiles(r).unwrap_or_else(|| self.square_tiles(r, slice));
+            self.record_mma(r, tiling);
         } else if self.item_bias.is_none()
             && self.gated.is_none()
             && !self.silu
@@ -119,8 +134,8 @@ impl CudaConv {
     }
 
     /// Large tiles where they fill the chip; else small ones, and parts of the sum over blocks where even those do not.
-    fn record_mma(&self, r: &mut Recorder<'_>, slice: usize) {
-        let (rows, channels) = (self.y.shape.numel() / self.y.shape.c, self.y.shape.c);
+    fn square_tiles(&self, r: &Recorder<'_>, slice: usize) -> Tiling {
+        let (rows, channels) = self.results();
         let slices = self.x.shape.c.div_ceil(slice) + self.second_channels().div_ceil(slice);
         let slices = self.kernel * self.kernel * slices;
         let tiles = |size: usize| rows.div_ceil(size) * channels.div_ceil(size);
@@ -129,9 +144,64 @@ impl CudaConv {
             large if 4 * large >= 3 * chip => (128, 1),
             _ => (64, (2 * chip / tiles(64)).clamp(1, 16).min(slices.div_ceil(8))),
         };
-        // Every part has work: the parts are rounded up.
-        let splits = slices.div_ceil(slices.div_ceil(splits));
+        let splits = parts_with_work(slices, splits);
         let (stages, shared) = stages(r, size, size);
+        let grid = [rows.div_ceil(size), channels.div_ceil(size), splits];
+        let kernel = format!("conv::{}_mma_{}_{size}x{size}", self.way(), self.y.dtype.name());
+        Tiling { kernel, grid, threads: 128, shared, stages }
+    }
+
+    /// Tiles of a warpgroup's products (kernels/conv_wgmma.cu), where the chip has them and the shapes fill them.
+    fn group_tiles(&self, r: &Recorder<'_>) -> Option<Tiling> {
+        const COLUMNS: usize = 128;
+        let (rows, channels) = self.results();
+        let plain = self.pad == 0 && matches!(self.spread, Spread::Dense);
+        let known = self.kernel == 3 && !matches!(self.spread, Spread::Zeros) || self.kernel == 1 && plain;
+        if !r.limits.wgmma || self.y.dtype == Dtype::F32 || self.stride != 1 || !known {
+            return None;
+        }
+        let y = self.y.shape;
+        let patches = |pixels: usize| match self.kernel {
+            1 => rows.div_ceil(pixels),
+            _ => y.n * y.h.div_ceil(pixels / 8) * y.w.div_ceil(8),
+        };
+        let tiles = |pixels: usize| patches(pixels) * channels.div_ceil(COLUMNS);
+        let is_filled = |pixels: usize| 10 * rows * channels >= 7 * tiles(pixels) * pixels * COLUMNS;
+        let slices = self.x.shape.c.div_ceil(64) + self.second_channels().div_ceil(64);
+        let chip = r.limits.multiprocessors;
+        let (pixels, splits) = if is_filled(256) && 4 * tiles(256) >= 3 * chip {
+            (256, 1)
+        } else if is_filled(128) {
+            // A part is worth its sum from nine stages on, one slice of a 3x3 convolution.
+            let most = if self.kernel == 1 { slices.div_ceil(8) } else { slices };
+            (128, (chip / tiles(128)).clamp(1, 16).min(most))
+        } else {
+            return None;
+        };
+        let splits = parts_with_work(slices, splits);
+        // The patch with its border, twice, or a stage of pixels for each of the weights.
+        let around = self.kernel - 1;
+        let patch = ((8 + around) * (pixels / 8 + around) * 128).next_multiple_of(1024);
+        let stages = 4;
+        let shared = if self.kernel == 1 { stages } else { 2 } * patch + stages * COLUMNS * 128;
+        let grid = [patches(pixels), channels.div_ceil(COLUMNS), splits];
+        let (way, dtype, k) = (self.way(), self.y.dtype.name(), self.kernel);
+        let kernel = format!("conv_wgmma::{way}_wgmma_{dtype}_{pixels}x{COLUMNS}_{k}x{k}");
+        Some(Tiling { kernel, grid, threads: 256, shared, stages })
+    }
+
+    /// Pixels and channels of what is made.
+    fn results(&self) -> (usize, usize) {
+        (self.y.shape.numel() / self.y.shape.c, self.y.shape.c)
+    }
+
+    fn way(&self) -> &'static str {
+        if self.gradient { "conv_vjp" } else { "conv" }
+    }
+
+    fn record_mma(&self, r: &mut Recorder<'_>, tiling: Tiling) {
+        let (rows, channels) = self.results();
+        let splits = tiling.grid[2];
         let partial = (splits > 1).then(|| r.scratch(splits * rows * channels));
         let fused = |o: &Option<Operand>| if splits == 1 { *o } else { None };
         // Values and gates alternate by eights in the tile.
@@ -141,11 +211,8 @@ impl CudaConv {
         let params = params.read_if(fused(&self.bias).as_ref()).read_if(fused(&self.item_bias).as_ref());
         let params = params.read_if(fused(&self.addend).as_ref());
         let params = params.write_if(partial.as_ref());
-        let way = if self.gradient { "conv_vjp" } else { "conv" };
-        let name = format!("conv::{way}_mma_{}_{size}x{size}", self.y.dtype.name());
-        let grid = [rows.div_ceil(size), channels.div_ceil(size), splits];
-        let params = params.i32s(&self.geometry()).i32s(&[splits, self.pad, 0, self.silu.into(), stages]);
-        r.launch(name, grid, 128, shared, params);
+        let params = params.i32s(&self.geometry()).i32s(&[splits, self.pad, 0, self.silu.into(), tiling.stages]);
+        r.launch(tiling.kernel, tiling.grid, tiling.threads, tiling.shared, params);
         if let Some(partial) = partial {
             let count = rows * channels;
             let params = Params::new().view_out(&self.y).view_if(self.bias.as_ref());

@@ -104,6 +104,7 @@ impl Nvidia {
             let limits = Limits {
                 multiprocessors: multiprocessors(attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize)?,
                 shared_bytes: attribute(A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize,
+                wgmma: capability == (9, 0) && modules::have_wgmma()?,
             };
             let context = result::primary_ctx::retain(device).map_err(failed("context"))?;
             result::ctx::set_current(context).map_err(failed("context"))?;

@@ -20,6 +20,16 @@ pub(super) fn least_driver() -> i32 {
     of_images.max(OLDEST_DRIVER)
 }
 
+/// Whether there are kernels for the products of a warpgroup: embedded, or compiled here. `DMAP_WGMMA=0` leaves them alone.
+pub(super) fn have_wgmma() -> Result<bool> {
+    match std::env::var("DMAP_WGMMA").as_deref() {
+        Ok("0") => return Ok(false),
+        Ok("1") | Err(_) => {}
+        Ok(other) => return Err(Error::Invalid(format!("DMAP_WGMMA is {other}; expected 0 or 1"))),
+    }
+    Ok(first_use::is_asked_for() || IMAGES.iter().any(|i| i.file == "conv_wgmma.cu"))
+}
+
 #[derive(Default)]
 pub(super) struct Functions {
     pub modules: HashMap<&'static str, sys::CUmodule>,
