@@ -132,6 +132,7 @@ pub mod error;
 pub mod executor;
 pub mod graph;
 pub mod image;
+pub mod launch;
 pub mod metrics;
 pub mod model;
 pub mod noise;
@@ -139,6 +140,7 @@ pub mod operator;
 pub mod ops;
 pub mod sampler;
 pub mod selftest;
+pub mod tensor;
 pub mod weights;
 
 pub use error::{Error, Result};

@@ -15,7 +15,7 @@ use dmap::model::{Model, Network, Prior};
 use dmap::noise::{Draw, NoiseKey, fill_normal};
 use dmap::operator::{Operator, parse_task};
 use dmap::ops::axis_filter::{Axis, AxisFilter, Taps};
-use dmap::ops::{Launch, Op, Output};
+use dmap::ops::{CpuArguments, Op, Output};
 use dmap::sampler::{
     Item, Measurement, Measurer, Method, Restoration, Restorer, Schedule, Settings, Spacing, Variance, Zeta,
 };
@@ -49,7 +49,7 @@ impl Op for PairEps {
     fn flops(&self, _: &[Shape], _: &[Shape]) -> u64 {
         0
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let s = launch.input_shapes[0];
         for n in 0..s.n {
             let a2 = self.alpha_bar[launch.inputs[1][n] as usize];

@@ -2,9 +2,10 @@
 
 use super::device::DeviceFlags;
 use super::inputs::Input;
+use super::job::Job;
 use super::make_folder;
 use super::queue::restore_all;
-use super::restore::{Job, task_file_sha256};
+use super::restore::task_file_sha256;
 use crate::image::{ReadOptions, write_whole};
 use crate::model::Model;
 use crate::operator::parse_task;

@@ -3,7 +3,8 @@
 use super::quantity;
 use crate::backend::Device;
 use crate::error::Result;
-use crate::graph::{Dtype, PlanOptions};
+use crate::graph::PlanOptions;
+use crate::tensor::Dtype;
 use clap::{Args, ValueEnum};
 
 /// `--device`, `--precision` and `--memory`.

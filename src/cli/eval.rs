@@ -3,7 +3,7 @@
 use super::device::DeviceFlags;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
-use crate::graph::{Graph, Shape, TensorId, backward};
+use crate::graph::{Graph, TensorId, backward};
 use crate::model::stable_diffusion::{CONTEXT, TextEncoder};
 use crate::model::{Model, Prior};
 use crate::operator::parse_task;
@@ -11,6 +11,7 @@ use crate::ops::clamp::Clamp;
 use crate::ops::concat::ChannelSlice;
 use crate::ops::norm::ResidualNorm;
 use crate::sampler::Schedule;
+use crate::tensor::Shape;
 use crate::weights::{Checkpoint, write_safetensors};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -1,15 +1,15 @@
 //! What is written for a restored image.
 
 use super::comparison::comparison;
+use super::job::Job;
 use super::make_folder;
-use super::prepare::Pending;
-use super::restore::Job;
+use super::pending::Pending;
 use super::result::ImageResult;
 use crate::error::{Error, Result, shown};
-use crate::graph::Shape;
 use crate::image::{Picture, write_png};
 use crate::metrics::{psnr, ssim};
 use crate::sampler::{Measurement, Measurer, Method};
+use crate::tensor::Shape;
 use crate::weights::write_safetensors_with;
 
 /// Residual over noise from which a result is called doubtful. Where operator and noise are right, the default method ends at

@@ -1,35 +1,15 @@
 //! An input becomes a measurement: read, cropped, degraded; or read as the measurement that it is.
 
 use super::inputs::Input;
+use super::job::Job;
+use super::pending::Pending;
 use super::recipe::Recipe;
-use super::restore::Job;
 use crate::error::{Error, Result, shown};
-use crate::graph::Shape;
 use crate::image::{Photo, Picture};
 use crate::operator::{Observed, StateOrigin};
-use crate::sampler::{Measurement, MeasurementFile, Noise, Restoration};
-use std::fs::File;
+use crate::sampler::{Measurement, MeasurementFile, Noise};
+use crate::tensor::Shape;
 use std::path::Path;
-
-/// An image on its way through the sampler.
-pub(super) struct Pending {
-    pub input: Input,
-    pub recipe: Recipe,
-    pub truth: Option<Picture>,
-    /// One channel in, one channel out.
-    pub grey: bool,
-    /// Noise that the measurement has, or is said to have.
-    pub noise: Noise,
-    /// Norm of the noise that was added to a photo's measurement.
-    pub noise_norm: Option<f64>,
-    pub image: Shape,
-    pub measurement: Measurement,
-    pub y: Picture,
-    pub done: Vec<Restoration>,
-    pub seconds: f64,
-    /// Keeps other processes out of the image's folder.
-    pub claim: Option<File>,
-}
 
 /// Reads one input and measures it.
 pub(super) fn prepare(job: &Job, input: &Input, recipe: Recipe) -> Result<Pending> {

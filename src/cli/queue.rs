@@ -1,14 +1,15 @@
 //! Images wait here until a batch of one size is full, are restored and written. A failure costs the images it concerns.
 
 use super::inputs::Input;
+use super::job::Job;
 use super::outputs::{suffix, write_results};
-use super::prepare::{Pending, prepare};
+use super::pending::Pending;
+use super::prepare::prepare;
 use super::recipe::Recipe;
-use super::restore::Job;
 use super::{interrupted, make_folder};
 use crate::error::{Error, ErrorKind, Result, shown};
-use crate::graph::Shape;
 use crate::sampler::{Item, Restoration, Restorer};
+use crate::tensor::Shape;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fs::File;
 use std::ops::ControlFlow;

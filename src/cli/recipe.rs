@@ -1,6 +1,6 @@
 //! What a result is made from, so that a second run can tell whether it would make the same.
 
-use super::restore::Job;
+use super::job::Job;
 use crate::error::{Error, Result};
 use crate::sampler::Zeta;
 use crate::weights::hexadecimal;

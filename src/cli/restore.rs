@@ -2,19 +2,17 @@
 
 use super::device::DeviceFlags;
 use super::inputs::expand;
+use super::job::Job;
 use super::queue::restore_all;
 use super::recipe::sha256;
 use super::{SamplerFlags, make_folder, quantity};
-use crate::backend::Device;
 use crate::error::{Error, Result};
-use crate::graph::PlanOptions;
 use crate::image::{MOST_PIXELS, ReadOptions};
 use crate::model::{Model, Prior};
 use crate::operator::{Operator, StateOrigin, parse_task};
-use crate::sampler::{Noise, Settings};
+use crate::sampler::Noise;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 /// Flags of `dmap restore`.
 #[derive(clap::Args, Debug)]
@@ -76,41 +74,6 @@ pub struct Restore {
     /// Print each result as one line of JSON
     #[arg(long)]
     json: bool,
-}
-
-/// Flags, checked and ready.
-pub(super) struct Job {
-    pub model: Model,
-    pub operator: Arc<dyn Operator>,
-    pub settings: Settings,
-    pub device: Device,
-    pub plan: PlanOptions,
-    pub out: PathBuf,
-    /// Added to what photos are measured as; what given measurements are said to hold. None where it was not typed.
-    pub noise: Option<Noise>,
-    pub seed: u64,
-    pub samples: u32,
-    pub batch: usize,
-    /// How photos are read, and which part of them.
-    pub read: ReadOptions,
-    pub label: Option<u32>,
-    pub measurement: bool,
-    pub save_every: Option<usize>,
-    pub overwrite: bool,
-    pub json: bool,
-    pub prompt: Option<String>,
-    pub precision: &'static str,
-    /// SHA-256 that tells the model's weights from others.
-    pub model_sha256: String,
-    /// SHA-256 of the file of the task's mask or kernel.
-    pub task_file_sha256: Option<String>,
-}
-
-impl Job {
-    /// The noise of photos, and of measurements that do not say theirs.
-    pub fn noise_or_default(&self) -> Noise {
-        self.noise.unwrap_or(Noise::Gaussian(0.025))
-    }
 }
 
 /// SHA-256 of the file that a task reads its mask or kernel from.

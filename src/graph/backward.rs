@@ -1,81 +1,8 @@
 //! The hand-derived reverse walk.
 
-use super::{Graph, Node, Shape, Source, TensorId};
+use super::record::{Graph, Reverse, Source, TensorId};
 use crate::error::{Error, Result};
 use crate::ops::add::Add;
-
-/// What an op's VJP rule sees: its node, the gradients of its outputs, and which inputs want one.
-pub struct Reverse<'a> {
-    /// The graph, to which the rule appends its nodes.
-    pub graph: &'a mut Graph,
-    /// The node that is walked through.
-    pub node: Node,
-    douts: Vec<Option<TensorId>>,
-    wanted: Vec<bool>,
-    given: Vec<Option<TensorId>>,
-    accumulated: Vec<Option<TensorId>>,
-}
-
-impl Reverse<'_> {
-    /// Gradient of the objective by output `i`; an error if only another output has one.
-    pub fn dout(&self, i: usize) -> Result<TensorId> {
-        self.douts[i].ok_or_else(|| self.refusal(0, "its statistics output has no gradient"))
-    }
-
-    /// Gradient by output `i` where there is one.
-    pub fn dout_if_any(&self, i: usize) -> Option<TensorId> {
-        self.douts.get(i).copied().flatten()
-    }
-
-    /// Input `i` of the node.
-    pub fn input(&self, i: usize) -> TensorId {
-        self.node.inputs[i]
-    }
-
-    /// Output `i` of the node.
-    pub fn out(&self, i: usize) -> TensorId {
-        self.node.outputs[i]
-    }
-
-    /// Extent of input `i`.
-    pub fn shape(&self, i: usize) -> Shape {
-        self.graph.shape(self.node.inputs[i])
-    }
-
-    /// True if the objective's gradient by input `i` is on the way to what was asked for.
-    pub fn wants(&self, i: usize) -> bool {
-        self.wanted[i]
-    }
-
-    /// Takes what other nodes already added to the gradient of input `i`, for a VJP kernel that adds to it as it
-    /// writes. The rule's own gradient then replaces the sum.
-    pub fn accumulate(&mut self, i: usize) -> Option<TensorId> {
-        self.accumulated[i].take()
-    }
-
-    /// States the gradient by input `i`.
-    pub fn give(&mut self, i: usize, gradient: TensorId) {
-        debug_assert_eq!(self.graph.shape(gradient).numel(), self.shape(i).numel(), "{}", self.node.name);
-        self.given[i] = Some(gradient);
-    }
-
-    /// Fails, with `reason`, if a gradient by any of `inputs` is wanted.
-    pub fn not_differentiable(&self, inputs: impl IntoIterator<Item = usize>, reason: &'static str) -> Result<()> {
-        match inputs.into_iter().find(|&i| self.wanted[i]) {
-            Some(i) => Err(self.refusal(i, reason)),
-            None => Ok(()),
-        }
-    }
-
-    fn refusal(&self, input: usize, reason: &'static str) -> Error {
-        Error::NotDifferentiable { node: self.node.name.clone(), op: self.node.op.name(), input, reason }
-    }
-
-    /// Name for a node appended by the rule.
-    pub fn name(&self) -> String {
-        format!("{}.vjp", self.node.name)
-    }
-}
 
 /// Appends the vector-Jacobian product: given the gradient `cotangent` of an objective by `from`, the gradient by `to`.
 ///

@@ -3,9 +3,10 @@
 //! Greedy: while the peak is too high, drop the tensor, among those live at the peak, whose loss lowers the peak most
 //! per operation that making it again costs. Then give back, dearest first, what the budget turns out to allow.
 
-use super::plan::{Lifetimes, node_flops};
+use super::lifetimes::{Lifetimes, node_flops};
 use super::schedule::{Schedule, saved_tensors, schedule};
-use super::{Dtype, Graph, Source, TensorId};
+use crate::graph::record::{Graph, Source, TensorId};
+use crate::tensor::Dtype;
 
 /// Candidates simulated for one decision. More finds slightly better plans and costs planning time.
 const CANDIDATES: usize = 12;

@@ -1,6 +1,6 @@
 //! The order of execution when some activations are dropped after the forward pass and made again in the reverse pass.
 
-use super::{Graph, NodeId, Source, TensorId};
+use crate::graph::record::{Graph, NodeId, Source, TensorId};
 
 /// Names one value of a tensor in a schedule: the first one, or one made again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

@@ -1,7 +1,8 @@
 //! Checks a plan by walking it the way a device would, independently of how it was made.
 
-use super::{Graph, Plan, Source};
+use super::Plan;
 use crate::error::{Error, Result};
+use crate::graph::record::{Graph, Source};
 
 /// Every value is written before it is read, nothing that will still be read is overwritten, every host-read output
 /// survives, and every in-place write goes over a value that the op may overwrite and nobody reads afterwards.
@@ -78,8 +79,10 @@ pub(crate) fn verify(graph: &Graph, plan: &Plan) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use crate::graph::{Graph, Plan, PlanOptions, Shape};
+    use crate::graph::record::Graph;
+    use crate::graph::{Plan, PlanOptions};
     use crate::ops::add::Add;
+    use crate::tensor::Shape;
 
     fn chain() -> (Graph, Plan) {
         let mut g = Graph::new();

@@ -1,7 +1,7 @@
 //! Reading photos, masks and kernels: any usual kind of file becomes what a person sees when looking at it.
 
-use super::Picture;
 use super::container::{jpeg_ends, late_orientation, webp_metadata_fit};
+use super::picture::Picture;
 use crate::error::{Error, Result};
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb, RgbImage};

@@ -1,8 +1,10 @@
 //! The ADM UNet of guided-diffusion (Dhariwal and Nichol 2021), in the order in which it runs.
 
-use super::{AdmConfig, check_tensors};
+use super::adm_config::AdmConfig;
+use super::network::{Network, Prediction, Prior};
+use super::opened::check_tensors;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Shape, TensorId};
+use crate::graph::{Graph, TensorId};
 use crate::ops::add::Add;
 use crate::ops::attention::{Attention, QkvOrder};
 use crate::ops::conv::Conv;
@@ -11,6 +13,7 @@ use crate::ops::group_norm::GroupNormOptions;
 use crate::ops::resample::{Pool, Upsample};
 use crate::ops::silu::Silu;
 use crate::ops::timestep_embedding::TimestepEmbedding;
+use crate::tensor::Shape;
 use crate::weights::Checkpoint;
 
 const EPS: f32 = 1e-5;
@@ -208,4 +211,23 @@ pub fn check_file(config: &AdmConfig, checkpoint: &Checkpoint) -> Result<()> {
     adm(&mut g, config, x, t, labels)
         .map_err(|e| checkpoint.error(format!("its configuration can't be built: {e}")))?;
     check_tensors(&g, "", std::slice::from_ref(checkpoint))
+}
+
+impl Network for AdmConfig {
+    fn prior(&self) -> Prior {
+        Prior {
+            channels: self.in_channels,
+            learn_sigma: self.learn_sigma,
+            classes: self.class_cond.then_some(self.num_classes),
+            diffusion_steps: self.diffusion_steps,
+            noise_schedule: self.noise_schedule.clone(),
+            rescale_timesteps: self.rescale_timesteps,
+            size_multiple: self.size_multiple(),
+            prediction: Prediction::Epsilon,
+            latent: None,
+        }
+    }
+    fn record(&self, g: &mut Graph, x: TensorId, t: TensorId, labels: Option<TensorId>) -> Result<TensorId> {
+        adm(g, self, x, t, labels)
+    }
 }

@@ -3,7 +3,7 @@
 //! The shapes of the tensors tell most settings: a key about one of them is compared with the shapes and never believed
 //! against them. The others are set: heads, attention order, schedule, and groups of the norms.
 
-use super::AdmConfig;
+use super::adm_config::AdmConfig;
 use super::adm_config::{Assumption, BLOCKS, CHANNELS, CLASSES, IMAGE_CHANNELS, STEPS};
 use super::training_schedule::NAMES;
 use serde_json::{Map, Value};

@@ -1,6 +1,6 @@
 //! Published ADM models: their configurations, and how the shapes of the tensors tell them from others.
 
-use super::AdmConfig;
+use super::adm_config::AdmConfig;
 use crate::error::Result;
 use crate::weights::Checkpoint;
 

@@ -1,6 +1,6 @@
 //! What the names and shapes of the tensors of an ADM UNet tell about its configuration.
 
-use super::AdmConfig;
+use super::adm_config::AdmConfig;
 use super::adm_config::{BLOCKS, CHANNELS, CLASSES, IMAGE_CHANNELS, LEVELS};
 use crate::error::Result;
 use crate::weights::Checkpoint;

@@ -4,9 +4,12 @@ pub mod adm;
 pub mod adm_config;
 mod adm_json;
 mod adm_known;
+mod adm_open;
 mod adm_shapes;
 mod config_file;
 pub mod latent_config;
+mod network;
+mod opened;
 mod residual;
 pub mod scheduler_config;
 pub mod stable_diffusion;
@@ -16,144 +19,22 @@ pub mod training_schedule;
 pub mod unet;
 pub mod vae;
 
-pub use adm_config::{AdmConfig, Identified};
+pub use adm_config::AdmConfig;
+pub use adm_open::Identified;
 pub use latent_config::{TextConfig, UnetConfig, VaeConfig};
+pub use network::{Latent, Network, Prediction, Prior};
+pub use opened::Model;
 pub use scheduler_config::SchedulerConfig;
 pub use stable_diffusion::LatentDiffusion;
 
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Shape, Source, TensorId};
+use crate::graph::{Graph, Source};
 use crate::noise::{Draw, NoiseKey, fill_normal};
+use crate::tensor::Shape;
 use crate::weights::{Checkpoint, Weights, hexadecimal};
 use sha2::{Digest, Sha256};
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-
-/// What a sampler has to know about a prior.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Prior {
-    /// Channels of the image.
-    pub channels: usize,
-    /// The network also gives the interpolation of the log variance, as further channels.
-    pub learn_sigma: bool,
-    /// Number of classes of a class-conditional model.
-    pub classes: Option<usize>,
-    /// Steps of the training schedule.
-    pub diffusion_steps: usize,
-    /// Name of the training schedule.
-    pub noise_schedule: String,
-    /// The network is told `t * 1000 / diffusion_steps`.
-    pub rescale_timesteps: bool,
-    /// Height and width of the image must be multiples of this.
-    pub size_multiple: usize,
-    /// What the network's output is.
-    pub prediction: Prediction,
-    /// x is the code of an image and not the image itself.
-    pub latent: Option<Latent>,
-}
-
-/// What a network was trained to predict.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Prediction {
-    /// The noise: x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps.
-    #[default]
-    Epsilon,
-    /// v = sqrt(abar) eps - sqrt(1 - abar) x_0 (Salimans and Ho 2022).
-    V,
-}
-
-impl std::fmt::Display for Prediction {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if *self == Prediction::V { "v" } else { "epsilon" })
-    }
-}
-
-/// How codes relate to images.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Latent {
-    /// Pixels of the image along one side of a code's pixel.
-    pub factor: usize,
-    /// Channels of the image.
-    pub image_channels: usize,
-    /// x is the encoder's code times this.
-    pub scaling: f64,
-}
-
-impl Prior {
-    /// Channels of the images that are restored.
-    pub fn image_channels(&self) -> usize {
-        self.latent.map_or(self.channels, |l| l.image_channels)
-    }
-
-    /// Extent of x for images of this extent: grown to what the model takes, and that of the code in a latent model.
-    pub fn canvas(&self, image: Shape) -> Shape {
-        let factor = self.latent.map_or(1, |l| l.factor);
-        let grown = |size: usize| size.next_multiple_of(self.size_multiple) / factor;
-        Shape { h: grown(image.h), w: grown(image.w), c: self.channels, ..image }
-    }
-}
-
-/// A network that predicts eps or v.
-pub trait Network: Send + Sync + std::fmt::Debug {
-    /// What it is.
-    fn prior(&self) -> Prior;
-
-    /// Records the evaluation of x (n, h, w, channels) at timesteps t (n, 1, 1, 1), with labels (n, 1, 1, 1) for a
-    /// class-conditional model. Gives eps (or v), then the variance's channels if learned.
-    fn record(&self, g: &mut Graph, x: TensorId, t: TensorId, labels: Option<TensorId>) -> Result<TensorId>;
-
-    /// Extent of the embedded text that a model is conditioned on, for one item: (1, 1, tokens, channels).
-    fn context_shape(&self) -> Option<Shape> {
-        None
-    }
-
-    /// As [`Network::record`] with an embedded text (n or 1, 1, tokens, channels) in place of the model's own.
-    fn record_with_text(&self, _: &mut Graph, _: TensorId, _: TensorId, _: TensorId) -> Result<TensorId> {
-        Err(Error::Invalid("a pixel model is given no text".into()))
-    }
-
-    /// Mean and log variance of the code of an image, not scaled: what a latent model's encoder gives.
-    fn encode(&self, _: &mut Graph, _: TensorId) -> Result<TensorId> {
-        Err(Error::Invalid("a pixel model has no encoder".into()))
-    }
-
-    /// The image of a clean x: of a latent model the decoder's, else x itself.
-    fn decode(&self, _: &mut Graph, x0: TensorId) -> Result<TensorId> {
-        Ok(x0)
-    }
-}
-
-impl Network for AdmConfig {
-    fn prior(&self) -> Prior {
-        Prior {
-            channels: self.in_channels,
-            learn_sigma: self.learn_sigma,
-            classes: self.class_cond.then_some(self.num_classes),
-            diffusion_steps: self.diffusion_steps,
-            noise_schedule: self.noise_schedule.clone(),
-            rescale_timesteps: self.rescale_timesteps,
-            size_multiple: self.size_multiple(),
-            prediction: Prediction::Epsilon,
-            latent: None,
-        }
-    }
-    fn record(&self, g: &mut Graph, x: TensorId, t: TensorId, labels: Option<TensorId>) -> Result<TensorId> {
-        adm::adm(g, self, x, t, labels)
-    }
-}
-
-/// A diffusion model: a network and its weights. A preset has no weights and serves for planning.
-pub struct Model {
-    /// The network.
-    pub network: Arc<dyn Network>,
-    /// Its weights; [`Weights::none`] for a preset.
-    pub weights: Weights,
-    /// File name or preset name, for reports.
-    pub name: String,
-    /// What a user should be told about it.
-    pub warning: Option<String>,
-}
 
 impl Model {
     /// Opens a weight file of an ADM UNet, or a folder of a latent diffusion model in diffusers layout. The configuration of a file
@@ -257,39 +138,4 @@ impl Model {
     pub fn file_or_preset(name: &str) -> Result<Model> {
         if Path::new(name).exists() { Model::open(name) } else { Model::preset(name) }
     }
-}
-
-/// Compares the weights that a graph reads under `prefix` with the tensors of the files that have to hold them.
-pub(crate) fn check_tensors(g: &Graph, prefix: &str, files: &[Checkpoint]) -> Result<()> {
-    let of_files = g.tensors().iter().filter(|t| matches!(t.source, Source::Weight));
-    let weights: Vec<(&str, Shape)> = of_files.filter_map(|t| Some((t.name.strip_prefix(prefix)?, t.shape))).collect();
-    let names: HashSet<&str> = weights.iter().map(|w| w.0).collect();
-    let held = |name: &str| files.iter().find(|f| f.tensors.contains_key(name));
-    let missing: Vec<&str> = weights.iter().map(|w| w.0).filter(|n| held(n).is_none()).collect();
-    let extra: Vec<&str> = (files.iter().flat_map(|f| f.tensors.keys()))
-        .map(|n| n.as_str())
-        // A table of numbers 0 to 76 that old files of text encoders hold.
-        .filter(|n| !n.ends_with("embeddings.position_ids") && !names.contains(n))
-        .collect();
-    if !missing.is_empty() || !extra.is_empty() {
-        let list = |what: &str, names: &[&str]| match names {
-            [] => None,
-            [first] => Some(format!("1 {what} ({first})")),
-            [first, ..] => Some(format!("{} {what} ({first}, ...)", names.len())),
-        };
-        let parts: Vec<_> = [list("missing", &missing), list("unexpected", &extra)].into_iter().flatten().collect();
-        return Err(files[0].error(format!(
-            "its tensors are not those of the configured network: {}; give it the configuration (JSON) that belongs to it",
-            parts.join(", ")
-        )));
-    }
-    for (name, shape) in weights {
-        let Some(file) = held(name) else { continue };
-        let found = &file.tensors[name].shape;
-        if found.iter().product::<usize>() != shape.numel() {
-            let reason = format!("tensor {name} has shape {found:?}, expected (out, height, width, in) = {shape}");
-            return Err(file.error(reason));
-        }
-    }
-    Ok(())
 }

@@ -1,17 +1,18 @@
 //! Latent diffusion: a UNet on the codes of an autoencoder, conditioned on an embedded text. Models come from folders in
 //! diffusers layout.
 
+use super::latent_config::{TextConfig, UnetConfig, VaeConfig};
+use super::network::{Latent, Network, Prediction, Prior};
+use super::opened::{Model, check_tensors};
 use super::scheduler_config::SchedulerConfig;
 use super::tokenizer::tokenize;
-use super::{
-    Latent, Model, Network, Prediction, Prior, TextConfig, UnetConfig, VaeConfig, check_tensors, text_encoder, unet,
-    vae,
-};
+use super::{text_encoder, unet, vae};
 use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
-use crate::graph::{Graph, PlanOptions, Shape, TensorId};
+use crate::graph::{Graph, PlanOptions, TensorId};
 use crate::ops::add::Scale;
+use crate::tensor::Shape;
 use crate::weights::{Checkpoint, Weights, open_part};
 use std::path::Path;
 use std::sync::Arc;

@@ -1,12 +1,13 @@
 //! The CLIP text encoder (Radford et al. 2021; `CLIPTextModel`): token numbers to the hidden states that a UNet attends to.
 
-use super::TextConfig;
+use super::latent_config::TextConfig;
 use crate::error::Result;
-use crate::graph::{Graph, Shape, TensorId};
+use crate::graph::{Graph, TensorId};
 use crate::ops::add::Add;
 use crate::ops::attention::CrossAttention;
 use crate::ops::embedding::Embedding;
 use crate::ops::gelu::Gelu;
+use crate::tensor::Shape;
 
 /// Hidden states (1, 1, tokens, hidden_size) of the token numbers `tokens` (1, 1, tokens, 1), after the last layer and its norm.
 pub fn text_encoder(g: &mut Graph, c: &TextConfig, tokens: TensorId) -> Result<TensorId> {

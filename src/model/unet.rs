@@ -1,7 +1,7 @@
 //! The conditional UNet of latent diffusion (Rombach et al. 2022; `UNet2DConditionModel` of Stable Diffusion 1.x and 2.x), in the
 //! order in which it runs.
 
-use super::UnetConfig;
+use super::latent_config::UnetConfig;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
 use crate::ops::attention::CrossAttention;

@@ -1,6 +1,6 @@
 //! The autoencoder of latent diffusion (`AutoencoderKL`), encoder and decoder, in the order in which they run.
 
-use super::VaeConfig;
+use super::latent_config::VaeConfig;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
 use crate::ops::attention::CrossAttention;

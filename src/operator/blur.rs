@@ -1,12 +1,14 @@
 //! Gaussian and motion blur, reflecting at the boundary without repeating the edge.
 
-use super::{Operator, Options, StateOrigin};
+use super::contract::{Operator, StateOrigin};
+use super::options::Options;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Shape, TensorId};
+use crate::graph::{Graph, TensorId};
 use crate::image::read_grey;
 use crate::noise::{Draw, NoiseKey, Stream};
 use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
 use crate::ops::filter2d::Filter2d;
+use crate::tensor::Shape;
 use num_complex::Complex64;
 use std::f64::consts::PI;
 use std::sync::Arc;

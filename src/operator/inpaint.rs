@@ -1,11 +1,13 @@
 //! Inpainting: `y = m x`, one mask for all channels.
 
-use super::{Observed, Operator, Options, StateOrigin};
+use super::contract::{Observed, Operator, StateOrigin};
+use super::options::Options;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Shape, TensorId};
+use crate::graph::{Graph, TensorId};
 use crate::image::{Picture, read_grey};
 use crate::noise::{Draw, NoiseKey, Stream};
 use crate::ops::mask::Mask;
+use crate::tensor::Shape;
 use std::sync::Arc;
 
 /// Which pixels are missing.

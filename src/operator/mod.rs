@@ -4,133 +4,21 @@
 //! the measurement, so that y and A(x) always speak of the same operator.
 
 mod blur;
+mod contract;
 mod inpaint;
+mod options;
 mod resize;
 
 pub use blur::{GaussianBlur, MotionBlur, gaussian_taps, motion_kernel};
+pub use contract::{Observed, Operator, StateOrigin};
 pub use inpaint::{Inpaint, Masked, nearest_fill};
+pub use options::Options;
 pub use resize::{SuperResolution, cubic_taps, resize_cubic};
 
 use crate::error::{Error, Result, nearest};
-use crate::graph::{Graph, Shape, TensorId};
-use crate::image::Picture;
+use crate::graph::{Graph, TensorId};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
-
-/// A known map from images to measurements, both in [-1, 1].
-pub trait Operator: std::fmt::Debug + Send + Sync {
-    /// The task as it is written on the command line, options included.
-    fn task(&self) -> String;
-
-    /// Extent of the measurement of images of extent `x`.
-    fn measurement_shape(&self, x: Shape) -> Shape {
-        x
-    }
-
-    /// Extent of the image behind a measurement of extent `y`.
-    fn image_shape(&self, y: Shape) -> Shape {
-        y
-    }
-
-    /// Extent of the operator's state for images of extent `x`, if it has one.
-    fn state_shape(&self, _x: Shape) -> Option<Shape> {
-        None
-    }
-
-    /// The state for one image of extent `x` (n = 1).
-    fn draw_state(&self, _x: Shape, _seed: u64) -> Result<Vec<f32>> {
-        Ok(Vec::new())
-    }
-
-    /// Where the state comes from.
-    fn state_origin(&self) -> StateOrigin<'_> {
-        StateOrigin::None
-    }
-
-    /// Fails on values that can't be the state of one image of extent `x`; their number is right.
-    fn check_state(&self, _x: Shape, _state: &[f32]) -> Result<()> {
-        Ok(())
-    }
-
-    /// Which values of y hold a measurement: the others get no noise and are not counted in its norm.
-    fn observed<'a>(&self, _state: &'a [f32]) -> Observed<'a> {
-        Observed::All
-    }
-
-    /// Fails if images of extent `x` can't be measured.
-    fn check(&self, _x: Shape) -> Result<()> {
-        Ok(())
-    }
-
-    /// Records `A(x)`.
-    fn build(&self, g: &mut Graph, x: TensorId, state: Option<TensorId>) -> Result<TensorId>;
-
-    /// What published PSLD code has in place of A^T, for images of extent `x`: of a blur the identity, of a reduction the nearest
-    /// pixels. Of a mask it is the adjoint itself.
-    fn published_transpose(&self, _: &mut Graph, y: TensorId, _x: Shape) -> Result<TensorId> {
-        Ok(y)
-    }
-
-    /// A naive restoration that results are compared with, and its name.
-    fn baseline(&self, y: &Picture, _state: &[f32], _x: Shape) -> (&'static str, Picture) {
-        ("measurement", y.clone())
-    }
-
-    /// The measurement as a person would look at it: of the image's size, for the side-by-side picture.
-    fn view(&self, y: &Picture, _state: &[f32], _x: Shape) -> Picture {
-        y.clone()
-    }
-
-    /// True of blurs: filters whose [`Operator::power`] differs much between frequencies.
-    fn is_blur(&self) -> bool {
-        false
-    }
-
-    /// |A|^2 of a blur at the frequencies (pi k / h, pi l / w) of the cosine transform of images of extent `x` (n = 1), k by k; of
-    /// other operators empty.
-    fn power(&self, _x: Shape, _state: &[f32]) -> Vec<f64> {
-        Vec::new()
-    }
-
-    /// True where A(a x + b z) = a A(x) + b A(z).
-    fn is_linear(&self) -> bool {
-        true
-    }
-}
-
-/// Where an operator's state comes from.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum StateOrigin<'a> {
-    /// There is none: the task says all.
-    None,
-    /// It is drawn from a seed. `given` is the task that takes it from a file.
-    Drawn {
-        /// How that task is written.
-        given: &'static str,
-    },
-    /// It is read from this file.
-    File(&'a Path),
-}
-
-/// Which values of a measurement y hold one.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Observed<'a> {
-    /// All of them.
-    All,
-    /// Those of the pixels where this mask, (h, w) of y, is not 0.
-    Mask(&'a [f32]),
-}
-
-impl Observed<'_> {
-    /// True if value `i` of the `len` values of y holds a measurement.
-    pub fn includes(self, i: usize, len: usize) -> bool {
-        match self {
-            Observed::All => true,
-            Observed::Mask(mask) => mask[i / (len / mask.len())] != 0.0,
-        }
-    }
-}
 
 /// `A(x) = x`: only the noise is to be removed.
 #[derive(Debug)]
@@ -163,31 +51,6 @@ pub const OPERATORS: &[(&str, &str, &str, Parse)] = &[
     ("inpaint-mask", "mask=FILE", "pixels that are black in a mask picture are missing", inpaint::parse_mask),
     ("denoise", "", "nothing but noise", |_| Ok(Arc::new(Denoise))),
 ];
-
-/// Options of a task: `name:key=value,key=value`.
-pub struct Options {
-    task: String,
-    /// What follows the name directly, as the 4 of `sr4`.
-    suffix: String,
-    values: BTreeMap<String, String>,
-}
-
-impl Options {
-    /// Takes option `key` as a number within `range`.
-    fn number(&mut self, key: &str, default: f64, range: std::ops::RangeInclusive<f64>) -> Result<f64> {
-        let Some(text) = self.values.remove(key) else { return Ok(default) };
-        let value = text.parse().ok().filter(|v| range.contains(v));
-        value.ok_or_else(|| {
-            let (low, high) = range.into_inner();
-            Error::Invalid(format!("task {}: {key} is {text}, expected a number from {low} to {high}", self.task))
-        })
-    }
-
-    /// Takes option `key` as a file name.
-    fn file(&mut self, key: &str) -> Option<String> {
-        self.values.remove(key)
-    }
-}
 
 /// Words that other software has for tasks, and what they are called here.
 const OTHER_NAMES: &[(&str, &str)] = &[

@@ -1,10 +1,12 @@
 //! Super-resolution: the anti-aliased cubic resize that the papers of this field use.
 
-use super::{Operator, Options};
+use super::contract::Operator;
+use super::options::Options;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Shape, TensorId};
+use crate::graph::{Graph, TensorId};
 use crate::image::Picture;
 use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
+use crate::tensor::Shape;
 use std::sync::Arc;
 
 /// `A(x)` = cubic down-sampling by a whole factor, anti-aliased: `4 factor` taps per axis.

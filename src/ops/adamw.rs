@@ -4,7 +4,7 @@
 //! `z' = (1 - rate decay) z - rate (m' / (1 - b1^t)) / (sqrt(v' / (1 - b2^t)) + eps)`, with b1 = 0.9, b2 = 0.999, eps = 1e-8.
 //! A sampler update: nothing is differentiated through it.
 
-use super::*;
+use super::prelude::*;
 use rayon::prelude::*;
 
 /// Inputs: z, g, m, v, coefficients (n, 1, 1, any). Outputs: z', m', v'.
@@ -36,7 +36,7 @@ impl Op for AdamW {
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         16 * inputs[0].numel() as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (item, width) = (launch.input_shapes[0].item(), launch.input_shapes[4].c);
         let [z, g, m, v, coefficients] = launch.inputs[..] else { unreachable!("five inputs") };
         let [next, next_m, next_v] = &mut launch.outputs[..] else { unreachable!("three outputs") };

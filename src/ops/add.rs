@@ -2,9 +2,9 @@
 //!
 //! VJP: da = dout, db = scale * dout.
 
-use super::*;
+use super::prelude::*;
 use crate::backend::cpu::parallel::map2;
-use crate::graph::{Graph, TensorId};
+use crate::graph::record::{Graph, TensorId};
 
 /// `out = a + scale * b` for two tensors of one shape. Inputs: a, b.
 #[derive(Debug, Clone)]
@@ -47,7 +47,7 @@ impl Op for Add {
     fn in_place(&self) -> &'static [usize] {
         &[0, 1]
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (a, b, s) = (launch.input_unless_in_place(0), launch.input_unless_in_place(1), self.scale);
         map2(launch.outputs[0], a, b, move |a, b| a + s * b);
     }
@@ -79,7 +79,7 @@ impl Op for Scale {
     fn in_place(&self) -> &'static [usize] {
         &[0]
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (x, s) = (launch.input_unless_in_place(0), self.scale);
         crate::backend::cpu::parallel::map1(launch.outputs[0], x, move |x| s * x);
     }

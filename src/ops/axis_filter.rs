@@ -3,7 +3,7 @@
 //! Resizing and separable blur are two of these, boundaries included in the taps.
 //! VJP: `dx[j] = sum over (i, w) with (j, w) in row i of w dy[i]`: the same op with the transposed taps.
 
-use super::*;
+use super::prelude::*;
 use crate::backend::cpu::matmul::matmul;
 use rayon::prelude::*;
 use std::f64::consts::PI;
@@ -89,7 +89,7 @@ impl Op for AxisFilter {
         let taps: usize = self.taps.rows.iter().map(Vec::len).sum();
         (2 * taps * outputs[0].numel() / self.taps.rows.len().max(1)) as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         if self.taps.is_dense() {
             return self.run_dense(launch);
         }
@@ -137,7 +137,7 @@ impl Op for AxisFilter {
 
 impl AxisFilter {
     /// As matrix products over blocks of the output's rows, always the same ones.
-    fn run_dense(&self, launch: &mut Launch<'_>) {
+    fn run_dense(&self, launch: &mut CpuArguments<'_>) {
         const ROWS: usize = 32;
         let (s, o, x) = (launch.input_shapes[0], launch.output_shapes[0], launch.inputs[0]);
         let weights: Vec<f32> = self.taps.rows.iter().flatten().map(|tap| tap.1).collect();

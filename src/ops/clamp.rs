@@ -2,7 +2,7 @@
 //!
 //! VJP: dx = dy where low <= x <= high, else 0; needs x.
 
-use super::*;
+use super::prelude::*;
 use crate::backend::cpu::parallel::{map1, map2};
 
 /// Limits every value. Input: x.
@@ -43,7 +43,7 @@ impl Op for Clamp {
     fn in_place(&self) -> &'static [usize] {
         &[0]
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (x, low, high) = (launch.input_unless_in_place(0), self.low, self.high);
         map1(launch.outputs[0], x, move |x| if x.is_finite() { x.max(low).min(high) } else { x });
     }
@@ -74,7 +74,7 @@ impl Op for ClampVjp {
     fn in_place(&self) -> &'static [usize] {
         &[0]
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (dy, x, low, high) = (launch.input_unless_in_place(0), launch.inputs[1], self.low, self.high);
         map2(launch.outputs[0], dy, Some(x), move |dy, x| if x >= low && x <= high { dy } else { 0.0 });
     }

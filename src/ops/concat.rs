@@ -4,9 +4,9 @@
 //! `slice(x)` takes channels `start .. start + len`. VJP: dx is dout between zeros, a channel pad.
 //! `pad(x)` puts zeros around. VJP: the slice again.
 
-use super::*;
-use crate::backend::cuda::Operand;
-use crate::graph::{Graph, TensorId};
+use super::prelude::*;
+use crate::graph::record::{Graph, TensorId};
+use crate::launch::Operand;
 use rayon::prelude::*;
 
 /// Channels of a, then channels of b. Inputs: a, b.
@@ -55,7 +55,7 @@ impl Op for Concat {
     fn flops(&self, _: &[Shape], _: &[Shape]) -> u64 {
         0
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (ca, cb) = (launch.input_shapes[0].c, launch.input_shapes[1].c);
         let (a, b) = (launch.inputs[0], launch.inputs[1]);
         for_pixels(launch.outputs[0], ca + cb, |p, out| {
@@ -92,7 +92,7 @@ impl Op for ChannelSlice {
     fn flops(&self, _: &[Shape], _: &[Shape]) -> u64 {
         0
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (c, x) = (launch.input_shapes[0].c, launch.inputs[0]);
         let (start, len) = (self.start, self.len);
         for_pixels(launch.outputs[0], len, |p, out| out.copy_from_slice(&x[p * c + start..][..len]));
@@ -125,7 +125,7 @@ impl Op for ChannelPad {
     fn flops(&self, _: &[Shape], _: &[Shape]) -> u64 {
         0
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (c, x, start) = (launch.input_shapes[0].c, launch.inputs[0], self.start);
         for_pixels(launch.outputs[0], self.total, |p, out| {
             out.fill(0.0);

@@ -2,7 +2,7 @@
 //!
 //! A model takes only certain sizes; the operator measures the part that is the image. VJP of each is the other.
 
-use super::*;
+use super::prelude::*;
 use rayon::prelude::*;
 
 /// Rows and columns `0 .. h`, `0 .. w`. Input: x.
@@ -44,7 +44,7 @@ impl Op for Crop {
     fn flops(&self, _: &[Shape], _: &[Shape]) -> u64 {
         0
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (s, x) = (launch.input_shapes[0], launch.inputs[0]);
         launch.outputs[0].par_chunks_mut(self.w * s.c).enumerate().for_each(|(k, out)| {
             let (n, i) = (k / self.h, k % self.h);
@@ -82,7 +82,7 @@ impl Op for ZeroPad {
     fn flops(&self, _: &[Shape], _: &[Shape]) -> u64 {
         0
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (s, x) = (launch.input_shapes[0], launch.inputs[0]);
         let row = s.w * s.c;
         launch.outputs[0].par_chunks_mut(self.w * s.c).enumerate().for_each(|(k, out)| {

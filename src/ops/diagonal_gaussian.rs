@@ -2,7 +2,7 @@
 //!
 //! VJP: dmean = dz; dlogvar = dz noise exp(logvar / 2) / 2 where logvar is not limited, else 0. Needs both inputs.
 
-use super::*;
+use super::prelude::*;
 use rayon::prelude::*;
 
 /// The sample. Inputs: moments (n, h, w, 2c), noise (n, h, w, c).
@@ -39,7 +39,7 @@ impl Op for DiagonalGaussian {
     fn flops(&self, _: &[Shape], outputs: &[Shape]) -> u64 {
         8 * outputs[0].numel() as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (c, [moments, noise]) = (launch.input_shapes[1].c, [launch.inputs[0], launch.inputs[1]]);
         let pixels = moments.par_chunks(2 * c).zip(noise.par_chunks(c));
         launch.outputs[0].par_chunks_mut(c).zip(pixels).with_min_len(256).for_each(|(z, (moments, noise))| {
@@ -72,7 +72,7 @@ impl Op for DiagonalGaussianVjp {
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         8 * inputs[0].numel() as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let c = launch.input_shapes[0].c;
         let [dz, moments, noise] = launch.inputs[..] else { unreachable!("three inputs") };
         let pixels = dz.par_chunks(c).zip(moments.par_chunks(2 * c).zip(noise.par_chunks(c)));

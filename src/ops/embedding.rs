@@ -2,7 +2,7 @@
 //!
 //! Labels are whole numbers: there is no gradient to them.
 
-use super::*;
+use super::prelude::*;
 
 /// Rows of a table. Inputs: label (n, h, w, 1), table (labels, 1, 1, c). A label outside the table gives NaN.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ impl Op for Embedding {
     fn flops(&self, _: &[Shape], _: &[Shape]) -> u64 {
         0
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let c = launch.input_shapes[1].c;
         for (row, &label) in launch.outputs[0].chunks_mut(c).zip(launch.inputs[0]) {
             match launch.inputs[1].chunks(c).nth(label as usize) {

@@ -4,7 +4,7 @@
 //! VJP: dx = R^T of (spread of dy by k): every `dy[p] k[t]` goes to the padded position p + t,
 //! then the border is folded back onto the pixels that it reflects.
 
-use super::*;
+use super::prelude::*;
 use rayon::prelude::*;
 
 /// The blur. Inputs: x (n, h, w, c), kernel (n, k, k, 1) with k odd and k / 2 < h, w.
@@ -61,7 +61,7 @@ impl Op for Filter2d {
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         flops(inputs)
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (s, k) = (launch.input_shapes[0], launch.input_shapes[1].h);
         let (x, kernel, border) = (launch.inputs[0], launch.inputs[1], k / 2);
         let wide = (s.w + 2 * border) * s.c;
@@ -106,7 +106,7 @@ impl Op for Filter2dVjp {
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         flops(inputs)
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (s, k) = (launch.input_shapes[0], launch.input_shapes[1].h);
         let (dy, kernel, border) = (launch.inputs[0], launch.inputs[1], k / 2);
         let (wide, tall) = ((s.w + 2 * border) * s.c, s.h + 2 * border);

@@ -4,11 +4,11 @@
 //! VJP: da = dy gelu(b), db = dy a gelu'(b), which need a and b; dx = (da, db) w.
 
 use super::conv::CudaConv;
+use super::conv::problem::WeightOrder;
 use super::gelu::{gelu, gelu_slope};
 use super::linear::{LinearVjp, matrix_product};
-use super::*;
-use crate::backend::cpu::direct_conv::WeightOrder;
-use crate::graph::{Graph, TensorId};
+use super::prelude::*;
+use crate::graph::record::{Graph, TensorId};
 use rayon::prelude::*;
 
 /// The gated linear layer. Inputs: x, weight (2c, 1, 1, in), the values and then the gates, bias (1, 1, 1, 2c). Outputs: y
@@ -45,7 +45,7 @@ impl Op for Geglu {
     fn flops(&self, inputs: &[Shape], outputs: &[Shape]) -> u64 {
         2 * outputs[1].numel() as u64 * inputs[0].c as u64 + 9 * outputs[0].numel() as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let c = launch.output_shapes[0].c;
         let (x, weight, bias) = (launch.inputs[0], launch.inputs[1], launch.inputs[2]);
         let [y, halves] = &mut launch.outputs[..] else { unreachable!("two outputs") };
@@ -85,7 +85,7 @@ impl Op for GegluVjp {
     fn in_place(&self) -> &'static [usize] {
         &[1]
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (c, dy) = (launch.input_shapes[0].c, launch.inputs[0]);
         let (x, dx) = (launch.input_unless_in_place(1), &mut *launch.outputs[0]);
         if let Some(x) = x {

@@ -3,7 +3,7 @@
 //! VJP: y' = Phi(x) + x phi(x) with the density phi; of the quick form y' = s + 1.702 x s (1 - s) with s = s(1.702 x).
 //! It needs x.
 
-use super::*;
+use super::prelude::*;
 use crate::backend::cpu::parallel::{map1, map2, sigmoid};
 
 /// The Gaussian error linear unit. Input: x.
@@ -57,7 +57,7 @@ impl Op for Gelu {
     fn in_place(&self) -> &'static [usize] {
         &[0]
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (x, quick) = (launch.input_unless_in_place(0), self.quick);
         map1(launch.outputs[0], x, |x| gelu(x, quick));
     }
@@ -88,7 +88,7 @@ impl Op for GeluVjp {
     fn in_place(&self) -> &'static [usize] {
         &[0]
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (dy, x, quick) = (launch.input_unless_in_place(0), launch.inputs[1], self.quick);
         map2(launch.outputs[0], dy, Some(x), |dy, x| dy * gelu_slope(x, quick));
     }

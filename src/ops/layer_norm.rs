@@ -3,9 +3,9 @@
 //! VJP, with xhat = (x - mean) rstd and p = gamma dy: dx = rstd (p - avg(p) - xhat avg(p xhat)), averages over the channels;
 //! mean and rstd of a pixel are made again from x, which is read anyway. It can add to a gradient that is already there.
 
-use super::*;
+use super::prelude::*;
 use crate::backend::cpu::parallel::{interleaved_sum, vectorised};
-use crate::graph::{Graph, TensorId};
+use crate::graph::record::{Graph, TensorId};
 use rayon::prelude::*;
 
 /// The norm. Inputs: x, gamma and beta (1, 1, 1, c).
@@ -45,7 +45,7 @@ impl Op for LayerNorm {
     fn flops(&self, _: &[Shape], outputs: &[Shape]) -> u64 {
         8 * outputs[0].numel() as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let [x, gamma, beta] = launch.inputs[..] else { unreachable!("three inputs") };
         let (c, eps) = (gamma.len(), self.eps);
         launch.outputs[0].par_chunks_mut(c).zip(x.par_chunks(c)).with_min_len(PIXELS).for_each(|(y, x)| {
@@ -83,7 +83,7 @@ impl Op for LayerNormVjp {
     fn in_place(&self) -> &'static [usize] {
         &[0]
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (dy, x, gamma) = (launch.input_unless_in_place(0), launch.inputs[1], launch.inputs[2]);
         let (c, eps, dx) = (gamma.len(), self.eps, &mut *launch.outputs[0]);
         if let Some(dy) = dy {

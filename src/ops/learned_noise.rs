@@ -3,7 +3,7 @@
 //! The ancestral step of a model that learned its variance ("learned range", Nichol and Dhariwal 2021, eq. 15).
 //! A sampler update: nothing is differentiated through it.
 
-use super::*;
+use super::prelude::*;
 use crate::backend::cpu::parallel::{exp, for_item_chunks};
 
 /// Inputs: mean, v, noise, coefficients (n, 1, 1, any).
@@ -31,7 +31,7 @@ impl Op for LearnedNoise {
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         16 * inputs[0].numel() as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (item, width) = (launch.input_shapes[0].item(), launch.input_shapes[3].c);
         let [mean, v, noise, c] = launch.inputs[..] else { unreachable!("four inputs") };
         for_item_chunks(launch.outputs[0], item, |n, at, out| {

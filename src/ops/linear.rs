@@ -3,10 +3,10 @@
 //! VJP: dx[n, i] = sum over o of dy[n, o] w[o, i]. With SiLU it has none: it makes the time embedding, which does not depend on x_t.
 
 use super::conv::CudaConv;
-use super::*;
-use crate::backend::cpu::direct_conv::{DirectConv, Geometry, Spread, WeightOrder};
+use super::conv::problem::{DirectConv, Geometry, Spread, WeightOrder};
+use super::prelude::*;
 use crate::backend::cpu::parallel::{map1, sigmoid};
-use crate::graph::{Graph, TensorId};
+use crate::graph::record::{Graph, TensorId};
 
 /// The linear layer. Inputs: x, weight (out, 1, 1, in), bias (1, 1, 1, out).
 #[derive(Debug, Clone, Default)]
@@ -43,7 +43,7 @@ impl Op for Linear {
     fn flops(&self, inputs: &[Shape], outputs: &[Shape]) -> u64 {
         2 * outputs[0].numel() as u64 * inputs[0].c as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (x, weight, bias) = (launch.inputs[0], launch.inputs[1], launch.inputs[2]);
         let shapes = (launch.input_shapes[0], launch.output_shapes[0]);
         matrix_product(shapes, x, (weight, WeightOrder::Forward), Some(bias), launch.outputs[0]);
@@ -81,7 +81,7 @@ impl Op for LinearVjp {
     fn flops(&self, inputs: &[Shape], outputs: &[Shape]) -> u64 {
         2 * outputs[0].numel() as u64 * inputs[0].c as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (dy, weight) = (launch.inputs[0], launch.inputs[1]);
         let shapes = (launch.input_shapes[0], launch.output_shapes[0]);
         matrix_product(shapes, dy, (weight, WeightOrder::Transposed), None, launch.outputs[0]);

@@ -2,9 +2,9 @@
 //!
 //! VJP: `dx_k[n] = coefficient[n, column_k] dy[n]`. Coefficients come from the schedule and have no gradient.
 
-use super::*;
+use super::prelude::*;
 use crate::backend::cpu::parallel::for_item_chunks;
-use crate::graph::{Graph, TensorId};
+use crate::graph::record::{Graph, TensorId};
 
 /// The combination. Inputs: coefficients (n, 1, 1, any), then x_0, x_1, ... of one shape.
 #[derive(Debug, Clone)]
@@ -47,7 +47,7 @@ impl Op for LinearCombination {
     fn in_place(&self) -> &'static [usize] {
         &[1, 2, 3]
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (item, width) = (launch.input_shapes[1].item(), launch.input_shapes[0].c);
         let c = launch.inputs[0];
         let own = launch.in_place.map(|i| i - 1);

@@ -2,7 +2,7 @@
 //!
 //! VJP: dx = m dy, the op itself. The mask is part of the known operator.
 
-use super::*;
+use super::prelude::*;
 use crate::backend::cpu::parallel::for_item_chunks;
 
 /// Product with a mask. Inputs: x (n, h, w, c), mask (n, h, w, 1).
@@ -29,7 +29,7 @@ impl Op for Mask {
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         inputs[0].numel() as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (c, x, mask) = (launch.input_shapes[0].c, launch.inputs[0], launch.inputs[1]);
         let all = launch.outputs[0].len();
         for_item_chunks(launch.outputs[0], all, |_, at, out| {

@@ -4,9 +4,9 @@
 //! squared: `s[n] = || x[n] ||_2^2`. VJP: dx = 2 ds x.
 
 use super::linear_combination::LinearCombination;
-use super::*;
+use super::prelude::*;
 use crate::backend::cpu::parallel::{for_item_chunks, interleaved_sum, sum};
-use crate::backend::cuda::Operand;
+use crate::launch::Operand;
 
 /// Un-squared norm of a difference. Inputs: a, y. Output (n, 1, 1, 1).
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ impl Op for ResidualNorm {
             r.give(0, da);
         }
         if r.wants(1) {
-            let dy = r.graph.one(add::Scale { scale: -1.0 }, &name, &[da])?;
+            let dy = r.graph.one(super::add::Scale { scale: -1.0 }, &name, &[da])?;
             r.give(1, dy);
         }
         Ok(())
@@ -61,7 +61,7 @@ impl Op for ResidualNorm {
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         3 * inputs[0].numel() as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let item = launch.input_shapes[0].item();
         let (a, y) = (launch.inputs[0], launch.inputs[1]);
         for (r, (a, y)) in launch.outputs[0].iter_mut().zip(a.chunks(item).zip(y.chunks(item))) {
@@ -92,7 +92,7 @@ impl Op for ResidualNormVjp {
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         2 * inputs[1].numel() as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let item = launch.input_shapes[1].item();
         let [dr, a, y, r] = launch.inputs[..] else { unreachable!("four inputs") };
         for_item_chunks(launch.outputs[0], item, |n, at, out| {
@@ -120,7 +120,7 @@ impl Op for SquaredNorm {
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         let (dout, x, name) = (r.dout(0)?, r.input(0), r.name());
-        let twice = r.graph.one(add::Scale { scale: 2.0 }, &name, &[dout])?;
+        let twice = r.graph.one(super::add::Scale { scale: 2.0 }, &name, &[dout])?;
         let dx = r.graph.one(LinearCombination { columns: vec![0] }, &name, &[twice, x])?;
         r.give(0, dx);
         Ok(())
@@ -128,7 +128,7 @@ impl Op for SquaredNorm {
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         2 * inputs[0].numel() as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (item, x) = (launch.input_shapes[0].item(), launch.inputs[0]);
         for (s, x) in launch.outputs[0].iter_mut().zip(x.chunks(item)) {
             *s = squared_norm(x) as f32;

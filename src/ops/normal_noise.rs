@@ -2,7 +2,7 @@
 //!
 //! It reads no image, so there is nothing to differentiate.
 
-use super::*;
+use super::prelude::*;
 use crate::noise::{KEY_WORDS, fill_normal};
 use rayon::prelude::*;
 
@@ -28,7 +28,7 @@ impl Op for NormalNoise {
     fn flops(&self, _: &[Shape], outputs: &[Shape]) -> u64 {
         40 * outputs[0].numel() as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         const CHUNK: usize = 1 << 14;
         let keys = launch.inputs[0];
         launch.outputs[0].par_chunks_mut(self.shape.item()).enumerate().for_each(|(n, item)| {

@@ -3,7 +3,7 @@
 //! up: `y[2i + a, 2j + b] = gain * x[i, j]`. VJP: dx[i, j] = gain * sum over a, b of dy, which is `pool` with that gain.
 //! pool: `y[i, j] = gain * sum over a, b of x[2i + a, 2j + b]` (average: gain 1/4). VJP: `up` with that gain.
 
-use super::*;
+use super::prelude::*;
 use rayon::prelude::*;
 
 /// Nearest-neighbour x2. Input: x.
@@ -38,7 +38,7 @@ impl Op for Upsample {
     fn flops(&self, _: &[Shape], outputs: &[Shape]) -> u64 {
         outputs[0].numel() as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (s, x, gain) = (launch.output_shapes[0], launch.inputs[0], self.gain);
         launch.outputs[0].par_chunks_mut(s.w * s.c).enumerate().for_each(|(row, out)| {
             let source = &x[row / 2 * (s.w / 2) * s.c..];
@@ -74,7 +74,7 @@ impl Op for Pool {
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         inputs[0].numel() as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (s, x, gain) = (launch.output_shapes[0], launch.inputs[0], self.gain);
         launch.outputs[0].par_chunks_mut(s.w * s.c).enumerate().for_each(|(row, out)| {
             let (above, below) = x[2 * row * 2 * s.w * s.c..][..4 * s.w * s.c].split_at(2 * s.w * s.c);

@@ -2,7 +2,7 @@
 //!
 //! VJP: y' = s + x s (1 - s) = s (1 + x (1 - s)), so dx = dy s (1 + x (1 - s)); needs x.
 
-use super::*;
+use super::prelude::*;
 use crate::backend::cpu::parallel::{map1, map2, sigmoid};
 
 /// The sigmoid linear unit. Input: x.
@@ -41,7 +41,7 @@ impl Op for Silu {
     fn in_place(&self) -> &'static [usize] {
         &[0]
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let x = launch.input_unless_in_place(0);
         map1(launch.outputs[0], x, |x| x * sigmoid(x));
     }
@@ -71,7 +71,7 @@ impl Op for SiluVjp {
     fn in_place(&self) -> &'static [usize] {
         &[0]
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (dy, x) = (launch.input_unless_in_place(0), launch.inputs[1]);
         map2(launch.outputs[0], dy, Some(x), |dy, x| dy * silu_slope(x));
     }

@@ -7,7 +7,7 @@
 //! on which p(x_{t-1} | x_t) concentrates. Both move samples, nothing is differentiated through them.
 
 use super::norm::{record_squares, squared_distance, squared_norm};
-use super::*;
+use super::prelude::*;
 use crate::backend::cpu::parallel::for_item_chunks;
 
 const NOT_A_MODEL: &str = "sampler updates are not differentiated";
@@ -48,7 +48,7 @@ impl Op for GuidedStep {
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         4 * inputs[0].numel() as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (item, width) = (launch.input_shapes[0].item(), launch.input_shapes[3].c);
         let [z, g, residual, coefficients] = launch.inputs[..] else { unreachable!("four inputs") };
         let factors: Vec<f32> = (g.chunks(item).enumerate())
@@ -102,7 +102,7 @@ impl Op for SphereProjection {
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         6 * inputs[0].numel() as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (item, width) = (launch.input_shapes[0].item(), launch.input_shapes[2].c);
         let [z, mean, radii] = launch.inputs[..] else { unreachable!("three inputs") };
         let factors: Vec<f32> = (z.chunks(item).zip(mean.chunks(item)).enumerate())

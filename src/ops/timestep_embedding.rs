@@ -2,7 +2,7 @@
 //!
 //! The timestep is a coordinate of the schedule, not of the image: there is no gradient to it.
 
-use super::*;
+use super::prelude::*;
 
 /// Sinusoidal embedding. Input: t (n, 1, 1, 1), fractional values allowed.
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ impl Op for TimestepEmbedding {
     fn flops(&self, _: &[Shape], outputs: &[Shape]) -> u64 {
         4 * outputs[0].numel() as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let half = self.channels / 2;
         for (row, &t) in launch.outputs[0].chunks_mut(self.channels).zip(launch.inputs[0]) {
             for i in 0..half {

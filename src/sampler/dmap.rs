@@ -5,8 +5,9 @@
 //! z' <- mean + s_up sqrt(numel) (z' - mean) / ||z' - mean||. With x' = sqrt(abar') z' the gradient is
 //! dL/dz' = sqrt(abar') dL/dx', so the step in x' is zeta abar' dL/dx'; the projection keeps its form.
 
+use super::chain::{Chain, Sampler};
 use super::posterior::{Inputs, MeasurementInputs, Setup, write_batch, write_keys, write_level};
-use super::{Chain, Sampler, Zeta};
+use super::settings::Zeta;
 use crate::error::Result;
 use crate::executor::Executor;
 use crate::graph::{Graph, TensorId};

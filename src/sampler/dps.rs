@@ -3,9 +3,10 @@
 //! In sigma space (z = x / sqrt(abar)), where published latent step sizes belong, the step is z' - zeta dL/dz at the current level;
 //! with dL/dz = sqrt(abar) dL/dx that is x' - zeta sqrt(abar abar') dL/dx.
 
+use super::chain::Sampler;
 use super::posterior::{Inputs, Setup};
+use super::settings::Zeta;
 use super::single::{SingleStep, StepGraph};
-use super::{Sampler, Zeta};
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::noise::Draw;

@@ -4,9 +4,10 @@
 //! With r = sqrt(numel) sigma and the unit gradient g at x_t, d* = -r g, d = sample - mean, m = d + zeta (d* - d):
 //! x_{t-1} = mean + r m / ||m||. zeta is a share and belongs to no space.
 
+use super::chain::Sampler;
 use super::posterior::{Setup, column};
+use super::settings::Zeta;
 use super::single::{SingleStep, StepGraph};
-use super::{Sampler, Zeta};
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::noise::Draw;

@@ -3,14 +3,16 @@
 //! Between two of the K passes at a level x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) n, of VP coordinates; the published
 //! choice of levels is those with 40 to 70 % of the steps still to go.
 
+use super::chain::{Chain, Sampler};
+use super::dps;
 use super::posterior::{Setup, column, write_keys};
 use super::single::SingleStep;
-use super::{Chain, Sampler, dps};
 use crate::error::Result;
 use crate::executor::Executor;
-use crate::graph::{Graph, Shape, TensorId};
+use crate::graph::{Graph, TensorId};
 use crate::noise::{Draw, KEY_WORDS};
 use crate::ops::normal_noise::NormalNoise;
+use crate::tensor::Shape;
 
 /// x_t = TRAVEL_X x_{t-1} + TRAVEL_NOISE n
 const TRAVEL_X: usize = column::OWN;

@@ -3,13 +3,15 @@
 //! x0_j = x0 + r n_j with r = sigma / sqrt(1 + sigma^2) = sqrt(1 - abar), j = 1 .. K; the mean of the K residual norms descends. Their
 //! gradients meet at x0 and go through the network once.
 
+use super::chain::Sampler;
+use super::dps;
 use super::posterior::{Setup, column};
 use super::single::{SingleStep, StepGraph};
-use super::{Sampler, dps};
 use crate::error::Result;
-use crate::graph::{Graph, Shape};
+use crate::graph::Graph;
 use crate::noise::{Draw, KEY_WORDS};
 use crate::ops::normal_noise::NormalNoise;
+use crate::tensor::Shape;
 
 /// Deviation r of the samples, and 1 / K.
 const SPREAD: usize = column::OWN;

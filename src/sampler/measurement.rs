@@ -3,9 +3,10 @@
 use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
-use crate::graph::{Graph, PlanOptions, Shape, TensorId};
+use crate::graph::{Graph, PlanOptions, TensorId};
 use crate::noise::{Draw, NoiseKey, Stream, fill_normal};
 use crate::operator::{Observed, Operator};
+use crate::tensor::Shape;
 use crate::weights::Weights;
 use std::fmt;
 use std::str::FromStr;

@@ -1,10 +1,10 @@
 //! The file of a measurement: y, for some operators their mask or kernel, and, where this program wrote it, task and noise.
 
-use super::Noise;
+use super::measurement::Noise;
 use crate::error::{Error, Result};
-use crate::graph::Shape;
 use crate::image::Picture;
 use crate::operator::{Operator, StateOrigin};
+use crate::tensor::Shape;
 use crate::weights::Checkpoint;
 use std::path::Path;
 

@@ -1,5 +1,6 @@
 //! Samplers: one file per method over one posterior.
 
+pub mod chain;
 pub mod dmap;
 pub mod dps;
 pub mod dsg;
@@ -13,105 +14,24 @@ pub mod psld;
 pub mod resample;
 pub mod restorer;
 pub mod schedule;
+pub mod settings;
 pub mod single;
 pub mod stsl;
 pub mod unconditional;
 pub mod whitening;
 
+pub use chain::{Chain, Sampler};
 pub use measurement::{Measurement, Measurer, Noise};
 pub use measurement_file::MeasurementFile;
 pub use posterior::Setup;
 pub use restorer::{Item, Progress, Restoration, Restorer, Run};
 pub use schedule::{Schedule, Spacing, Variance};
+pub use settings::{Method, Setting, Settings, WHITEN, Zeta};
 
 use crate::error::{Error, Result, nearest};
-use crate::executor::Executor;
 use crate::graph::Graph;
 use crate::model::Prior;
 use crate::operator::Operator;
-
-/// How far a step goes along the gradient g of the residual norm.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Zeta {
-    /// Towards the noise's norm by Polyak's step, at most `zeta radius` far: a share of the radius sqrt(numel) * s of the
-    /// sphere that p(x_{t-1} | x_t) lives on.
-    Relative(f64),
-    /// `zeta g`, as published: in VP coordinates for DPS in pixel space, in sigma space for DMAP and for latent models.
-    Absolute(f64),
-}
-
-/// What a sampler can be told.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The method.
-    pub method: Method,
-    /// Noise levels visited.
-    pub steps: usize,
-    /// Step size along the gradient.
-    pub zeta: Zeta,
-    /// Deviation of the images, in [-1, 1], in the covariance that the residual of a blur is measured by ([`whitening`]). 0: by the
-    /// plain norm, as published, which steps of absolute zeta always take.
-    pub whiten: f64,
-    /// K: ascent steps per noise level of DMAP, samples of the estimate of LGD, passes at a
-    /// repeated level of FreeDoM, descents per level of STSL, optimisation steps of ReSample at most, moves of the text of P2L.
-    pub inner: usize,
-    /// Weight of the second term of PSLD's and STSL's objectives.
-    pub consistency: f64,
-    /// Rate of the optimisation in ReSample (of codes, per step) and P2L (of the text).
-    pub rate: f64,
-    /// PSLD's adjoint is what the published code has in its place.
-    pub published_transpose: bool,
-    /// Variance of the ancestral step.
-    pub variance: Variance,
-    /// Which noise levels are visited.
-    pub spacing: Spacing,
-    /// Share of the posterior's noise that a step adds: 1 is ancestral sampling, 0 DDIM.
-    pub eta: f64,
-    /// Limit x0 to [-1, 1]; the gradient is 0 where it is limited. Of pixel models only.
-    pub clip: bool,
-}
-
-/// A method of sampling.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Method {
-    /// Diffusion posterior sampling (Chung et al. 2023).
-    Dps,
-    /// Explicit posterior ascent on a sphere (Xu et al. 2025).
-    Dmap,
-    /// Steps turned towards the steepest descent on a sphere (Yang et al. 2024).
-    Dsg,
-    /// DPS on Monte Carlo samples of x_0 (Song et al. 2023).
-    Lgd,
-    /// DPS with time travel (Yu et al. 2023).
-    Freedom,
-    /// DPS whose codes agree with decoder and encoder (Rout et al. 2023).
-    Psld,
-    /// Descents of residual and score's trace before every step (Rout et al. 2024).
-    Stsl,
-    /// DPS with optimised codes (Song et al. 2024).
-    Resample,
-    /// DPS with a tuned text (Chung et al. 2024).
-    P2l,
-    /// The prior alone.
-    Unconditional,
-}
-
-/// A part of [`Settings`] that not every method reads.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Setting {
-    /// [`Settings::zeta`]
-    Zeta,
-    /// [`Settings::whiten`]
-    Whiten,
-    /// [`Settings::inner`]
-    Inner,
-    /// [`Settings::rate`]
-    Rate,
-    /// [`Settings::consistency`]
-    Consistency,
-    /// [`Settings::published_transpose`]
-    PublishedTranspose,
-}
 
 type Build = fn(&Setup<'_>) -> Result<Box<dyn Sampler>>;
 
@@ -276,9 +196,6 @@ impl Method {
     }
 }
 
-/// From 0.15 to 0.4 the benchmark changes by 0.1 dB; beyond 0.5 the few steps of a level no longer come to their end.
-pub const WHITEN: f64 = 0.3;
-
 /// Levels of DMAP for latent models. With the six of pixel models the codes end far from the measurement; ten are better by 1 dB in random
 /// inpainting and 0.3 dB in super-resolution (weights/tiny-latent).
 const LATENT_DMAP_STEPS: usize = 10;
@@ -355,38 +272,4 @@ impl Settings {
             Method::Unconditional => self.steps,
         }
     }
-}
-
-/// A batch on the host.
-pub struct Chain {
-    /// x_T, and later whatever x was last asked for, in VP coordinates, (n, h, w, c).
-    pub x: Vec<f32>,
-    /// Measurements, one after the other.
-    pub y: Vec<f32>,
-    /// Operator states, one after the other.
-    pub state: Vec<f32>,
-    /// Weights of a whitened residual, one measurement after the other.
-    pub whitening: Vec<f32>,
-    /// Class labels of a conditional model.
-    pub labels: Vec<f32>,
-    /// Seed and sample number of each item.
-    pub seeds: Vec<(u64, u32)>,
-    /// Norm of the noise in each measurement, 0 where unknown.
-    pub noise_norm: Vec<f32>,
-    /// Residual norm of each item at the last gradient.
-    pub residual: Vec<f32>,
-}
-
-/// One method, ready to step.
-pub trait Sampler: Send {
-    /// Takes a batch over to the device: x_T, measurements, labels. x stays there from step to step.
-    fn begin(&mut self, chain: &Chain) -> Result<()>;
-    /// From level `i` to the level before it. Leaves the residuals in `chain`.
-    fn step(&mut self, i: usize, chain: &mut Chain) -> Result<()>;
-    /// x as the last step left it.
-    fn read_x(&self, x: &mut [f32]) -> Result<()>;
-    /// What runs.
-    fn executors(&self) -> Vec<&Executor>;
-    /// Fills the arena with NaN before each run from now on.
-    fn set_poison(&mut self, on: bool);
 }

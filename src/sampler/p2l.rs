@@ -3,9 +3,10 @@
 //!
 //! K times: c <- c - rate d/dc mean((A(D(z0(z, c))) - y)^2), every item with a text of its own, carried from level to level.
 
+use super::chain::{Chain, Sampler};
+use super::dps;
 use super::posterior::{Inputs, MeasurementInputs, Setup, column, write_batch, write_level};
 use super::single::{SingleStep, StepGraph};
-use super::{Chain, Sampler, dps};
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::{Graph, TensorId, backward};

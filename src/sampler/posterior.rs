@@ -1,10 +1,12 @@
 //! The pieces of a step graph: model, Tweedie's formula, operator, residual norm, and their reverse.
 
-use super::{Chain, Schedule, Settings, Variance, Zeta};
+use super::chain::Chain;
+use super::schedule::{Schedule, Variance};
+use super::settings::{Settings, Zeta};
 use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
-use crate::graph::{Graph, PlanOptions, Shape, TensorId, backward};
+use crate::graph::{Graph, PlanOptions, TensorId, backward};
 use crate::model::{Network, Prior};
 use crate::noise::{Draw, KEY_WORDS, NoiseKey};
 use crate::operator::Operator;
@@ -15,6 +17,7 @@ use crate::ops::learned_noise::LearnedNoise;
 use crate::ops::norm::{ResidualNorm, SquaredNorm};
 use crate::ops::normal_noise::NormalNoise;
 use crate::ops::sphere_projection::GuidedStep;
+use crate::tensor::Shape;
 use crate::weights::Weights;
 
 /// Everything that the graphs of a sampler depend on.

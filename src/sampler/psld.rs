@@ -4,17 +4,19 @@
 //! With the image xh = D(z0): L = || A(xh) - y || + gamma || E(xh + A^T (y - A(xh))) - z0 ||, E a sample of the encoder's
 //! distribution; the gradient goes through network, decoder, operator, adjoint and encoder.
 
+use super::chain::Sampler;
+use super::dps;
 use super::posterior::{Setup, column};
 use super::single::{SingleStep, StepGraph};
-use super::{Sampler, dps};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Shape, adjoint};
+use crate::graph::{Graph, adjoint};
 use crate::noise::{Draw, KEY_WORDS};
 use crate::ops::add::{Add, Scale};
 use crate::ops::crop::ZeroPad;
 use crate::ops::diagonal_gaussian::DiagonalGaussian;
 use crate::ops::norm::ResidualNorm;
 use crate::ops::normal_noise::NormalNoise;
+use crate::tensor::Shape;
 
 /// gamma
 const CONSISTENCY: usize = column::OWN;

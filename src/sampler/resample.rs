@@ -6,15 +6,17 @@
 //! K steps are done; then x' = (s2 sqrt(abar') z0 + (1 - abar') x') / (s2 + 1 - abar') + n / sqrt(1 / s2 + 1 / (1 - abar')), with
 //! abar' of the level before and s2 = 40 (1 - abar') / (1 - abar) (1 - abar / abar'), in VP coordinates (eq. 12 there).
 
+use super::chain::{Chain, Sampler};
+use super::dps;
 use super::posterior::{Inputs, MeasurementInputs, Setup, column, write_batch, write_keys, write_level};
 use super::single::SingleStep;
-use super::{Chain, Sampler, dps};
 use crate::error::Result;
 use crate::executor::Executor;
-use crate::graph::{Graph, Shape, TensorId, backward};
+use crate::graph::{Graph, TensorId, backward};
 use crate::noise::{Draw, KEY_WORDS};
 use crate::ops::adamw::AdamW;
 use crate::ops::normal_noise::NormalNoise;
+use crate::tensor::Shape;
 
 /// Columns of the optimisation: 1 / numel of a measurement, rate, rate times decay, and the corrections of both moments.
 const MEAN: usize = column::OWN;

@@ -1,16 +1,20 @@
 //! Restores batches of images: in one call with a progress callback, or step by step.
 
+use super::chain::{Chain, Sampler};
 use super::measurement::{Measurement, Measurer};
+use super::posterior::Setup;
+use super::schedule::Schedule;
+use super::settings::{Method, Setting, Settings, Zeta};
 use super::whitening::weights;
-use super::{Chain, Method, Sampler, Schedule, Setting, Settings, Setup, Zeta};
 use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
-use crate::graph::{Dtype, Graph, Plan, PlanOptions, Shape, TensorId};
+use crate::graph::{Graph, Plan, PlanOptions, TensorId};
 use crate::image::Picture;
 use crate::model::Model;
 use crate::noise::{Draw, NoiseKey, fill_normal};
 use crate::operator::Operator;
+use crate::tensor::{Dtype, Shape};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 

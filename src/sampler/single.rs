@@ -1,7 +1,7 @@
 //! Methods whose step is one graph.
 
+use super::chain::{Chain, Sampler};
 use super::posterior::{Inputs, MeasurementInputs, Setup, write_batch, write_keys, write_level};
-use super::{Chain, Sampler};
 use crate::error::Result;
 use crate::executor::Executor;
 use crate::graph::{Graph, TensorId};

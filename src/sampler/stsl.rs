@@ -5,16 +5,19 @@
 //! sqrt(abar) / (1 - abar) mean(n (x0(x + n) - x0(x))) and a constant. x <- x - zeta d(|| A(x0) - y || + weight T) / dx.
 //! In sigma space, where absolute step sizes belong, dL/dz = sqrt(abar) dL/dx: the step in x is zeta abar dL/dx.
 
+use super::chain::{Chain, Sampler};
 use super::posterior::{Setup, column};
+use super::settings::Zeta;
 use super::single::{SingleStep, StepGraph};
-use super::{Chain, Sampler, Zeta, unconditional};
+use super::unconditional;
 use crate::error::Result;
 use crate::executor::Executor;
-use crate::graph::{Graph, Shape, TensorId};
+use crate::graph::{Graph, TensorId};
 use crate::noise::{Draw, KEY_WORDS};
 use crate::ops::add::Add;
 use crate::ops::norm::SquaredNorm;
 use crate::ops::normal_noise::NormalNoise;
+use crate::tensor::Shape;
 
 /// A quarter of the trace's factor, and minus that.
 const TRACE: usize = column::OWN;

@@ -1,6 +1,6 @@
 //! Ancestral sampling of the prior (Ho et al. 2020, algorithm 2); shows what a model knows by itself.
 
-use super::Sampler;
+use super::chain::Sampler;
 use super::posterior::Setup;
 use super::single::{SingleStep, StepGraph};
 use crate::error::Result;

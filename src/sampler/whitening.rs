@@ -8,15 +8,16 @@
 //! A A^T is all but diagonal in the cosine transform C of y, since a blur reflects at the boundary. So the norm is || W C e || with
 //! W = c / sqrt(r^2 |A|^2 + s^2) per frequency, and c such that white noise keeps its norm in the mean.
 
-use super::Measurement;
+use super::measurement::Measurement;
 use super::posterior::{MeasurementInputs, Setup};
 use crate::error::Result;
-use crate::graph::{Graph, Shape, TensorId};
+use crate::graph::{Graph, TensorId};
 use crate::operator::Operator;
 use crate::ops::add::Add;
 use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
 use crate::ops::mask::Mask;
 use crate::ops::norm::ResidualNorm;
+use crate::tensor::Shape;
 use std::sync::Arc;
 
 /// Deviation of the error of rounding to 8 bits, in [-1, 1]: no picture is more exact.

@@ -1,7 +1,7 @@
 //! What the self-test runs: every op on small extents, and six real shapes.
 
 use crate::error::Result;
-use crate::graph::{Graph, Shape, TensorId};
+use crate::graph::{Graph, TensorId};
 use crate::noise::KEY_WORDS;
 use crate::ops::Op;
 use crate::ops::adamw::AdamW;
@@ -29,6 +29,7 @@ use crate::ops::resample::{Pool, Upsample};
 use crate::ops::silu::Silu;
 use crate::ops::sphere_projection::{GuidedStep, SphereProjection};
 use crate::ops::timestep_embedding::TimestepEmbedding;
+use crate::tensor::Shape;
 use std::sync::Arc;
 
 type Record = Arc<dyn Fn(&mut Graph, &[TensorId]) -> Result<Vec<TensorId>> + Send + Sync>;

@@ -1,6 +1,7 @@
 //! A hash that tells a model's weights from others without reading gigabytes.
 
-use super::{Checkpoint, Weights};
+use super::checkpoint::Checkpoint;
+use super::model_weights::Weights;
 use crate::error::Result;
 use sha2::{Digest, Sha256};
 

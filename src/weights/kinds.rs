@@ -1,7 +1,7 @@
 //! Recognises what a file is: by its first bytes where it holds no weights that are read, and by
 //! the names of its tensors where it holds those of another network.
 
-use super::checkpoint::FileTensor;
+use super::file_tensor::FileTensor;
 use std::collections::BTreeMap;
 
 /// What a file that is neither safetensors nor of PyTorch is, and what to do, told by its first

@@ -2,8 +2,9 @@
 //! tensors' descriptions and the keys of their storages, then each storage: its element count and
 //! its bytes.
 
-use super::checkpoint::{Contents, FileTensor};
-use super::pickle::{self, Value};
+use super::file_tensor::{Contents, FileTensor};
+use super::pickle;
+use super::pickle_value::Value;
 use super::source::Source;
 use super::state_dict;
 use std::collections::HashMap;

@@ -1,6 +1,6 @@
 //! Names of tensors: what wraps a bare state dict in the files that users have is taken off.
 
-use super::checkpoint::FileTensor;
+use super::file_tensor::FileTensor;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// More names, or longer ones, are no network's.

@@ -2,8 +2,8 @@
 //! is skipped, and a pickle that asks for anything else is refused by the name of what it asks for.
 
 use super::number::Number;
-use super::pickle_calls::{Global, call, persistent};
-use std::cell::{Cell, RefCell};
+use super::pickle_calls::{call, persistent};
+use super::pickle_value::{Global, Tuple, Value};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -12,57 +12,6 @@ const DEEPEST: usize = 64;
 /// Texts, containers, tensors, memo slots and elements of containers in all.
 const MOST_PARTS: usize = 1 << 18;
 const HIGHEST_STACK: usize = 1 << 17;
-
-/// A value of the restricted pickle language.
-#[derive(Clone, Debug)]
-pub(super) enum Value {
-    /// Data that no tensor depends on: nothing of it is kept.
-    Opaque,
-    Int(i64),
-    Text(Rc<str>),
-    Tuple(Rc<Tuple>),
-    /// Only the texts of a list are kept: tensors in lists have no names.
-    List(Rc<RefCell<Vec<Rc<str>>>>),
-    Dict(Rc<Dict>),
-    Global(Global),
-    Storage(Rc<Storage>),
-    Tensor(Rc<PickledTensor>),
-    Mark,
-}
-
-#[derive(Debug)]
-pub(super) struct Tuple {
-    pub items: Vec<Value>,
-    depth: usize,
-}
-
-/// A dict keeps the dicts and tensors that have a text for a key.
-#[derive(Debug, Default)]
-pub(super) struct Dict {
-    pub entries: RefCell<Vec<(Rc<str>, Value)>>,
-    depth: Cell<usize>,
-    /// It lies in another container and can't change any more, so that no cycle can be made.
-    is_closed: Cell<bool>,
-}
-
-/// Elements of one type that tensors share.
-#[derive(Clone, Debug)]
-pub(super) struct Storage {
-    pub number: Number,
-    pub key: Rc<str>,
-    pub elements: usize,
-    /// The first element, where it is a view of another storage.
-    pub first: usize,
-}
-
-/// What a tensor was rebuilt from; offset and strides in elements.
-#[derive(Debug)]
-pub(super) struct PickledTensor {
-    pub storage: Rc<Storage>,
-    pub offset: usize,
-    pub shape: Vec<usize>,
-    pub strides: Vec<usize>,
-}
 
 /// What a pickle leaves.
 pub(super) struct Pickled {

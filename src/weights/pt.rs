@@ -1,7 +1,7 @@
 //! PyTorch's zip archives (`.pt`, `.pth`, `.bin`, `.ckpt`): a pickle that describes tensors, and
 //! one member per storage. Stored members, as PyTorch writes them, are read in place.
 
-use super::checkpoint::{Contents, FileTensor};
+use super::file_tensor::{Contents, FileTensor};
 use super::source::Source;
 use super::zip_directory::{Member, members};
 use super::{pickle, state_dict};

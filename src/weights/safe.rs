@@ -1,7 +1,7 @@
 //! The safetensors format: a header in JSON, read by the `safetensors` crate, and one span of bytes
 //! per tensor.
 
-use super::checkpoint::{Contents, FileTensor};
+use super::file_tensor::{Contents, FileTensor};
 use super::number::Number;
 use super::source::Source;
 use crate::error::{Error, Result};

@@ -1,6 +1,6 @@
 //! The weight files of one network in a model's folder: one file, or shards with an index.
 
-use super::Checkpoint;
+use super::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;

@@ -1,7 +1,7 @@
 //! Finds the weights in what a pickle holds: a training checkpoint wraps them in dicts.
 
 use super::names::{LONGEST_NAME, MOST_NAMES};
-use super::pickle::{Dict, PickledTensor, Value};
+use super::pickle_value::{Dict, PickledTensor, Value};
 use std::rc::Rc;
 
 /// Dicts of weights that were averaged over the training; they come before plain ones.

@@ -4,8 +4,10 @@ use crate::folder_copy::copy;
 use crate::pickles::safetensors;
 use crate::table::{Folder, Row, check, row};
 use dmap::graph::{Graph, Shape, Source};
+use dmap::model::training_schedule::{alpha_bars, betas};
 use dmap::model::{AdmConfig, Identified, Network, SchedulerConfig};
 use dmap::weights::Checkpoint;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 fn data(name: &str) -> PathBuf {
@@ -14,6 +16,11 @@ fn data(name: &str) -> PathBuf {
 
 /// A sparse file with the tensors of a network, as PyTorch has them, all zeros; its path.
 fn sparse(folder: &Folder, name: &str, config: &AdmConfig) -> String {
+    sparse_with(folder, name, config, "", &[])
+}
+
+/// As [`sparse`], with a table of f32 behind the weights unless it is empty.
+fn sparse_with(folder: &Folder, name: &str, config: &AdmConfig, table: &str, values: &[f32]) -> String {
     let mut g = Graph::new();
     let size = config.size_multiple();
     let x = g.input("x", Shape::new(1, size, size, config.in_channels));
@@ -31,10 +38,16 @@ fn sparse(folder: &Folder, name: &str, config: &AdmConfig) -> String {
         end += 2 * tensor.shape.numel();
         entries.push(format!(r#""{name}":{{"dtype":"F16","shape":{extents:?},"data_offsets":[{start},{end}]}}"#));
     }
+    if !values.is_empty() {
+        let (count, stop) = (values.len(), end + 4 * values.len());
+        entries.push(format!(r#""{table}":{{"dtype":"F32","shape":[{count}],"data_offsets":[{end},{stop}]}}"#));
+    }
     let header = safetensors(&format!("{{{}}}", entries.join(",")), &[]);
     std::fs::write(folder.path(name), &header).unwrap();
-    let file = std::fs::OpenOptions::new().write(true).open(folder.path(name)).unwrap();
+    let mut file = std::fs::OpenOptions::new().write(true).open(folder.path(name)).unwrap();
     file.set_len((header.len() + end) as u64).unwrap();
+    file.seek(SeekFrom::End(0)).unwrap();
+    file.write_all(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>()).unwrap();
     folder.string(name)
 }
 
@@ -159,6 +172,42 @@ fn the_json_beside_a_file_is_believed_or_refused_by_key() {
             "residual",
         ),
     ]));
+}
+
+#[test]
+fn a_table_of_the_schedule_in_the_file_is_believed() {
+    let folder = Folder::new();
+    let config =
+        AdmConfig { model_channels: 32, num_res_blocks: 1, channel_mult: vec![1.0, 2.0], ..AdmConfig::default() };
+    let f32s = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<_>>();
+    let [cosine, linear] = [("cosine", 1000), ("linear", 250)].map(|(name, steps)| betas(name, steps).unwrap());
+    let roots: Vec<f64> = alpha_bars(&linear).iter().map(|a| a.sqrt()).collect();
+    let tables = [
+        ("betas", f32s(&cosine)),
+        ("alphas_cumprod", f32s(&alpha_bars(&cosine))),
+        ("sqrt_alphas_cumprod", f32s(&roots)),
+        ("betas", vec![0.5; 1000]),
+    ];
+    let files: Vec<String> = (tables.iter().enumerate())
+        .map(|(i, (name, values))| sparse_with(&folder, &format!("{i}.safetensors"), &config, name, values))
+        .collect();
+    let of = |path: &str| AdmConfig::identify(&Checkpoint::open(Path::new(path)).unwrap()).unwrap();
+    for (path, expected) in files.iter().zip([("cosine", 1000), ("cosine", 1000), ("linear", 250)]) {
+        let found = of(path);
+        assert_eq!((found.config.noise_schedule.as_str(), found.config.diffusion_steps), expected, "{path}");
+        let warning = found.warning.unwrap_or_default();
+        assert!(!warning.contains("schedule") && !warning.contains("diffusion_steps"), "{warning}");
+    }
+    std::fs::write(folder.path("0.json"), r#"{"noise_schedule": "cosine", "steps": 1000}"#).unwrap();
+    assert_eq!(of(&files[0]).config.noise_schedule, "cosine");
+    std::fs::write(folder.path("1.json"), r#"{"noise_schedule": "linear"}"#).unwrap();
+    let refused =
+        |path: &str| AdmConfig::identify(&Checkpoint::open(Path::new(path)).unwrap()).unwrap_err().to_string();
+    let contradiction =
+        "1.json says a linear schedule of 1000 steps, but the tables beside the weights are cosine of 1000";
+    assert!(refused(&files[1]).contains(contradiction), "{}", refused(&files[1]));
+    let unknown = "its table betas of 1000 steps is none of the schedules linear, cosine, scaled_linear";
+    assert!(refused(&files[3]).contains(unknown), "{}", refused(&files[3]));
 }
 
 /// Puts `value` in place of a key of a JSON file.

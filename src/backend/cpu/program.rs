@@ -1,9 +1,10 @@
 //! Runs a plan on the CPU.
 
-use crate::backend::{Program, check_finite, check_owner, program_id};
+use crate::backend::program::{Program, check_finite, check_owner, program_id};
 use crate::error::{Error, Result};
-use crate::graph::{Dtype, Graph, Plan, Source, Step, TensorId};
-use crate::ops::Launch;
+use crate::graph::CpuArguments;
+use crate::graph::{Graph, Plan, Source, Step, TensorId};
+use crate::tensor::Dtype;
 use crate::weights::{WeightFiles, Weights};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -151,7 +152,7 @@ impl Program for CpuProgram {
 
 impl CpuProgram {
     /// Runs every step once. `after` sees each step with what it wrote and the time that it took, and may end the run.
-    fn run_each(&mut self, mut after: impl FnMut(&Step, &Launch<'_>, Duration) -> Result<()>) -> Result<()> {
+    fn run_each(&mut self, mut after: impl FnMut(&Step, &CpuArguments<'_>, Duration) -> Result<()>) -> Result<()> {
         let mut arena = self.arena.lock().unwrap_or_else(|e| e.into_inner());
         arena.owner = self.id;
         let floats = arena.floats_mut();
@@ -187,7 +188,7 @@ impl CpuProgram {
                 // SAFETY: as above; the outputs of a step lie apart from each other.
                 unsafe { std::slice::from_raw_parts_mut(base.add(offset), len) }
             });
-            let mut launch = Launch {
+            let mut launch = CpuArguments {
                 inputs: inputs.collect(),
                 outputs: outputs.collect(),
                 input_shapes: node.inputs.iter().map(|&i| self.graph.shape(i)).collect(),

@@ -1,24 +1,8 @@
 //! What the CUDA backend needs of a driver, and nothing more.
 
-use super::launch::{Launch, NodeLaunches};
 use crate::error::Result;
+use crate::launch::{Launch, Limits, NodeLaunches};
 use std::time::Duration;
-
-/// What launch configurations depend on.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Streaming multiprocessors.
-    pub multiprocessors: usize,
-    /// Bytes of shared memory that a block may ask for.
-    pub shared_bytes: usize,
-    /// Whether it has the products of a warpgroup (`wgmma`), and this program kernels for them.
-    pub wgmma: bool,
-}
-
-impl Limits {
-    /// Those of an H100 or H200.
-    pub const HOPPER: Limits = Limits { multiprocessors: 132, shared_bytes: 227 << 10, wgmma: true };
-}
 
 /// Memory, copies and launches of one device, all in one order.
 pub trait Driver: Send + Sync {

@@ -3,9 +3,10 @@
 //! Every tensor that a launch is given lies on an island of its own between guard bands of NaN: what is read past an end poisons
 //! the result, what is written there is reported. Outputs start as NaN, and one left so is reported as unwritten.
 
-use super::driver::{Driver, Limits, Replay};
-use super::launch::{Access, Launch, NodeLaunches, Pointer};
+use super::driver::{Driver, Replay};
 use crate::error::{Error, Result};
+use crate::launch::Limits;
+use crate::launch::{Access, Launch, NodeLaunches, Pointer};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char};

@@ -1,44 +1,16 @@
 //! Runs a plan on a CUDA device: everything is allocated and recorded once, a run replays.
 
-use super::CudaDevice;
-use super::launch::{NodeLaunches, Operand};
+use super::device::{Buffer, CudaDevice, decode};
+use super::driver::Replay;
 use super::record::{Places, located, record_steps};
-use crate::backend::{Program, check_finite, check_owner, program_id};
-use crate::error::{Error, Result};
-use crate::graph::{Dtype, Graph, Plan, Shape, Source, TensorId};
+use crate::backend::program::{Program, check_finite, check_owner, program_id};
+use crate::error::Result;
+use crate::graph::{Graph, Plan, Source, TensorId};
+use crate::launch::{NodeLaunches, Operand};
+use crate::tensor::Dtype;
 use crate::weights::Weights;
-use rayon::prelude::*;
-use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
-
-/// Device memory, given back when dropped.
-pub(super) struct Buffer {
-    device: Arc<dyn super::Driver>,
-    pub address: u64,
-    pub bytes: u64,
-    /// Memory of the host that the device copies from.
-    on_host: bool,
-}
-
-impl Buffer {
-    pub fn new(device: &Arc<dyn super::Driver>, bytes: u64) -> Result<Buffer> {
-        Ok(Buffer { device: device.clone(), address: device.allocate(bytes.max(256))?, bytes, on_host: false })
-    }
-
-    fn on_host(device: &Arc<dyn super::Driver>, bytes: u64) -> Result<Buffer> {
-        Ok(Buffer { device: device.clone(), address: device.allocate_host(bytes.max(256))?, bytes, on_host: true })
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        match self.on_host {
-            true => self.device.free_host(self.address),
-            false => self.device.free(self.address),
-        }
-    }
-}
 
 /// A plan on a CUDA device.
 pub struct CudaProgram {
@@ -52,7 +24,7 @@ pub struct CudaProgram {
     newest: Vec<Option<usize>>,
     /// Tables of the nodes, in the order in which they are asked for.
     tables: Vec<Buffer>,
-    replay: Option<Box<dyn super::Replay>>,
+    replay: Option<Box<dyn Replay>>,
     /// Addresses of the arena and scratch that `replay` was recorded with.
     recorded_for: (u64, u64),
     poison: bool,
@@ -130,7 +102,7 @@ impl CudaProgram {
     }
 
     /// Another program may have made the shared arena grow since.
-    fn ready(&mut self) -> Result<&mut Box<dyn super::Replay>> {
+    fn ready(&mut self) -> Result<&mut Box<dyn Replay>> {
         let (arena, scratch, _) = self.device.places();
         if self.replay.is_none() || self.recorded_for != (arena, scratch) {
             self.replay = None;
@@ -158,35 +130,6 @@ impl CudaProgram {
     fn located(&self, tensor: TensorId, place: u64) -> Operand {
         let outside = self.outside[tensor.0 as usize].as_ref();
         located(&self.graph, &self.plan, tensor, outside.map_or(place, |buffer| buffer.address))
-    }
-}
-
-/// Values in their storage type.
-pub(super) fn encode(values: &[f32], dtype: Dtype) -> Vec<u8> {
-    const CHUNK: usize = 1 << 16;
-    let mut bytes = vec![0; values.len() * dtype.bytes()];
-    let chunks = bytes.par_chunks_mut(CHUNK * dtype.bytes()).zip(values.par_chunks(CHUNK));
-    chunks.for_each(|(to, from)| match dtype {
-        Dtype::F32 => to.copy_from_slice(bytemuck::cast_slice(from)),
-        Dtype::F16 => {
-            to.as_chunks_mut().0.iter_mut().zip(from).for_each(|(b, v)| *b = half::f16::from_f32(*v).to_le_bytes())
-        }
-        Dtype::Bf16 => {
-            to.as_chunks_mut().0.iter_mut().zip(from).for_each(|(b, v)| *b = half::bf16::from_f32(*v).to_le_bytes())
-        }
-    });
-    bytes
-}
-
-fn decode(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
-    let halves = || bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
-    match dtype {
-        Dtype::F32 => out
-            .iter_mut()
-            .zip(bytes.chunks_exact(4))
-            .for_each(|(o, b)| *o = f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-        Dtype::F16 => out.iter_mut().zip(halves()).for_each(|(o, b)| *o = half::f16::from_bits(b).to_f32()),
-        Dtype::Bf16 => out.iter_mut().zip(halves()).for_each(|(o, b)| *o = half::bf16::from_bits(b).to_f32()),
     }
 }
 
@@ -289,78 +232,4 @@ impl Program for CudaProgram {
         self.read(output, &mut values)?;
         self.write(input, &values)
     }
-}
-
-/// Weights of one model in one storage type, shared by all programs of a device.
-pub(super) type WeightCache = HashMap<(u64, String, Dtype, bool), Arc<Buffer>>;
-
-impl CudaDevice {
-    fn owner(&self) -> MutexGuard<'_, u64> {
-        self.owner.lock().unwrap_or_else(|e| e.into_inner())
-    }
-
-    fn filled(&self, values: &[f32]) -> Result<Buffer> {
-        let buffer = Buffer::new(&self.driver, 4 * values.len() as u64)?;
-        self.driver.upload(buffer.address, bytemuck::cast_slice(values))?;
-        Ok(buffer)
-    }
-
-    /// A weight in its storage type, on the device or, for a window, with the host.
-    fn weight(&self, weights: &Weights, name: &str, shape: Shape, dtype: Dtype, on_host: bool) -> Result<Arc<Buffer>> {
-        let key = (weights.id(), name.to_string(), dtype, on_host);
-        let mut shared = self.shared.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(buffer) = shared.weights.get(&key) {
-            return Ok(buffer.clone());
-        }
-        let values = weights.read(name, shape)?;
-        if dtype == Dtype::F16
-            && let Some(v) = values.iter().find(|v| half::f16::from_f32(**v).is_infinite())
-        {
-            return Err(Error::Invalid(format!("weight {name} holds {v}, and f16 ends at 65504: choose bf16 or f32")));
-        }
-        let bytes = encode(&values, dtype);
-        let buffer = if on_host {
-            let buffer = Buffer::on_host(&self.driver, bytes.len() as u64)?;
-            self.driver.write_host(buffer.address, &bytes)?;
-            buffer
-        } else {
-            let buffer = Buffer::new(&self.driver, bytes.len() as u64)?;
-            self.driver.upload(buffer.address, &bytes)?;
-            buffer
-        };
-        let buffer = Arc::new(buffer);
-        shared.weights.insert(key, buffer.clone());
-        Ok(buffer)
-    }
-
-    /// Addresses of arena and scratch, and bytes of scratch.
-    fn places(&self) -> (u64, u64, u64) {
-        let shared = self.shared.lock().unwrap_or_else(|e| e.into_inner());
-        let at = |b: &Option<Buffer>| b.as_ref().map_or(0, |b| b.address);
-        (at(&shared.arena), at(&shared.scratch), shared.scratch.as_ref().map_or(0, |b| b.bytes))
-    }
-
-    fn reserve_arena(&self, bytes: u64) -> Result<()> {
-        let mut shared = self.shared.lock().unwrap_or_else(|e| e.into_inner());
-        grow(&self.driver, &mut shared.arena, bytes)
-    }
-
-    fn reserve_scratch(&self, bytes: u64) -> Result<()> {
-        let mut shared = self.shared.lock().unwrap_or_else(|e| e.into_inner());
-        grow(&self.driver, &mut shared.scratch, bytes)
-    }
-}
-
-/// At least `bytes`; what it held is lost.
-fn grow(driver: &Arc<dyn super::Driver>, buffer: &mut Option<Buffer>, bytes: u64) -> Result<()> {
-    if buffer.as_ref().is_none_or(|b| b.bytes < bytes) {
-        *buffer = None;
-        *buffer = Some(Buffer::new(driver, bytes).map_err(|e| match e {
-            Error::Memory(reason) => {
-                Error::Memory(format!("no room for the arena of the plan: {reason}; give a --memory budget"))
-            }
-            other => other,
-        })?);
-    }
-    Ok(())
 }

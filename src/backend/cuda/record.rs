@@ -1,9 +1,10 @@
 //! From a plan to the launches of every step, for given places in memory.
 
-use super::driver::Limits;
-use super::launch::{NodeLaunches, Operand, Recorder};
 use crate::error::Result;
-use crate::graph::{ALIGNMENT, Dtype, Graph, Instance, Placement, Plan, Precision, Shape, Source, TensorId};
+use crate::graph::{ALIGNMENT, Graph, Instance, Placement, Plan, Source, TensorId};
+use crate::launch::Limits;
+use crate::launch::{NodeLaunches, Operand, Recorder};
+use crate::tensor::{Dtype, Precision, Shape};
 
 /// Where the values of a plan lie.
 pub(super) struct Places<'a> {

@@ -3,13 +3,14 @@
 use super::predict::predict;
 use super::{Bench, Rows};
 use crate::backend::Device;
-use crate::backend::cuda::{Limits, launches_for};
+use crate::backend::cuda::launches_for;
 use crate::error::Result;
 use crate::executor::Executor;
-use crate::graph::Shape;
+use crate::launch::Limits;
 use crate::model::Model;
 use crate::operator::parse_task;
 use crate::sampler::{Method, Schedule, Setup};
+use crate::tensor::Shape;
 use serde::Serialize;
 
 #[derive(Serialize)]

@@ -4,13 +4,14 @@ use super::{Bench, Rows};
 use crate::backend::Device;
 use crate::error::Result;
 use crate::executor::Executor;
-use crate::graph::{Dtype, Graph, PlanOptions, Precision, Shape, TensorId, backward};
+use crate::graph::{Graph, PlanOptions, TensorId, backward};
 use crate::noise::{Draw, NoiseKey, fill_normal};
 use crate::ops::add::{Add, Scale};
 use crate::ops::attention::{Attention, QkvOrder};
 use crate::ops::conv::Conv;
 use crate::ops::group_norm::{GroupNorm, GroupNormOptions};
 use crate::ops::linear::Linear;
+use crate::tensor::{Dtype, Precision, Shape};
 use crate::weights::Weights;
 use serde::Serialize;
 

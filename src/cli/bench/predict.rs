@@ -2,8 +2,9 @@
 //! `benches/records/2026-11-27-h100`; `dmap bench --only nodes` prints the prediction beside the measured time.
 
 use super::ops::size_of_tensor;
-use crate::backend::cuda::launch::Launch;
-use crate::graph::{Dtype, Graph, Node, TensorId};
+use crate::graph::{Graph, Node, TensorId};
+use crate::launch::Launch;
+use crate::tensor::Dtype;
 
 /// Bytes per second out of the L2 cache, and out of memory.
 const L2: f64 = 7.0e12;

@@ -2,12 +2,13 @@
 
 use super::{Bench, Rows};
 use crate::backend::Device;
-use crate::backend::cuda::{Limits, launches_for};
+use crate::backend::cuda::launches_for;
 use crate::error::Result;
-use crate::graph::Shape;
+use crate::launch::Limits;
 use crate::model::Model;
 use crate::operator::parse_task;
 use crate::sampler::{Item, Measurement, Measurer, Method, Restorer, Settings};
+use crate::tensor::Shape;
 use serde::Serialize;
 use std::ops::ControlFlow;
 use std::time::Instant;

@@ -1,9 +1,10 @@
 //! Attention whose queries and keys are tensors of their own: of one image, or of an image and a text.
 //!
-//! Formulas and VJP as in the file above. One set of keys and values may serve all items; a causal query sees only the keys
+//! Formulas and VJP as in `self_attention.rs`. One set of keys and values may serve all items; a causal query sees only the keys
 //! up to its own position. dk and dv are made only if asked for: a fixed text has no use for them.
 
-use super::*;
+use super::super::prelude::*;
+use super::cpu::{Heads, Rows};
 
 /// Inputs: q (n, h, w, c), k and v (n or 1, kh, kw, c). Outputs: o (n, h, w, c), lse (n, heads, h w, 1).
 #[derive(Debug, Clone)]
@@ -72,7 +73,7 @@ impl Op for CrossAttention {
         let (q, k) = (inputs[0], inputs[1]);
         4 * (q.numel() * tokens(k)) as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let [q, k, v] = launch.inputs[..] else { unreachable!("three inputs") };
         let [qs, ks, _] = launch.input_shapes[..] else { unreachable!("three inputs") };
         let [out, lse] = &mut launch.outputs[..] else { unreachable!("two outputs") };
@@ -110,7 +111,7 @@ impl Op for CrossAttentionVjp {
         // Scores again, their slopes and dq; then dk and dv.
         (if self.keys { 10 } else { 6 }) * (inputs[1].numel() * tokens(inputs[2])) as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let [dout, q, k, v, out, lse] = launch.inputs[..] else { unreachable!("six inputs") };
         let (qs, ks, f) = (launch.input_shapes[1], launch.input_shapes[2], &self.forward);
         let (heads, d) = (f.heads, qs.c / f.heads);

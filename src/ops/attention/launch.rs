@@ -1,8 +1,9 @@
 //! Launches of kernels/attention.cu, kernels/attention_wide.cu and kernels/attention_simt.cu.
 
-use super::{Attention, CrossAttention, QkvOrder};
-use crate::backend::cuda::{Operand, Params, Recorder};
-use crate::graph::{Dtype, Shape};
+use super::cross::CrossAttention;
+use super::self_attention::{Attention, QkvOrder};
+use crate::launch::{Operand, Params, Recorder};
+use crate::tensor::{Dtype, Shape};
 
 /// Head sizes that the kernels of attention.cu are made for, a head of fewer channels padded with zeros, and rows of the other side
 /// in a tile, forward and in reverse: see the end of kernels/attention.cu.

@@ -1,8 +1,8 @@
 //! Launches of kernels/conv.cu.
 
-use crate::backend::cpu::direct_conv::Spread;
-use crate::backend::cuda::{Operand, Params, Recorder};
-use crate::graph::{Dtype, Shape};
+use super::problem::Spread;
+use crate::launch::{Operand, Params, Recorder};
+use crate::tensor::{Dtype, Shape};
 
 /// A convolution or its data gradient as kernels/conv.cu takes it. For the gradient x is dy.
 pub(crate) struct CudaConv {

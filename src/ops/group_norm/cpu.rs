@@ -1,16 +1,16 @@
 //! Group normalisation on the CPU.
 
-use super::GroupNormOptions;
+use super::options::GroupNormOptions;
 use crate::backend::cpu::channel_loops::{affine, channel_squares, channel_sums, combine, slope_and_sums};
-use crate::graph::Shape;
-use crate::ops::Launch;
+use crate::graph::record::CpuArguments;
+use crate::tensor::Shape;
 use rayon::prelude::*;
 use std::borrow::Cow;
 
 /// Pixels of one partial statistic. Fixed, so that the result does not depend on the number of threads.
 const CHUNK_PIXELS: usize = 256;
 
-pub(super) fn normalise(options: GroupNormOptions, launch: &mut Launch<'_>) {
+pub(super) fn normalise(options: GroupNormOptions, launch: &mut CpuArguments<'_>) {
     let s = launch.output_shapes[0];
     let x = Sources::new(options, launch.inputs[0], &launch.inputs[1..], s);
     let [y, mean, rstd] = &mut launch.outputs[..] else { unreachable!("three outputs") };
@@ -24,7 +24,7 @@ pub(super) fn normalise(options: GroupNormOptions, launch: &mut Launch<'_>) {
     });
 }
 
-pub(super) fn vjp(options: GroupNormOptions, addend: bool, launch: &mut Launch<'_>) {
+pub(super) fn vjp(options: GroupNormOptions, addend: bool, launch: &mut CpuArguments<'_>) {
     let s = launch.input_shapes[0];
     let x = Sources::new(options, launch.inputs[1], &launch.inputs[4..], s);
     let p = Parameters::new(options, &launch.inputs[4..], launch.inputs[2], launch.inputs[3]);
@@ -63,7 +63,7 @@ pub(super) fn vjp(options: GroupNormOptions, addend: bool, launch: &mut Launch<'
     }
 }
 
-pub(super) fn film_vjp(options: GroupNormOptions, launch: &mut Launch<'_>) {
+pub(super) fn film_vjp(options: GroupNormOptions, launch: &mut CpuArguments<'_>) {
     let s = launch.input_shapes[0];
     let x = Sources::new(options, launch.inputs[1], &launch.inputs[4..], s);
     let dy = launch.inputs[0];

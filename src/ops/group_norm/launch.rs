@@ -1,8 +1,8 @@
 //! Launches of kernels/group_norm.cu.
 
-use super::GroupNormOptions;
-use crate::backend::cuda::{Operand, Params, Recorder};
+use super::options::GroupNormOptions;
 use crate::error::{Error, Result};
+use crate::launch::{Operand, Params, Recorder};
 
 /// What the kernels of one node are given; see kernels/group_norm.cu.
 pub(super) struct CudaNorm {

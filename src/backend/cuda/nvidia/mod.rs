@@ -2,21 +2,22 @@
 
 mod modules;
 mod replay;
+mod shared;
 
-use super::driver::{Driver, Limits, Replay};
+use super::driver::{Driver, Replay};
 use super::first_use;
-use super::launch::{Launch, NodeLaunches};
 use crate::error::{Error, Result};
+use crate::launch::Limits;
+use crate::launch::{Launch, NodeLaunches};
 use cudarc::driver::{result, sys};
-use modules::{Functions, least_driver};
+use modules::least_driver;
 use replay::Captured;
-use std::ffi::{CStr, c_void};
+use shared::{Shared, failed};
+use std::ffi::c_void;
 use std::sync::{Arc, Mutex};
 
 /// First generation with the instructions that the kernels use (cp.async, bf16 and TF32 products).
 const OLDEST: (i32, i32) = (8, 0);
-/// First driver whose interface this crate asks for, as 1000 major + 10 minor.
-const OLDEST_DRIVER: i32 = 12020;
 
 /// How many multiprocessors launches are made for: the chip's, or `DMAP_MULTIPROCESSORS`. With 2 small tensors reach every kernel.
 fn multiprocessors(of_chip: usize) -> Result<usize> {
@@ -33,28 +34,6 @@ pub struct Nvidia {
     shared: Arc<Shared>,
     name: String,
     limits: Limits,
-}
-
-struct Shared {
-    context: sys::CUcontext,
-    stream: sys::CUstream,
-    capability: (i32, i32),
-    /// The newest CUDA version that the driver speaks, as 1000 major + 10 minor.
-    driver: i32,
-    functions: Mutex<Functions>,
-}
-
-// SAFETY: handles of the driver may be used from any thread that has made the context current, which every entry point does.
-unsafe impl Send for Shared {}
-unsafe impl Sync for Shared {}
-
-fn failed(what: &str) -> impl FnOnce(result::DriverError) -> Error + '_ {
-    move |e| {
-        let said = |text: Result<&CStr, result::DriverError>| {
-            text.map_or_else(|_| format!("error {}", e.0 as i32), |t| t.to_string_lossy().into_owned())
-        };
-        Error::Failed(format!("CUDA: {what}: {} ({})", said(e.error_string()), said(e.error_name())))
-    }
 }
 
 impl Nvidia {
@@ -112,50 +91,6 @@ impl Nvidia {
             let shared = Shared { context, stream, capability, driver: version, functions: Mutex::default() };
             Ok(Nvidia { shared: Arc::new(shared), name: format!("{name} (cuda:{ordinal})"), limits })
         }
-    }
-}
-
-impl Shared {
-    fn enter(&self) -> Result<()> {
-        // SAFETY: the primary context is kept until the process ends.
-        unsafe { result::ctx::set_current(self.context).map_err(failed("context")) }
-    }
-
-    fn launch(&self, launch: &Launch) -> Result<()> {
-        let function = self.function(launch)?;
-        let [x, y, z] = launch.grid;
-        let mut words = vec![0u64; launch.params.bytes.len().div_ceil(8)];
-        bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..launch.params.bytes.len()]
-            .copy_from_slice(&launch.params.bytes);
-        // SAFETY: `check` compared the struct with the kernel's; its pointers lead into live allocations of the program.
-        unsafe {
-            result::launch_kernel(
-                function,
-                (x, y, z),
-                (launch.block, 1, 1),
-                launch.shared,
-                self.stream,
-                &mut [words.as_mut_ptr().cast::<c_void>()],
-            )
-        }
-        .map_err(failed(&format!("launching {}", launch.kernel)))
-    }
-
-    /// Copies from the host and launches of one node.
-    fn run(&self, node: &NodeLaunches) -> Result<()> {
-        for (to, from) in &node.copies {
-            // SAFETY: pinned memory that is kept as long as the program, and room in its arena.
-            unsafe {
-                let bytes = std::slice::from_raw_parts(*from as *const u8, to.bytes as usize);
-                result::memcpy_htod_async(to.address, bytes, self.stream).map_err(failed("copying weights"))?;
-            }
-        }
-        node.launches.iter().try_for_each(|l| self.launch(l))
-    }
-
-    fn synchronize(&self) -> Result<()> {
-        // SAFETY: the stream lives as long as `self`.
-        unsafe { result::stream::synchronize(self.stream).map_err(failed("a kernel failed")) }
     }
 }
 

@@ -2,11 +2,10 @@
 
 use super::super::first_use;
 use super::super::images::{HEADERS, IMAGES, Image, NVRTC_VERSION, SOURCES, Source};
-use super::super::launch::Launch;
-use super::{OLDEST_DRIVER, Shared, failed};
+use super::shared::{OLDEST_DRIVER, Shared, failed};
 use crate::error::{Error, Result};
+use crate::launch::Launch;
 use cudarc::driver::{result, sys};
-use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 
 /// Results of loading an image that concern the image and not the device: not an image, not for this chip, PTX that is not sound,
@@ -28,14 +27,6 @@ pub(super) fn have_wgmma() -> Result<bool> {
         Ok(other) => return Err(Error::Invalid(format!("DMAP_WGMMA is {other}; expected 0 or 1"))),
     }
     Ok(first_use::is_asked_for() || IMAGES.iter().any(|i| i.file == "conv_wgmma.cu"))
-}
-
-#[derive(Default)]
-pub(super) struct Functions {
-    pub modules: HashMap<&'static str, sys::CUmodule>,
-    pub by_name: HashMap<String, sys::CUfunction>,
-    /// The most shared memory that a launch of a kernel was allowed so far.
-    pub shared: HashMap<String, u32>,
 }
 
 impl Shared {

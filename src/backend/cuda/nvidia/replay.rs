@@ -1,9 +1,9 @@
 //! Launches captured into a CUDA graph.
 
 use super::super::driver::Replay;
-use super::super::launch::NodeLaunches;
-use super::{Shared, failed};
+use super::shared::{Shared, failed};
 use crate::error::{Error, Result};
+use crate::launch::NodeLaunches;
 use cudarc::driver::{result, sys};
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,8 +7,8 @@
 //! Both axes are transformed like this, and the products are summed over the channels before they are combined. All factors are 1 and 1/2:
 //! the rounding error is about that of the plain sums. Larger patches save more but round several times worse.
 
-use super::conv_line::{Block, Line, TILE, add_item_bias, finish, load, store, tile_pixels, tile_sums};
-use super::direct_conv::DirectConv;
+use super::super::problem::DirectConv;
+use super::line::{Block, Line, TILE, add_item_bias, finish, load, store, tile_pixels, tile_sums};
 use pulp::Simd;
 
 /// Products per axis.

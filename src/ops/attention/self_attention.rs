@@ -5,14 +5,8 @@
 //! dv = P^T do, dS = P * (do v^T - delta), dq = scale dS k, dk = scale dS^T q.
 //! Needs qkv, o, lse and do.
 
-mod cpu;
-mod cross;
-mod launch;
-
-pub use cross::{CrossAttention, CrossAttentionVjp};
-
-use super::*;
-use cpu::{Heads, Rows};
+use super::super::prelude::*;
+use super::cpu::{Heads, Rows};
 
 /// Where q, k and v of head `h` stand among the 3c channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +32,7 @@ pub struct AttentionVjp(pub Attention);
 
 impl Attention {
     /// First channel of q, k and v of head `h`, for heads of `d` channels.
-    fn offsets(&self, h: usize, d: usize) -> [usize; 3] {
+    pub(super) fn offsets(&self, h: usize, d: usize) -> [usize; 3] {
         match self.order {
             QkvOrder::ByHead => [3 * h * d, (3 * h + 1) * d, (3 * h + 2) * d],
             QkvOrder::ByKind => [h * d, (self.heads + h) * d, (2 * self.heads + h) * d],
@@ -75,7 +69,7 @@ impl Op for Attention {
         let tokens = (s.h * s.w) as u64;
         4 * s.n as u64 * tokens * tokens * (s.c / 3) as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let s = launch.input_shapes[0];
         let qkv = launch.inputs[0];
         let heads = Heads { items: s.n, heads: self.heads, d: s.c / 3 / self.heads, causal: false };
@@ -106,7 +100,7 @@ impl Op for AttentionVjp {
         let tokens = (s.h * s.w) as u64;
         10 * s.n as u64 * tokens * tokens * s.c as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let s = launch.input_shapes[1];
         let (tokens, c, heads) = (s.h * s.w, s.c / 3, self.0.heads);
         let d = c / heads;

@@ -9,25 +9,13 @@
 
 mod cpu;
 mod launch;
+mod options;
 
-use super::*;
-use crate::graph::{Graph, TensorId};
+pub use options::GroupNormOptions;
+
+use super::prelude::*;
+use crate::graph::record::{Graph, TensorId};
 use launch::CudaNorm;
-
-/// What forward and VJP have in common.
-#[derive(Debug, Clone, Copy)]
-pub struct GroupNormOptions {
-    /// Groups of channels.
-    pub groups: usize,
-    /// Added to the variance.
-    pub eps: f32,
-    /// A FiLM input follows the parameters.
-    pub film: bool,
-    /// SiLU at the end.
-    pub silu: bool,
-    /// A second source follows: its channels come after those of x, without a concatenation being made.
-    pub joined: bool,
-}
 
 /// The normalisation. Inputs: x, gamma, beta, then film (n, 1, 1, 2c: scale, shift) and the second source if any.
 /// Outputs: y, mean, rstd (n, 1, 1, groups).
@@ -47,41 +35,6 @@ pub struct GroupNormVjp {
 /// Gradient by film. Inputs as [`GroupNormVjp`], without an addend.
 #[derive(Debug, Clone)]
 pub struct GroupNormFilmVjp(pub GroupNormOptions);
-
-impl GroupNormOptions {
-    /// Of one tensor, without FiLM.
-    pub const fn new(groups: usize, eps: f32, silu: bool) -> GroupNormOptions {
-        GroupNormOptions { groups, eps, film: false, silu, joined: false }
-    }
-
-    /// What comes from gamma on: gamma, beta, film, second source.
-    fn parameters(&self) -> usize {
-        2 + self.film as usize + self.joined as usize
-    }
-
-    /// The second source, of the parameters.
-    fn second<'a, T>(&self, parameters: &'a [T]) -> Option<&'a T> {
-        self.joined.then(|| &parameters[2 + self.film as usize])
-    }
-
-    /// Extent of what is normalised, x and what follows its channels.
-    fn check(&self, x: &Tensor, parameters: &[&Tensor]) -> Result<Shape, String> {
-        let mut s = x.shape;
-        if let Some(second) = self.second(parameters) {
-            expect_shape(second, Shape { c: second.shape.c, ..s })?;
-            s.c += second.shape.c;
-        }
-        if s.c % self.groups != 0 {
-            return Err(format!("{} channels do not divide into {} groups", s.c, self.groups));
-        }
-        expect_shape(parameters[0], Shape::vector(s.c))?;
-        expect_shape(parameters[1], Shape::vector(s.c))?;
-        if self.film {
-            expect_shape(parameters[2], Shape::rows(s.n, 2 * s.c))?;
-        }
-        Ok(s)
-    }
-}
 
 impl Op for GroupNorm {
     fn name(&self) -> &'static str {
@@ -118,7 +71,7 @@ impl Op for GroupNorm {
     fn flops(&self, _: &[Shape], outputs: &[Shape]) -> u64 {
         14 * outputs[0].numel() as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         cpu::normalise(self.0, launch);
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
@@ -158,7 +111,7 @@ impl Op for GroupNormVjp {
         // Of two sources neither gradient has the extent of dy.
         if self.options.joined { &[] } else { &[0] }
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         cpu::vjp(self.options, self.addend, launch);
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
@@ -186,7 +139,7 @@ impl Op for GroupNormFilmVjp {
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         18 * inputs[0].numel() as u64
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         cpu::film_vjp(self.0, launch);
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {

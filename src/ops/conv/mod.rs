@@ -8,13 +8,16 @@
 //! dresidual = dy, the same tensor. The data gradient can add to a gradient that is already there. Of two sources each has its own, with
 //! its channels of w.
 
+mod cpu;
 mod launch;
+pub(crate) mod problem;
 
+use super::prelude::*;
 use super::resample::Pool;
-use super::*;
-use crate::backend::cpu::direct_conv::{DirectConv, Geometry, Spread, WeightOrder};
-use crate::graph::{Graph, Precision, TensorId};
+use crate::graph::record::{Graph, TensorId};
+use crate::tensor::Precision;
 pub(crate) use launch::CudaConv;
+use problem::{DirectConv, Geometry, Spread, WeightOrder};
 use std::ops::Range;
 
 /// Where a convolution adds zeros.
@@ -192,7 +195,7 @@ impl Op for Conv {
             None => &[],
         }
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (x, y) = (launch.input_shapes[0], launch.output_shapes[0]);
         let all = launch.input_shapes[1].c;
         let conv = |input: usize, channels: Range<usize>| DirectConv {
@@ -284,7 +287,7 @@ impl Op for ConvVjp {
     fn in_place(&self) -> &'static [usize] {
         &[2]
     }
-    fn run_cpu(&self, launch: &mut Launch<'_>) {
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (dy, dx) = (launch.input_shapes[0], launch.output_shapes[0]);
         let conv = DirectConv {
             geometry: Geometry {

@@ -1,9 +1,4 @@
-//! Pictures: reading photos of any usual kind, and writing PNG files whole or not at all.
-
-mod container;
-mod read;
-
-pub use read::{MOST_PIXELS, Photo, ReadOptions, read_grey};
+//! Pictures in memory, and files that are there whole or not at all.
 
 use crate::error::{Error, Result};
 use image::{DynamicImage, GrayImage, RgbImage};

@@ -1,8 +1,23 @@
 //! From a node of the graph to kernel launches: operands, parameter structs, scratch.
 
-use super::driver::Limits;
 use crate::error::Result;
-use crate::graph::{Dtype, Shape};
+use crate::tensor::{Dtype, Shape};
+
+/// What launch configurations depend on.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Streaming multiprocessors.
+    pub multiprocessors: usize,
+    /// Bytes of shared memory that a block may ask for.
+    pub shared_bytes: usize,
+    /// Whether it has the products of a warpgroup (`wgmma`), and this program kernels for them.
+    pub wgmma: bool,
+}
+
+impl Limits {
+    /// Those of an H100 or H200.
+    pub const HOPPER: Limits = Limits { multiprocessors: 132, shared_bytes: 227 << 10, wgmma: true };
+}
 
 /// A tensor in device memory.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! A line of output pixels of a convolution, by register tiles.
 
-use super::direct_conv::DirectConv;
+use super::super::problem::DirectConv;
 use pulp::Simd;
 
 /// Largest register tile: 6 x 4 or 12 x 2 vectors of 16.

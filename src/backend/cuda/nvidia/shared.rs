@@ -1,0 +1,85 @@
+//! The context of one device, shared by what works on it.
+
+use crate::error::{Error, Result};
+use crate::launch::{Launch, NodeLaunches};
+use cudarc::driver::{result, sys};
+use std::collections::HashMap;
+use std::ffi::{CStr, c_void};
+use std::sync::Mutex;
+
+/// First driver whose interface this crate asks for, as 1000 major + 10 minor.
+pub(super) const OLDEST_DRIVER: i32 = 12020;
+
+#[derive(Default)]
+pub(super) struct Functions {
+    pub(super) modules: HashMap<&'static str, sys::CUmodule>,
+    pub(super) by_name: HashMap<String, sys::CUfunction>,
+    /// The most shared memory that a launch of a kernel was allowed so far.
+    pub(super) shared: HashMap<String, u32>,
+}
+
+// SAFETY: handles of the driver may be used from any thread that has made the context current, which every entry point does.
+unsafe impl Send for Shared {}
+unsafe impl Sync for Shared {}
+
+pub(super) fn failed(what: &str) -> impl FnOnce(result::DriverError) -> Error + '_ {
+    move |e| {
+        let said = |text: Result<&CStr, result::DriverError>| {
+            text.map_or_else(|_| format!("error {}", e.0 as i32), |t| t.to_string_lossy().into_owned())
+        };
+        Error::Failed(format!("CUDA: {what}: {} ({})", said(e.error_string()), said(e.error_name())))
+    }
+}
+
+pub(super) struct Shared {
+    pub(super) context: sys::CUcontext,
+    pub(super) stream: sys::CUstream,
+    pub(super) capability: (i32, i32),
+    /// The newest CUDA version that the driver speaks, as 1000 major + 10 minor.
+    pub(super) driver: i32,
+    pub(super) functions: Mutex<Functions>,
+}
+
+impl Shared {
+    pub(super) fn enter(&self) -> Result<()> {
+        // SAFETY: the primary context is kept until the process ends.
+        unsafe { result::ctx::set_current(self.context).map_err(failed("context")) }
+    }
+
+    pub(super) fn launch(&self, launch: &Launch) -> Result<()> {
+        let function = self.function(launch)?;
+        let [x, y, z] = launch.grid;
+        let mut words = vec![0u64; launch.params.bytes.len().div_ceil(8)];
+        bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..launch.params.bytes.len()]
+            .copy_from_slice(&launch.params.bytes);
+        // SAFETY: `check` compared the struct with the kernel's; its pointers lead into live allocations of the program.
+        unsafe {
+            result::launch_kernel(
+                function,
+                (x, y, z),
+                (launch.block, 1, 1),
+                launch.shared,
+                self.stream,
+                &mut [words.as_mut_ptr().cast::<c_void>()],
+            )
+        }
+        .map_err(failed(&format!("launching {}", launch.kernel)))
+    }
+
+    /// Copies from the host and launches of one node.
+    pub(super) fn run(&self, node: &NodeLaunches) -> Result<()> {
+        for (to, from) in &node.copies {
+            // SAFETY: pinned memory that is kept as long as the program, and room in its arena.
+            unsafe {
+                let bytes = std::slice::from_raw_parts(*from as *const u8, to.bytes as usize);
+                result::memcpy_htod_async(to.address, bytes, self.stream).map_err(failed("copying weights"))?;
+            }
+        }
+        node.launches.iter().try_for_each(|l| self.launch(l))
+    }
+
+    pub(super) fn synchronize(&self) -> Result<()> {
+        // SAFETY: the stream lives as long as `self`.
+        unsafe { result::stream::synchronize(self.stream).map_err(failed("a kernel failed")) }
+    }
+}

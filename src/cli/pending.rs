@@ -1,0 +1,28 @@
+//! An image on its way through the sampler.
+
+use super::inputs::Input;
+use super::recipe::Recipe;
+use crate::image::Picture;
+use crate::sampler::{Measurement, Noise, Restoration};
+use crate::tensor::Shape;
+use std::fs::File;
+
+/// An image on its way through the sampler.
+pub(super) struct Pending {
+    pub input: Input,
+    pub recipe: Recipe,
+    pub truth: Option<Picture>,
+    /// One channel in, one channel out.
+    pub grey: bool,
+    /// Noise that the measurement has, or is said to have.
+    pub noise: Noise,
+    /// Norm of the noise that was added to a photo's measurement.
+    pub noise_norm: Option<f64>,
+    pub image: Shape,
+    pub measurement: Measurement,
+    pub y: Picture,
+    pub done: Vec<Restoration>,
+    pub seconds: f64,
+    /// Keeps other processes out of the image's folder.
+    pub claim: Option<File>,
+}

@@ -1,0 +1,145 @@
+//! When each value of an order of execution is made and read last, and how large it is.
+
+use super::record::{Graph, NodeId, Source, Tensor, TensorId};
+use super::schedule::Schedule;
+use crate::tensor::{Dtype, Precision};
+
+/// Start of every tensor in the arena: wide enough for any vector load and one memory transaction.
+pub(crate) const ALIGNMENT: u64 = 256;
+
+/// Operations of one node, 2 per multiply-add.
+pub(crate) fn node_flops(graph: &Graph, node: NodeId) -> u64 {
+    let node = graph.node(node);
+    let inputs: Vec<_> = node.inputs.iter().map(|&i| graph.shape(i)).collect();
+    let outputs: Vec<_> = node.outputs.iter().map(|&o| graph.shape(o)).collect();
+    node.op.flops(&inputs, &outputs)
+}
+
+pub(super) fn tensor_bytes(tensor: &Tensor, storage: Dtype) -> u64 {
+    let element = match tensor.precision {
+        Precision::Full => 4,
+        Precision::Storage => storage.bytes(),
+    };
+    ((tensor.shape.numel() * element) as u64).next_multiple_of(ALIGNMENT)
+}
+
+/// First and last step of every value, which values share one place, and the live bytes that follow.
+pub(crate) struct Lifetimes {
+    pub(super) first: Vec<usize>,
+    pub(super) last: Vec<usize>,
+    pub(super) bytes: Vec<u64>,
+    pub(super) in_place_of: Vec<Option<usize>>,
+    pub(super) in_arena: Vec<bool>,
+    pub(super) live: Vec<u64>,
+    pub peak_step: usize,
+    pub peak_bytes: u64,
+    pub(super) storage: Dtype,
+}
+
+impl Lifetimes {
+    pub fn of(graph: &Graph, schedule: &Schedule, storage: Dtype) -> Lifetimes {
+        let count = schedule.tensor_of.len();
+        let steps = schedule.steps.len();
+        let (mut first, mut last) = (vec![0; count], vec![0; count]);
+        for (s, step) in schedule.steps.iter().enumerate() {
+            for o in &step.outputs {
+                (first[o.0 as usize], last[o.0 as usize]) = (s, s);
+            }
+            for i in &step.inputs {
+                last[i.0 as usize] = s;
+            }
+        }
+        let mut is_output = vec![false; graph.tensors().len()];
+        graph.outputs().iter().for_each(|o| is_output[o.0 as usize] = true);
+        let mut in_arena = vec![false; count];
+        let mut bytes = vec![0; count];
+        for (i, &t) in schedule.tensor_of.iter().enumerate() {
+            in_arena[i] = matches!(graph.tensor(t).source, Source::Node(_));
+            bytes[i] = tensor_bytes(graph.tensor(t), storage);
+            if is_output[t.0 as usize] {
+                last[i] = steps;
+            }
+        }
+        let mut in_place_of = vec![None; count];
+        for (s, step) in schedule.steps.iter().enumerate() {
+            for &slot in graph.node(step.node).op.in_place() {
+                let Some(&input) = step.inputs.get(slot) else { continue };
+                let (i, o) = (input.0 as usize, step.outputs[0].0 as usize);
+                let read_once = step.inputs.iter().filter(|&&x| x == input).count() == 1;
+                if in_arena[i] && last[i] == s && bytes[i] == bytes[o] && read_once {
+                    in_place_of[o] = Some(i);
+                    break;
+                }
+            }
+        }
+        // A value takes room from its first step through its last; in place, the successor takes over one step later.
+        let mut change = vec![0i64; steps + 2];
+        for i in (0..count).filter(|&i| in_arena[i]) {
+            let from = if in_place_of[i].is_some() { first[i] + 1 } else { first[i] };
+            if from <= last[i] {
+                change[from] += bytes[i] as i64;
+                change[last[i] + 1] -= bytes[i] as i64;
+            }
+        }
+        let mut live = Vec::with_capacity(steps);
+        let mut now = 0i64;
+        for &c in change.iter().take(steps) {
+            now += c;
+            live.push(now as u64);
+        }
+        let (peak_step, peak_bytes) =
+            live.iter().enumerate().fold((0, 0), |best, (s, &b)| if b > best.1 { (s, b) } else { best });
+        Lifetimes { first, last, bytes, in_place_of, in_arena, live, peak_step, peak_bytes, storage }
+    }
+
+    pub fn live_at_peak(&self, instance: usize) -> bool {
+        self.in_arena[instance] && self.first[instance] <= self.peak_step && self.peak_step <= self.last[instance]
+    }
+
+    pub fn bytes_of(&self, graph: &Graph, tensor: TensorId) -> u64 {
+        tensor_bytes(graph.tensor(tensor), self.storage)
+    }
+
+    /// Offsets of the values, largest first, each at the lowest gap that is free over its whole life.
+    pub(super) fn place(&self) -> (Vec<Option<u64>>, u64) {
+        let count = self.first.len();
+        // Values that pass one place on to each other are one block, living from the first to the last of them.
+        let mut root: Vec<usize> = (0..count).collect();
+        let mut end = self.last.clone();
+        let mut order: Vec<usize> = (0..count).filter(|&i| self.in_arena[i]).collect();
+        order.sort_by_key(|&i| self.first[i]);
+        for &i in &order {
+            if let Some(p) = self.in_place_of[i] {
+                root[i] = root[p];
+                end[root[p]] = end[root[p]].max(self.last[i]);
+            }
+        }
+        let mut blocks: Vec<usize> = order.iter().copied().filter(|&i| root[i] == i).collect();
+        blocks.sort_by_key(|&i| (std::cmp::Reverse(self.bytes[i]), self.first[i]));
+        let mut placed: Vec<usize> = Vec::with_capacity(blocks.len());
+        let mut offset = vec![None; count];
+        let mut arena = 0;
+        for &b in &blocks {
+            let mut busy: Vec<(u64, u64)> = placed
+                .iter()
+                .filter(|&&p| self.first[p] <= end[b] && self.first[b] <= end[p])
+                .map(|&p| (offset[p].unwrap_or(0), self.bytes[p]))
+                .collect();
+            busy.sort_unstable();
+            let mut at = 0;
+            for (start, bytes) in busy {
+                if start >= at + self.bytes[b] {
+                    break;
+                }
+                at = at.max(start + bytes);
+            }
+            offset[b] = Some(at);
+            arena = arena.max(at + self.bytes[b]);
+            placed.push(b);
+        }
+        for i in (0..count).filter(|&i| self.in_arena[i]) {
+            offset[i] = offset[root[i]];
+        }
+        (offset, arena)
+    }
+}

@@ -1,0 +1,56 @@
+//! A network with its weights, and the check that they fit.
+
+use super::network::Network;
+use crate::error::Result;
+use crate::graph::{Graph, Source};
+use crate::tensor::Shape;
+use crate::weights::{Checkpoint, Weights};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// A diffusion model: a network and its weights. A preset has no weights and serves for planning.
+pub struct Model {
+    /// The network.
+    pub network: Arc<dyn Network>,
+    /// Its weights; [`Weights::none`] for a preset.
+    pub weights: Weights,
+    /// File name or preset name, for reports.
+    pub name: String,
+    /// What a user should be told about it.
+    pub warning: Option<String>,
+}
+
+/// Compares the weights that a graph reads under `prefix` with the tensors of the files that have to hold them.
+pub(crate) fn check_tensors(g: &Graph, prefix: &str, files: &[Checkpoint]) -> Result<()> {
+    let of_files = g.tensors().iter().filter(|t| matches!(t.source, Source::Weight));
+    let weights: Vec<(&str, Shape)> = of_files.filter_map(|t| Some((t.name.strip_prefix(prefix)?, t.shape))).collect();
+    let names: HashSet<&str> = weights.iter().map(|w| w.0).collect();
+    let held = |name: &str| files.iter().find(|f| f.tensors.contains_key(name));
+    let missing: Vec<&str> = weights.iter().map(|w| w.0).filter(|n| held(n).is_none()).collect();
+    let extra: Vec<&str> = (files.iter().flat_map(|f| f.tensors.keys()))
+        .map(|n| n.as_str())
+        // A table of numbers 0 to 76 that old files of text encoders hold.
+        .filter(|n| !n.ends_with("embeddings.position_ids") && !names.contains(n))
+        .collect();
+    if !missing.is_empty() || !extra.is_empty() {
+        let list = |what: &str, names: &[&str]| match names {
+            [] => None,
+            [first] => Some(format!("1 {what} ({first})")),
+            [first, ..] => Some(format!("{} {what} ({first}, ...)", names.len())),
+        };
+        let parts: Vec<_> = [list("missing", &missing), list("unexpected", &extra)].into_iter().flatten().collect();
+        return Err(files[0].error(format!(
+            "its tensors are not those of the configured network: {}; give it the configuration (JSON) that belongs to it",
+            parts.join(", ")
+        )));
+    }
+    for (name, shape) in weights {
+        let Some(file) = held(name) else { continue };
+        let found = &file.tensors[name].shape;
+        if found.iter().product::<usize>() != shape.numel() {
+            let reason = format!("tensor {name} has shape {found:?}, expected (out, height, width, in) = {shape}");
+            return Err(file.error(reason));
+        }
+    }
+    Ok(())
+}

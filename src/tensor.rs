@@ -1,0 +1,83 @@
+//! Shape and storage of tensors.
+
+/// Extent of a tensor, channels fastest in memory.
+///
+/// Weights use the same four letters: a convolution's are (out, height, width, in), a linear layer's (out, 1, 1, in),
+/// a vector (1, 1, 1, c).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Shape {
+    /// Batch items.
+    pub n: usize,
+    /// Rows.
+    pub h: usize,
+    /// Columns.
+    pub w: usize,
+    /// Channels, contiguous in memory.
+    pub c: usize,
+}
+
+impl Shape {
+    /// The shape (n, h, w, c).
+    pub const fn new(n: usize, h: usize, w: usize, c: usize) -> Self {
+        Shape { n, h, w, c }
+    }
+    /// A vector of length `c`.
+    pub const fn vector(c: usize) -> Self {
+        Shape { n: 1, h: 1, w: 1, c }
+    }
+    /// One row of `c` values per batch item.
+    pub const fn rows(n: usize, c: usize) -> Self {
+        Shape { n, h: 1, w: 1, c }
+    }
+    /// All elements.
+    pub const fn numel(&self) -> usize {
+        self.n * self.item()
+    }
+    /// Elements of one batch item.
+    pub const fn item(&self) -> usize {
+        self.h * self.w * self.c
+    }
+}
+
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "({}, {}, {}, {})", self.n, self.h, self.w, self.c)
+    }
+}
+
+/// Storage type of a tensor in memory. Arithmetic accumulates in f32 whatever the storage.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Dtype {
+    /// 32-bit float.
+    F32,
+    /// 16-bit IEEE float.
+    F16,
+    /// bfloat16.
+    Bf16,
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    pub const fn bytes(self) -> usize {
+        if matches!(self, Dtype::F32) { 4 } else { 2 }
+    }
+
+    /// `f32`, `f16` or `bf16`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "f32",
+            Dtype::F16 => "f16",
+            Dtype::Bf16 => "bf16",
+        }
+    }
+}
+
+/// Which type a tensor is stored in: activations and weights follow the `--precision` of the run, while what the sampler
+/// keeps (x_t, gradients at x_t, schedule, statistics, norms) is always f32.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Precision {
+    /// The storage type of the run.
+    Storage,
+    /// Always f32.
+    Full,
+}

@@ -1,0 +1,126 @@
+//! The weights of a model in the layout of its graph.
+
+use super::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::tensor::Shape;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+pub(super) struct WeightsId(u64);
+
+impl Default for WeightsId {
+    fn default() -> Self {
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        WeightsId(NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+    }
+}
+
+/// The files of a model, and what comes before the names of their tensors in the graph.
+#[derive(Default)]
+pub struct WeightFiles(pub(super) Vec<(String, Checkpoint)>);
+
+impl WeightFiles {
+    /// The file that holds the weight `name`, and its name there.
+    fn file<'a>(&self, name: &'a str) -> Option<(&Checkpoint, &'a str)> {
+        let holds = |(prefix, file): &'_ (String, Checkpoint)| {
+            name.strip_prefix(prefix.as_str()).is_some_and(|n| file.tensors.contains_key(n))
+        };
+        let (prefix, file) = self.0.iter().find(|p| holds(p))?;
+        Some((file, &name[prefix.len()..]))
+    }
+
+    /// True if a file holds the weight.
+    pub fn hold(&self, name: &str) -> bool {
+        self.file(name).is_some()
+    }
+
+    /// The weight `name` in the layout of the graph, read now; none if no file holds it.
+    pub fn values(&self, name: &str, shape: Shape) -> Option<Result<Vec<f32>>> {
+        self.file(name).map(|(file, name)| file.values_as(name, shape))
+    }
+}
+
+/// The weights of a model in the layout of the graph, read when first asked for and shared by all
+/// programs.
+#[derive(Default)]
+pub struct Weights {
+    id: WeightsId,
+    pub(super) parts: Arc<WeightFiles>,
+    pub(super) loaded: Mutex<HashMap<String, Arc<Vec<f32>>>>,
+}
+
+impl Weights {
+    /// Weights out of a file.
+    pub fn new(checkpoint: Checkpoint) -> Weights {
+        Weights::of_parts(vec![(String::new(), checkpoint)], [])
+    }
+
+    /// Weights out of the files of several networks, told apart by what comes before the names of
+    /// their tensors; and values in the layout of the graph.
+    pub fn of_parts(parts: Vec<(String, Checkpoint)>, values: impl IntoIterator<Item = (String, Vec<f32>)>) -> Weights {
+        Weights { parts: Arc::new(WeightFiles(parts)), ..Weights::from_values(values) }
+    }
+
+    /// No weights at all, for graphs that have none.
+    pub fn none() -> Weights {
+        Weights::default()
+    }
+
+    /// Weights given in the layout of the graph, for tests and for programs that make their own.
+    pub fn from_values(values: impl IntoIterator<Item = (String, Vec<f32>)>) -> Weights {
+        let loaded = values.into_iter().map(|(k, v)| (k, Arc::new(v))).collect();
+        Weights { loaded: Mutex::new(loaded), ..Weights::default() }
+    }
+
+    /// A weight that was given and not read from a file.
+    pub fn given(&self, name: &str) -> Option<Arc<Vec<f32>>> {
+        let loaded = self.loaded.lock().unwrap_or_else(|e| e.into_inner());
+        loaded.get(name).cloned()
+    }
+
+    /// Puts `values`, in the layout of the graph, in place of a weight that was given or read.
+    pub fn replace(&mut self, name: &str, values: Vec<f32>) {
+        let loaded = self.loaded.get_mut().unwrap_or_else(|e| e.into_inner());
+        loaded.insert(name.to_string(), Arc::new(values));
+        self.id = WeightsId::default();
+    }
+
+    /// Tells these weights from all others of the process.
+    pub fn id(&self) -> u64 {
+        self.id.0
+    }
+
+    /// Weight `name` with extent `shape`, for a device that keeps its own copy: nothing stays on
+    /// the host.
+    pub fn read(&self, name: &str, shape: Shape) -> Result<Arc<Vec<f32>>> {
+        match self.parts.values(name, shape) {
+            Some(values) => Ok(Arc::new(values?)),
+            None => self.get(name, shape),
+        }
+    }
+
+    /// The files, to read weights again and again without keeping them.
+    pub fn files(&self) -> Arc<WeightFiles> {
+        self.parts.clone()
+    }
+
+    /// Weight `name` with extent `shape` (see [`Shape`]), kept for all that ask.
+    pub fn get(&self, name: &str, shape: Shape) -> Result<Arc<Vec<f32>>> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(values) = loaded.get(name) {
+            if values.len() != shape.numel() {
+                return Err(Error::Invalid(format!("weight {name} has {} values, not {shape}", values.len())));
+            }
+            return Ok(values.clone());
+        }
+        let Some(values) = self.parts.values(name, shape) else {
+            return Err(match self.parts.0.first() {
+                Some((_, file)) => file.error(format!("tensor {name} is missing")),
+                None => Error::Invalid(format!("weight {name} was not given")),
+            });
+        };
+        let values = Arc::new(values?);
+        loaded.insert(name.to_string(), values.clone());
+        Ok(values)
+    }
+}
