@@ -12,7 +12,8 @@
 // conv_mma: a block makes BM x BN outputs; each of its (BM / WM)(BN / WN) warps WM x WN of them. K runs over 64-byte slices of the
 // channels and the taps of each in `stages` stages of cp.async. Where the grid would leave most of the chip idle, blockIdx.z takes parts
 // of K and leaves sums in `partial`, which conv_finish adds up in order.
-// _few: of an image's few channels, which are no whole vectors: results, and for the gradient weights, are accessed one by one.
+// _few: tensors with few channels (RGB images) that do not fill a 16-byte vector. Results, and in the gradient also the weights, are
+// loaded and stored element by element.
 // An image that is read goes through conv_image.cu, other channel counts and mixes of storage types through conv_simt.cu.
 //
 // With `gated` (GEGLU) the co = 2c outputs are values and gates: gated[m, o] = y[m, o] gelu(y[m, c + o]). Columns of the tile are then eight

@@ -198,6 +198,23 @@ fn every_other_method_agrees_with_the_cpu() {
 }
 
 #[test]
+fn weights_of_closed_models_leave_the_device() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/adm_a.safetensors");
+    let device = Device::emulated(2);
+    let settings = Settings { steps: 1, ..Method::Dps.defaults() };
+    let plan = PlanOptions { storage: Dtype::Bf16, ..PlanOptions::default() };
+    let free: Vec<u64> = (0..3)
+        .map(|_| {
+            restore(model, "sr2", &settings, plan, &device);
+            device.free_bytes().unwrap().unwrap()
+        })
+        .collect();
+    // Those of the last model stay until another one is opened.
+    assert_eq!(free[0], free[1]);
+    assert_eq!(free[1], free[2]);
+}
+
+#[test]
 fn the_selftest_passes_on_the_emulated_device() {
     use dmap::selftest::{MODES, checks, large_checks};
     let mode = |name| MODES.iter().find(|m| m.name == name).unwrap();

@@ -121,7 +121,9 @@ fn a_device_that_can_not_be_used_is_one_sentence() {
         if environment.0 != "STAND_IN_MEMORY_MIB" && device == "cuda:0" {
             let auto = [&arguments[..9], &["--device", "auto"]].concat();
             let said = passes(&auto, &[environment]);
-            assert!(said.contains("on cpu"), "{said}");
+            let reason = said.lines().find(|l| l.starts_with("on cpu")).unwrap_or_default();
+            assert!(reason.contains("not CUDA: ") && reason.contains(words), "{said}");
+            assert!(!reason.contains("--device cpu"), "{reason}");
         }
     }
 }

@@ -17,6 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 pub struct Device {
     kind: Kind,
     turn: Arc<Mutex<()>>,
+    /// Why `auto` took no CUDA device.
+    without_cuda: Option<Arc<str>>,
 }
 
 #[derive(Clone)]
@@ -27,7 +29,7 @@ enum Kind {
 
 impl Device {
     fn of(kind: Kind) -> Self {
-        Device { kind, turn: Arc::default() }
+        Device { kind, turn: Arc::default(), without_cuda: None }
     }
 
     /// Waits until no other thread works on this device, and keeps others out while the guard lives. Programs that read each
@@ -55,7 +57,8 @@ impl Device {
             // A variable with a wrong value is no reason to compute somewhere else.
             "auto" => match Device::cuda(0) {
                 Err(e @ Error::Invalid(_)) => Err(e),
-                found => Ok(found.unwrap_or_else(|_| Device::cpu())),
+                Err(e) => Ok(Device { without_cuda: Some(e.to_string().into()), ..Device::cpu() }),
+                Ok(found) => Ok(found),
             },
             "cuda" => Device::cuda(0),
             #[cfg(feature = "emulate")]
@@ -83,6 +86,15 @@ impl Device {
             Kind::Cpu(_) => format!("cpu ({} threads)", rayon::current_num_threads()),
             Kind::Cuda(device) => device.driver.name(),
         }
+    }
+
+    /// The name, and for a CPU that `auto` took, why no CUDA device could be used.
+    pub fn name_and_reason(&self) -> String {
+        let Some(reason) = &self.without_cuda else { return self.name() };
+        // The CPU has been taken: the advice to take it is left out.
+        let advice = [", or use --device cpu", "; use --device cpu", " (--device cpu does without)"];
+        let reason = advice.iter().fold(reason.to_string(), |reason, advice| reason.replace(advice, ""));
+        format!("{}, not CUDA: {reason}", self.name())
     }
 
     /// Bytes of device memory that are free, whoever took the others; none for the CPU.

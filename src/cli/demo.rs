@@ -63,7 +63,11 @@ pub(super) fn run(flags: Demo) -> anyhow::Result<ExitCode> {
         prompt: None,
         precision: flags.device.precision(),
     };
-    say!("restoring a photo of 256x256 pixels from {} by DMAP on {}", job.operator.task(), job.device.name())?;
+    say!(
+        "restoring a photo of 256x256 pixels from {} by DMAP on {}",
+        job.operator.task(),
+        job.device.name_and_reason()
+    )?;
     let code = restore_all(&job, &[Input { path: photo, name: "photo".into() }])?;
     if code == ExitCode::SUCCESS {
         say!("look at {}", flags.out.join("photo/comparison.png").display())?;

@@ -101,8 +101,8 @@ pub(crate) struct SamplerFlags {
     /// Meaning of --zeta: `relative`, a share of the sphere's radius; `absolute`, a factor of the gradient itself
     #[arg(long, value_enum, requires = "zeta", default_value = "relative")]
     pub zeta_unit: ZetaUnit,
-    /// Deviation of images, in [-1, 1], in the covariance that the residual of a blur is measured by; 0 for the plain norm, which an
-    /// absolute zeta always takes [default: 0.3]
+    /// Prior standard deviation of pixel values in [-1, 1] for the whitened residual of blurs; 0 uses the plain norm, as an
+    /// absolute zeta always does [default: 0.3]
     #[arg(long)]
     pub whiten: Option<f64>,
     /// K: ascent steps per level of dmap, samples of lgd, passes at a repeated level of freedom, descents per level of stsl,
@@ -124,7 +124,8 @@ pub(crate) struct SamplerFlags {
     /// Weight of the second term of psld and stsl [default: 0.1]
     #[arg(long)]
     pub consistency: Option<f64>,
-    /// In psld, what the published code has in place of the operator's adjoint
+    /// psld: use the published code's approximation (identity for blurs, nearest pixels for super-resolution) instead of
+    /// the true adjoint
     #[arg(long)]
     pub published_transpose: bool,
     /// Do not limit the estimate of the clean image to [-1, 1]

@@ -88,7 +88,7 @@ pub(super) fn write_results(
         psnr_baseline: against(&naive),
         ssim: p.truth.as_ref().map(|t| ssim(&mean, t)),
         residual,
-        noise_norm: p.noise_norm,
+        added_noise_norm: p.added_noise_norm,
         residual_over_noise: over,
         warning,
         residuals: p.done[0].residuals.clone(),
@@ -103,7 +103,7 @@ pub(super) fn write_results(
     let mut panels: Vec<(String, Picture)> = p.truth.iter().map(|t| ("truth".to_string(), t.clone())).collect();
     panels.push((format!("measurement{}", decibel(result.psnr_baseline)), job.operator.view(&p.y, state, image)));
     panels.push((format!("{}{}", result.recipe.method, decibel(result.psnr)), mean));
-    let page = comparison(&panels, &result.residuals, p.noise_norm);
+    let page = comparison(&panels, &result.residuals, p.added_noise_norm);
     write_png(&folder.join("comparison.png"), &page)?;
     result.write(&finished)?;
     if job.json {

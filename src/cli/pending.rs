@@ -17,7 +17,7 @@ pub(super) struct Pending {
     /// Noise that the measurement has, or is said to have.
     pub noise: Noise,
     /// Norm of the noise that was added to a photo's measurement.
-    pub noise_norm: Option<f64>,
+    pub added_noise_norm: Option<f64>,
     pub image: Shape,
     pub measurement: Measurement,
     pub y: Picture,

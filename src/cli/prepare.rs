@@ -20,7 +20,7 @@ pub(super) fn prepare(job: &Job, input: &Input, recipe: Recipe) -> Result<Pendin
         truth: None,
         grey,
         noise,
-        noise_norm: None,
+        added_noise_norm: None,
         image,
         measurement,
         y,
@@ -51,7 +51,7 @@ pub(super) fn prepare(job: &Job, input: &Input, recipe: Recipe) -> Result<Pendin
     let (measurement, drawn) = simulated(operator, image, &truth.values, noise, job.seed)?;
     let shape = operator.measurement_shape(image);
     let y = Picture { width: shape.w, height: shape.h, values: measurement.y.clone() };
-    Ok(Pending { truth: Some(truth), noise_norm: Some(drawn), ..pending(image, measurement, y, grey, noise) })
+    Ok(Pending { truth: Some(truth), added_noise_norm: Some(drawn), ..pending(image, measurement, y, grey, noise) })
 }
 
 /// A measurement as a file gives it.

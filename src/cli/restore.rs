@@ -148,7 +148,7 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
         complain!("dmap: {warning}");
     }
     if !job.json {
-        say!("on {}", job.device.name())?;
+        say!("on {}", job.device.name_and_reason())?;
     }
     Ok(restore_all(&job, &inputs)?)
 }

@@ -36,7 +36,7 @@ pub struct ImageResult {
     /// || A(x) - y || of the restored image in [-1, 1] units (mean over samples).
     pub residual: f64,
     /// Norm of the noise that was added.
-    pub noise_norm: Option<f64>,
+    pub added_noise_norm: Option<f64>,
     /// The residual over the norm that the noise is expected to have; none without noise.
     pub residual_over_noise: Option<f64>,
     /// What is doubtful about this result.

@@ -45,7 +45,7 @@ pub(super) fn run(flags: Selftest) -> anyhow::Result<ExitCode> {
     let device = Device::open(&flags.device)?;
     if flags.skip == 0 {
         let reference = if flags.large { "f32-strict on itself" } else { "the CPU" };
-        say!("{} against {reference}; errors as shares of their limits", device.name())?;
+        say!("{} against {reference}; errors as shares of their limits", device.name_and_reason())?;
     }
     // The CPU has one storage type, and f32-strict is what real shapes are compared with.
     let has = |m: &Mode| if flags.large { m.name != "f32-strict" } else { !device.is_cpu() || m.name == "f32-strict" };

@@ -29,7 +29,7 @@ impl Default for PlanOptions {
 /// Weights of fewer bytes stay on the device in any case: copying them would cost more time than room.
 const SMALL_WEIGHT: u64 = 16 << 10;
 
-/// The room in the arena that takes over weights from the host, those of one step at a time.
+/// Staging area at the end of the arena: before each step, the weights that it reads are copied here from host memory.
 #[derive(Clone, Debug)]
 pub struct Window {
     /// Byte offset in the arena.
@@ -95,9 +95,10 @@ pub struct Plan {
     pub flops_recompute: u64,
     /// Bytes that the nodes of one run read and write, each operand counted once per node.
     pub traffic_bytes: u64,
-    /// Bytes that no engine gets below: each weight read, each value that the reverse pass reads written and read, once.
+    /// Lower bound on memory traffic for any engine, in bytes: every weight is read once; every activation kept for the
+    /// reverse pass is written once and read once.
     pub traffic_lower_bound: u64,
-    /// Bytes of a plan that makes the same values and reads and writes each once: weights read, every value written and read.
+    /// Traffic in bytes if each value of this plan were written once and read once, and each weight read once.
     pub traffic_once: u64,
     /// Live bytes over the steps.
     pub memory: Vec<MemoryPoint>,

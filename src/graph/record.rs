@@ -218,7 +218,7 @@ pub trait Op: std::fmt::Debug + Send + Sync {
 
 /// Data of one run of an op on the CPU.
 pub struct CpuArguments<'a> {
-    /// Inputs; the one that [`CpuArguments::in_place`] names is empty, its data stand in the first output.
+    /// Input data. If the op runs in place, input `in_place` is an empty slice: its data are already in output 0.
     pub inputs: Vec<&'a [f32]>,
     /// Outputs, to be written in full.
     pub outputs: Vec<&'a mut [f32]>,

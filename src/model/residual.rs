@@ -5,8 +5,8 @@ use crate::graph::{Graph, TensorId};
 use crate::ops::conv::Conv;
 
 impl Graph {
-    /// What a residual block adds its result to: x and behind its channels those of `kept`, as they are or, where their number is not
-    /// `channels`, through the 1x1 convolution `name`.
+    /// The skip path of a residual block: the channels of `x`, then those of `kept`; projected by the 1x1 convolution
+    /// `name` if they are not `channels` in number.
     pub(super) fn past_block(
         &mut self,
         name: &str,

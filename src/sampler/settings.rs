@@ -21,8 +21,8 @@ pub struct Settings {
     pub steps: usize,
     /// Step size along the gradient.
     pub zeta: Zeta,
-    /// Deviation of the images, in [-1, 1], in the covariance that the residual of a blur is measured by ([`whitening`](super::whitening)). 0: by the
-    /// plain norm, as published, which steps of absolute zeta always take.
+    /// Prior standard deviation of pixel values in [-1, 1] for the [whitened](super::whitening) residual of blurs. 0 uses the
+    /// plain norm. Ignored with an absolute step size, which follows the papers.
     pub whiten: f64,
     /// K: ascent steps per noise level of DMAP, samples of the estimate of LGD, passes at a
     /// repeated level of FreeDoM, descents per level of STSL, optimisation steps of ReSample at most, moves of the text of P2L.

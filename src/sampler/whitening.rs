@@ -1,9 +1,11 @@
 //! The residual of a blur by the covariance of its measurement, in the cosine domain.
 //!
 //! With x ~ N(0, r^2) per value and noise of deviation s, y = A x + n has the covariance r^2 A A^T + s^2: the form that Song et al.,
-//! "Pseudoinverse-guided diffusion models for inverse problems" (ICLR 2023), give p(y | x_t), here with one r for all levels. The plain
-//! norm of e = A(x0) - y hears of fine detail through A^T only, which a blur makes tiny there: it reaches the noise's norm, where steps
-//! end, before detail has moved. By the covariance every frequency counts by what is left to explain.
+//! "Pseudoinverse-guided diffusion models for inverse problems" (ICLR 2023), give p(y | x_t), here with one r for all levels.
+//!
+//! A blur attenuates fine detail, so detail contributes almost nothing to the plain residual norm: sampling stops at the
+//! noise level before detail has been restored. Weighting each frequency by its inverse standard deviation makes all
+//! frequencies count equally.
 //!
 //! A A^T is all but diagonal in the cosine transform C of y, since a blur reflects at the boundary. So the norm is || W C e || with
 //! W = c / sqrt(r^2 |A|^2 + s^2) per frequency, and c such that white noise keeps its norm in the mean.

@@ -4,14 +4,18 @@ use super::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::tensor::Shape;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
-pub(super) struct WeightsId(u64);
+/// Tells weights from all others of the process, and whether they are still there.
+pub(super) struct WeightsId {
+    number: u64,
+    alive: Arc<()>,
+}
 
 impl Default for WeightsId {
     fn default() -> Self {
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-        WeightsId(NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+        WeightsId { number: NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed), alive: Arc::default() }
     }
 }
 
@@ -87,7 +91,12 @@ impl Weights {
 
     /// Tells these weights from all others of the process.
     pub fn id(&self) -> u64 {
-        self.id.0
+        self.id.number
+    }
+
+    /// Can be upgraded as long as these weights are there and have the same values.
+    pub(crate) fn alive(&self) -> Weak<()> {
+        Arc::downgrade(&self.id.alive)
     }
 
     /// Weight `name` with extent `shape`, for a device that keeps its own copy: nothing stays on

@@ -6,7 +6,7 @@ use crate::tensor::{Dtype, Shape};
 use crate::weights::Weights;
 use rayon::prelude::*;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 /// A device with what its programs share: only one of them runs at a time.
 #[derive(Clone)]
@@ -89,7 +89,7 @@ pub(super) fn decode(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
 }
 
 /// Weights of one model in one storage type, shared by all programs of a device.
-pub(super) type WeightCache = HashMap<(u64, String, Dtype, bool), Arc<Buffer>>;
+pub(super) type WeightCache = HashMap<(u64, String, Dtype, bool), (Weak<()>, Arc<Buffer>)>;
 
 impl CudaDevice {
     pub(super) fn owner(&self) -> MutexGuard<'_, u64> {
@@ -113,7 +113,9 @@ impl CudaDevice {
     ) -> Result<Arc<Buffer>> {
         let key = (weights.id(), name.to_string(), dtype, on_host);
         let mut shared = self.shared.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(buffer) = shared.weights.get(&key) {
+        // Models that are closed leave the device. A program that still runs one holds its buffers itself.
+        shared.weights.retain(|_, (model, _)| model.strong_count() > 0);
+        if let Some((_, buffer)) = shared.weights.get(&key) {
             return Ok(buffer.clone());
         }
         let values = weights.read(name, shape)?;
@@ -133,7 +135,7 @@ impl CudaDevice {
             buffer
         };
         let buffer = Arc::new(buffer);
-        shared.weights.insert(key, buffer.clone());
+        shared.weights.insert(key, (weights.alive(), buffer.clone()));
         Ok(buffer)
     }
 

@@ -69,6 +69,9 @@ pub struct Emulated {
     seed: u64,
 }
 
+/// Bytes that the device says it has; it never refuses more.
+const MEMORY: u64 = 80 << 30;
+
 /// Allocations by address; addresses are never used again, so that a stale one is caught.
 struct Memory {
     next: u64,
@@ -137,7 +140,8 @@ impl Driver for Emulated {
         self.upload(to, bytes)
     }
     fn free_bytes(&self) -> Result<Option<u64>> {
-        Ok(None)
+        let taken: u64 = self.memory().allocations.values().map(|a| a.len() as u64).sum();
+        Ok(Some(MEMORY.saturating_sub(taken)))
     }
     fn upload(&self, to: u64, bytes: &[u8]) -> Result<()> {
         self.memory().find(to, bytes.len() as u64)?.copy_from_slice(bytes);

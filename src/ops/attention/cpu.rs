@@ -105,8 +105,8 @@ impl Heads {
         (out, largest.iter().zip(&sums).map(|(m, s)| m + s.ln()).collect())
     }
 
-    /// Scores of the keys after the query, if attention is causal, count for nothing. A finite number, since a block may hold
-    /// nothing but such keys.
+    /// Causal mask. Later keys get a large negative score rather than -inf: a block may hold masked keys only, and the
+    /// softmax over nothing but -inf is NaN.
     fn hide_later(&self, scores: &mut [f32], query: usize, first_key: usize) {
         if self.causal {
             let visible = (query + 1).saturating_sub(first_key).min(scores.len());

@@ -9,7 +9,7 @@ use crate::tensor::{Dtype, Shape};
 /// in a tile, forward and in reverse: see the end of kernels/attention.cu.
 const MMA_HEADS: [(usize, usize, usize); 5] = [(32, 64, 32), (48, 64, 32), (64, 64, 32), (80, 32, 32), (160, 32, 16)];
 
-/// Of these the sizes that have, for 16-bit types, kernels of 128 rows a block beside those of 64, with 64 and 32 rows in a tile.
+/// Head sizes for which 16-bit types also have a kernel with 128 rows per block (tiles of 64 rows forward, 32 in reverse).
 const PAIRED_HEADS: [usize; 2] = [48, 64];
 
 /// Head size of the kernels of attention_wide.cu.

@@ -16,7 +16,7 @@ pub(crate) struct CudaConv {
     pub item_bias: Option<Operand>,
     pub addend: Option<Operand>,
     pub y: Operand,
-    /// Where values times gelu of gates go, of a y whose channels are values and then gates.
+    /// GEGLU output with c channels: value * gelu(gate). `y` then has 2c channels, first the values, then the gates.
     pub gated: Option<Operand>,
     /// y is SiLU of the sum.
     pub silu: bool,

@@ -111,7 +111,7 @@ pub struct ConvVjp {
     pub padding: Padding,
     /// Rows and columns of the forward input.
     pub size: (usize, usize),
-    /// Those of the weight's input channels whose gradient it is.
+    /// Input channels of the weight that belong to this source; the gradient has these channels.
     pub channels: Range<usize>,
     /// The gradient is f32, as x is.
     pub full: bool,

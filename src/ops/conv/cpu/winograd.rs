@@ -17,7 +17,8 @@ const AXIS: usize = 4;
 pub(super) const PRODUCTS: usize = AXIS * AXIS;
 /// Floats of transformed patches that are kept at a time: an eighth of a usual second-level cache.
 const PATCHES: usize = 1 << 15;
-/// More where the weights are large, so that each of them, once read, serves many: patches for so many floats of weights, and at most.
+/// For large weights more patches are transformed at once, so that a weight read from memory is used many times: one
+/// patch per WEIGHTS_PER_PATCH floats, at most MOST_PATCHES.
 const WEIGHTS_PER_PATCH: usize = 1 << 14;
 const MOST_PATCHES: usize = 96;
 
@@ -46,8 +47,8 @@ fn weights_of_axis(from: &[f32], run: usize, to: &mut [f32], step: usize) {
     }
 }
 
-/// Patches number `first` .. `first + count` of four padded rows (columns, channels) to number `at` on of `total` in planes
-/// (PRODUCTS, total, channels).
+/// Transforms patches `first .. first + count` of four padded rows (columns, channels) and stores them at positions
+/// `at ..` of planes shaped (PRODUCTS, total, channels).
 #[inline(always)]
 fn transform_patches<S: Simd>(
     simd: S,
