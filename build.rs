@@ -186,7 +186,8 @@ fn compile_emulated(root: &Path, out: &Path, files: &[(String, String)]) {
         symbols.push(format!("&{symbol}"));
     }
     let table = format!("extern \"C\" {{ int* dmap_emulated_files[] = {{{}}}; }}", symbols.join(", "));
-    writeln!(registry, "#include \"emulator/emulator.cpp\"\n{table}").expect("memory");
+    writeln!(registry, "#include \"emulator/emulator.cpp\"\n#include \"emulator/warpgroup.cpp\"\n{table}")
+        .expect("memory");
     let path = out.join("emulated_registry.cpp");
     std::fs::write(&path, registry).expect("OUT_DIR can be written");
     build.file(path).compile("dmap_emulated");

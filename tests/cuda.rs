@@ -4,10 +4,10 @@
 
 use dmap::backend::Device;
 use dmap::backend::cuda::emulated::Emulated;
-use dmap::backend::cuda::launch::{Launch, NodeLaunches};
-use dmap::backend::cuda::{Driver, Limits, Operand, Params, launches_for};
+use dmap::backend::cuda::{Driver, launches_for};
 use dmap::compare::relative_error;
 use dmap::graph::{Dtype, Plan, PlanOptions, Shape};
+use dmap::launch::{Launch, Limits, NodeLaunches, Operand, Params};
 use dmap::model::Model;
 use dmap::operator::parse_task;
 use dmap::sampler::{Item, METHODS, Measurement, Measurer, Method, Restorer, Settings, Variance};

@@ -8,6 +8,7 @@ pub use program::Program;
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Plan};
+use crate::launch::Limits;
 use crate::weights::Weights;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -52,6 +53,12 @@ impl Device {
     /// The device that a `--device` flag names: `auto`, `cpu`, `cuda`, `cuda:N`, or `emulated` in a build that has it.
     /// `auto` takes the first CUDA device that can be used, else the CPU.
     pub fn open(name: &str) -> Result<Self> {
+        let asked_for = |ordinal| {
+            Device::cuda(ordinal).map_err(|e| match e {
+                Error::Device(reason) => Error::Device(format!("{reason}; or use --device cpu")),
+                other => other,
+            })
+        };
         match name {
             "cpu" => Ok(Device::cpu()),
             // A variable with a wrong value is no reason to compute somewhere else.
@@ -60,11 +67,11 @@ impl Device {
                 Err(e) => Ok(Device { without_cuda: Some(e.to_string().into()), ..Device::cpu() }),
                 Ok(found) => Ok(found),
             },
-            "cuda" => Device::cuda(0),
+            "cuda" => asked_for(0),
             #[cfg(feature = "emulate")]
             "emulated" => Ok(Device::emulated(0)),
             _ => match name.strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
-                Some(ordinal) => Device::cuda(ordinal),
+                Some(ordinal) => asked_for(ordinal),
                 None => Err(Error::Invalid(format!("unknown device {name}: use auto, cpu or cuda:0"))),
             },
         }
@@ -91,9 +98,6 @@ impl Device {
     /// The name, and for a CPU that `auto` took, why no CUDA device could be used.
     pub fn name_and_reason(&self) -> String {
         let Some(reason) = &self.without_cuda else { return self.name() };
-        // The CPU has been taken: the advice to take it is left out.
-        let advice = [", or use --device cpu", "; use --device cpu", " (--device cpu does without)"];
-        let reason = advice.iter().fold(reason.to_string(), |reason, advice| reason.replace(advice, ""));
         format!("{}, not CUDA: {reason}", self.name())
     }
 
@@ -106,7 +110,7 @@ impl Device {
     }
 
     /// What the launches of its kernels depend on; none for the CPU.
-    pub fn limits(&self) -> Option<cuda::Limits> {
+    pub fn limits(&self) -> Option<Limits> {
         match &self.kind {
             Kind::Cpu(_) => None,
             Kind::Cuda(device) => Some(device.driver.limits().clone()),

@@ -6,19 +6,6 @@ use crate::tensor::Shape;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 
-/// Tells weights from all others of the process, and whether they are still there.
-pub(super) struct WeightsId {
-    number: u64,
-    alive: Arc<()>,
-}
-
-impl Default for WeightsId {
-    fn default() -> Self {
-        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-        WeightsId { number: NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed), alive: Arc::default() }
-    }
-}
-
 /// The files of a model, and what comes before the names of their tensors in the graph.
 #[derive(Default)]
 pub struct WeightFiles(pub(super) Vec<(String, Checkpoint)>);
@@ -48,7 +35,8 @@ impl WeightFiles {
 /// programs.
 #[derive(Default)]
 pub struct Weights {
-    id: WeightsId,
+    /// Shared with nobody: whoever holds a `Weak` of it knows these weights from others, and whether they are still there.
+    identity: Arc<()>,
     pub(super) parts: Arc<WeightFiles>,
     pub(super) loaded: Mutex<HashMap<String, Arc<Vec<f32>>>>,
 }
@@ -86,17 +74,13 @@ impl Weights {
     pub fn replace(&mut self, name: &str, values: Vec<f32>) {
         let loaded = self.loaded.get_mut().unwrap_or_else(|e| e.into_inner());
         loaded.insert(name.to_string(), Arc::new(values));
-        self.id = WeightsId::default();
+        self.identity = Arc::default();
     }
 
-    /// Tells these weights from all others of the process.
-    pub fn id(&self) -> u64 {
-        self.id.number
-    }
-
-    /// Can be upgraded as long as these weights are there and have the same values.
-    pub(crate) fn alive(&self) -> Weak<()> {
-        Arc::downgrade(&self.id.alive)
+    /// Tells these weights from all others of the process. It can be upgraded as long as they are there and have the same
+    /// values.
+    pub(crate) fn identity(&self) -> Weak<()> {
+        Arc::downgrade(&self.identity)
     }
 
     /// Weight `name` with extent `shape`, for a device that keeps its own copy: nothing stays on

@@ -89,7 +89,7 @@ pub(super) fn decode(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
 }
 
 /// Weights of one model in one storage type, shared by all programs of a device.
-pub(super) type WeightCache = HashMap<(u64, String, Dtype, bool), (Weak<()>, Arc<Buffer>)>;
+pub(super) type WeightCache = HashMap<(usize, String, Dtype, bool), (Weak<()>, Arc<Buffer>)>;
 
 impl CudaDevice {
     pub(super) fn owner(&self) -> MutexGuard<'_, u64> {
@@ -102,6 +102,12 @@ impl CudaDevice {
         Ok(buffer)
     }
 
+    /// Gives back the weights of models that are closed. A program that still runs one holds its buffers itself.
+    pub(super) fn forget_closed_models(&self) {
+        let mut shared = self.shared.lock().unwrap_or_else(|e| e.into_inner());
+        shared.weights.retain(|_, (model, _)| model.strong_count() > 0);
+    }
+
     /// A weight in its storage type, on the device or, for a window, with the host.
     pub(super) fn weight(
         &self,
@@ -111,10 +117,10 @@ impl CudaDevice {
         dtype: Dtype,
         on_host: bool,
     ) -> Result<Arc<Buffer>> {
-        let key = (weights.id(), name.to_string(), dtype, on_host);
+        let model = weights.identity();
+        // An address is not given twice while the cache holds the `Weak`.
+        let key = (model.as_ptr() as usize, name.to_string(), dtype, on_host);
         let mut shared = self.shared.lock().unwrap_or_else(|e| e.into_inner());
-        // Models that are closed leave the device. A program that still runs one holds its buffers itself.
-        shared.weights.retain(|_, (model, _)| model.strong_count() > 0);
         if let Some((_, buffer)) = shared.weights.get(&key) {
             return Ok(buffer.clone());
         }
@@ -135,7 +141,7 @@ impl CudaDevice {
             buffer
         };
         let buffer = Arc::new(buffer);
-        shared.weights.insert(key, (weights.alive(), buffer.clone()));
+        shared.weights.insert(key, (model, buffer.clone()));
         Ok(buffer)
     }
 

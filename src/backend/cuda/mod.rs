@@ -16,7 +16,6 @@ pub mod nvrtc;
 mod program;
 mod record;
 
-pub use crate::launch::{self, Limits, Operand, Params, Recorder};
 pub use device::CudaDevice;
 pub use driver::{Driver, Replay};
 pub use program::CudaProgram;

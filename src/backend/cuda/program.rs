@@ -33,6 +33,7 @@ pub struct CudaProgram {
 impl CudaProgram {
     /// Uploads weights and constants, reserves the shared arena, records every launch.
     pub fn new(graph: Arc<Graph>, plan: Arc<Plan>, weights: &Weights, device: CudaDevice) -> Result<Self> {
+        device.forget_closed_models();
         let storage = plan.storage;
         let mut outside = Vec::with_capacity(graph.tensors().len());
         for (i, t) in graph.tensors().iter().enumerate() {

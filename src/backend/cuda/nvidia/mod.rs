@@ -42,9 +42,7 @@ impl Nvidia {
         first_use::check()?;
         // SAFETY: only looks whether the library loads; cudarc panics later if it does not.
         if !unsafe { sys::is_culib_present() } {
-            return Err(Error::Device(
-                "no CUDA driver on this machine (libcuda was not found); use --device cpu".into(),
-            ));
+            return Err(Error::Device("no CUDA driver on this machine (libcuda was not found)".into()));
         }
         // SAFETY: plain queries with out-parameters that live here.
         unsafe {
@@ -53,13 +51,13 @@ impl Nvidia {
             if version < least_driver() {
                 let name = |v: i32| format!("{}.{}", v / 1000, v % 1000 / 10);
                 return Err(Error::Device(format!(
-                    "the CUDA driver speaks version {}, dmap's kernels need {} or newer; update the driver, or use --device cpu",
+                    "the CUDA driver speaks version {}, dmap's kernels need {} or newer; update the driver",
                     name(version),
                     name(least_driver())
                 )));
             }
             result::init().map_err(|e| {
-                let cause = failed("no usable device (--device cpu does without)")(e);
+                let cause = failed("no usable device")(e);
                 Error::Device(cause.to_string())
             })?;
             let count = result::device::get_count().map_err(failed("number of devices"))? as usize;
@@ -76,7 +74,7 @@ impl Nvidia {
             );
             if capability < OLDEST {
                 return Err(Error::Device(format!(
-                    "{name} has compute capability {}.{}, the kernels need {}.{} (Ampere) or newer; use --device cpu",
+                    "{name} has compute capability {}.{}, the kernels need {}.{} (Ampere) or newer",
                     capability.0, capability.1, OLDEST.0, OLDEST.1
                 )));
             }

@@ -10,6 +10,7 @@ use std::sync::Mutex;
 /// First driver whose interface this crate asks for, as 1000 major + 10 minor.
 pub(super) const OLDEST_DRIVER: i32 = 12020;
 
+/// Images and kernels that have been loaded.
 #[derive(Default)]
 pub(super) struct Functions {
     pub(super) modules: HashMap<&'static str, sys::CUmodule>,
@@ -18,19 +19,7 @@ pub(super) struct Functions {
     pub(super) shared: HashMap<String, u32>,
 }
 
-// SAFETY: handles of the driver may be used from any thread that has made the context current, which every entry point does.
-unsafe impl Send for Shared {}
-unsafe impl Sync for Shared {}
-
-pub(super) fn failed(what: &str) -> impl FnOnce(result::DriverError) -> Error + '_ {
-    move |e| {
-        let said = |text: Result<&CStr, result::DriverError>| {
-            text.map_or_else(|_| format!("error {}", e.0 as i32), |t| t.to_string_lossy().into_owned())
-        };
-        Error::Failed(format!("CUDA: {what}: {} ({})", said(e.error_string()), said(e.error_name())))
-    }
-}
-
+/// Handles of one device.
 pub(super) struct Shared {
     pub(super) context: sys::CUcontext,
     pub(super) stream: sys::CUstream,
@@ -38,6 +27,20 @@ pub(super) struct Shared {
     /// The newest CUDA version that the driver speaks, as 1000 major + 10 minor.
     pub(super) driver: i32,
     pub(super) functions: Mutex<Functions>,
+}
+
+// SAFETY: handles of the driver may be used from any thread that has made the context current, which every entry point does.
+unsafe impl Send for Shared {}
+unsafe impl Sync for Shared {}
+
+/// An error that says what the driver was asked for, and its words and code.
+pub(super) fn failed(what: &str) -> impl FnOnce(result::DriverError) -> Error + '_ {
+    move |e| {
+        let said = |text: Result<&CStr, result::DriverError>| {
+            text.map_or_else(|_| format!("error {}", e.0 as i32), |t| t.to_string_lossy().into_owned())
+        };
+        Error::Failed(format!("CUDA: {what}: {} ({})", said(e.error_string()), said(e.error_name())))
+    }
 }
 
 impl Shared {

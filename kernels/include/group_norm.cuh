@@ -1,0 +1,110 @@
+// The parts of a group norm that all its kernels share: parameters, sources, coefficients, and the part of a thread.
+#pragma once
+#include "reduce.cuh"
+#include "view.cuh"
+
+struct GroupNormParams {
+    void *y, *second_y;              // y, or dx by x and by second
+    const void *x, *second, *dy, *addend;
+    float *mean, *rstd;              // (n, groups)
+    const void *gamma, *beta, *film; // film (n, 2c): scale, shift; may be absent
+    float *partial, *sums;           // (n, chunks, groups, 2); (n, groups, 2)
+    int n, pixels, channels, first, groups, chunk, chunks, silu;  // channels: of both; first: of x
+    float eps;
+};
+
+// V channels as they are stored, which takes half the registers of their values.
+template <class S, int V> struct Stored {
+    Words4 words;
+    DEVICE void load(const S* p) { words = load_words4(p); }
+    DEVICE void unpack(float (&out)[V]) const { unpack_vector<S>(words, out); }
+};
+template <class S> struct Stored<S, 1> {
+    S value;
+    DEVICE void load(const S* p) { value = *p; }
+    DEVICE void unpack(float (&out)[1]) const { out[0] = to_float(value); }
+};
+
+template <class S, int V> DEVICE void store_channels(S* p, const float (&in)[V]) {
+    if constexpr (V == 1) *p = from_float<S>(in[0]);
+    else store_vector(p, in);
+}
+
+// Pixels of a thread whose loads are under way together.
+constexpr int AT_ONCE = 2;
+
+// Channel c of the pixels from `pixel` on, in whichever source has it: where they start, and how far apart they are.
+template <class S> struct Source {
+    i64 at;
+    int stride;
+    bool is_second;
+
+    DEVICE Source(const GroupNormParams& p, i64 pixel, int c) {
+        is_second = c >= p.first;
+        stride = is_second ? p.channels - p.first : p.first;
+        at = pixel * stride + (is_second ? c - p.first : c);
+    }
+    DEVICE const S* x(const GroupNormParams& p) const { return static_cast<const S*>(is_second ? p.second : p.x) + at; }
+    DEVICE S* dx(const GroupNormParams& p) const { return static_cast<S*>(is_second ? p.second_y : p.y) + at; }
+};
+
+// u = a x + b for V channels from c on of item n, and factor = gamma (1 + scale).
+template <class S, int V> struct Channels {
+    float a[V], b[V], factor[V], centre[V];
+
+    DEVICE Channels(const GroupNormParams& p, int n, int c) {
+        int per = p.channels / p.groups;
+        for (int e = 0; e < V; e++) {
+            int g = n * p.groups + (c + e) / per;
+            const S* film = static_cast<const S*>(p.film) + i64(n) * 2 * p.channels + c + e;
+            float scale = p.film ? 1.0f + to_float(film[0]) : 1.0f, shift = p.film ? to_float(film[p.channels]) : 0.0f;
+            centre[e] = p.mean[g];
+            factor[e] = to_float(static_cast<const S*>(p.gamma)[c + e]) * scale;
+            a[e] = p.rstd[g] * factor[e];
+            b[e] = to_float(static_cast<const S*>(p.beta)[c + e]) * scale + shift - centre[e] * a[e];
+        }
+    }
+};
+
+// What a block works on, and what of it this thread takes: vectors first, first + across, ... below `end` of the pixels row, row + rows, ...
+// below `count`, counted from pixel `base` of all items.
+template <int V> struct Part {
+    int n, count, first, end, across, row, rows;  // a thread with row >= rows rests: its count is 0
+    i64 base;
+
+    DEVICE Part(const GroupNormParams& p, int item, int pixel, int pixels, int vector, int vectors) {
+        n = item;
+        base = i64(item) * p.pixels + pixel;
+        across = smaller(vectors, int(blockDim.x));
+        rows = blockDim.x / across;
+        row = threadIdx.x / across;
+        first = vector + threadIdx.x % across;
+        end = vector + vectors;
+        count = row < rows ? pixels : 0;
+    }
+    // All channels of a chunk of pixels.
+    static DEVICE Part chunk(const GroupNormParams& p) {
+        const int from = blockIdx.x * p.chunk;
+        return Part(p, blockIdx.y, from, smaller(p.chunk, p.pixels - from), 0, p.channels / V);
+    }
+    // All pixels of group blockIdx.x, whose channels are whole vectors.
+    static DEVICE Part group(const GroupNormParams& p) {
+        const int vectors = p.channels / p.groups / V;
+        return Part(p, blockIdx.y, 0, p.pixels, blockIdx.x * vectors, vectors);
+    }
+
+    // The u-th of the thread's pixels from `pixel` on, and whether the block has it.
+    DEVICE i64 after(int pixel, int u) const { return pixel + u * rows; }
+    DEVICE bool has(int pixel, int u) const { return after(pixel, u) < count; }
+};
+
+// Sums `values` of every channel over the rows of threads; by all threads of the block.
+DEVICE void add_rows(float* scratch, int rows, int channels) {
+    block_barrier();
+    for (int c = threadIdx.x; c < channels; c += blockDim.x) {
+        float sum = 0;
+        for (int r = 0; r < rows; r++) sum += scratch[r * channels + c];
+        scratch[c] = sum;
+    }
+    block_barrier();
+}
