@@ -55,7 +55,7 @@ impl Device {
     pub fn open(name: &str) -> Result<Self> {
         let asked_for = |ordinal| {
             Device::cuda(ordinal).map_err(|e| match e {
-                Error::Device(reason) => Error::Device(format!("{reason}; or use --device cpu")),
+                Error::Device(reason) => Error::Device(format!("{reason}; use --device cpu")),
                 other => other,
             })
         };
