@@ -1,136 +1,120 @@
-//! Restores the centre crops of a folder of photos for several tasks and methods, and prints a table in dB.
+//! Restores the centre crops of a folder of photos for several tasks, noises and methods, and prints a table in dB.
 //!
-//!     cargo bench --bench restoration -- --photos FOLDER --out benches/records/DATE-MACHINE/restoration
+//!     cargo bench --bench restoration -- --photos FOLDER --out benches/records/DATE-MACHINE/restoration.tsv \
+//!         --method dmap --method dps:step=published:80@28
 //!
-//! Rows go to OUT.tsv as they are finished, and rows that are there already are not computed again.
+//! `METHOD@STEPS` takes another number of noise levels than the tuned one. Rows go to the file as they are finished, and rows that are
+//! there already are not computed again.
 
+use anyhow::Context;
 use clap::Parser;
 use dmap::backend::Device;
 use dmap::graph::{PlanOptions, Shape};
 use dmap::image::{Photo, Picture};
 use dmap::metrics::{psnr, ssim};
 use dmap::model::Model;
-use dmap::operator::parse_task;
-use dmap::sampler::{Item, Measurement, Method, Noise, Restorer, Settings, WHITEN, Zeta};
+use dmap::operator::{Operator, parse_task};
+use dmap::sampler::{Item, Measurement, Noise, Restorer, Settings, Spacing};
 use std::io::Write;
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 #[derive(Parser)]
 struct Arguments {
     #[arg(long)]
-    photos: std::path::PathBuf,
-    #[arg(long, default_value = "weights/photo.safetensors")]
-    model: std::path::PathBuf,
-    #[arg(long, default_value = "sr4,gaussian-blur,motion-blur,inpaint-box,inpaint-random", value_delimiter = ',')]
+    photos: PathBuf,
+    /// A weight file, or the folder of a latent model; `photo` and `tiny-latent` are inside the program.
+    #[arg(long, default_value = "photo")]
+    model: String,
+    #[arg(long = "task", default_values_t = ["sr4", "gaussian-blur", "motion-blur", "inpaint-box", "inpaint-random"].map(String::from))]
     tasks: Vec<String>,
-    #[arg(long, default_value = "dps,dmap", value_delimiter = ',')]
+    #[arg(long = "method", default_values_t = ["dps", "dmap"].map(String::from))]
     methods: Vec<String>,
-    #[arg(long, default_value_t = 0.025)]
-    noise: f64,
+    #[arg(long = "noise", default_values_t = [0.025])]
+    noises: Vec<f64>,
     #[arg(long, default_value_t = 256)]
     size: usize,
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Overrides of the methods' defaults, for tuning.
-    #[arg(long)]
-    steps: Option<usize>,
-    #[arg(long)]
-    inner: Option<usize>,
-    #[arg(long, value_delimiter = ',')]
-    zeta: Vec<f64>,
-    #[arg(long)]
-    absolute: bool,
-    /// Deviation of images in the covariance of a blur's residual; 0 for the plain norm.
-    #[arg(long, default_value_t = WHITEN)]
-    whiten: f64,
     #[arg(long)]
     linear_spacing: bool,
     /// Share of the posterior's noise that a step adds.
     #[arg(long, default_value_t = 1.0)]
     eta: f64,
-    /// Residual at which steps end, over the norm of the noise.
-    #[arg(long, default_value_t = 1.0)]
-    floor: f64,
     #[arg(long, default_value_t = 1)]
     samples: u32,
-    /// Only every k-th photo.
+    /// Only every k-th photo, and from which on.
     #[arg(long, default_value_t = 1)]
     every: usize,
+    #[arg(long, default_value_t = 0)]
+    first: usize,
     #[arg(long)]
-    out: std::path::PathBuf,
+    out: PathBuf,
+    /// A folder for the restored pictures.
+    #[arg(long)]
+    pictures: Option<PathBuf>,
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
+/// Columns that tell rows apart, then what was measured.
+const COLUMNS: &str =
+    "task\tnoise\tmethod\tsteps\teta\tsamples\tphoto\tpsnr\tssim\tdeviation\tbaseline\tresidual_ratio\tpasses\tseconds";
+/// How many columns tell rows apart.
+const KEY: usize = 7;
+
 fn main() -> anyhow::Result<()> {
     let a = Arguments::parse();
-    let model = Model::open(&a.model)?;
+    let model = Model::open_or_shipped(&a.model)?;
     let mut photos: Vec<_> = std::fs::read_dir(&a.photos)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
     photos.retain(|p| p.extension().is_some_and(|e| e == "png" || e == "jpg"));
     photos.sort();
-    if let Some(folder) = a.out.parent() {
+    for folder in a.out.parent().into_iter().chain(a.pictures.as_deref()) {
         std::fs::create_dir_all(folder)?;
     }
-    let path = a.out.with_extension("tsv");
-    let done = std::fs::read_to_string(&path).unwrap_or_default();
-    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&path)?;
+    let done = std::fs::read_to_string(&a.out).unwrap_or_default();
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&a.out)?;
     if done.is_empty() {
-        writeln!(
-            file,
-            "task\tmethod\tsteps\tinner\tzeta\twhiten\tsamples\tphoto\tpsnr\tssim\tbaseline\tresidual_ratio\tpasses\tseconds"
-        )?;
+        writeln!(file, "{COLUMNS}")?;
     }
     for task in &a.tasks {
         let operator = parse_task(task)?;
-        for name in &a.methods {
-            let method = Method::parse(name)?;
-            let mut settings = method.defaults_for(&model.network.prior());
-            settings.steps = a.steps.unwrap_or(settings.steps);
-            settings.inner = a.inner.unwrap_or(settings.inner);
-            settings.eta = a.eta;
-            settings.whiten = a.whiten;
-            if a.linear_spacing {
-                settings.spacing = dmap::sampler::Spacing::Linear;
-            }
-            let zetas = match a.zeta.as_slice() {
-                [] => vec![settings.zeta],
-                given => {
-                    given.iter().map(|&z| if a.absolute { Zeta::Absolute(z) } else { Zeta::Relative(z) }).collect()
+        for noise in &a.noises {
+            for typed in &a.methods {
+                let (method, steps) = typed.split_once('@').map_or((&typed[..], None), |(m, s)| (m, Some(s)));
+                let mut settings = Settings::parse(method, &model.network.prior())?;
+                if let Some(steps) = steps {
+                    settings.steps = steps.parse().with_context(|| format!("{typed}: the levels are no number"))?;
                 }
-            };
-            for zeta in zetas {
-                settings.zeta = zeta;
-                let whiten = settings.whitening(operator.as_ref()).unwrap_or(0.0);
-                let mut rows = Vec::new();
-                for photo in photos.iter().step_by(a.every) {
-                    let stem = photo.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-                    let (steps, inner) = (settings.steps, settings.inner);
-                    let key = format!("{task}\t{name}\t{steps}\t{inner}\t{zeta:?}\t{whiten}\t{}\t{stem}\t", a.samples);
+                settings.eta = a.eta;
+                if a.linear_spacing {
+                    settings.spacing = Spacing::Linear;
+                }
+                let mut rows: Vec<Vec<f64>> = Vec::new();
+                for photo in photos.iter().skip(a.first).step_by(a.every) {
+                    let stem = photo.file_stem().unwrap_or_default().to_string_lossy();
+                    let (name, steps, eta) = (settings.method.method(), settings.steps, a.eta);
+                    let key = format!("{task}\t{noise}\t{name}\t{steps}\t{eta}\t{}\t{stem}\t", a.samples);
                     let row = match done.lines().find(|l| l.starts_with(&key)) {
                         Some(line) => line.to_string(),
                         None => {
-                            let row = format!("{key}{}", restore(&a, &model, &operator, &settings, photo)?);
+                            let row = format!("{key}{}", restore(&a, &model, &operator, &settings, photo, *noise)?);
                             writeln!(file, "{row}")?;
                             row
                         }
                     };
-                    rows.push(
-                        row.split('\t').skip(8).map(|v| v.parse::<f64>().unwrap_or(f64::NAN)).collect::<Vec<_>>(),
-                    );
+                    rows.push(row.split('\t').skip(KEY).map(|v| v.parse().unwrap_or(f64::NAN)).collect());
                 }
                 let mean = |k: usize| rows.iter().map(|r| r[k]).sum::<f64>() / rows.len() as f64;
+                let [psnr, ssim, deviation, baseline, ratio, passes, seconds] = std::array::from_fn(mean);
                 println!(
-                    "{task:16} {name:6} N={} K={} {zeta:?} x{}: {:.2} dB, ssim {:.3}, baseline {:.2} dB, residual/noise {:.3}, {} passes, {:.1} s",
+                    "{task:16} {noise:5} {psnr:6.2} dB (baseline {baseline:.2}), ssim {ssim:.3}, deviation {deviation:.3}, \
+                     residual/noise {ratio:.3}, {passes} passes, {seconds:.1} s, {}@{} x{}",
+                    settings.method.method(),
                     settings.steps,
-                    settings.inner,
-                    a.samples,
-                    mean(0),
-                    mean(1),
-                    mean(2),
-                    mean(3),
-                    mean(4),
-                    mean(5)
+                    a.samples
                 );
             }
         }
@@ -141,18 +125,18 @@ fn main() -> anyhow::Result<()> {
 fn restore(
     a: &Arguments,
     model: &Model,
-    operator: &std::sync::Arc<dyn dmap::operator::Operator>,
+    operator: &Arc<dyn Operator>,
     settings: &Settings,
-    photo: &std::path::Path,
+    photo: &Path,
+    noise: f64,
 ) -> anyhow::Result<String> {
     let truth = Photo::read(photo)?.picture.centre_crop(a.size, a.size);
     let image = Shape::new(1, truth.height, truth.width, 3);
-    let noise = Noise::Gaussian(a.noise);
-    let (mut measurement, noise) = Measurement::simulate(operator.as_ref(), image, &truth.values, noise, a.seed)?;
-    measurement.noise_norm *= a.floor;
+    let (measurement, drawn) =
+        Measurement::simulate(operator.as_ref(), image, &truth.values, Noise::Gaussian(noise), a.seed)?;
     let mut restorer = Restorer::new(model, operator, settings, image, PlanOptions::default(), &Device::cpu())?;
     let start = std::time::Instant::now();
-    let mut mean = vec![0f32; truth.values.len()];
+    let (mut sum, mut squares) = (vec![0f64; truth.values.len()], vec![0f64; truth.values.len()]);
     let mut residual = 0.0;
     for sample in 0..a.samples {
         let item = Item { measurement: measurement.clone(), seed: a.seed, sample, label: None };
@@ -160,26 +144,34 @@ fn restore(
             Ok(mut r) => r.remove(0),
             Err(e) => {
                 eprintln!("{}: {e}", photo.display());
-                return Ok("NaN\tNaN\tNaN\tNaN\t0\t0".into());
+                return Ok("NaN\tNaN\tNaN\tNaN\tNaN\t0\t0".into());
             }
         };
-        mean.iter_mut().zip(&restored.picture.values).for_each(|(m, v)| *m += v / a.samples as f32);
+        for ((s, q), v) in sum.iter_mut().zip(&mut squares).zip(&restored.picture.values) {
+            *s += f64::from(*v);
+            *q += f64::from(*v).powi(2);
+        }
         residual += restored.residual / f64::from(a.samples);
     }
-    let picture = Picture { values: mean, ..truth.clone() };
-    if a.every > 1 {
-        picture.write_png(&a.out.with_extension("last.png"))?;
+    let n = f64::from(a.samples);
+    let variance = sum.iter().zip(&squares).map(|(s, q)| (q / n - (s / n).powi(2)).max(0.0)).sum::<f64>();
+    let picture = Picture { values: sum.iter().map(|s| (s / n) as f32).collect(), ..truth.clone() };
+    if let Some(folder) = &a.pictures {
+        let stem = photo.file_stem().unwrap_or_default().to_string_lossy();
+        let name = format!("{}-{stem}.png", settings.method.method()).replace([':', ',', '='], "_");
+        picture.write_png(&folder.join(name))?;
     }
     let shape = operator.measurement_shape(image);
     let seen = Picture { width: shape.w, height: shape.h, values: measurement.y };
     let (_, baseline) = operator.baseline(&seen, &measurement.state, image);
     Ok(format!(
-        "{:.3}\t{:.4}\t{:.3}\t{:.4}\t{}\t{:.2}",
+        "{:.3}\t{:.4}\t{:.4}\t{:.3}\t{:.4}\t{}\t{:.2}",
         psnr(&picture, &truth),
         ssim(&picture, &truth),
+        (variance / sum.len() as f64).sqrt(),
         psnr(&baseline, &truth),
-        residual / noise,
-        settings.network_passes() * a.samples as usize,
+        residual / drawn,
+        restorer.network_passes()? * a.samples as usize,
         start.elapsed().as_secs_f64()
     ))
 }

@@ -23,7 +23,7 @@
 //! use dmap::graph::{PlanOptions, Shape};
 //! use dmap::model::Model;
 //! use dmap::operator::parse_task;
-//! use dmap::sampler::{Item, Measurement, Measurer, Method, Restorer, Settings};
+//! use dmap::sampler::{Item, Measurement, Measurer, Restorer, Settings};
 //! use std::ops::ControlFlow;
 //!
 //! # fn main() -> dmap::Result<()> {
@@ -35,7 +35,7 @@
 //! let state = operator.draw_state(image, 7)?;
 //! let y = Measurer::new(operator.as_ref(), image)?.apply(&vec![0.2; image.numel()], &state)?;
 //!
-//! let settings = Settings { steps: 4, ..Method::Dmap.defaults_for(&model.network.prior()) };
+//! let settings = Settings { steps: 4, ..Settings::parse("dmap", &model.network.prior())? };
 //! let mut restorer = Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), &Device::cpu())?;
 //! let item = Item { measurement: Measurement { y, state, noise_norm: 0.0 }, seed: 7, sample: 0, label: None };
 //! let restored = restorer.restore(&[item], |now| {
@@ -55,12 +55,12 @@
 //! ```
 //! # use dmap::backend::Device;
 //! # use dmap::graph::{PlanOptions, Shape};
-//! # use dmap::sampler::{Item, Measurement, Method, Restorer, Settings};
+//! # use dmap::sampler::{Item, Measurement, Restorer, Settings};
 //! # fn main() -> dmap::Result<()> {
 //! # let model = dmap::model::Model::shipped()?;
 //! let operator = dmap::operator::parse_task("denoise")?;
 //! let image = Shape::new(1, 8, 8, 3);
-//! let settings = Settings { steps: 3, ..Method::Dps.defaults_for(&model.network.prior()) };
+//! let settings = Settings { steps: 3, ..Settings::parse("dps", &model.network.prior())? };
 //! let mut restorer = Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), &Device::cpu())?;
 //! let measurement = Measurement { y: vec![0.0; image.numel()], state: vec![], noise_norm: 0.0 };
 //! let mut run = restorer.start(&[Item { measurement, seed: 0, sample: 0, label: None }])?;
@@ -138,6 +138,7 @@ pub mod model;
 pub mod noise;
 pub mod operator;
 pub mod ops;
+pub mod options;
 pub mod sampler;
 pub mod selftest;
 pub mod tensor;

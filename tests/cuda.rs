@@ -10,7 +10,7 @@ use dmap::graph::{Dtype, Plan, PlanOptions, Shape};
 use dmap::launch::{Launch, Limits, NodeLaunches, Operand, Params};
 use dmap::model::Model;
 use dmap::operator::parse_task;
-use dmap::sampler::{Item, METHODS, Measurement, Measurer, Method, Restorer, Settings, Variance};
+use dmap::sampler::{Item, METHODS, Measurement, Measurer, Restorer, Settings, Variance};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -128,34 +128,41 @@ fn restore(model: &str, task: &str, settings: &Settings, plan: PlanOptions, devi
 fn whole_steps_agree_with_the_cpu_in_every_storage_type() {
     let f32 = ("f32", Dtype::F32, false, 2e-5);
     let others = [("tf32", Dtype::F32, true, 1e-2), ("f16", Dtype::F16, true, 1e-2), ("bf16", Dtype::Bf16, true, 6e-2)];
-    for (method, task) in [(Method::Dps, "sr4"), (Method::Dmap, "motion-blur:size=9")] {
+    for (method, task) in [("dps", "sr4"), ("dmap:k=2", "motion-blur:size=9")] {
         for name in ["a", "b", "c"] {
             let file = format!("tests/data/adm_{name}.safetensors");
-            let learned = Model::open(Path::new(&file)).unwrap().network.prior().learn_sigma;
-            let variance = if learned && method == Method::Dps { Variance::LearnedRange } else { Variance::FixedSmall };
-            let settings = Settings { steps: 2, inner: 2, variance, ..method.defaults() };
+            let prior = Model::open(Path::new(&file)).unwrap().network.prior();
+            let is_learned = prior.learn_sigma && method == "dps";
+            let variance = if is_learned { Variance::LearnedRange } else { Variance::FixedSmall };
+            let settings = Settings { steps: 2, variance, ..Settings::parse(method, &prior).unwrap() };
             let (expected, traced) = restore(&file, task, &settings, PlanOptions::default(), &Device::cpu());
             // Between them the three networks use every switch, the first one every storage type.
             let others = others.iter().take(if name == "a" { 3 } else { 0 });
             for &(mode, storage, tf32, limit) in std::iter::once(&f32).chain(others) {
-                let seed = if method == Method::Dps { 1 } else { 2 };
+                let seed = if method == "dps" { 1 } else { 2 };
                 let plan = PlanOptions { storage, tf32, ..PlanOptions::default() };
                 let (found, residuals) = restore(&file, task, &settings, plan, &Device::emulated(seed));
                 let error = relative_error(&found, &expected);
-                assert!(error <= limit, "{method:?}, adm_{name}, {mode}: {error:.1e} of {limit:.1e}");
+                assert!(error <= limit, "{method}, adm_{name}, {mode}: {error:.1e} of {limit:.1e}");
                 let error = relative_error(&residuals, &traced);
-                assert!(error <= limit, "{method:?}, adm_{name}, {mode}, residuals: {error:.1e}");
+                assert!(error <= limit, "{method}, adm_{name}, {mode}, residuals: {error:.1e}");
             }
         }
     }
 }
 
+/// Settings for small latent models.
+fn of_latents(method: &str, steps: usize) -> Settings {
+    let prior = Model::open("tests/data/latent_sd1").unwrap().network.prior();
+    Settings { steps, ..Settings::parse(method, &prior).unwrap() }
+}
+
 #[test]
 fn whole_steps_of_latent_models_agree_with_the_cpu() {
     let modes = [("f32", Dtype::F32, false, 1e-4), ("f16", Dtype::F16, true, 2e-2), ("bf16", Dtype::Bf16, true, 1e-1)];
-    for (method, name, task) in [(Method::Dps, "sd1", "sr4"), (Method::Dmap, "sd2", "motion-blur:size=9")] {
+    for (method, name, task) in [("dps", "sd1", "sr4"), ("dmap:k=2", "sd2", "motion-blur:size=9")] {
         let folder = format!("tests/data/latent_{name}");
-        let settings = Settings { steps: 2, inner: 2, ..method.defaults() };
+        let settings = of_latents(method, 2);
         let (expected, traced) = restore(&folder, task, &settings, PlanOptions::default(), &Device::cpu());
         for (mode, storage, tf32, limit) in modes {
             let plan = PlanOptions { storage, tf32, ..PlanOptions::default() };
@@ -163,7 +170,7 @@ fn whole_steps_of_latent_models_agree_with_the_cpu() {
             for (what, error) in
                 [("image", relative_error(&found, &expected)), ("residuals", relative_error(&residuals, &traced))]
             {
-                assert!(error <= limit, "{method:?}, {name}, {mode}, {what}: {error:.1e} of {limit:.1e}");
+                assert!(error <= limit, "{method}, {name}, {mode}, {what}: {error:.1e} of {limit:.1e}");
             }
         }
     }
@@ -171,7 +178,7 @@ fn whole_steps_of_latent_models_agree_with_the_cpu() {
 
 #[test]
 fn weights_that_stay_with_the_host_give_the_same_numbers() {
-    let settings = Settings { steps: 2, ..Method::Dps.defaults() };
+    let settings = of_latents("dps", 2);
     let run = |plan: PlanOptions, device: &Device| restore("tests/data/latent_sd1", "sr4", &settings, plan, device).0;
     let kept = PlanOptions { tf32: false, ..PlanOptions::default() };
     let streamed = PlanOptions { memory: Some(1_400_000), offload: true, ..kept };
@@ -187,8 +194,14 @@ fn weights_that_stay_with_the_host_give_the_same_numbers() {
 
 #[test]
 fn every_other_method_agrees_with_the_cpu() {
-    for row in METHODS.iter().filter(|r| r.method != Method::Dps && r.method != Method::Dmap) {
-        let settings = Settings { steps: 3, inner: 2, ..row.method.defaults() };
+    for row in METHODS.iter().filter(|r| r.name != "dps" && r.name != "dmap") {
+        let inner = match row.name {
+            "lgd" => "samples=2",
+            "stsl" | "p2l" => "k=2",
+            "resample" => "iterations=2",
+            _ => "",
+        };
+        let settings = of_latents(&format!("{}:{inner}", row.name), 3);
         let strict = PlanOptions { tf32: false, ..PlanOptions::default() };
         let run = |device: &Device| restore("tests/data/latent_sd1", "gaussian-blur:size=7", &settings, strict, device);
         let ((expected, _), (found, _)) = (run(&Device::cpu()), run(&Device::emulated(5)));
@@ -201,7 +214,8 @@ fn every_other_method_agrees_with_the_cpu() {
 fn weights_of_closed_models_leave_the_device() {
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/adm_a.safetensors");
     let device = Device::emulated(2);
-    let settings = Settings { steps: 1, ..Method::Dps.defaults() };
+    let settings =
+        Settings { steps: 1, ..Settings::parse("dps", &Model::open(model).unwrap().network.prior()).unwrap() };
     let plan = PlanOptions { storage: Dtype::Bf16, ..PlanOptions::default() };
     let free: Vec<u64> = (0..3)
         .map(|_| {

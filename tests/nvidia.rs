@@ -36,7 +36,7 @@ fn restore(folder: &Path, device: &str, more: &[&str], environment: &[(&str, &st
         path.display().to_string()
     });
     let out = folder.join("out").display().to_string();
-    let fixed = format!("--task sr4 --inner 1 --batch 2 --overwrite --out {out} --device {device}");
+    let fixed = format!("--task sr4 --method dmap:k=1 --batch 2 --overwrite --out {out} --device {device}");
     let arguments = [&["restore", &photos[0], &photos[1]], &fixed.split(' ').collect::<Vec<_>>()[..], more].concat();
     let said = passes(&arguments, environment);
     assert_eq!(device != "emulated", said.contains("Stand-in GPU"), "{said}");

@@ -7,13 +7,14 @@ use dmap::graph::{Dtype, Graph, Plan, PlanOptions, Shape, TensorId, backward};
 use dmap::model::{Model, Network};
 use dmap::noise::{Draw, NoiseKey, fill_normal};
 use dmap::operator::parse_task;
-use dmap::sampler::{METHODS, Method, Schedule, Setup, Spacing};
+use dmap::sampler::{METHODS, Phases, Schedule, Settings, Setup, Spacing};
 
-fn step_graph(preset: &str, size: usize, method: Method, plan: PlanOptions) -> Graph {
+/// The graphs of a method.
+fn step_graphs(preset: &str, size: usize, method: &str, plan: PlanOptions) -> Vec<Graph> {
     let model = Model::preset(preset).unwrap();
     let operator = parse_task("sr4").unwrap();
-    let settings = method.defaults();
     let prior = model.network.prior();
+    let settings = Settings::parse(method, &prior).unwrap();
     let schedule = Schedule::new("linear", 1000, settings.steps, Spacing::Linear).unwrap();
     let setup = Setup {
         network: model.network.as_ref(),
@@ -21,12 +22,20 @@ fn step_graph(preset: &str, size: usize, method: Method, plan: PlanOptions) -> G
         weights: &model.weights,
         operator: operator.as_ref(),
         image: Shape::new(1, size, size, 3),
-        settings: &settings,
         schedule: &schedule,
+        variance: settings.variance,
+        clip: settings.clip,
         plan,
         device: &Device::cpu(),
     };
-    (method.row().graph)(&setup).unwrap()
+    let mut phases = Phases::new(&setup);
+    settings.method.record(&mut phases).unwrap();
+    phases.finish().into_iter().map(|p| p.graph).collect()
+}
+
+/// A step of DPS.
+fn step_graph(preset: &str, size: usize, plan: PlanOptions) -> Graph {
+    step_graphs(preset, size, "dps", plan).remove(0)
 }
 
 /// Forward and VJP of the shipped prior at 32x32.
@@ -90,7 +99,7 @@ fn a_budget_that_no_plan_meets_names_the_smallest_that_does() {
 fn adm_512_in_bf16_fits_in_two_and_a_half_gibibytes() {
     let memory = Some(5 << 29);
     let options = PlanOptions { storage: Dtype::Bf16, memory, ..PlanOptions::default() };
-    let g = step_graph("adm-512", 512, Method::Dps, options);
+    let g = step_graph("adm-512", 512, options);
     let plan = Plan::new(&g, &options).unwrap();
     assert!(plan.total_bytes() <= 5 << 29);
     assert_eq!(plan.weight_bytes >> 20, 1064, "557,973,638 parameters of two bytes");
@@ -123,20 +132,21 @@ fn parameters_of_the_presets_are_those_of_the_published_files() {
 }
 
 #[test]
-fn every_method_has_a_graph_that_plans() {
+fn every_method_has_graphs_that_plan() {
     for row in METHODS {
         // Those that ask decoder or text need a latent model.
-        let preset = if matches!(row.method, Method::Psld | Method::P2l) { "sd2" } else { "photo" };
-        let g = step_graph(preset, 64, row.method, PlanOptions::default());
-        let plan = Plan::new(&g, &PlanOptions::default()).unwrap();
-        assert!(plan.arena_bytes > 0);
-        assert_eq!(plan.memory.len(), plan.steps.len());
+        let preset = if matches!(row.name, "psld" | "p2l") { "sd2" } else { "photo" };
+        for g in step_graphs(preset, 64, row.name, PlanOptions::default()) {
+            let plan = Plan::new(&g, &PlanOptions::default()).unwrap();
+            assert!(plan.arena_bytes > 0);
+            assert_eq!(plan.memory.len(), plan.steps.len());
+        }
     }
 }
 
 #[test]
 fn weights_stay_with_the_host_only_where_the_budget_asks_for_it() {
-    let sd2 = step_graph("sd2", 512, Method::Dps, PlanOptions::default());
+    let sd2 = step_graph("sd2", 512, PlanOptions::default());
     let plan = |memory: u64, offload: bool| {
         let options = PlanOptions { storage: Dtype::Bf16, memory: Some(memory), offload, ..PlanOptions::default() };
         Plan::new(&sd2, &options)

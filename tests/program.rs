@@ -74,7 +74,6 @@ fn restore_writes_everything_once_and_the_same_on_every_run() {
         "model",
         "seed",
         "steps",
-        "zeta",
         "size",
         "psnr",
         "psnr_baseline",
@@ -232,6 +231,9 @@ fn wrong_flags_are_refused_with_the_nearest_right_one() {
     with(&["--task", "gaussian-blur:size=10"], "odd");
     with(&["--task", "gaussian-blur:wobble=1"], "unknown option wobble");
     with(&["--task", "sr4", "--method", "dmp"], "did you mean dmap");
+    with(&["--task", "sr4", "--method", "dmap:inner=3"], "unknown option inner (options: k=5,step=polyak:0.4");
+    with(&["--task", "sr4", "--method", "dps:step=0.3"], "expected polyak:SHARE or published:ZETA");
+    with(&["--task", "sr4", "--method", "dmap:k=3", "--inner", "3"], "k is given twice");
     with(&["--task", "sr4", "--steps", "0"], "0 steps");
     with(&["--task", "sr4", "--steps", "-5"], "");
     with(&["--task", "sr4", "--zeta", "-1"], "");
@@ -239,9 +241,9 @@ fn wrong_flags_are_refused_with_the_nearest_right_one() {
     with(&["--task", "gaussian-blur:size=9", "--whiten", "much"], "--whiten");
     with(
         &["--task", "gaussian-blur:size=9", "--zeta", "1", "--zeta-unit", "absolute", "--whiten", "1"],
-        "relative zeta",
+        "whiten needs step=polyak",
     );
-    with(&["--task", "sr4", "--inner", "0"], "0 inner steps");
+    with(&["--task", "sr4", "--inner", "0"], "k is 0, expected a whole number from 1");
     with(&["--task", "sr4", "--memory", "lots"], "4GiB");
     with(&["--task", "sr4", "--memory", "12MiB"], "the smallest plan needs");
     with(&["--task", "sr4", "--noise", "loud"], "0.025");

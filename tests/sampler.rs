@@ -16,8 +16,10 @@ use dmap::noise::{Draw, NoiseKey, fill_normal};
 use dmap::operator::{Operator, parse_task};
 use dmap::ops::axis_filter::{Axis, AxisFilter, Taps};
 use dmap::ops::{CpuArguments, Op, Output};
+use dmap::sampler::methods::Dmap;
 use dmap::sampler::{
-    Item, Measurement, Measurer, Method, Restoration, Restorer, Schedule, Settings, Spacing, Variance, Zeta,
+    Guidance, Item, Measurement, Measurer, Restoration, Restorer, Schedule, Settings, Spacing, StepRule, Variance,
+    parse_method,
 };
 use dmap::weights::Weights;
 use std::ops::ControlFlow;
@@ -169,12 +171,12 @@ fn rms(values: impl Iterator<Item = f64> + Clone) -> f64 {
     (values.map(|v| v * v).sum::<f64>() / count).sqrt()
 }
 
-fn settings(method: Method, steps: usize, zeta: Zeta, inner: usize) -> Settings {
-    Settings { steps, zeta, inner, clip: false, spacing: Spacing::Linear, ..method.defaults() }
+fn settings(method: &str, steps: usize) -> Settings {
+    Settings { steps, clip: false, spacing: Spacing::Linear, ..Settings::parse(method, &PairPrior.prior()).unwrap() }
 }
 
 fn unconditional(steps: usize) -> Settings {
-    settings(Method::Unconditional, steps, Zeta::Absolute(0.0), 0)
+    settings("unconditional", steps)
 }
 
 #[test]
@@ -191,9 +193,9 @@ fn the_unconditional_chain_samples_the_prior() {
 #[test]
 fn dps_and_dmap_reach_the_posterior_mean_and_leave_the_unseen_to_the_prior() {
     for s in [
-        settings(Method::Dmap, 100, Zeta::Relative(0.3), 2),
-        settings(Method::Dmap, 100, Zeta::Absolute(4.0), 4),
-        settings(Method::Dps, 400, Zeta::Absolute(3.0), 1),
+        settings("dmap:k=2,step=polyak:0.3", 100),
+        settings("dmap:k=4,step=published:4", 100),
+        settings("dps:step=published:3", 400),
     ] {
         let (y, restored) = restore(Arc::new(PairMean), &s);
         let p = pairs(&restored.picture.values);
@@ -213,9 +215,9 @@ fn dps_and_dmap_reach_the_posterior_mean_and_leave_the_unseen_to_the_prior() {
 #[test]
 fn the_likelihood_through_the_denoiser_has_its_known_bias() {
     for s in [
-        settings(Method::Dmap, 500, Zeta::Relative(0.1), 4),
-        settings(Method::Dmap, 1000, Zeta::Absolute(4.0), 1),
-        settings(Method::Dps, 1000, Zeta::Absolute(3.0), 1),
+        settings("dmap:k=4,step=polyak:0.1", 500),
+        settings("dmap:k=1,step=published:4", 1000),
+        settings("dps:step=published:3", 1000),
     ] {
         let (y, restored) = restore(Arc::new(EverySecondColumn), &s);
         let (seen, p) = (pairs(&y), pairs(&restored.picture.values));
@@ -230,14 +232,14 @@ fn the_likelihood_through_the_denoiser_has_its_known_bias() {
 
 #[test]
 fn without_a_step_dps_is_the_unconditional_chain() {
-    let (_, dps) = restore(Arc::new(PairMean), &settings(Method::Dps, 30, Zeta::Absolute(0.0), 1));
+    let (_, dps) = restore(Arc::new(PairMean), &settings("dps:step=published:0", 30));
     let (_, prior) = restore(Arc::new(PairMean), &unconditional(30));
     assert_eq!(dps.picture, prior.picture);
 }
 
 #[test]
-fn dmap_with_zeta_zero_is_finite() {
-    let (_, restored) = restore(Arc::new(PairMean), &settings(Method::Dmap, 20, Zeta::Relative(0.0), 1));
+fn dmap_with_a_step_of_zero_is_finite() {
+    let (_, restored) = restore(Arc::new(PairMean), &settings("dmap:k=1,step=polyak:0", 20));
     assert!(restored.picture.values.iter().all(|v| v.is_finite()));
 }
 
@@ -257,11 +259,9 @@ fn photo_items(task: &str) -> (Arc<dyn Operator>, Shape, Vec<Item>) {
 #[test]
 fn batch_size_and_order_never_change_an_image() {
     let model = Model::shipped().unwrap();
-    for (method, task) in
-        [(Method::Dps, "inpaint-random"), (Method::Dmap, "inpaint-random"), (Method::Dmap, "motion-blur:size=9")]
-    {
+    for (method, task) in [("dps", "inpaint-random"), ("dmap", "inpaint-random"), ("dmap", "motion-blur:size=9")] {
         let (operator, image, items) = photo_items(task);
-        let settings = Settings { steps: 4, ..method.defaults() };
+        let settings = Settings { steps: 4, ..Settings::parse(method, &model.network.prior()).unwrap() };
         let run = |items: &[Item], n: usize| -> Vec<Restoration> {
             let shape = Shape { n, ..image };
             let mut r =
@@ -273,8 +273,8 @@ fn batch_size_and_order_never_change_an_image() {
         let reversed = run(&items.iter().rev().cloned().collect::<Vec<_>>(), 3);
         let in_a_larger_batch = run(&items[..2], 3);
         for k in 0..3 {
-            assert_eq!(alone[k].picture, together[k].picture, "{method:?} {task} {k}");
-            assert_eq!(alone[k].picture, reversed[2 - k].picture, "{method:?} {task} {k}");
+            assert_eq!(alone[k].picture, together[k].picture, "{method} {task} {k}");
+            assert_eq!(alone[k].picture, reversed[2 - k].picture, "{method} {task} {k}");
             assert_eq!(alone[k].residuals, together[k].residuals);
         }
         assert_eq!(in_a_larger_batch.len(), 2);
@@ -287,7 +287,7 @@ fn batch_size_and_order_never_change_an_image() {
 fn a_run_can_be_stepped_and_stopped() {
     let model = Model::shipped().unwrap();
     let (operator, image, items) = photo_items("inpaint-random");
-    let settings = Settings { steps: 5, ..Method::Dmap.defaults() };
+    let settings = Settings { steps: 5, ..Settings::parse("dmap", &model.network.prior()).unwrap() };
     let mut r = Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), &Device::cpu()).unwrap();
     let whole = r.restore(&items[..1], |_| ControlFlow::Continue(())).unwrap();
     let mut run = r.start(&items[..1]).unwrap();
@@ -312,14 +312,22 @@ fn what_cannot_work_is_refused_in_a_sentence() {
     let new = |settings: &Settings, image: Shape| {
         Restorer::new(&model, &operator, settings, image, PlanOptions::default(), &Device::cpu()).map(|_| ())
     };
-    let good = Method::Dmap.defaults();
+    let good = Settings::parse("dmap", &model.network.prior()).unwrap();
     let says = |r: Result<()>, words: &str| {
         let message = r.unwrap_err().to_string();
         assert!(message.contains(words), "{message}");
     };
     says(new(&Settings { steps: 0, ..good.clone() }, image), "0 steps");
+    says(new(&Settings { eta: 0.0, ..good.clone() }, image), "eta 0");
     says(new(&Settings { steps: 1001, ..good.clone() }, image), "1 to 1000");
-    says(new(&Settings { zeta: Zeta::Relative(f64::NAN), ..good.clone() }, image), "zeta");
+    let unlimited = Dmap { k: 5, guidance: Guidance::new(StepRule::Polyak(f64::NAN)) };
+    says(new(&Settings::new(Arc::new(unlimited), 6), image), "step is polyak:NaN");
+    let idle = Dmap { k: 0, guidance: Guidance::new(StepRule::Polyak(0.4)) };
+    says(new(&Settings::new(Arc::new(idle), 6), image), "k=0 would ignore the measurement");
+    says(parse_method("dmap:step=polyak:much").map(|_| ()), "step is polyak:much, expected polyak:SHARE");
+    says(parse_method("dmap:k=3,k=4").map(|_| ()), "k is given twice");
+    says(parse_method("dps:k=3").map(|_| ()), "unknown option k (options: step=polyak:0.3");
+    says(parse_method("dsp").map(|_| ()), "did you mean");
     says(new(&Settings { variance: Variance::LearnedRange, ..good.clone() }, image), "did not learn");
     says(new(&good, Shape { c: 4, ..image }), "channels");
     let mut r = Restorer::new(&model, &operator, &good, image, PlanOptions::default(), &Device::cpu()).unwrap();

@@ -7,19 +7,19 @@ use dmap::graph::{Graph, PlanOptions, Shape, TensorId};
 use dmap::model::Model;
 use dmap::operator::parse_task;
 use dmap::ops::add::Scale;
-use dmap::sampler::{Item, Measurement, Method, Noise, Restorer, Settings};
+use dmap::sampler::{Item, Measurement, Noise, Restorer, Settings};
 use dmap::weights::Weights;
 use std::ops::ControlFlow;
 
 /// Restores a small picture by one of several jobs that need arenas of different sizes, in so many steps.
 fn restore(job: usize, steps: usize, device: &Device) -> Vec<f32> {
-    let (method, side) = [(Method::Dps, 16), (Method::Dps, 8), (Method::Dmap, 32), (Method::Dmap, 24)][job % 4];
+    let (method, side) = [("dps", 16), ("dps", 8), ("dmap:k=1", 32), ("dmap:k=1", 24)][job % 4];
     let model = Model::open("tests/data/adm_b.safetensors").unwrap();
     let operator = parse_task("gaussian-blur:size=5,sigma=1").unwrap();
     let image = Shape::new(1, side, side, 3);
     let x: Vec<f32> = (0..image.item()).map(|i| ((i * 37 % 101) as f32 / 50.0 - 1.0) * 0.8).collect();
     let (measurement, _) = Measurement::simulate(operator.as_ref(), image, &x, Noise::Gaussian(0.05), 1).unwrap();
-    let settings = Settings { steps, inner: 1, ..method.defaults() };
+    let settings = Settings { steps, ..Settings::parse(method, &model.network.prior()).unwrap() };
     let mut restorer = Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), device).unwrap();
     let label = model.network.prior().classes.map(|_| 1);
     let item = Item { measurement, seed: job as u64, sample: 0, label };

@@ -10,10 +10,10 @@ use dmap::model::Model;
 use dmap::noise::{Draw, NoiseKey, fill_normal};
 use dmap::operator::{Observed, Operator, parse_task};
 use dmap::ops::axis_filter::Taps;
-use dmap::sampler::posterior::write_batch;
 use dmap::sampler::whitening::weights;
 use dmap::sampler::{
-    Chain, Item, Measurement, Measurer, Method, Noise, Restorer, Schedule, Settings, Setup, Spacing, WHITEN, Zeta,
+    Guidance, Item, Measurement, Measurer, Noise, Phases, Restorer, Schedule, Settings, Setup, Spacing, StepRule,
+    Variance, WHITEN,
 };
 use dmap::weights::Weights;
 use std::f64::consts::PI;
@@ -179,27 +179,36 @@ fn the_residual_is_the_norm_of_the_weighted_transform_and_its_gradient_that_of_d
     let one = Shape { n: 1, ..image };
     for task in ["gaussian-blur:size=9,sigma=1.5", "motion-blur:size=9"] {
         let operator = parse_task(task).unwrap();
-        let settings = Method::Dps.defaults();
-        let schedule = Schedule::new("linear", 1000, settings.steps, Spacing::Linear).unwrap();
+        let guidance = Guidance::new(StepRule::Polyak(0.3));
+        let schedule = Schedule::new("linear", 1000, 28, Spacing::Linear).unwrap();
         let setup = Setup {
             network: model.network.as_ref(),
             prior: &prior,
             weights: &model.weights,
             operator: operator.as_ref(),
             image,
-            settings: &settings,
             schedule: &schedule,
+            variance: Variance::default(),
+            clip: true,
             plan: PlanOptions::default(),
             device: &Device::cpu(),
         };
-        let mut g = Graph::new();
-        let inputs = setup.inputs(&mut g);
-        let m = setup.measurement(&mut g);
-        let residual = setup.residual(&mut g, inputs.x, &m).unwrap();
-        let gradient = setup.gradient(&mut g, residual, &inputs).unwrap();
-        g.output(residual);
-        g.output(gradient);
-        let mut e = setup.executor(g).unwrap();
+        let mut recorded = None;
+        let mut phases = Phases::new(&setup);
+        phases
+            .add("step", |s| {
+                let x = s.x();
+                let residual = s.residual(x, &guidance)?;
+                let gradient = s.gradient(residual, x)?;
+                s.output("residual", residual);
+                s.output("gradient", gradient);
+                recorded = Some((residual, gradient));
+                Ok(())
+            })
+            .unwrap();
+        let (residual, gradient) = recorded.unwrap();
+        let graph = phases.finish().remove(0).graph;
+        let mut e = Executor::new(graph, &setup.plan, setup.weights, setup.device).unwrap();
         let measurements: Vec<Measurement> = (0..2u64)
             .map(|k| Measurement {
                 y: normal(10 + k, image.item()),
@@ -208,18 +217,18 @@ fn the_residual_is_the_norm_of_the_weighted_transform_and_its_gradient_that_of_d
             })
             .collect();
         let all = |f: &dyn Fn(&Measurement) -> Vec<f32>| measurements.iter().flat_map(f).collect::<Vec<f32>>();
-        let chain = |x: Vec<f32>| Chain {
-            x,
-            y: all(&|m| m.y.clone()),
-            state: all(&|m| m.state.clone()),
-            whitening: all(&|m| weights(operator.as_ref(), one, m, settings.whiten)),
-            labels: vec![],
-            seeds: vec![],
-            noise_norm: vec![0.0; 2],
-            residual: vec![0.0; 2],
-        };
+        let given = [
+            ("y", all(&|m| m.y.clone())),
+            ("state", all(&|m| m.state.clone())),
+            ("whitening", all(&|m| weights(operator.as_ref(), one, m, WHITEN))),
+        ];
+        for (name, values) in given.iter().filter(|g| !g.1.is_empty()) {
+            let input = e.graph().find_input(name).unwrap();
+            e.write(input, values).unwrap();
+        }
+        let input = e.graph().find_input("x").unwrap();
         let mut residuals = |x: Vec<f32>| {
-            write_batch(&mut e, &inputs, Some(&m), &chain(x)).unwrap();
+            e.write(input, &x).unwrap();
             e.run().unwrap();
             (e.read(residual).unwrap(), e.read(gradient).unwrap())
         };
@@ -228,7 +237,7 @@ fn the_residual_is_the_norm_of_the_weighted_transform_and_its_gradient_that_of_d
         let mut measurer = Measurer::new(operator.as_ref(), one).unwrap();
         for (n, m) in measurements.iter().enumerate() {
             let range = n * image.item()..(n + 1) * image.item();
-            let w = weights(operator.as_ref(), one, m, settings.whiten);
+            let w = weights(operator.as_ref(), one, m, WHITEN);
             let mut error = measurer.apply(&x[range.clone()], &m.state).unwrap();
             error.iter_mut().zip(&m.y).for_each(|(a, y)| *a -= y);
             let square = |c| {
@@ -250,7 +259,7 @@ fn the_residual_is_the_norm_of_the_weighted_transform_and_its_gradient_that_of_d
 }
 
 /// The demonstration's photo, its middle at 64x64, restored from a blur with noise 0.025: PSNR over that of the measurement.
-fn gain(task: &str, settings: &Settings) -> f64 {
+fn gain(task: &str, method: &str) -> f64 {
     let photo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/photo.png");
     let truth = Photo::read(&photo).unwrap().picture.centre_crop(64, 64);
     let image = Shape::new(1, 64, 64, 3);
@@ -262,8 +271,9 @@ fn gain(task: &str, settings: &Settings) -> f64 {
     let noise_norm = Noise::Gaussian(0.025).expected_norm(&y, Observed::All);
     let item = Item { measurement: Measurement { y, state, noise_norm }, seed: 1, sample: 0, label: None };
     let model = Model::shipped().unwrap();
+    let settings = Settings::parse(method, &model.network.prior()).unwrap();
     let mut restorer =
-        Restorer::new(&model, &operator, settings, image, PlanOptions::default(), &Device::cpu()).unwrap();
+        Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), &Device::cpu()).unwrap();
     let restored = restorer.restore(&[item], |_| ControlFlow::Continue(())).unwrap().remove(0);
     // The image explains the measurement by the plain norm too.
     assert!((0.8..1.2).contains(&(restored.residual / noise_norm)), "{task}: {} of {noise_norm}", restored.residual);
@@ -273,8 +283,8 @@ fn gain(task: &str, settings: &Settings) -> f64 {
 #[test]
 fn a_whitened_residual_restores_blurs_better() {
     for task in ["gaussian-blur:size=13,sigma=2", "motion-blur:size=21"] {
-        let plain = gain(task, &Settings { whiten: 0.0, ..Method::Dmap.defaults() });
-        let whitened = gain(task, &Method::Dmap.defaults());
+        let plain = gain(task, "dmap:whiten=0");
+        let whitened = gain(task, "dmap");
         assert!(
             whitened > plain + 0.2 && whitened > 1.0,
             "{task}: {plain} dB by the plain norm, {whitened} dB whitened"
@@ -284,18 +294,20 @@ fn a_whitened_residual_restores_blurs_better() {
 
 #[test]
 fn steps_as_published_and_what_is_no_blur_take_the_plain_norm() {
-    let whitening = |settings: &Settings, task: &str| settings.whitening(parse_task(task).unwrap().as_ref());
-    let dmap = Method::Dmap.defaults();
+    let whitening = |g: Guidance, task: &str| g.whitening(parse_task(task).unwrap().as_ref());
+    let polyak = Guidance::new(StepRule::Polyak(0.4));
     for task in ["sr4", "inpaint-random", "denoise"] {
-        assert_eq!(whitening(&dmap, task), None, "{task}");
+        assert_eq!(whitening(polyak, task), None, "{task}");
     }
     for task in BLURS {
-        assert_eq!(whitening(&dmap, task), Some(WHITEN), "{task}");
-        assert_eq!(whitening(&Settings { zeta: Zeta::Absolute(1.0), ..dmap.clone() }, task), None, "{task}");
-        assert_eq!(whitening(&Settings { whiten: 0.0, ..dmap.clone() }, task), None, "{task}");
-    }
-    for wrong in [-0.1, f64::NAN, f64::INFINITY] {
-        let error = Settings { whiten: wrong, ..dmap.clone() }.check().unwrap_err().to_string();
-        assert!(error.contains("whiten is"), "{error}");
+        assert_eq!(whitening(polyak, task), Some(WHITEN), "{task}");
+        assert_eq!(whitening(Guidance::new(StepRule::Published(1.0)), task), None, "{task}");
+        assert_eq!(whitening(Guidance { whiten: Some(0.0), ..polyak }, task), None, "{task}");
+        let operator = parse_task(task).unwrap();
+        for wrong in [-0.1, f64::NAN, f64::INFINITY] {
+            let given = Guidance { whiten: Some(wrong), ..polyak };
+            let error = given.check(operator.as_ref()).unwrap_err().to_string();
+            assert!(error.contains("whiten is"), "{error}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use dmap::image::{Photo, ReadOptions};
 use dmap::model::stable_diffusion::TextEncoder;
 use dmap::model::{AdmConfig, SchedulerConfig, TextConfig, UnetConfig, VaeConfig, adm, text_encoder, unet, vae};
 use dmap::operator::parse_task;
-use dmap::sampler::{MeasurementFile, Method, Noise};
+use dmap::sampler::{MeasurementFile, Noise, parse_method};
 use dmap::weights::{Checkpoint, open_part};
 use serde_json::{Map, Value, json};
 use std::cell::RefCell;
@@ -494,7 +494,7 @@ fn masks_and_kernels(bytes: &[u8]) {
 fn tasks_and_methods(bytes: &[u8]) {
     let text = &*String::from_utf8_lossy(bytes);
     use_task(text);
-    opened(Method::parse(text));
+    opened(parse_method(text));
     if let Some(noise) = opened(text.parse::<Noise>()) {
         assert_eq!(opened(noise.to_string().parse::<Noise>()), Some(noise), "{text}");
     }

@@ -9,7 +9,7 @@ use super::restore::task_file_sha256;
 use crate::image::{ReadOptions, write_whole};
 use crate::model::Model;
 use crate::operator::parse_task;
-use crate::sampler::{Method, Noise};
+use crate::sampler::{Noise, Settings};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -44,7 +44,7 @@ pub(super) fn run(flags: Demo) -> anyhow::Result<ExitCode> {
     let job = Job {
         task_file_sha256: task_file_sha256(operator.as_ref())?,
         operator,
-        settings: Method::Dmap.defaults_for(&model.network.prior()),
+        settings: Settings::parse("dmap", &model.network.prior())?,
         model_sha256: model.sha256()?,
         model,
         device: flags.device.open()?,

@@ -53,7 +53,7 @@ impl StorageFlags {
             PrecisionFlag::Bf16 => (Dtype::Bf16, true),
         };
         let memory = self.memory.as_deref().map(quantity::bytes).transpose()?;
-        Ok(PlanOptions { storage, tf32, memory, offload: self.offload })
+        Ok(PlanOptions { storage, tf32, memory, offload: self.offload, ..PlanOptions::default() })
     }
 }
 

@@ -7,10 +7,8 @@ use crate::graph::{Graph, TensorId, backward};
 use crate::model::stable_diffusion::{CONTEXT, TextEncoder};
 use crate::model::{Model, Prior};
 use crate::operator::parse_task;
-use crate::ops::clamp::Clamp;
-use crate::ops::concat::ChannelSlice;
-use crate::ops::norm::ResidualNorm;
-use crate::sampler::Schedule;
+use crate::sampler::batch::Batch;
+use crate::sampler::{Guidance, Moment, Phases, Schedule, Setup, Variance};
 use crate::tensor::Shape;
 use crate::weights::{Checkpoint, write_safetensors};
 use std::path::{Path, PathBuf};
@@ -84,16 +82,6 @@ impl Inputs {
         Ok(id)
     }
 
-    /// The class of each of `n` images.
-    fn add_labels(&mut self, g: &mut Graph, n: usize, classes: usize) -> Result<TensorId> {
-        let wrong = |label: &f32| label.fract() != 0.0 || !(0.0..classes as f32).contains(label);
-        if let Some(label) = self.file.numbers("labels")?.into_iter().find(wrong) {
-            let reason = format!("tensor labels holds {label}; the model has {classes} classes, 0 to {}", classes - 1);
-            return Err(self.file.error(reason));
-        }
-        self.add(g, "labels", Shape::rows(n, 1))
-    }
-
     /// The VJP of `v` from `output` to `x`, where there is a v.
     fn add_vjp(
         &mut self,
@@ -122,7 +110,7 @@ pub(super) fn run(flags: Eval) -> anyhow::Result<ExitCode> {
     if flags.part.is_some() && prior.latent.is_none() {
         return Err(Error::Invalid(format!("--part is for latent models; {} is a pixel model", flags.model)).into());
     }
-    let mut inputs = Inputs { file: Checkpoint::open(input)?, values: Vec::new() };
+    let inputs = Inputs { file: Checkpoint::open(input)?, values: Vec::new() };
     if inputs.file.tensors.contains_key("context") {
         replace_context(&mut model, &inputs.file)?;
     }
@@ -132,102 +120,176 @@ pub(super) fn run(flags: Eval) -> anyhow::Result<ExitCode> {
         let reason = format!("tensor x has {} channels, the model works on {expected}", shape.c);
         return Err(inputs.file.error(reason).into());
     }
-    let mut g = Graph::new();
-    let x = inputs.add(&mut g, "x", shape)?;
-    let results = match flags.part {
-        Some(Part::Encoder) => {
-            let output = model.network.encode(&mut g, x)?;
-            let mut results = vec![("output", output)];
-            inputs.add_vjp(&mut g, output, x, &mut results)?;
-            results
-        }
-        Some(Part::Decoder) => {
-            let output = model.network.decode(&mut g, x)?;
-            let mut results = vec![("output", output)];
-            inputs.add_vjp(&mut g, output, x, &mut results)?;
-            results
-        }
-        _ => record_model(&flags, &model, &prior, &mut g, &mut inputs, x)?,
+    let (read, because) = match flags.part {
+        Some(part @ (Part::Encoder | Part::Decoder)) => evaluate_part(&flags, part, &model, inputs, shape)?,
+        _ => evaluate_step(&flags, &model, &inputs.file, shape)?,
     };
-    results.iter().for_each(|r| g.output(r.1));
-    let mut e = Executor::new(g, &flags.device.plan()?, &model.weights, &flags.device.open()?)?;
-    inputs.values.iter().try_for_each(|(id, v)| e.write(*id, v))?;
-    e.run()?;
-    let read: Vec<(&str, Vec<usize>, Vec<f32>)> = (results.iter())
-        .map(|&(name, id)| {
-            let s = e.graph().shape(id);
-            let extents = if name == "residual" { vec![s.n] } else { vec![s.n, s.h, s.w, s.c] };
-            Ok((name, extents, e.read(id)?))
-        })
-        .collect::<Result<_>>()?;
     let tensors: Vec<_> = read.iter().map(|(n, s, v)| (*n, s.clone(), &v[..])).collect();
     write_safetensors(&flags.out, &tensors)?;
-    say!("wrote {} to {}", results.iter().map(|r| r.0).collect::<Vec<_>>().join(", "), flags.out.display())?;
+    say!("wrote {} to {}", read.iter().map(|r| r.0).collect::<Vec<_>>().join(", "), flags.out.display())?;
     if let Some((name, ..)) = read.iter().find(|(_, _, values)| !values.iter().all(|v| v.is_finite())) {
-        let because = e.run_stepwise().err().map_or(String::new(), |e| format!(": {e}"));
+        let because = because.map_or(String::new(), |e| format!(": {e}"));
         let reason = format!("{name} in {} is not finite{because}", flags.out.display());
         return Err(Error::NotFinite { item: None, reason }.into());
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The network, its estimate of the clean x, and the gradient that was asked for.
-fn record_model(
-    flags: &Eval,
-    model: &Model,
-    prior: &Prior,
-    g: &mut Graph,
-    inputs: &mut Inputs,
-    x: TensorId,
-) -> Result<Vec<(&'static str, TensorId)>> {
-    let shape = g.shape(x);
-    let t = inputs.add(g, "t", Shape::rows(shape.n, 1))?;
-    let labels = prior.classes.map(|classes| inputs.add_labels(g, shape.n, classes)).transpose()?;
-    let output = model.network.record(g, x, t, labels)?;
-    let coefficients = g.input("coefficients", Shape::rows(shape.n, 2));
-    inputs.values.push((coefficients, clean_rows(prior, &inputs.file)?));
-    let predicted = match prior.learn_sigma {
-        true => g.one(ChannelSlice { start: 0, len: prior.channels }, "eps", &[output])?,
-        false => output,
+/// Names, extents and values of what was evaluated; and, where a value is not finite, the first node that gave one.
+type Evaluated = (Vec<(&'static str, Vec<usize>, Vec<f32>)>, Option<Error>);
+
+/// Encoder or decoder of a latent model.
+fn evaluate_part(flags: &Eval, part: Part, model: &Model, mut inputs: Inputs, shape: Shape) -> Result<Evaluated> {
+    let mut g = Graph::new();
+    let x = inputs.add(&mut g, "x", shape)?;
+    let output = match part {
+        Part::Encoder => model.network.encode(&mut g, x)?,
+        _ => model.network.decode(&mut g, x)?,
     };
-    let mut x0 = g.combine("x0", coefficients, &[(0, x), (1, predicted)])?;
-    if flags.clip {
-        x0 = g.one(Clamp { low: -1.0, high: 1.0 }, "x0.clip", &[x0])?;
-    }
-    let mut results = vec![("output", output), ("x0", x0)];
-    let Some(task) = &flags.task else {
-        inputs.add_vjp(g, output, x, &mut results)?;
-        return Ok(results);
+    let mut results = vec![("output", output)];
+    inputs.add_vjp(&mut g, output, x, &mut results)?;
+    results.iter().for_each(|r| g.output(r.1));
+    let mut e = Executor::new(g, &flags.device.plan()?, &model.weights, &flags.device.open()?)?;
+    inputs.values.iter().try_for_each(|(id, v)| e.write(*id, v))?;
+    e.run()?;
+    let read = |&(name, id): &(&'static str, TensorId)| {
+        let s = e.graph().shape(id);
+        Ok((name, vec![s.n, s.h, s.w, s.c], e.read(id)?))
     };
-    let operator = parse_task(task)?;
-    let image = model.network.decode(g, x0)?;
-    let seen = g.shape(image);
-    operator.check(seen)?;
-    let y = inputs.add(g, "y", operator.measurement_shape(seen))?;
-    let state = match operator.state_shape(seen) {
-        Some(s) if inputs.file.tensors.contains_key("state") => Some(inputs.add(g, "state", s)?),
-        Some(s) => {
-            let id = g.input("state", s);
-            let one = operator.draw_state(Shape { n: 1, ..seen }, flags.seed)?;
-            inputs.values.push((id, one.iter().copied().cycle().take(s.numel()).collect()));
-            Some(id)
-        }
-        None => None,
-    };
-    let a = operator.build(g, image, state)?;
-    let residual = g.one(ResidualNorm, "residual", &[a, y])?;
-    let one = g.constant("one", Shape::rows(shape.n, 1), vec![1.0; shape.n]);
-    let gradient = backward(g, residual, one, x)?;
-    results.extend([("residual", residual), ("gradient", gradient)]);
-    Ok(results)
+    let read = results.iter().map(read).collect::<Result<Vec<_>>>()?;
+    let because = if is_finite(&read) { None } else { e.run_stepwise().err() };
+    Ok((read, because))
 }
 
-/// x0 = a x + b out at each item's timestep.
-fn clean_rows(prior: &Prior, file: &Checkpoint) -> Result<Vec<f32>> {
-    let t = file.numbers("t")?.into_iter().map(f64::from).collect();
+fn is_finite(read: &[(&str, Vec<usize>, Vec<f32>)]) -> bool {
+    read.iter().all(|(_, _, values)| values.iter().all(|v| v.is_finite()))
+}
+
+/// One item after the other: the network, its estimate of the clean x and the gradient that was asked for, recorded as samplers
+/// record them.
+fn evaluate_step(flags: &Eval, model: &Model, file: &Checkpoint, shape: Shape) -> Result<Evaluated> {
+    let prior = model.network.prior();
+    let operator = parse_task(flags.task.as_deref().unwrap_or("denoise"))?;
+    let t: Vec<f64> = numbers(file, "t", shape.n)?.into_iter().map(f64::from).collect();
     let schedule = Schedule::at(&prior.noise_schedule, prior.diffusion_steps, t)?;
-    let rows = (0..schedule.steps()).map(|i| schedule.clean(i, prior.prediction));
-    Ok(rows.flat_map(|(a, b)| [a as f32, b as f32]).collect())
+    let factor = prior.latent.map_or(1, |l| l.factor);
+    let image = Shape::new(1, shape.h * factor, shape.w * factor, prior.image_channels());
+    let device = flags.device.open()?;
+    let setup = Setup {
+        network: model.network.as_ref(),
+        prior: &prior,
+        weights: &model.weights,
+        operator: operator.as_ref(),
+        image,
+        schedule: &schedule,
+        variance: Variance::default(),
+        clip: flags.clip,
+        plan: flags.device.plan()?,
+        device: &device,
+    };
+    if setup.canvas() != (Shape { n: 1, ..shape }) {
+        let reason = format!("tensor x has {}x{} pixels; the model takes multiples", shape.h, shape.w);
+        return Err(file.error(format!("{reason} of {} pixels of an image", prior.size_multiple)));
+    }
+    operator.check(image)?;
+    let (mut x, mut v, mut results) = (None, None, Vec::new());
+    let mut phases = Phases::new(&setup);
+    phases.add("step", |s| {
+        let at = s.x();
+        let estimate = s.estimate(at)?;
+        results.extend([("output", estimate.output), ("x0", estimate.x0)]);
+        if flags.task.is_some() {
+            let residual = s.residual(estimate.x0, &Guidance::PLAIN)?;
+            results.extend([("residual", residual), ("gradient", s.gradient(residual, at)?)]);
+        } else if file.tensors.contains_key("v") {
+            let cotangent = s.graph.input("v", s.graph.shape(estimate.output));
+            results.push(("vjp", backward(&mut s.graph, estimate.output, cotangent, at)?));
+            v = Some(cotangent);
+        }
+        x = Some(at);
+        results.iter().for_each(|r| s.output(r.0, r.1));
+        Ok(())
+    })?;
+    let mut phase = phases.finish().remove(0);
+    let mut e = Executor::new(std::mem::take(&mut phase.graph), &setup.plan, setup.weights, &device)?;
+    let mut read: Vec<(&str, Vec<usize>, Vec<f32>)> = (results.iter())
+        .map(|&(name, id)| {
+            let s = e.graph().shape(id);
+            let extents = if name == "residual" { vec![shape.n] } else { vec![shape.n, s.h, s.w, s.c] };
+            (name, extents, Vec::new())
+        })
+        .collect();
+    let batches = batches(flags, &prior, file, &setup, shape)?;
+    let cotangents = v.map(|id| numbers(file, "v", shape.n * e.graph().shape(id).numel())).transpose()?;
+    let mut because = None;
+    for (i, batch) in batches.iter().enumerate() {
+        let level = setup.level(i);
+        phase.write_batch(&mut e, batch)?;
+        phase.write_moment(&mut e, &Moment { level, at: level, round: 0 }, batch, &mut Vec::new())?;
+        x.map_or(Ok(()), |id| e.write(id, &batch.x))?;
+        if let (Some(id), Some(values)) = (v, &cotangents) {
+            let item = e.graph().shape(id).numel();
+            e.write(id, &values[i * item..][..item])?;
+        }
+        e.run()?;
+        for ((_, _, values), (_, id)) in read.iter_mut().zip(&results) {
+            values.extend(e.read(*id)?);
+        }
+        if because.is_none() && !is_finite(&read) {
+            because = e.run_stepwise().err();
+        }
+    }
+    Ok((read, because))
+}
+
+/// The `count` numbers of tensor `name`.
+fn numbers(file: &Checkpoint, name: &str, count: usize) -> Result<Vec<f32>> {
+    let given = file.numbers(name)?;
+    match given.len() == count {
+        true => Ok(given),
+        false => Err(file.error(format!("tensor {name} has {} values, expected {count}", given.len()))),
+    }
+}
+
+/// What the file says of each item.
+fn batches(flags: &Eval, prior: &Prior, file: &Checkpoint, s: &Setup<'_>, x: Shape) -> Result<Vec<Batch>> {
+    let labels = match prior.classes {
+        Some(classes) => {
+            let labels = numbers(file, "labels", x.n)?;
+            let is_wrong = |label: &&f32| label.fract() != 0.0 || !(0.0..classes as f32).contains(*label);
+            if let Some(label) = labels.iter().find(is_wrong) {
+                let most = classes - 1;
+                return Err(
+                    file.error(format!("tensor labels holds {label}; the model has {classes} classes, 0 to {most}"))
+                );
+            }
+            labels.into_iter().map(|l| vec![l]).collect()
+        }
+        None => vec![Vec::new(); x.n],
+    };
+    let (y_item, state_item) =
+        (s.measurement_shape().numel(), s.operator.state_shape(s.image).map_or(0, |shape| shape.numel()));
+    let (mut y, mut state) = (Vec::new(), Vec::new());
+    if flags.task.is_some() {
+        y = numbers(file, "y", x.n * y_item)?;
+        state = match state_item > 0 && file.tensors.contains_key("state") {
+            true => numbers(file, "state", x.n * state_item)?,
+            false => s.operator.draw_state(s.image, flags.seed)?.repeat(x.n),
+        };
+    } else {
+        y.resize(x.n * y_item, 0.0);
+    }
+    let values = numbers(file, "x", x.numel())?;
+    let item = |(i, labels): (usize, Vec<f32>)| Batch {
+        x: values[i * x.item()..][..x.item()].to_vec(),
+        y: y[i * y_item..][..y_item].to_vec(),
+        state: state[i * state_item..][..state_item].to_vec(),
+        labels,
+        seeds: vec![(0, 0)],
+        noise_norm: vec![0.0],
+        ..Batch::default()
+    };
+    Ok(labels.into_iter().enumerate().map(item).collect())
 }
 
 /// Another embedded text than the model's own, of the same extent.

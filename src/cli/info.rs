@@ -4,7 +4,7 @@ use super::quantity::readable;
 use crate::error::{Error, Result, shown};
 use crate::model::{AdmConfig, Model};
 use crate::operator::OPERATORS;
-use crate::sampler::METHODS;
+use crate::sampler::{METHODS, MethodRow};
 use crate::weights::Checkpoint;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -88,9 +88,9 @@ pub(super) fn list() -> Result<()> {
         let name = if *name == "sr" { "sr<factor>" } else { name };
         say!("  {name:16} {what}{}", if options.is_empty() { String::new() } else { format!(" [{options}]") })?;
     }
-    say!("methods:")?;
-    for row in METHODS {
-        say!("  {:16} {}", row.name, row.what)?;
+    say!("methods (name:option=value,option=value):")?;
+    for MethodRow { name, what, options, .. } in METHODS {
+        say!("  {name:16} {what}{}", if options.is_empty() { String::new() } else { format!(" [{options}]") })?;
     }
     say!("presets for `dmap plan`:")?;
     for (name, what) in Model::presets() {

@@ -8,7 +8,7 @@ use super::result::ImageResult;
 use crate::error::{Error, Result, shown};
 use crate::image::{Picture, write_png};
 use crate::metrics::{psnr, ssim};
-use crate::sampler::{Measurement, Measurer, Method};
+use crate::sampler::{Measurement, Measurer, method};
 use crate::tensor::Shape;
 use crate::weights::write_safetensors_with;
 
@@ -69,8 +69,8 @@ pub(super) fn write_results(
     let (baseline, naive) = job.operator.baseline(&p.y, state, image);
     let against = |picture: &Picture| p.truth.as_ref().map(|t| psnr(picture, t)).filter(|v| v.is_finite());
     let over = (p.measurement.noise_norm > 0.0).then(|| residual / p.measurement.noise_norm);
-    let uses_measurement = job.settings.method != Method::Unconditional;
-    let warning = over.filter(|&r| r > DOUBTFUL && uses_measurement).map(|r| {
+    let is_guided = !p.done[0].residuals.is_empty();
+    let warning = over.filter(|&r| r > DOUBTFUL && is_guided).map(|r| {
         format!(
             "residual {r:.1} times the noise: the operator or the noise is not what you said, or the method did not get there"
         )
@@ -102,7 +102,7 @@ pub(super) fn write_results(
     let decibel = |v: Option<f64>| v.map_or(String::new(), |v| format!(" {v:.2} dB"));
     let mut panels: Vec<(String, Picture)> = p.truth.iter().map(|t| ("truth".to_string(), t.clone())).collect();
     panels.push((format!("measurement{}", decibel(result.psnr_baseline)), job.operator.view(&p.y, state, image)));
-    panels.push((format!("{}{}", result.recipe.method, decibel(result.psnr)), mean));
+    panels.push((format!("{}{}", method::name(job.settings.method.as_ref()), decibel(result.psnr)), mean));
     let page = comparison(&panels, &result.residuals, p.added_noise_norm);
     write_png(&folder.join("comparison.png"), &page)?;
     result.write(&finished)?;

@@ -1,17 +1,18 @@
 //! `dmap plan`: what a step needs, without weights or a device.
 
-use super::SamplerFlags;
 use super::device::StorageFlags;
 use super::quantity::{readable, size};
+use super::sampler_flags::SamplerFlags;
 use crate::backend::Device;
 use crate::backend::cuda::launches_for;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Plan};
+use crate::graph::{Graph, Plan, PlanOptions};
 use crate::image::write_whole;
 use crate::launch::Limits;
 use crate::model::Model;
 use crate::operator::parse_task;
-use crate::sampler::{Schedule, Setup};
+use crate::sampler::chain::Machine;
+use crate::sampler::{Method, Phases, Setup, method};
 use crate::tensor::Shape;
 use serde::Serialize;
 use std::fmt::Write;
@@ -45,12 +46,27 @@ pub struct PlanArguments {
     svg: Option<PathBuf>,
 }
 
+/// One graph of a method.
+#[derive(Serialize)]
+struct GraphRow {
+    name: &'static str,
+    /// Runs per step, at the level with the most work; of the decoder per image.
+    runs: usize,
+    arena_bytes: u64,
+    io_bytes: u64,
+    flops_forward: u64,
+    flops_vjp: u64,
+    flops_recompute: u64,
+    launches: usize,
+}
+
+/// A step: bytes of everything that is held at once, and work summed over the runs of all graphs.
 #[derive(Serialize)]
 struct Report<'a> {
     model: &'a str,
     size: [usize; 2],
     batch: usize,
-    method: &'a str,
+    method: String,
     task: String,
     weight_bytes: u64,
     host_weight_bytes: u64,
@@ -65,7 +81,61 @@ struct Report<'a> {
     traffic_bytes: u64,
     traffic_lower_bound: u64,
     traffic_once: u64,
-    live_at_peak: Vec<(&'a str, u64)>,
+    graphs: Vec<GraphRow>,
+    live_at_peak: Vec<(String, u64)>,
+}
+
+/// A graph with its plan.
+struct Planned {
+    name: &'static str,
+    runs: usize,
+    graph: Graph,
+    plan: Plan,
+    launches: usize,
+    smallest: u64,
+}
+
+impl Planned {
+    fn new(name: &'static str, runs: usize, graph: Graph, options: &PlanOptions) -> Result<Planned> {
+        let plan = Plan::new(&graph, options)?;
+        let nodes = launches_for(&graph, &plan, &Limits::HOPPER)?;
+        let launches = nodes.iter().map(|n| n.launches.len()).sum();
+        let smallest = Plan::smallest(&graph, options).total_bytes().min(plan.total_bytes());
+        Ok(Planned { name, runs, graph, plan, launches, smallest })
+    }
+
+    fn row(&self) -> GraphRow {
+        GraphRow {
+            name: self.name,
+            runs: self.runs,
+            arena_bytes: self.plan.arena_bytes,
+            io_bytes: Plan::io_bytes_of(&self.graph, self.plan.storage),
+            flops_forward: self.plan.flops_forward,
+            flops_vjp: self.plan.flops_vjp,
+            flops_recompute: self.plan.flops_recompute,
+            launches: self.launches,
+        }
+    }
+}
+
+/// The name of the graph that makes an image of a latent at the end.
+const DECODER: &str = "decoder";
+
+/// Every graph of a method and, of a latent model, the decoder.
+fn planned(setup: &Setup<'_>, method: &dyn Method) -> Result<Vec<Planned>> {
+    let mut phases = Phases::new(setup);
+    method.record(&mut phases)?;
+    let mut machine = Machine::new(phases.finish(), Vec::new(), setup.levels());
+    let runs = method::runs(method, &mut machine)?;
+    let passes = |runs: &&Vec<usize>| runs.iter().zip(machine.phases()).map(|(n, p)| n * p.passes).sum::<usize>();
+    let most = runs.iter().max_by_key(passes).cloned().unwrap_or_default();
+    let of_phases = machine.phases().iter().zip(most).map(|(p, n)| (p.name, n, p.graph.clone()));
+    let all: Vec<_> = of_phases.chain(setup.decoder()?.map(|(g, ..)| (DECODER, 1, g))).collect();
+    let plan = |(name, runs, g): &(&'static str, usize, Graph)| {
+        let options = setup.plan_of(g, all.iter().map(|a| &a.2));
+        Planned::new(name, *runs, g.clone(), &options)
+    };
+    all.iter().map(plan).collect()
 }
 
 pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
@@ -77,61 +147,65 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
     let operator = parse_task(&flags.task)?;
     let prior = model.network.prior();
     let settings = flags.sampler.settings(&prior, operator.as_ref())?;
-    let schedule = Schedule::new(&prior.noise_schedule, prior.diffusion_steps, settings.steps, settings.spacing)?;
-    let options = flags.storage.plan()?;
+    let schedule = settings.check(&prior, operator.as_ref())?;
     let setup = Setup {
         network: model.network.as_ref(),
         prior: &prior,
         weights: &model.weights,
         operator: operator.as_ref(),
         image: Shape::new(flags.batch, h, w, prior.image_channels()),
-        settings: &settings,
         schedule: &schedule,
-        plan: options,
+        variance: settings.variance,
+        clip: settings.clip,
+        plan: flags.storage.plan()?,
         device: &Device::cpu(),
     };
-    let row = settings.method.row();
-    let graph = (row.graph)(&setup)?;
-    let plan = Plan::new(&graph, &options)?;
-    let smallest = Plan::smallest(&graph, &options).total_bytes().min(plan.total_bytes());
-    let mut live = plan.live_at_peak(&graph);
-    let live_count = live.len();
-    live.truncate(16);
+    let all = planned(&setup, settings.method.as_ref())?;
+    let largest = all.iter().max_by_key(|p| p.plan.total_bytes()).expect("every method has a graph");
     if let Some(path) = &flags.svg {
-        write_whole(path, drawing(&plan).as_bytes())?;
+        write_whole(path, drawing(&largest.plan).as_bytes())?;
     }
+    let live = largest.plan.live_at_peak(&largest.graph);
+    let live_count = live.len();
+    let live_at_peak = live.into_iter().take(16).map(|(name, bytes)| (name.to_string(), bytes)).collect();
+    let step: Vec<&Planned> = all.iter().filter(|p| p.name != DECODER).collect();
+    let sum = |of: &dyn Fn(&Plan) -> u64| step.iter().map(|p| p.runs as u64 * of(&p.plan)).sum::<u64>();
+    let most = |of: &dyn Fn(&Plan) -> u64| all.iter().map(|p| of(&p.plan)).max().unwrap_or_default();
+    let (arena_bytes, weight_bytes) = (most(&|p| p.arena_bytes), most(&|p| p.weight_bytes));
+    let io_bytes = most(&|p| p.io_bytes);
     let report = Report {
         model: &flags.model,
         size: [w, h],
         batch: flags.batch,
-        method: row.name,
+        method: settings.method.method(),
         task: operator.task(),
-        weight_bytes: plan.weight_bytes,
-        host_weight_bytes: plan.window.as_ref().map_or(0, |w| w.host_bytes),
-        arena_bytes: plan.arena_bytes,
-        io_bytes: plan.io_bytes,
-        total_bytes: plan.total_bytes(),
-        minimum_total_bytes: smallest,
-        flops_forward: plan.flops_forward,
-        flops_vjp: plan.flops_vjp,
-        flops_recompute: plan.flops_recompute,
-        launches: launches_for(&graph, &plan, &Limits::HOPPER)?.iter().map(|n| n.launches.len()).sum(),
-        traffic_bytes: plan.traffic_bytes,
-        traffic_lower_bound: plan.traffic_lower_bound,
-        traffic_once: plan.traffic_once,
-        live_at_peak: live,
+        weight_bytes,
+        host_weight_bytes: most(&|p| p.window.as_ref().map_or(0, |w| w.host_bytes)),
+        arena_bytes,
+        io_bytes,
+        total_bytes: weight_bytes + arena_bytes + io_bytes,
+        minimum_total_bytes: all.iter().map(|p| p.smallest).max().unwrap_or_default(),
+        flops_forward: sum(&|p| p.flops_forward),
+        flops_vjp: sum(&|p| p.flops_vjp),
+        flops_recompute: sum(&|p| p.flops_recompute),
+        launches: step.iter().map(|p| p.runs * p.launches).sum(),
+        traffic_bytes: sum(&|p| p.traffic_bytes),
+        traffic_lower_bound: sum(&|p| p.traffic_lower_bound),
+        traffic_once: sum(&|p| p.traffic_once),
+        graphs: all.iter().map(Planned::row).collect(),
+        live_at_peak,
     };
     if flags.json {
         say!("{}", serde_json::to_string_pretty(&report)?)?;
     } else {
-        print(&report, &graph, &plan, live_count)?;
+        print(&report, largest, live_count)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(r: &Report<'_>, graph: &Graph, plan: &Plan, live_count: usize) -> Result<()> {
+fn print(r: &Report<'_>, largest: &Planned, live_count: usize) -> Result<()> {
     let giga = |flops: u64| format!("{:.1} GFLOP", flops as f64 / 1e9);
-    say!("one {} step of {}, {}x{}, batch {}, task {}", r.method, r.model, r.size[0], r.size[1], r.batch, r.task)?;
+    say!("one step of {}, {}, {}x{}, batch {}, task {}", r.method, r.model, r.size[0], r.size[1], r.batch, r.task)?;
     say!("  weights          {}", readable(r.weight_bytes))?;
     if r.host_weight_bytes > 0 {
         say!("  with the host    {} of weights, copied when they are read", readable(r.host_weight_bytes))?;
@@ -139,13 +213,20 @@ fn print(r: &Report<'_>, graph: &Graph, plan: &Plan, live_count: usize) -> Resul
     say!("  arena            {}", readable(r.arena_bytes))?;
     say!("  inputs           {}", readable(r.io_bytes))?;
     say!("  total            {} (smallest plan found: {})", readable(r.total_bytes), readable(r.minimum_total_bytes))?;
-    let share = 100.0 * r.flops_recompute as f64 / (r.flops_forward + r.flops_vjp) as f64;
+    let share = 100.0 * r.flops_recompute as f64 / (r.flops_forward + r.flops_vjp).max(1) as f64;
     say!("  forward          {}", giga(r.flops_forward))?;
     say!("  reverse          {}", giga(r.flops_vjp))?;
     say!("  recomputed       {} ({share:.1} % more)", giga(r.flops_recompute))?;
     say!("  launches         {} on {} multiprocessors", r.launches, Limits::HOPPER.multiprocessors)?;
-    let peak = graph.node(plan.steps[plan.peak_step].node);
-    say!("  {live_count} values live at the peak, in {}:", peak.name)?;
+    if r.graphs.len() > 1 {
+        say!("  graphs:")?;
+        for g in &r.graphs {
+            let (work, per) = (giga(g.flops_forward + g.flops_vjp), if g.name == DECODER { "image" } else { "step" });
+            say!("    {:10} {} x per {per}, {work}, arena {}", g.name, g.runs, readable(g.arena_bytes))?;
+        }
+    }
+    let peak = largest.graph.node(largest.plan.steps[largest.plan.peak_step].node);
+    say!("  {live_count} values live at the peak, in {} of {}:", peak.name, largest.name)?;
     for (name, bytes) in &r.live_at_peak {
         say!("    {:>10}  {name}", readable(*bytes))?;
     }

@@ -2,7 +2,6 @@
 
 use super::job::Job;
 use crate::error::{Error, Result};
-use crate::sampler::Zeta;
 use crate::weights::hexadecimal;
 use serde::Serialize;
 use serde_json::Value;
@@ -36,30 +35,16 @@ pub struct Recipe {
     pub label: Option<u32>,
     /// Storage type of activations and weights.
     pub precision: &'static str,
-    /// The method.
+    /// The method with its options.
     pub method: String,
     /// Noise levels.
     pub steps: usize,
-    /// Step size.
-    pub zeta: f64,
-    /// `relative` or `absolute`.
-    pub zeta_unit: &'static str,
-    /// Standard deviation of images in the covariance of the residual; none where the residual is plain.
-    pub whiten: Option<f64>,
-    /// Ascent steps per noise level.
-    pub inner: usize,
     /// Variance of the ancestral step.
     pub variance: String,
     /// Which noise levels are visited.
     pub spacing: String,
     /// Share of the posterior's noise that a step adds.
     pub eta: f64,
-    /// Rate of the optimisation of resample and p2l.
-    pub rate: f64,
-    /// Weight of the second term of psld and stsl.
-    pub consistency: f64,
-    /// psld with the published stand-in for the operator's adjoint.
-    pub published_transpose: bool,
     /// The estimate of the clean image is limited to [-1, 1].
     pub clip: bool,
 }
@@ -68,10 +53,6 @@ impl Recipe {
     /// The recipe of one input of a job; reads the file.
     pub fn new(job: &Job, input: &Path) -> Result<Recipe> {
         let s = &job.settings;
-        let (zeta, zeta_unit) = match s.zeta {
-            Zeta::Relative(z) => (z, "relative"),
-            Zeta::Absolute(z) => (z, "absolute"),
-        };
         Ok(Recipe {
             input_sha256: sha256(input)?,
             measurement: job.measurement,
@@ -85,18 +66,11 @@ impl Recipe {
             prompt: job.prompt.clone(),
             label: job.label,
             precision: job.precision,
-            method: s.method.row().name.into(),
+            method: s.method.method(),
             steps: s.steps,
-            zeta,
-            zeta_unit,
-            whiten: s.whitening(job.operator.as_ref()),
-            inner: s.inner,
             variance: format!("{:?}", s.variance),
             spacing: format!("{:?}", s.spacing),
             eta: s.eta,
-            rate: s.rate,
-            consistency: s.consistency,
-            published_transpose: s.published_transpose,
             clip: s.clip,
         })
     }

@@ -5,7 +5,8 @@ use super::inputs::expand;
 use super::job::Job;
 use super::queue::restore_all;
 use super::recipe::sha256;
-use super::{SamplerFlags, make_folder, quantity};
+use super::sampler_flags::SamplerFlags;
+use super::{make_folder, quantity};
 use crate::error::{Error, Result};
 use crate::image::{MOST_PIXELS, ReadOptions};
 use crate::model::{Model, Prior};
@@ -142,7 +143,6 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
         prompt: flags.prompt,
         precision: flags.device.precision(),
     };
-    job.settings.check_model(&job.model.network.prior())?;
     make_folder(&job.out)?;
     if let Some(warning) = &job.model.warning {
         complain!("dmap: {warning}");

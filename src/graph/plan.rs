@@ -4,7 +4,7 @@ use super::lifetimes::{Lifetimes, node_flops, tensor_bytes};
 use super::recompute::within_budget;
 use super::schedule::{Schedule, Step, saved_tensors, schedule};
 use crate::error::{Error, Result};
-use crate::graph::record::{Graph, Source, TensorId};
+use crate::graph::record::{Graph, Source, Tensor, TensorId};
 use crate::tensor::Dtype;
 
 /// What a plan has to respect.
@@ -18,11 +18,13 @@ pub struct PlanOptions {
     pub tf32: bool,
     /// Large weights may stay with the host, and be copied to the device whenever they are read, if the budget can't be met otherwise.
     pub offload: bool,
+    /// Bytes that the inputs of other graphs take, which are held at the same time: they count like the graph's own.
+    pub other_io_bytes: u64,
 }
 
 impl Default for PlanOptions {
     fn default() -> Self {
-        PlanOptions { storage: Dtype::F32, memory: None, tf32: true, offload: false }
+        PlanOptions { storage: Dtype::F32, memory: None, tf32: true, offload: false, other_io_bytes: 0 }
     }
 }
 
@@ -81,7 +83,7 @@ pub struct Plan {
     pub placements: Vec<Placement>,
     /// Bytes of the arena that every intermediate value lives in.
     pub arena_bytes: u64,
-    /// Bytes of inputs and constants, which live outside the arena.
+    /// Bytes of inputs and constants, which live outside the arena, those of other graphs included.
     pub io_bytes: u64,
     /// Bytes of the weights in the storage type.
     pub weight_bytes: u64,
@@ -117,7 +119,7 @@ impl Plan {
 
     fn within(graph: &Graph, options: &PlanOptions, offload: bool) -> Result<Plan> {
         let of = |schedule| {
-            let plan = Plan { tf32: options.tf32, ..Plan::of(graph, schedule, options.storage) };
+            let plan = Plan { tf32: options.tf32, ..Plan::of(graph, schedule, options) };
             if offload { plan.with_window(graph) } else { plan }
         };
         let free = of(schedule(graph, &saved_tensors(graph)));
@@ -150,7 +152,7 @@ impl Plan {
 
     /// The plan with the least memory that the search finds, whatever it costs to recompute and, where allowed, to copy.
     pub fn smallest(graph: &Graph, options: &PlanOptions) -> Plan {
-        let plan = Plan::of(graph, within_budget(graph, options.storage, 0), options.storage);
+        let plan = Plan::of(graph, within_budget(graph, options.storage, 0), options);
         if options.offload { plan.with_window(graph) } else { plan }
     }
 
@@ -202,7 +204,14 @@ impl Plan {
         Ok(self)
     }
 
-    fn of(graph: &Graph, schedule: Schedule, storage: Dtype) -> Plan {
+    /// Bytes of the inputs and constants of a graph, which live outside the arena.
+    pub fn io_bytes_of(graph: &Graph, storage: Dtype) -> u64 {
+        let is_io = |t: &&Tensor| matches!(t.source, Source::Input | Source::Constant(_));
+        graph.tensors().iter().filter(is_io).map(|t| tensor_bytes(t, storage)).sum()
+    }
+
+    fn of(graph: &Graph, schedule: Schedule, options: &PlanOptions) -> Plan {
+        let storage = options.storage;
         let lifetimes = Lifetimes::of(graph, &schedule, storage);
         let (offsets, arena_bytes) = lifetimes.place();
         let placements = (0..schedule.tensor_of.len())
@@ -218,9 +227,6 @@ impl Plan {
         let sum = |keep: &dyn Fn(&Step) -> bool| -> u64 {
             schedule.steps.iter().filter(|s| keep(s)).map(|s| node_flops(graph, s.node)).sum()
         };
-        let bytes_where = |keep: &dyn Fn(&Source) -> bool| -> u64 {
-            graph.tensors().iter().filter(|t| keep(&t.source)).map(|t| tensor_bytes(t, storage)).sum()
-        };
         let touched = |s: &Step| -> u64 {
             let values = s.inputs.iter().chain(&s.outputs);
             values.map(|v| tensor_bytes(graph.tensor(schedule.tensor_of[v.0 as usize]), storage)).sum()
@@ -230,7 +236,8 @@ impl Plan {
         let stored_bytes: u64 = stored.map(|(t, _)| tensor_bytes(t, storage)).sum();
         let made = schedule.steps.iter().flat_map(|s| &s.outputs);
         let made_bytes: u64 = made.map(|o| tensor_bytes(graph.tensor(schedule.tensor_of[o.0 as usize]), storage)).sum();
-        let weight_bytes = bytes_where(&|s| matches!(s, Source::Weight));
+        let weights = graph.tensors().iter().filter(|t| matches!(t.source, Source::Weight));
+        let weight_bytes = weights.map(|t| tensor_bytes(t, storage)).sum();
         let memory = (schedule.steps.iter().zip(&lifetimes.live))
             .map(|(s, &live)| MemoryPoint { live, reverse: graph.node(s.node).reverse, recomputed: s.recomputed })
             .collect();
@@ -245,7 +252,7 @@ impl Plan {
             traffic_once: weight_bytes + 2 * made_bytes,
             window: None,
             weight_bytes,
-            io_bytes: bytes_where(&|s| matches!(s, Source::Input | Source::Constant(_))),
+            io_bytes: Plan::io_bytes_of(graph, storage) + options.other_io_bytes,
             peak_step: lifetimes.peak_step,
             steps: schedule.steps,
             placements,

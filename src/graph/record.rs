@@ -102,6 +102,12 @@ impl Graph {
         self.tensor(id).shape
     }
 
+    /// The first input called `name`.
+    pub fn find_input(&self, name: &str) -> Option<TensorId> {
+        let place = self.tensors.iter().position(|t| matches!(t.source, Source::Input) && t.name == name);
+        place.map(|i| TensorId(i as u32))
+    }
+
     fn push(&mut self, tensor: Tensor) -> TensorId {
         self.tensors.push(tensor);
         TensorId(self.tensors.len() as u32 - 1)

@@ -1,13 +1,13 @@
 //! Gaussian and motion blur, reflecting at the boundary without repeating the edge.
 
 use super::contract::{Operator, StateOrigin};
-use super::options::Options;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
 use crate::image::read_grey;
 use crate::noise::{Draw, NoiseKey, Stream};
 use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
 use crate::ops::filter2d::Filter2d;
+use crate::options::Options;
 use crate::tensor::Shape;
 use num_complex::Complex64;
 use std::f64::consts::PI;
@@ -138,7 +138,7 @@ pub(super) fn parse_gaussian(options: &mut Options) -> Result<Arc<dyn Operator>>
 }
 
 pub(super) fn parse_motion(options: &mut Options) -> Result<Arc<dyn Operator>> {
-    if let Some(file) = options.file("kernel") {
+    if let Some(file) = options.text("kernel") {
         let (width, height, mut values) = read_grey(file.as_ref())?;
         if width != height || width % 2 == 0 || width > 255 {
             let reason = format!("a kernel picture is square with an odd side up to 255, this one is {width}x{height}");
@@ -160,11 +160,10 @@ pub(super) fn parse_motion(options: &mut Options) -> Result<Arc<dyn Operator>> {
 }
 
 fn odd(options: &mut Options, key: &str, default: usize) -> Result<usize> {
-    let size = options.number(key, default as f64, 3.0..=255.0)? as usize;
-    if size % 2 == 0 {
-        return Err(Error::Invalid(format!("task {}: {key} is {size}, expected an odd number", options.task)));
+    match options.number(key, default as f64, 3.0..=255.0)? as usize {
+        size if size % 2 == 0 => Err(options.error(&format!("{key} is {size}, expected an odd number"))),
+        size => Ok(size),
     }
-    Ok(size)
 }
 
 impl Operator for GaussianBlur {

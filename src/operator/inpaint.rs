@@ -1,12 +1,12 @@
 //! Inpainting: `y = m x`, one mask for all channels.
 
 use super::contract::{Observed, Operator, StateOrigin};
-use super::options::Options;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
 use crate::image::{Picture, read_grey};
 use crate::noise::{Draw, NoiseKey, Stream};
 use crate::ops::mask::Mask;
+use crate::options::Options;
 use crate::tensor::Shape;
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub(super) fn parse_random(options: &mut Options) -> Result<Arc<dyn Operator>> {
 }
 
 pub(super) fn parse_mask(options: &mut Options) -> Result<Arc<dyn Operator>> {
-    let file = options.file("mask").ok_or_else(|| Error::Invalid("write inpaint-mask:mask=FILE".into()))?;
+    let file = options.text("mask").ok_or_else(|| Error::Invalid("write inpaint-mask:mask=FILE".into()))?;
     Ok(Arc::new(Inpaint { masked: Masked::File(file) }))
 }
 

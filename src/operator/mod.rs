@@ -6,18 +6,16 @@
 mod blur;
 mod contract;
 mod inpaint;
-mod options;
 mod resize;
 
 pub use blur::{GaussianBlur, MotionBlur, gaussian_taps, motion_kernel};
 pub use contract::{Observed, Operator, StateOrigin};
 pub use inpaint::{Inpaint, Masked, nearest_fill};
-pub use options::Options;
 pub use resize::{SuperResolution, cubic_taps, resize_cubic};
 
 use crate::error::{Error, Result, nearest};
 use crate::graph::{Graph, TensorId};
-use std::collections::BTreeMap;
+use crate::options::Options;
 use std::sync::Arc;
 
 /// `A(x) = x`: only the noise is to be removed.
@@ -87,23 +85,18 @@ fn meant_task(name: &str) -> String {
 
 /// Parses a task such as `sr4` or `gaussian-blur:sigma=2`. An unknown name gets the nearest suggestion.
 pub fn parse_task(task: &str) -> Result<Arc<dyn Operator>> {
-    let (name, rest) = task.split_once(':').unwrap_or((task, ""));
-    let numbered = name.strip_prefix("sr").filter(|s| s.starts_with(|c: char| c.is_ascii_digit()));
-    let (name, suffix) = numbered.map_or((name, ""), |s| ("sr", s));
+    let name = task.split(':').next().unwrap_or_default();
+    let factor = name.strip_prefix("sr").filter(|s| s.starts_with(|c: char| c.is_ascii_digit()));
+    let name = factor.map_or(name, |_| "sr");
     let Some((_, known, _, parse)) = OPERATORS.iter().find(|o| o.0 == name) else {
         let meant = meant_task(name);
         return Err(Error::Invalid(format!("unknown task {task}: did you mean {meant}? `dmap tasks` lists all")));
     };
-    let mut options = Options { task: task.into(), suffix: suffix.into(), values: BTreeMap::new() };
-    for part in rest.split(',').filter(|p| !p.is_empty()) {
-        let Some((key, value)) = part.split_once('=') else {
-            return Err(Error::Invalid(format!("task {task}: {part} should be key=value (options: {known})")));
-        };
-        options.values.insert(key.trim().into(), value.trim().into());
+    let (_, mut options) = Options::parse("task", task, |_| known.to_string())?;
+    if let Some(factor) = factor {
+        options.give("factor", factor)?;
     }
     let operator = parse(&mut options)?;
-    match options.values.keys().next() {
-        Some(key) => Err(Error::Invalid(format!("task {task}: unknown option {key} (options: {known})"))),
-        None => Ok(operator),
-    }
+    options.finish(known)?;
+    Ok(operator)
 }

@@ -1,11 +1,11 @@
 //! Super-resolution: the anti-aliased cubic resize that the papers of this field use.
 
 use super::contract::Operator;
-use super::options::Options;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::{Graph, TensorId};
 use crate::image::Picture;
 use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
+use crate::options::Options;
 use crate::tensor::Shape;
 use std::sync::Arc;
 
@@ -81,10 +81,8 @@ pub fn resize_cubic(x: &Picture, height: usize, width: usize) -> Picture {
 }
 
 pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Operator>> {
-    let factor = options.suffix.parse().ok().filter(|f| (2..=64).contains(f));
-    let factor = factor.ok_or_else(|| {
-        Error::Invalid(format!("task {}: write sr with a factor from 2 to 64, such as sr4", options.task))
-    })?;
+    let factor = options.text("factor").and_then(|f| f.parse().ok()).filter(|f| (2..=64).contains(f));
+    let factor = factor.ok_or_else(|| options.error("write sr with a factor from 2 to 64, such as sr4"))?;
     Ok(Arc::new(SuperResolution { factor }))
 }
 

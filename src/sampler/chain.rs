@@ -1,38 +1,229 @@
-//! A batch on its way, and what a method does with it.
+//! A chain on its way from noise to an image: phases run, states go from one to the next.
 
-use crate::error::Result;
+use super::batch::Batch;
+use super::level::{Level, Moment};
+use super::step::Phase;
+use crate::error::{Error, Result};
 use crate::executor::Executor;
+use crate::graph::TensorId;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// A batch on the host.
-pub struct Chain {
-    /// x_T, and later whatever x was last asked for, in VP coordinates, (n, h, w, c).
-    pub x: Vec<f32>,
-    /// Measurements, one after the other.
-    pub y: Vec<f32>,
-    /// Operator states, one after the other.
-    pub state: Vec<f32>,
-    /// Weights of a whitened residual, one measurement after the other.
-    pub whitening: Vec<f32>,
-    /// Class labels of a conditional model.
-    pub labels: Vec<f32>,
-    /// Seed and sample number of each item.
-    pub seeds: Vec<(u64, u32)>,
-    /// Norm of the noise in each measurement, 0 where unknown.
-    pub noise_norm: Vec<f32>,
-    /// Residual norm of each item at the last gradient.
-    pub residual: Vec<f32>,
+/// The phases of a method, made ready on a device.
+pub struct Machine {
+    phases: Vec<Phase>,
+    executors: Vec<Executor>,
+    levels: Vec<Level>,
+    /// Phases whose input holds the newest value of a state.
+    newest: BTreeMap<&'static str, BTreeSet<usize>>,
+    /// Coefficients that stand in the inputs of each phase.
+    written: Vec<Vec<f32>>,
 }
 
-/// One method, ready to step.
-pub trait Sampler: Send {
-    /// Takes a batch over to the device: x_T, measurements, labels. x stays there from step to step.
-    fn begin(&mut self, chain: &Chain) -> Result<()>;
-    /// From level `i` to the level before it. Leaves the residuals in `chain`.
-    fn step(&mut self, i: usize, chain: &mut Chain) -> Result<()>;
-    /// x as the last step left it.
-    fn read_x(&self, x: &mut [f32]) -> Result<()>;
-    /// What runs.
-    fn executors(&self) -> Vec<&Executor>;
-    /// Fills the arena with NaN before each run from now on.
-    fn set_poison(&mut self, on: bool);
+impl Machine {
+    /// `executors` run `phases`, one each; without executors a machine can only rehearse.
+    pub fn new(phases: Vec<Phase>, executors: Vec<Executor>, levels: Vec<Level>) -> Machine {
+        let written = vec![Vec::new(); phases.len()];
+        Machine { phases, executors, levels, newest: BTreeMap::new(), written }
+    }
+
+    /// What runs, one executor per phase.
+    pub fn executors(&self) -> Vec<&Executor> {
+        self.executors.iter().collect()
+    }
+
+    /// The phases.
+    pub fn phases(&self) -> &[Phase] {
+        &self.phases
+    }
+
+    pub(super) fn set_poison(&mut self, on: bool) {
+        self.executors.iter_mut().for_each(|e| e.set_poison(on));
+    }
+
+    /// True if a phase reports a residual.
+    pub(super) fn is_reported(&self) -> bool {
+        self.phases.iter().any(|p| p.reported.is_some())
+    }
+
+    /// Takes a batch over to the device. x and the other states stay there from step to step.
+    pub(super) fn begin(&mut self, batch: &Batch) -> Result<()> {
+        for (phase, e) in self.phases.iter().zip(&mut self.executors) {
+            phase.write_batch(e, batch)?;
+        }
+        self.written.iter_mut().for_each(Vec::clear);
+        let starts: BTreeMap<&'static str, Option<Vec<f32>>> = (self.phases.iter())
+            .flat_map(|p| &p.states)
+            .filter(|s| s.start.is_some())
+            .map(|s| (s.name, s.start.clone()))
+            .collect();
+        let names: BTreeSet<&'static str> = self.phases.iter().flat_map(|p| &p.states).map(|s| s.name).collect();
+        for name in names {
+            match starts.get(name) {
+                _ if name == "x" => self.write(name, Some(&batch.x))?,
+                Some(Some(values)) => self.write(name, Some(values))?,
+                _ => self.write(name, None)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a state, zeros where no values are given. The first phase that reads it holds it; others get it when they run.
+    fn write(&mut self, name: &'static str, values: Option<&[f32]>) -> Result<()> {
+        let Some((holder, input)) = self.inputs_of(name).next() else { return Ok(()) };
+        let e = &mut self.executors[holder];
+        match values {
+            Some(values) => e.write(input, values)?,
+            None => e.write(input, &vec![0.0; e.graph().shape(input).numel()])?,
+        }
+        self.newest.insert(name, BTreeSet::from([holder]));
+        Ok(())
+    }
+
+    /// Phases that read a state, and the input that they read it from.
+    fn inputs_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (usize, TensorId)> + 'a {
+        let input = move |p: &'a Phase| p.states.iter().find(|s| s.name == name).and_then(|s| s.input);
+        self.phases.iter().enumerate().filter_map(move |(k, p)| Some((k, input(p)?)))
+    }
+
+    fn input(&self, phase: usize, name: &str) -> Option<TensorId> {
+        self.phases[phase].states.iter().find(|s| s.name == name).and_then(|s| s.input)
+    }
+
+    /// Reads the newest value of a state.
+    pub(super) fn read_state(&self, name: &str, values: &mut [f32]) -> Result<()> {
+        let holder = self.newest.get(name).and_then(|h| h.first().copied());
+        let found = holder.and_then(|h| Some((h, self.input(h, name)?)));
+        let Some((holder, input)) = found else {
+            return Err(Error::Invalid(format!("no phase of this method reads the state {name}")));
+        };
+        // From the input and not from the output: executors share an arena, and another one may have run since.
+        self.executors[holder].read_into(input, values)
+    }
+
+    /// Step `index` of a batch.
+    pub(super) fn chain<'a>(&'a mut self, index: usize, batch: &'a mut Batch) -> Chain<'a> {
+        Chain { batch: Some(batch), ..self.rehearsal(index) }
+    }
+
+    /// Step `index` without a batch: nothing runs, runs are counted.
+    pub(super) fn rehearsal(&mut self, index: usize) -> Chain<'_> {
+        let runs = vec![0; self.phases.len()];
+        Chain { level: self.levels[index], machine: self, batch: None, runs, unread: None }
+    }
+
+    /// Noise levels of a run.
+    pub fn levels(&self) -> &[Level] {
+        &self.levels
+    }
+}
+
+/// One step of a chain, from level t to level t - 1: what a method runs its phases on.
+pub struct Chain<'a> {
+    /// The step that is taken.
+    pub level: Level,
+    machine: &'a mut Machine,
+    /// None in a rehearsal, which runs nothing.
+    batch: Option<&'a mut Batch>,
+    /// Runs of each phase at this step.
+    runs: Vec<usize>,
+    /// The phase whose reported residual is still on the device.
+    unread: Option<usize>,
+}
+
+impl Chain<'_> {
+    /// Runs a phase at this step's level.
+    pub fn run(&mut self, phase: &str) -> Result<()> {
+        self.run_at(phase, self.level.index)
+    }
+
+    /// Runs a phase with the network at level `at` (0 has the least noise).
+    pub fn run_at(&mut self, phase: &str, at: usize) -> Result<()> {
+        let k = self.phase(phase)?;
+        let moment = Moment { level: self.level, at: self.machine.levels[at], round: self.runs[k] };
+        self.runs[k] += 1;
+        if self.unread != Some(k) {
+            self.read_residual()?;
+        }
+        let Some(batch) = self.batch.as_deref() else { return Ok(()) };
+        bring_states(self.machine, k)?;
+        let m = &mut *self.machine;
+        let (p, e) = (&m.phases[k], &mut m.executors[k]);
+        p.write_moment(e, &moment, batch, &mut m.written[k])?;
+        e.run()?;
+        if p.reported.is_some() {
+            self.unread = Some(k);
+        }
+        keep_states(self.machine, k)
+    }
+
+    /// Sets a state to zeros.
+    pub fn clear(&mut self, state: &'static str) -> Result<()> {
+        if self.batch.is_some() { self.machine.write(state, None) } else { Ok(()) }
+    }
+
+    /// Reads a named output of the phase that ran last, one value per element; none in a rehearsal.
+    pub fn read(&mut self, phase: &str, output: &str) -> Result<Option<Vec<f32>>> {
+        let k = self.phase(phase)?;
+        let Some((_, id)) = self.machine.phases[k].outputs.iter().find(|o| o.0 == output) else {
+            return Err(Error::Invalid(format!("phase {phase} has no output {output}")));
+        };
+        self.batch.as_ref().map(|_| self.machine.executors[k].read(*id)).transpose()
+    }
+
+    /// The norm of the noise in each measurement; 0 where unknown. Empty in a rehearsal.
+    pub fn noise_norm(&self) -> &[f32] {
+        self.batch.as_ref().map_or(&[], |b| &b.noise_norm)
+    }
+
+    fn phase(&self, name: &str) -> Result<usize> {
+        let found = self.machine.phases.iter().position(|p| p.name == name);
+        found.ok_or_else(|| Error::Invalid(format!("this method has no phase {name}")))
+    }
+
+    fn read_residual(&mut self) -> Result<()> {
+        let (Some(k), Some(batch)) = (self.unread.take(), self.batch.as_mut()) else { return Ok(()) };
+        let Some(reported) = self.machine.phases[k].reported else { return Ok(()) };
+        self.machine.executors[k].read_into(reported, &mut batch.residual)
+    }
+
+    /// Ends the step: reads the residual that was reported last. Gives the runs of each phase.
+    pub(super) fn finish(mut self) -> Result<Vec<usize>> {
+        self.read_residual()?;
+        Ok(self.runs)
+    }
+}
+
+/// Copies to a phase's inputs what other phases made of its states.
+fn bring_states(m: &mut Machine, k: usize) -> Result<()> {
+    for state in &m.phases[k].states {
+        let Some(input) = state.input else { continue };
+        let holders = m.newest.entry(state.name).or_insert_with(|| BTreeSet::from([k]));
+        if holders.insert(k) {
+            let from = *holders.iter().find(|&&h| h != k).expect("a state is held by some phase");
+            let held = m.phases[from].states.iter().find(|s| s.name == state.name).and_then(|s| s.input);
+            let [from, to] = m.executors.get_disjoint_mut([from, k]).expect("two phases");
+            from.copy_to(held.expect("a holder reads the state"), to, input)?;
+        }
+    }
+    Ok(())
+}
+
+/// Saves the states that a phase set from the arena, which the next phase may overwrite.
+fn keep_states(m: &mut Machine, k: usize) -> Result<()> {
+    for state in &m.phases[k].states {
+        let Some(next) = state.next else { continue };
+        let own = state.input.map(|input| (k, input));
+        let Some((holder, input)) = own.or_else(|| m.inputs_of(state.name).next()) else {
+            let reason = format!("phase {} sets the state {}, which no phase reads", m.phases[k].name, state.name);
+            return Err(Error::Invalid(reason));
+        };
+        m.newest.insert(state.name, BTreeSet::from([holder]));
+        if holder == k {
+            m.executors[k].carry(next, input)?;
+        } else {
+            let [from, to] = m.executors.get_disjoint_mut([k, holder]).expect("two phases");
+            from.copy_to(next, to, input)?;
+        }
+    }
+    Ok(())
 }

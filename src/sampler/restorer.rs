@@ -1,10 +1,12 @@
 //! Restores batches of images: in one call with a progress callback, or step by step.
 
-use super::chain::{Chain, Sampler};
+use super::batch::Batch;
+use super::chain::Machine;
 use super::measurement::{Measurement, Measurer};
-use super::posterior::Setup;
-use super::schedule::Schedule;
-use super::settings::{Method, Setting, Settings, Zeta};
+use super::method;
+use super::phases::Phases;
+use super::settings::Settings;
+use super::setup::Setup;
 use super::whitening::weights;
 use crate::backend::Device;
 use crate::error::{Error, Result};
@@ -40,7 +42,7 @@ pub struct Progress<'a> {
     pub steps: usize,
     /// Residual norm of each item at the last gradient, in [-1, 1] units; of a blur whitened.
     pub residual: &'a [f32],
-    sampler: &'a dyn Sampler,
+    machine: &'a Machine,
     device: &'a Device,
     shape: Shape,
     decoder: Option<&'a Mutex<Decoder>>,
@@ -58,7 +60,7 @@ impl Progress<'_> {
     pub fn x(&self) -> Result<Vec<f32>> {
         let mut x = vec![0.0; self.shape.numel()];
         let _turn = self.device.turn();
-        self.sampler.read_x(&mut x)?;
+        self.machine.read_state("x", &mut x)?;
         Ok(x)
     }
 }
@@ -68,16 +70,6 @@ struct Decoder {
     executor: Executor,
     z: TensorId,
     image: TensorId,
-}
-
-impl Decoder {
-    fn new(s: &Setup<'_>) -> Result<Decoder> {
-        let mut g = Graph::new();
-        let z = g.input("x", Shape { n: 1, ..s.canvas() });
-        let image = s.network.decode(&mut g, z)?;
-        g.output(image);
-        Ok(Decoder { executor: s.executor(g)?, z, image })
-    }
 }
 
 /// One item of x as a picture: itself, or the image of the code that it is.
@@ -115,7 +107,7 @@ pub struct Restoration {
 
 /// A model, an operator and a sampler made ready for batches of one size.
 pub struct Restorer {
-    sampler: Box<dyn Sampler>,
+    machine: Machine,
     measurer: Measurer,
     image: Shape,
     canvas: Shape,
@@ -140,7 +132,6 @@ impl Restorer {
         plan: PlanOptions,
         device: &Device,
     ) -> Result<Restorer> {
-        settings.check()?;
         operator.check(image)?;
         let prior = model.network.prior();
         if image.c != prior.image_channels() {
@@ -150,24 +141,35 @@ impl Restorer {
                 image.c
             )));
         }
-        settings.check_model(&prior)?;
-        let (name, total) = (&prior.noise_schedule, prior.diffusion_steps);
-        let schedule = Schedule { eta: settings.eta, ..Schedule::new(name, total, settings.steps, settings.spacing)? };
+        let schedule = settings.check(&prior, operator.as_ref())?;
         let setup = Setup {
             network: model.network.as_ref(),
             prior: &prior,
             weights: &model.weights,
             operator: operator.as_ref(),
             image,
-            settings,
             schedule: &schedule,
+            variance: settings.variance,
+            clip: settings.clip,
             plan,
             device,
         };
+        let mut phases = Phases::new(&setup);
+        settings.method.record(&mut phases)?;
         let _turn = device.turn();
-        let decoder = prior.latent.map(|_| Decoder::new(&setup)).transpose()?.map(Mutex::new);
+        let (mut phases, decoder) = (phases.finish(), setup.decoder()?);
+        // All graphs share one arena; their inputs stand beside each other.
+        let graphs: Vec<&Graph> = phases.iter().map(|p| &p.graph).chain(decoder.iter().map(|d| &d.0)).collect();
+        let plans: Vec<PlanOptions> = graphs.iter().map(|g| setup.plan_of(g, graphs.iter().copied())).collect();
+        let ready = |g: Graph, plan: &PlanOptions| Executor::new(g, plan, setup.weights, device);
+        let executors = phases.iter_mut().zip(&plans).map(|(p, plan)| ready(std::mem::take(&mut p.graph), plan));
+        let executors = executors.collect::<Result<_>>()?;
+        let decoder = match decoder {
+            Some((g, z, image)) => Some(Mutex::new(Decoder { executor: ready(g, &plans[phases.len()])?, z, image })),
+            None => None,
+        };
         Ok(Restorer {
-            sampler: (settings.method.row().build)(&setup)?,
+            machine: Machine::new(phases, executors, setup.levels()),
             measurer: Measurer::new(operator.as_ref(), image)?,
             image,
             canvas: prior.canvas(image),
@@ -189,23 +191,38 @@ impl Restorer {
         let decoder =
             self.decoder.as_ref().map(|d| d.lock().unwrap_or_else(|e| e.into_inner()).executor.plan().arena_bytes);
         let arena = plans.iter().map(|p| p.arena_bytes).chain(decoder).max().unwrap_or(0);
-        let io: u64 = plans.iter().map(|p| p.io_bytes).sum();
+        let io = plans.first().map_or(0, |p| p.io_bytes);
         (arena + io, plans.iter().map(|p| p.weight_bytes).max().unwrap_or(0))
     }
 
-    /// The plans that run: one graph per step, for DMAP one of the outer and one of the inner steps.
+    /// The plans that run, one per phase of the method.
     pub fn plans(&self) -> Vec<&Plan> {
         self.executors().into_iter().map(|e| e.plan()).collect()
     }
 
-    /// What runs: one executor per graph, in the order of [`Restorer::plans`].
+    /// What runs: one executor per phase of the method, in the order of [`Restorer::plans`].
     pub fn executors(&self) -> Vec<&Executor> {
-        self.sampler.executors()
+        self.machine.executors()
+    }
+
+    /// How often each phase runs at each level, the last level first.
+    pub fn runs(&mut self) -> Result<Vec<Vec<usize>>> {
+        method::runs(self.settings.method.as_ref(), &mut self.machine)
+    }
+
+    /// Network passes of one run of each phase.
+    pub fn passes(&self) -> Vec<usize> {
+        self.machine.phases().iter().map(|p| p.passes).collect()
+    }
+
+    /// Network passes of one image: forward evaluations plus VJPs.
+    pub fn network_passes(&mut self) -> Result<usize> {
+        method::network_passes(self.settings.method.as_ref(), &mut self.machine)
     }
 
     /// Fills the arena with NaN before each run, so that a defect of a plan shows.
     pub fn set_poison(&mut self, on: bool) {
-        self.sampler.set_poison(on);
+        self.machine.set_poison(on);
     }
 
     /// Extent that x has inside: the image's, grown to what the model takes, or that of its code.
@@ -270,11 +287,11 @@ impl Restorer {
             }
         }
         let one = Shape { n: 1, ..self.image };
-        let whitening = match self.settings.whitening(self.operator.as_ref()) {
+        let whitening = match self.machine.phases().iter().find_map(|p| p.whitening()) {
             Some(r) => filled.iter().flat_map(|i| weights(self.operator.as_ref(), one, &i.measurement, r)).collect(),
             None => Vec::new(),
         };
-        let chain = Chain {
+        let batch = Batch {
             x,
             y: filled.iter().flat_map(|i| i.measurement.y.iter().copied()).collect(),
             state: filled.iter().flat_map(|i| i.measurement.state.iter().copied()).collect(),
@@ -285,21 +302,19 @@ impl Restorer {
             residual: vec![f32::NAN; n],
         };
         let turn = self.device.turn();
-        self.sampler.begin(&chain)?;
+        self.machine.begin(&batch)?;
         drop(turn);
         let left = self.settings.steps;
-        Ok(Run { restorer: self, chain, left, residuals: vec![Vec::new(); n], count: items.len(), largest: 0.0 })
+        Ok(Run { restorer: self, batch, left, residuals: vec![Vec::new(); n], count: items.len(), largest: 0.0 })
     }
 
     /// What to change where values ran out of the finite ones. `largest` is the largest |x| when x was last looked at.
     fn advice(&self, largest: f32) -> &'static str {
-        let s = &self.settings;
-        let is_absolute = matches!(s.zeta, Zeta::Absolute(_)) && s.method.reads(Setting::Zeta);
-        match self.storage {
-            _ if is_absolute && largest > RUN_AWAY => "choose a smaller zeta",
-            Dtype::F16 => "f16 ends at 65504: choose bf16 or f32",
-            _ if is_absolute => "choose a smaller zeta",
-            _ if s.method.reads(Setting::Rate) => "choose a smaller rate",
+        let of_method = self.settings.method.advice();
+        match (self.storage, of_method) {
+            (_, Some(advice)) if largest > RUN_AWAY => advice,
+            (Dtype::F16, _) => "f16 ends at 65504: choose bf16 or f32",
+            (_, Some(advice)) => advice,
             _ => "the model's weights and its configuration may not belong together",
         }
     }
@@ -308,7 +323,7 @@ impl Restorer {
 /// A run between two steps.
 pub struct Run<'a> {
     restorer: &'a mut Restorer,
-    chain: Chain,
+    batch: Batch,
     left: usize,
     residuals: Vec<Vec<f32>>,
     count: usize,
@@ -326,31 +341,33 @@ impl Run<'_> {
         // A step is several runs that hand values to each other: other threads wait until it is done.
         let device = self.restorer.device.clone();
         let turn = device.turn();
-        self.restorer.sampler.step(self.left, &mut self.chain)?;
-        if self.restorer.settings.method != Method::Unconditional {
-            for (trace, &r) in self.residuals.iter_mut().zip(&self.chain.residual) {
+        let mut chain = self.restorer.machine.chain(self.left, &mut self.batch);
+        self.restorer.settings.method.run(&mut chain)?;
+        chain.finish()?;
+        if self.restorer.machine.is_reported() {
+            for (trace, &r) in self.residuals.iter_mut().zip(&self.batch.residual) {
                 trace.push(r);
             }
         }
         let step = self.restorer.settings.steps - self.left;
         // An infinite norm makes a gradient of zero: the run would go on without the measurement. NaN soon shows in x.
-        if let Some(i) = self.chain.residual.iter().position(|r| r.is_infinite()) {
+        if let Some(i) = self.batch.residual.iter().position(|r| r.is_infinite()) {
             return Err(self.not_finite(i, "the residual is infinite"));
         }
         // Fetching x from a device stops it for a moment: not every time.
         if step % FINITE_EVERY == 0 || self.left == 0 {
-            self.restorer.sampler.read_x(&mut self.chain.x)?;
-            if let Some(i) = self.chain.x.iter().position(|v| !v.is_finite()) {
+            self.restorer.machine.read_state("x", &mut self.batch.x)?;
+            if let Some(i) = self.batch.x.iter().position(|v| !v.is_finite()) {
                 return Err(self.not_finite(i / self.restorer.canvas.item(), "x is not finite"));
             }
-            self.largest = self.chain.x.iter().fold(0.0, |m, v| v.abs().max(m));
+            self.largest = self.batch.x.iter().fold(0.0, |m, v| v.abs().max(m));
         }
         drop(turn);
         Ok(Some(Progress {
             step,
             steps: self.restorer.settings.steps,
-            residual: &self.chain.residual[..self.count],
-            sampler: self.restorer.sampler.as_ref(),
+            residual: &self.batch.residual[..self.count],
+            machine: &self.restorer.machine,
             device: &self.restorer.device,
             shape: self.restorer.canvas,
             decoder: self.restorer.decoder.as_ref(),
@@ -373,12 +390,12 @@ impl Run<'_> {
         let device = self.restorer.device.clone();
         let _turn = device.turn();
         if self.left < self.restorer.settings.steps {
-            self.restorer.sampler.read_x(&mut self.chain.x)?;
+            self.restorer.machine.read_state("x", &mut self.batch.x)?;
         }
         let (canvas, image) = (self.restorer.canvas, self.restorer.image);
         let y_item = self.restorer.measurer.measurement_shape().numel();
         let mut out = Vec::with_capacity(self.count);
-        for (n, x) in self.chain.x.chunks(canvas.item()).take(self.count).enumerate() {
+        for (n, x) in self.batch.x.chunks(canvas.item()).take(self.count).enumerate() {
             let of_item = |e: Error| match e {
                 Error::NotFinite { reason, .. } => {
                     let advice = self.restorer.advice(self.largest);
@@ -388,9 +405,9 @@ impl Run<'_> {
             };
             let whole = picture(self.restorer.decoder.as_ref(), canvas, x).map_err(of_item)?;
             let picture = whole.part(0, 0, image.w, image.h).clamped();
-            let state = &self.chain.state[n * self.restorer.state_item..][..self.restorer.state_item];
+            let state = &self.batch.state[n * self.restorer.state_item..][..self.restorer.state_item];
             let seen = self.restorer.measurer.apply(&picture.values, state)?;
-            let y = &self.chain.y[n * y_item..][..y_item];
+            let y = &self.batch.y[n * y_item..][..y_item];
             let squares: f64 = seen.iter().zip(y).map(|(a, b)| f64::from(a - b).powi(2)).sum();
             if !squares.is_finite() {
                 let reason = format!("the residual of the restored image is {}", squares.sqrt());

@@ -173,17 +173,6 @@ impl Schedule {
         (beta * before.sqrt() / (1.0 - bar), (1.0 - before) * (1.0 - beta).sqrt() / (1.0 - bar))
     }
 
-    /// Stochastic resampling of ReSample around a code z_0 after step i: x' = a z_0 + b x' + c n, [a, b, c].
-    pub fn redraw(&self, i: usize) -> [f64; 3] {
-        let (bar, before) = (self.alpha_bar[i], self.alpha_bar_before(i));
-        let s2 = 40.0 * (1.0 - before) / (1.0 - bar) * (1.0 - bar / before);
-        let total = s2 + 1.0 - before;
-        if total <= 0.0 {
-            return [1.0, 0.0, 0.0];
-        }
-        [s2 * before.sqrt() / total, (1.0 - before) / total, (s2 * (1.0 - before) / total).sqrt()]
-    }
-
     /// beta~: variance of q(x_{i-1} | x_i, x_0); 0 at the last step.
     pub fn posterior_variance(&self, i: usize) -> f64 {
         self.beta[i] * (1.0 - self.alpha_bar_before(i)) / (1.0 - self.alpha_bar[i])

@@ -1,38 +1,20 @@
-//! What a sampler can be told.
+//! What a sampler is told, whatever the method.
 
-use super::schedule::{Spacing, Variance};
+use super::method::Method;
+use super::methods::parse_method;
+use super::schedule::{Schedule, Spacing, Variance};
+use crate::error::{Error, Result};
+use crate::model::Prior;
+use crate::operator::Operator;
+use std::sync::Arc;
 
-/// How far a step goes along the gradient g of the residual norm.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Zeta {
-    /// Towards the noise's norm by Polyak's step, at most `zeta radius` far: a share of the radius sqrt(numel) * s of the
-    /// sphere that p(x_{t-1} | x_t) lives on.
-    Relative(f64),
-    /// `zeta g`, as published: in VP coordinates for DPS in pixel space, in sigma space for DMAP and for latent models.
-    Absolute(f64),
-}
-
-/// What a sampler can be told.
+/// What a sampler is told, whatever the method.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The method.
-    pub method: Method,
+    /// The method with its options.
+    pub method: Arc<dyn Method>,
     /// Noise levels visited.
     pub steps: usize,
-    /// Step size along the gradient.
-    pub zeta: Zeta,
-    /// Prior standard deviation of pixel values in [-1, 1] for the [whitened](super::whitening) residual of blurs. 0 uses the
-    /// plain norm. Ignored with an absolute step size, which follows the papers.
-    pub whiten: f64,
-    /// K: ascent steps per noise level of DMAP, samples of the estimate of LGD, passes at a
-    /// repeated level of FreeDoM, descents per level of STSL, optimisation steps of ReSample at most, moves of the text of P2L.
-    pub inner: usize,
-    /// Weight of the second term of PSLD's and STSL's objectives.
-    pub consistency: f64,
-    /// Rate of the optimisation in ReSample (of codes, per step) and P2L (of the text).
-    pub rate: f64,
-    /// PSLD's adjoint is what the published code has in its place.
-    pub published_transpose: bool,
     /// Variance of the ancestral step.
     pub variance: Variance,
     /// Which noise levels are visited.
@@ -43,47 +25,32 @@ pub struct Settings {
     pub clip: bool,
 }
 
-/// A method of sampling.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Method {
-    /// Diffusion posterior sampling (Chung et al. 2023).
-    Dps,
-    /// Explicit posterior ascent on a sphere (Xu et al. 2025).
-    Dmap,
-    /// Steps turned towards the steepest descent on a sphere (Yang et al. 2024).
-    Dsg,
-    /// DPS on Monte Carlo samples of x_0 (Song et al. 2023).
-    Lgd,
-    /// DPS with time travel (Yu et al. 2023).
-    Freedom,
-    /// DPS whose codes agree with decoder and encoder (Rout et al. 2023).
-    Psld,
-    /// Descents of residual and score's trace before every step (Rout et al. 2024).
-    Stsl,
-    /// DPS with optimised codes (Song et al. 2024).
-    Resample,
-    /// DPS with a tuned text (Chung et al. 2024).
-    P2l,
-    /// The prior alone.
-    Unconditional,
-}
+impl Settings {
+    /// A method at `steps` noise levels.
+    pub fn new(method: Arc<dyn Method>, steps: usize) -> Settings {
+        Settings { method, steps, variance: Variance::default(), spacing: Spacing::default(), eta: 1.0, clip: true }
+    }
 
-/// A part of [`Settings`] that not every method reads.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Setting {
-    /// [`Settings::zeta`]
-    Zeta,
-    /// [`Settings::whiten`]
-    Whiten,
-    /// [`Settings::inner`]
-    Inner,
-    /// [`Settings::rate`]
-    Rate,
-    /// [`Settings::consistency`]
-    Consistency,
-    /// [`Settings::published_transpose`]
-    PublishedTranspose,
-}
+    /// A method such as `dmap` or `dps:step=polyak:0.3`, at as many noise levels as it was tuned with for this kind of model.
+    pub fn parse(method: &str, prior: &Prior) -> Result<Settings> {
+        let (row, method) = parse_method(method)?;
+        Ok(Settings::new(method, if prior.latent.is_some() { row.latent_steps } else { row.steps }))
+    }
 
-/// From 0.15 to 0.4 the benchmark changes by 0.1 dB; beyond 0.5 the few steps of a level no longer come to their end.
-pub const WHITEN: f64 = 0.3;
+    /// Fails on values that can't work by themselves, or not with this model and operator. Gives the schedule.
+    pub fn check(&self, prior: &Prior, operator: &dyn Operator) -> Result<Schedule> {
+        if !(0.0..=1.0).contains(&self.eta) {
+            return Err(Error::Invalid(format!("eta is {}; it must be 0 (DDIM) to 1 (ancestral)", self.eta)));
+        }
+        if self.eta != 1.0 && self.variance != Variance::FixedSmall {
+            return Err(Error::Invalid("eta below 1 is a share of the fixed small variance: choose that one".into()));
+        }
+        if self.variance == Variance::LearnedRange && !prior.learn_sigma {
+            return Err(Error::Invalid("this model did not learn its variance: use fixed-small or fixed-large".into()));
+        }
+        let schedule = Schedule::new(&prior.noise_schedule, prior.diffusion_steps, self.steps, self.spacing)?;
+        let schedule = Schedule { eta: self.eta, ..schedule };
+        self.method.check(prior, operator, &schedule)?;
+        Ok(schedule)
+    }
+}

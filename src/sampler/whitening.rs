@@ -11,7 +11,7 @@
 //! W = c / sqrt(r^2 |A|^2 + s^2) per frequency, and c such that white noise keeps its norm in the mean.
 
 use super::measurement::Measurement;
-use super::posterior::{MeasurementInputs, Setup};
+use super::setup::Setup;
 use crate::error::Result;
 use crate::graph::{Graph, TensorId};
 use crate::operator::Operator;
@@ -34,21 +34,15 @@ pub fn weights(operator: &dyn Operator, x: Shape, m: &Measurement, r: f64) -> Ve
 }
 
 impl Setup<'_> {
-    /// Extent of W for a batch, where residuals are whitened.
-    pub(super) fn whitening_shape(&self) -> Option<Shape> {
-        let y = self.operator.measurement_shape(self.image);
-        self.settings.whitening(self.operator).map(|_| Shape { c: 1, ..y })
-    }
-
     /// || W C (a - y) || per item.
-    pub(super) fn whitened(&self, g: &mut Graph, a: TensorId, m: &MeasurementInputs, w: TensorId) -> Result<TensorId> {
-        let y = g.shape(a);
+    pub(super) fn whitened(&self, g: &mut Graph, a: TensorId, y: TensorId, w: TensorId) -> Result<TensorId> {
+        let shape = g.shape(a);
         let cosine = |axis, n| AxisFilter { axis, taps: Arc::new(Taps::cosine_transform(n)) };
-        let error = g.one(Add { scale: -1.0 }, "error", &[a, m.y])?;
-        let error = g.one(cosine(Axis::Height, y.h), "cosine.rows", &[error])?;
-        let error = g.one(cosine(Axis::Width, y.w), "cosine.columns", &[error])?;
+        let error = g.one(Add { scale: -1.0 }, "error", &[a, y])?;
+        let error = g.one(cosine(Axis::Height, shape.h), "cosine.rows", &[error])?;
+        let error = g.one(cosine(Axis::Width, shape.w), "cosine.columns", &[error])?;
         let error = g.one(Mask, "whitened", &[error, w])?;
-        let zero = g.constant("zero", y, vec![0.0; y.numel()]);
+        let zero = g.constant("zero", shape, vec![0.0; shape.numel()]);
         g.one(ResidualNorm, "residual", &[error, zero])
     }
 }

@@ -7,7 +7,7 @@ use dmap::error::Error;
 use dmap::graph::{PlanOptions, Shape};
 use dmap::model::Model;
 use dmap::operator::parse_task;
-use dmap::sampler::{Item, Measurement, Method, Noise, Restorer, Settings};
+use dmap::sampler::{Item, Measurement, Noise, Restorer, Settings};
 use dmap::weights::{Checkpoint, write_safetensors_with};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -46,14 +46,14 @@ fn the_advice_names_what_is_the_cause() {
             ["restore", &a, &b, "--task", "sr2", "--steps", "8", "--batch", "2", "--out", &out, "--model", model];
         row(name, [&base[..], more].concat(), 2, phrase)
     };
-    let absolute = ["--method", "dps", "--zeta", "1e30", "--zeta-unit", "absolute", "--no-clip"];
+    let absolute = ["--method", "dps:step=published:1e30", "--no-clip"];
     let of_weights = "a.png: x is not finite after step 4 of 8 in f32; the model's weights and its configuration may \
                       not belong together";
     check(&[
         run("weights", &model, &[], of_weights),
         run("weights, the second image", &model, &[], "b.png: x is not finite"),
         run("weights, both counted", &model, &[], "2 of 2 inputs could not be restored, 0 were"),
-        run("steps", &sound, &absolute, "choose a smaller zeta"),
+        run("steps", &sound, &absolute, "choose a smaller step"),
         run("a prior alone", &model, &["--method", "unconditional"], "x is not finite after step"),
     ]);
     assert!(!folder.path("out/a").exists() && !folder.path("out/b").exists());
@@ -115,7 +115,7 @@ fn the_item_of_a_batch_is_named() {
     let operator = parse_task("denoise").unwrap();
     let image = Shape::new(3, 16, 16, 3);
     let one = Shape { n: 1, ..image };
-    let settings = Settings { steps: 4, ..Method::Dmap.defaults() };
+    let settings = Settings { steps: 4, ..Settings::parse("dmap", &model.network.prior()).unwrap() };
     let mut restorer =
         Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), &Device::cpu()).unwrap();
     let (measurement, _) =

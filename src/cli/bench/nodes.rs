@@ -9,7 +9,7 @@ use crate::executor::Executor;
 use crate::launch::Limits;
 use crate::model::Model;
 use crate::operator::parse_task;
-use crate::sampler::{Method, Schedule, Setup};
+use crate::sampler::{Phases, Settings, Setup};
 use crate::tensor::Shape;
 use serde::Serialize;
 
@@ -36,9 +36,9 @@ struct SumRow {
 /// The step of DPS, with times of its nodes: (name, row), the longest first.
 fn node_rows(flags: &Bench, model: &Model, device: &Device) -> Result<Vec<(String, NodeRow)>> {
     let operator = parse_task("sr4")?;
-    let settings = Method::Dps.defaults();
     let prior = model.network.prior();
-    let schedule = Schedule::new(&prior.noise_schedule, prior.diffusion_steps, settings.steps, settings.spacing)?;
+    let settings = Settings::parse("dps", &prior)?;
+    let schedule = settings.check(&prior, operator.as_ref())?;
     let plan = flags.device.plan()?;
     let setup = Setup {
         network: model.network.as_ref(),
@@ -46,12 +46,16 @@ fn node_rows(flags: &Bench, model: &Model, device: &Device) -> Result<Vec<(Strin
         weights: &model.weights,
         operator: operator.as_ref(),
         image: Shape::new(flags.batch.first().copied().unwrap_or(1), flags.size, flags.size, 3),
-        settings: &settings,
         schedule: &schedule,
+        variance: settings.variance,
+        clip: settings.clip,
         plan,
         device,
     };
-    let mut e = Executor::new((Method::Dps.row().graph)(&setup)?, &plan, &model.weights, device)?;
+    let mut phases = Phases::new(&setup);
+    settings.method.record(&mut phases)?;
+    let step = phases.finish().remove(0);
+    let mut e = Executor::new(step.graph, &plan, &model.weights, device)?;
     e.run()?;
     let times = e.time_nodes()?;
     let launches = launches_for(e.graph(), e.plan(), &device.limits().unwrap_or(Limits::HOPPER))?;

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::launch::Limits;
 use crate::model::Model;
 use crate::operator::parse_task;
-use crate::sampler::{Item, Measurement, Measurer, Method, Restorer, Settings};
+use crate::sampler::{Item, Measurement, Measurer, Restorer, Settings};
 use crate::tensor::Shape;
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -37,7 +37,7 @@ const COPIED_EVERY: usize = 4;
 
 fn step_row(
     model: &Model,
-    method: Method,
+    method: &'static str,
     flags: &Bench,
     batch: usize,
     device: &Device,
@@ -45,7 +45,8 @@ fn step_row(
 ) -> Result<StepRow> {
     let operator = parse_task("sr4")?;
     let image = Shape::new(batch, flags.size, flags.size, 3);
-    let settings = Settings { steps: flags.levels.max(4), ..method.defaults() };
+    let usual = Settings::parse(method, &model.network.prior())?;
+    let (usual_steps, settings) = (usual.steps, Settings { steps: flags.levels.max(4), ..usual });
     let mut restorer = Restorer::new(model, &operator, &settings, image, flags.device.plan()?, device)?;
     let y = Measurer::new(operator.as_ref(), Shape { n: 1, ..image })?.apply(&vec![0.25; image.item()], &[])?;
     let items: Vec<Item> = (0..batch)
@@ -66,25 +67,28 @@ fn step_row(
     let mut steps: Vec<f64> = levels.map(|k| marks[k] - marks[k - 1]).collect();
     steps.sort_by(f64::total_cmp);
     let seconds = steps[steps.len() / 2];
+    // A level like those that were timed, and the last one, where DMAP does not ascend.
+    let levels = restorer.runs()?;
+    let (last, runs) = (&levels[0], &levels[1]);
     let mut launches_per_step = 0;
-    for (k, e) in restorer.executors().into_iter().enumerate() {
+    for (e, times) in restorer.executors().into_iter().zip(runs) {
         let launches = launches_for(e.graph(), e.plan(), &device.limits().unwrap_or(Limits::HOPPER))?;
-        let times = if k == 0 { 1 } else { settings.inner };
         launches_per_step += times * launches.iter().map(|n| n.launches.len()).sum::<usize>();
     }
-    // Passes are forward evaluations and VJPs: a DMAP level has one of the first kind alone.
-    let passes = if method == Method::Dmap { 1 + 2 * settings.inner } else { 2 };
-    let seconds_per_pass = seconds / passes as f64;
+    let passes = restorer.passes();
+    let of_level = |runs: &[usize]| passes.iter().zip(runs).map(|(passes, times)| passes * times).sum::<usize>();
+    let seconds_per_pass = seconds / of_level(runs) as f64;
+    let passes_of_an_image = of_level(last) + (usual_steps - 1) * of_level(runs);
     let (arena_bytes, weight_bytes) = restorer.memory();
     Ok(StepRow {
         model: model.name.clone(),
-        method: method.row().name,
+        method,
         size: flags.size,
         batch,
         launches_per_step,
         ms_per_step: 1e3 * seconds,
         ms_per_evaluation: 2e3 * seconds_per_pass,
-        images_per_hour: 3600.0 * batch as f64 / (seconds_per_pass * method.defaults().network_passes() as f64),
+        images_per_hour: 3600.0 * batch as f64 / (seconds_per_pass * passes_of_an_image as f64),
         arena_bytes,
         weight_bytes,
         taken_bytes: free.zip(device.free_bytes()?).map(|(before, now)| before.saturating_sub(now)),
@@ -92,9 +96,9 @@ fn step_row(
 }
 
 pub(super) fn run(flags: &Bench, model: &Model, device: &Device, free: Option<u64>, rows: &mut Rows) -> Result<()> {
-    for method in [Method::Dps, Method::Dmap] {
+    for method in ["dps", "dmap"] {
         for &batch in &flags.batch {
-            let name = format!("{} of {}, {}x{}, batch {batch}", method.row().name, model.name, flags.size, flags.size);
+            let name = format!("{} of {}, {}x{}, batch {batch}", method, model.name, flags.size, flags.size);
             rows.print("step", &name, step_row(model, method, flags, batch, device, free), |r| {
                 format!(
                     "{:9.2} ms, {:.2} ms an evaluation, {} launches, {:.0} images per hour, {} MiB planned{}",

@@ -1,0 +1,112 @@
+//! Flags of single methods as they were before methods had options. They go with the next release.
+
+use crate::error::{Error, Result};
+use clap::{Args, ValueEnum};
+
+/// Flags of single methods as they were before methods had options.
+#[derive(Args, Debug, Clone)]
+pub(super) struct OldFlags {
+    #[arg(long, hide = true)]
+    zeta: Option<f64>,
+    #[arg(long, hide = true, value_enum, requires = "zeta", default_value = "relative")]
+    zeta_unit: ZetaUnit,
+    #[arg(long, hide = true)]
+    whiten: Option<f64>,
+    #[arg(long, hide = true)]
+    inner: Option<usize>,
+    #[arg(long, hide = true)]
+    rate: Option<f64>,
+    #[arg(long, hide = true)]
+    consistency: Option<f64>,
+    #[arg(long, hide = true)]
+    published_transpose: bool,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq)]
+enum ZetaUnit {
+    Relative,
+    Absolute,
+}
+
+/// An old flag and the option that each method has in its place.
+const OPTIONS: &[(&str, &[(&str, &str)])] = &[
+    (
+        "zeta",
+        &[
+            ("dmap", "step"),
+            ("dps", "step"),
+            ("dsg", "share"),
+            ("lgd", "step"),
+            ("freedom", "step"),
+            ("psld", "step"),
+            ("stsl", "step"),
+            ("resample", "step"),
+            ("p2l", "step"),
+        ],
+    ),
+    (
+        "whiten",
+        &[
+            ("dmap", "whiten"),
+            ("dps", "whiten"),
+            ("dsg", "whiten"),
+            ("lgd", "whiten"),
+            ("freedom", "whiten"),
+            ("psld", "whiten"),
+            ("stsl", "whiten"),
+            ("resample", "whiten"),
+            ("p2l", "whiten"),
+        ],
+    ),
+    (
+        "inner",
+        &[
+            ("dmap", "k"),
+            ("lgd", "samples"),
+            ("freedom", "passes"),
+            ("stsl", "k"),
+            ("resample", "iterations"),
+            ("p2l", "k"),
+        ],
+    ),
+    ("rate", &[("resample", "rate"), ("p2l", "rate")]),
+    ("consistency", &[("psld", "gamma"), ("stsl", "weight")]),
+    ("published-transpose", &[("psld", "transpose")]),
+];
+
+impl OldFlags {
+    /// The method with the options that the old flags mean; none where none was given.
+    pub fn method(&self, typed: &str) -> Result<Option<String>> {
+        let (name, options) = typed.split_once(':').unwrap_or((typed, ""));
+        let is_absolute = self.zeta_unit == ZetaUnit::Absolute;
+        if name == "dsg" && is_absolute {
+            return Err(Error::Invalid("dsg takes a share of 0 to 1: write dsg:share=0.2".into()));
+        }
+        let step = |zeta: f64| match name {
+            "dsg" => zeta.to_string(),
+            _ if is_absolute => format!("published:{zeta}"),
+            _ => format!("polyak:{zeta}"),
+        };
+        let given = [
+            ("zeta", self.zeta.map(step)),
+            ("whiten", self.whiten.map(|v| v.to_string())),
+            ("inner", self.inner.map(|v| v.to_string())),
+            ("rate", self.rate.map(|v| v.to_string())),
+            ("consistency", self.consistency.map(|v| v.to_string())),
+            ("published-transpose", self.published_transpose.then(|| "published".to_string())),
+        ];
+        let mut all: Vec<String> = options.split(',').filter(|o| !o.is_empty()).map(String::from).collect();
+        let before = all.len();
+        for (flag, value) in given {
+            let Some(value) = value else { continue };
+            let readers = OPTIONS.iter().find(|o| o.0 == flag).map_or(&[][..], |o| o.1);
+            let Some((_, option)) = readers.iter().find(|r| r.0 == name) else {
+                let readers: Vec<&str> = readers.iter().map(|r| r.0).collect();
+                let readers = readers.join(", ");
+                return Err(Error::Invalid(format!("--{flag}: {name} does not use it ({readers} do); leave it out")));
+            };
+            all.push(format!("{option}={value}"));
+        }
+        Ok((all.len() > before).then(|| format!("{name}:{}", all.join(","))))
+    }
+}

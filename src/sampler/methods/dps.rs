@@ -1,0 +1,65 @@
+//! Diffusion posterior sampling (Chung et al. 2023, algorithm 1), in pixel space and in the space of latents.
+//!
+//! In sigma space (z = x / sqrt(abar)), where published latent step sizes belong, the step is z' - zeta dL/dz at the current level;
+//! with dL/dz = sqrt(abar) dL/dx that is x' - zeta sqrt(abar abar') dL/dx.
+
+use crate::error::Result;
+use crate::graph::TensorId;
+use crate::model::Prior;
+use crate::operator::Operator;
+use crate::options::Options;
+use crate::sampler::guidance::{Guidance, StepRule};
+use crate::sampler::level::Level;
+use crate::sampler::method::Method;
+use crate::sampler::phases::Phases;
+use crate::sampler::schedule::Schedule;
+use crate::sampler::step::Step;
+use std::sync::Arc;
+
+/// Options of `dps`.
+#[derive(Clone, Copy, Debug)]
+pub struct Dps {
+    /// Residual, and how far a step follows its gradient.
+    pub guidance: Guidance,
+}
+
+pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Method>> {
+    Ok(Arc::new(Dps { guidance: Guidance::parse(options, StepRule::Polyak(0.3))? }))
+}
+
+/// `x_{t-1} = sample of p(x_{t-1} | x_t) - zeta d/dx_t || A(x0(x_t)) - y ||`, with a text per item where `text` is given.
+pub(super) fn step(s: &mut Step<'_>, guidance: &Guidance, text: Option<TensorId>) -> Result<()> {
+    let x = s.x();
+    let estimate = match text {
+        Some(text) => s.estimate_with_text(x, text)?,
+        None => s.estimate(x)?,
+    };
+    let residual = s.residual(estimate.x0, guidance)?;
+    let p = s.posterior(estimate)?;
+    let gradient = s.gradient(residual, x)?;
+    let next = s.descend(p.sample, gradient, residual, guidance.step, published(s.setup.prior))?;
+    s.report(residual);
+    s.set_x(next);
+    Ok(())
+}
+
+/// The factor of a published step in VP coordinates.
+pub(super) fn published(prior: &Prior) -> impl Fn(&Level) -> f64 + Send + Sync + 'static {
+    let is_latent = prior.latent.is_some();
+    move |l| if is_latent { (l.alpha_bar * l.alpha_bar_before).sqrt() } else { 1.0 }
+}
+
+impl Method for Dps {
+    fn method(&self) -> String {
+        format!("dps:{}", self.guidance)
+    }
+    fn check(&self, _: &Prior, operator: &dyn Operator, _: &Schedule) -> Result<()> {
+        self.guidance.check(operator)
+    }
+    fn record(&self, phases: &mut Phases<'_>) -> Result<()> {
+        phases.add("step", |s| step(s, &self.guidance, None))
+    }
+    fn advice(&self) -> Option<&'static str> {
+        self.guidance.advice()
+    }
+}

@@ -1,0 +1,110 @@
+//! Posterior sampling with latent diffusion (Rout et al. 2023, eq. 6): DPS, and a pull of the latent towards one that decoder and
+//! encoder leave as it is.
+//!
+//! With the image xh = D(z0): L = || A(xh) - y || + gamma || E(xh + A^T (y - A(xh))) - z0 ||, E a sample of the encoder's
+//! distribution; the gradient goes through network, decoder, operator, adjoint and encoder.
+
+use super::dps::published;
+use crate::error::{Error, Result};
+use crate::graph::{TensorId, adjoint};
+use crate::model::Prior;
+use crate::noise::Draw;
+use crate::operator::Operator;
+use crate::ops::add::{Add, Scale};
+use crate::ops::crop::ZeroPad;
+use crate::ops::diagonal_gaussian::DiagonalGaussian;
+use crate::ops::norm::ResidualNorm;
+use crate::options::Options;
+use crate::sampler::guidance::{Guidance, StepRule};
+use crate::sampler::method::Method;
+use crate::sampler::phases::Phases;
+use crate::sampler::schedule::Schedule;
+use crate::sampler::step::Step;
+use std::sync::Arc;
+
+/// Options of `psld`.
+#[derive(Clone, Copy, Debug)]
+pub struct Psld {
+    /// Weight of the second term.
+    pub gamma: f64,
+    /// A^T is what the published code has in its place: the identity for blurs, nearest pixels for super-resolution.
+    pub published_transpose: bool,
+    /// Residual, and how far a step follows its gradient.
+    pub guidance: Guidance,
+}
+
+pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Method>> {
+    let gamma = options.number("gamma", 0.1, 0.0..=1e6)?;
+    let published_transpose = options.choice("transpose", &["exact", "published"])? == 1;
+    Ok(Arc::new(Psld { gamma, published_transpose, guidance: Guidance::parse(options, StepRule::Polyak(0.3))? }))
+}
+
+impl Psld {
+    /// A^T (y - A(xh)), on the whole canvas.
+    fn correction(&self, s: &mut Step<'_>, xh: TensorId, seen: TensorId) -> Result<TensorId> {
+        let y = s.y();
+        let missing = s.graph.one(Add { scale: -1.0 }, "missing", &[y, seen])?;
+        if !self.published_transpose {
+            return adjoint(&mut s.graph, seen, missing, xh);
+        }
+        let back = s.setup.operator.published_transpose(&mut s.graph, missing, s.setup.image)?;
+        let whole = s.graph.shape(xh);
+        if s.graph.shape(back) == whole {
+            return Ok(back);
+        }
+        s.graph.one(ZeroPad { h: whole.h, w: whole.w }, "back", &[back])
+    }
+}
+
+/// A sample of the encoder's distribution of an image, scaled as the UNet takes it.
+fn encode(s: &mut Step<'_>, image: TensorId) -> Result<TensorId> {
+    let moments = s.setup.network.encode(&mut s.graph, image)?;
+    let noise = s.normal("encoder.noise", Draw::Encoder)?;
+    let z = s.graph.one(DiagonalGaussian, "encoder.sample", &[moments, noise])?;
+    let scale = s.setup.prior.latent.map_or(1.0, |l| l.scaling) as f32;
+    s.graph.one(Scale { scale }, "encoder.scaled", &[z])
+}
+
+impl Method for Psld {
+    fn method(&self) -> String {
+        let transpose = if self.published_transpose { ",transpose=published" } else { "" };
+        format!("psld:gamma={},{}{transpose}", self.gamma, self.guidance)
+    }
+    fn check(&self, prior: &Prior, operator: &dyn Operator, _: &Schedule) -> Result<()> {
+        if prior.latent.is_none() {
+            return Err(Error::Invalid("psld needs a latent model: a pixel model has no latents".into()));
+        }
+        if !operator.is_linear() {
+            return Err(Error::Invalid(format!("psld needs a linear operator, which {} is not", operator.task())));
+        }
+        self.guidance.check(operator)
+    }
+    fn record(&self, phases: &mut Phases<'_>) -> Result<()> {
+        let gamma = self.gamma;
+        phases.add("step", |s| {
+            let x = s.x();
+            let estimate = s.estimate(x)?;
+            let z0 = estimate.x0;
+            let xh = s.decode(z0)?;
+            let seen = s.measured(xh)?;
+            let y = s.y();
+            let residual = s.graph.one(ResidualNorm, "residual", &[seen, y])?;
+            // E(xh + A^T (y - A(xh)))
+            let back = self.correction(s, xh, seen)?;
+            let corrected = s.graph.one(Add { scale: 1.0 }, "corrected", &[xh, back])?;
+            let ze = encode(s, corrected)?;
+            let distance = s.graph.one(ResidualNorm, "consistency", &[ze, z0])?;
+            let (one, gamma) = (s.constant(1.0), s.constant(gamma));
+            let objective = s.mix("objective", &[(one, residual), (gamma, distance)])?;
+            let p = s.posterior(estimate)?;
+            let gradient = s.gradient(objective, x)?;
+            let next = s.descend(p.sample, gradient, objective, self.guidance.step, published(s.setup.prior))?;
+            s.report(residual);
+            s.set_x(next);
+            Ok(())
+        })
+    }
+    fn advice(&self) -> Option<&'static str> {
+        self.guidance.advice()
+    }
+}

@@ -1,0 +1,147 @@
+//! ReSample (Song et al. 2024): DPS steps, and at some levels of the last two thirds hard data consistency: the estimate's latent is
+//! optimised until its image has the measurement's residual, and x is drawn again around it. The levels are every tenth one, in a
+//! chain of fewer than 100 steps every (steps / 10)-th.
+//!
+//! z0 = argmin over z from Tweedie's estimate of || A(D(z)) - y ||^2 / numel(y), by AdamW, until the residual is that of the noise or
+//! K steps are done; then x' = (s2 sqrt(abar') z0 + (1 - abar') x') / (s2 + 1 - abar') + n / sqrt(1 / s2 + 1 / (1 - abar')), with
+//! abar' of the level before and s2 = 40 (1 - abar') / (1 - abar) (1 - abar / abar'), in VP coordinates (eq. 12 there).
+
+use super::dps;
+use crate::error::{Error, Result};
+use crate::graph::TensorId;
+use crate::model::Prior;
+use crate::noise::Draw;
+use crate::operator::Operator;
+use crate::ops::adamw::AdamW;
+use crate::ops::norm::SquaredNorm;
+use crate::options::Options;
+use crate::sampler::chain::Chain;
+use crate::sampler::guidance::{Guidance, StepRule};
+use crate::sampler::level::Level;
+use crate::sampler::method::Method;
+use crate::sampler::phases::Phases;
+use crate::sampler::schedule::Schedule;
+use crate::sampler::step::Step;
+use std::sync::Arc;
+
+/// Options of `resample`.
+#[derive(Clone, Copy, Debug)]
+pub struct Resample {
+    /// K: steps of an optimisation at most, at least 1.
+    pub iterations: usize,
+    /// Rate of the optimisation.
+    pub rate: f64,
+    /// Residual, and how far a step of DPS follows its gradient.
+    pub guidance: Guidance,
+}
+
+/// Decay of the published optimiser, PyTorch's default.
+const DECAY: f64 = 1e-2;
+/// Levels between two optimisations of a long chain.
+const EVERY: usize = 10;
+/// Steps of an optimisation between two looks at the residual.
+const LOOK: usize = 10;
+
+pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Method>> {
+    let iterations = options.count("iterations", 50, 1..=10_000)?;
+    let rate = options.number("rate", 5e-3, 1e-12..=1e6)?;
+    Ok(Arc::new(Resample { iterations, rate, guidance: Guidance::parse(options, StepRule::Polyak(0.3))? }))
+}
+
+/// True at the levels where the latent is optimised.
+fn is_optimised(level: Level) -> bool {
+    let (i, steps) = (level.index, level.count);
+    i > 0 && 3 * i <= 2 * steps && i % EVERY.min(steps.div_ceil(EVERY)) == 0
+}
+
+/// Stochastic resampling around a latent z_0: x' = a z_0 + b x' + c n, [a, b, c].
+fn redraw(l: &Level) -> [f64; 3] {
+    let (bar, before) = (l.alpha_bar, l.alpha_bar_before);
+    let s2 = 40.0 * (1.0 - before) / (1.0 - bar) * (1.0 - bar / before);
+    let total = s2 + 1.0 - before;
+    if total <= 0.0 {
+        return [1.0, 0.0, 0.0];
+    }
+    [s2 * before.sqrt() / total, (1.0 - before) / total, (s2 * (1.0 - before) / total).sqrt()]
+}
+
+impl Resample {
+    /// z <- AdamW step on mean((A(D(z)) - y)^2)
+    fn optimise(&self, s: &mut Step<'_>) -> Result<()> {
+        let rate = self.rate;
+        let (z, m, v) = (s.state("z"), s.state("m"), s.state("v"));
+        let residual = s.residual(z, &self.guidance)?;
+        let objective = mean_square(s, residual)?;
+        let gradient = s.gradient(objective, z)?;
+        let correction = |decay: f64, round: usize| 1.0 / (1.0 - decay.powi(round as i32 + 1));
+        let columns = [
+            s.constant(rate),
+            s.constant(DECAY * rate),
+            s.scalar(move |m| correction(0.9, m.round)),
+            s.scalar(move |m| correction(0.999, m.round)),
+        ];
+        let next = s.with_scalars(|columns| AdamW { columns }, columns, "adamw", &[z, gradient, m, v])?;
+        for (name, value) in ["z", "m", "v"].into_iter().zip(next) {
+            s.set(name, value);
+        }
+        s.output("residual", residual);
+        Ok(())
+    }
+}
+
+/// The mean squared residual per item, by its norm.
+pub(super) fn mean_square(s: &mut Step<'_>, residual: TensorId) -> Result<TensorId> {
+    let square = s.graph.one(SquaredNorm, "residual.square", &[residual])?;
+    let share = s.constant(1.0 / s.setup.measurement_shape().item() as f64);
+    s.mix("residual.mean", &[(share, square)])
+}
+
+impl Method for Resample {
+    fn method(&self) -> String {
+        format!("resample:iterations={},rate={},{}", self.iterations, self.rate, self.guidance)
+    }
+    fn check(&self, _: &Prior, operator: &dyn Operator, _: &Schedule) -> Result<()> {
+        if !(self.rate > 0.0 && self.rate.is_finite() && self.iterations > 0) {
+            return Err(Error::Invalid("resample: rate and iterations must be positive".into()));
+        }
+        self.guidance.check(operator)
+    }
+    fn record(&self, phases: &mut Phases<'_>) -> Result<()> {
+        phases.add("step", |s| dps::step(s, &self.guidance, None))?;
+        phases.add("estimate", |s| {
+            let x = s.x();
+            let z0 = s.estimate(x)?.x0;
+            s.set("z", z0);
+            Ok(())
+        })?;
+        phases.add("optimise", |s| self.optimise(s))?;
+        phases.add("redraw", |s| {
+            let (z, x) = (s.state("z"), s.x());
+            let n = s.normal("noise", Draw::Travel)?;
+            let [a, b, c] = [0, 1, 2].map(|k| s.scalar(move |m| redraw(&m.level)[k]));
+            let next = s.mix("redraw", &[(a, z), (b, x), (c, n)])?;
+            s.set_x(next);
+            Ok(())
+        })
+    }
+    fn run(&self, chain: &mut Chain<'_>) -> Result<()> {
+        chain.run("step")?;
+        if !is_optimised(chain.level) {
+            return Ok(());
+        }
+        chain.run_at("estimate", chain.level.index - 1)?;
+        chain.clear("m")?;
+        chain.clear("v")?;
+        for k in 1..=self.iterations {
+            chain.run("optimise")?;
+            let residual = if k % LOOK == 0 { chain.read("optimise", "residual")? } else { None };
+            if residual.is_some_and(|r| r.iter().zip(chain.noise_norm()).all(|(r, n)| r <= n)) {
+                break;
+            }
+        }
+        chain.run("redraw")
+    }
+    fn advice(&self) -> Option<&'static str> {
+        self.guidance.advice().or(Some("choose a smaller rate"))
+    }
+}

@@ -1,0 +1,96 @@
+//! What the graphs of a sampler depend on.
+
+use super::level::Level;
+use super::schedule::{Schedule, Variance};
+use crate::backend::Device;
+use crate::error::Result;
+use crate::graph::{Graph, Plan, PlanOptions, TensorId};
+use crate::model::{Network, Prior};
+use crate::operator::Operator;
+use crate::tensor::Shape;
+use crate::weights::Weights;
+
+/// What the graphs of a sampler depend on, whatever the method.
+pub struct Setup<'a> {
+    /// The network.
+    pub network: &'a dyn Network,
+    /// What the network is.
+    pub prior: &'a Prior,
+    /// Its weights.
+    pub weights: &'a Weights,
+    /// The measurement.
+    pub operator: &'a dyn Operator,
+    /// Extent of the images that the user sees.
+    pub image: Shape,
+    /// The respaced schedule.
+    pub schedule: &'a Schedule,
+    /// Variance of the ancestral step.
+    pub variance: Variance,
+    /// Limit x0 to [-1, 1], of pixel models only.
+    pub clip: bool,
+    /// Storage type and memory budget.
+    pub plan: PlanOptions,
+    /// Where it runs.
+    pub device: &'a Device,
+}
+
+impl Setup<'_> {
+    /// Extent of x: the image's, grown to what the model takes, or that of its latent.
+    pub fn canvas(&self) -> Shape {
+        self.prior.canvas(self.image)
+    }
+
+    /// Extent of a batch of measurements.
+    pub fn measurement_shape(&self) -> Shape {
+        self.operator.measurement_shape(self.image)
+    }
+
+    /// The numbers of step `index`.
+    pub fn level(&self, index: usize) -> Level {
+        let s = self.schedule;
+        let scale = if self.prior.rescale_timesteps { 1000.0 / self.prior.diffusion_steps as f64 } else { 1.0 };
+        let (clean_x, clean_output) = s.clean(index, self.prior.prediction);
+        let (mean_x0, mean_x) = s.posterior_mean(index);
+        let deviation = s.deviation(index, self.variance);
+        Level {
+            index,
+            count: s.steps(),
+            timestep: s.timesteps[index] * scale,
+            alpha_bar: s.alpha_bar[index],
+            alpha_bar_before: s.alpha_bar_before(index),
+            beta: s.beta[index],
+            clean_x,
+            clean_output,
+            mean_x0,
+            mean_x,
+            deviation,
+            radius: (self.canvas().item() as f64).sqrt() * deviation,
+            log_beta: s.beta[index].ln(),
+            log_beta_tilde: s.posterior_log_variance_clipped(index),
+        }
+    }
+
+    /// The numbers of all steps, the last one first.
+    pub fn levels(&self) -> Vec<Level> {
+        (0..self.schedule.steps()).map(|i| self.level(i)).collect()
+    }
+
+    /// The graph that makes the image of one latent: (graph, latent, image); none for pixel models.
+    pub fn decoder(&self) -> Result<Option<(Graph, TensorId, TensorId)>> {
+        if self.prior.latent.is_none() {
+            return Ok(None);
+        }
+        let mut g = Graph::new();
+        let z = g.input("x", Shape { n: 1, ..self.canvas() });
+        let image = self.network.decode(&mut g, z)?;
+        g.output(image);
+        Ok(Some((g, z, image)))
+    }
+
+    /// What a plan has to respect that shares the memory with those of `graphs`, its own among them.
+    pub fn plan_of<'g>(&self, own: &'g Graph, graphs: impl IntoIterator<Item = &'g Graph>) -> PlanOptions {
+        let bytes = |g: &Graph| Plan::io_bytes_of(g, self.plan.storage);
+        let all: u64 = graphs.into_iter().map(bytes).sum();
+        PlanOptions { other_io_bytes: all - bytes(own), ..self.plan }
+    }
+}

@@ -1,0 +1,465 @@
+//! A step of a sampler, recorded in the words of its paper.
+//!
+//! [`Step`] holds the graph of one phase of a method. Its functions are what papers speak of: Tweedie's estimate of x_0, the
+//! residual norm, the posterior p(x_{t-1} | x_t), a gradient, a step along it, noise, states. Numbers that change from level
+//! to level are [`Scalar`]s; tensors that outlive a run are states, which all phases of a method share by name.
+
+use super::batch::Batch;
+use super::guidance::{Guidance, StepRule};
+use super::level::{Level, Moment};
+use super::schedule::Variance;
+use super::setup::Setup;
+use crate::error::{Error, Result};
+use crate::executor::Executor;
+use crate::graph::{Graph, TensorId, backward};
+use crate::noise::{Draw, KEY_WORDS};
+use crate::ops::clamp::Clamp;
+use crate::ops::concat::ChannelSlice;
+use crate::ops::crop::Crop;
+use crate::ops::learned_noise::LearnedNoise;
+use crate::ops::norm::ResidualNorm;
+use crate::ops::normal_noise::NormalNoise;
+use crate::ops::sphere_projection::{GuidedStep, SphereProjection};
+use crate::tensor::Shape;
+
+/// A number that the host computes before each run of a graph: a column of the coefficients, one value per item.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Scalar(usize);
+
+/// Where the values of a [`Scalar`] come from.
+enum Column {
+    /// The moment.
+    Of(Box<dyn Fn(&Moment) -> f64 + Send + Sync>),
+    /// The norm of the noise in each item's measurement.
+    NoiseNorm,
+}
+
+/// Columns of the coefficients; an unused one costs four bytes per item.
+const COLUMNS: usize = 32;
+
+/// Tweedie's estimate of x_0 at some x.
+#[derive(Clone, Copy, Debug)]
+pub struct Estimate {
+    /// Where the network was evaluated.
+    pub x: TensorId,
+    /// What the network predicts there: eps or v, and the variance channels of a model that learned them.
+    pub output: TensorId,
+    /// E[x_0 | x_t]; of pixel models limited to [-1, 1] if so set.
+    pub x0: TensorId,
+    /// The variance channels of a model that learned them.
+    variance: Option<TensorId>,
+}
+
+/// p(x_{t-1} | x_t), a normal distribution.
+#[derive(Clone, Copy, Debug)]
+pub struct Posterior {
+    /// Its mean.
+    pub mean: TensorId,
+    /// A sample of it.
+    pub sample: TensorId,
+}
+
+/// A state as one phase uses it.
+pub(super) struct StateUse {
+    pub name: &'static str,
+    /// The input that holds it before a run, where the phase reads it.
+    pub input: Option<TensorId>,
+    /// What it becomes, where the phase sets it.
+    pub next: Option<TensorId>,
+    /// Its values at the start of a batch; zeros if none.
+    pub start: Option<Vec<f32>>,
+}
+
+/// Inputs that hold the measurement.
+struct MeasurementInputs {
+    y: TensorId,
+    state: Option<TensorId>,
+    /// Weights of the frequencies of a whitened residual, and the standard deviation that they follow from.
+    whitening: Option<(TensorId, f64)>,
+}
+
+/// Records one phase of a method.
+pub struct Step<'a> {
+    /// Model, operator, extents and schedule.
+    pub setup: &'a Setup<'a>,
+    /// The graph, for ops that no function here records.
+    pub graph: Graph,
+    t: TensorId,
+    labels: Option<TensorId>,
+    coefficients: TensorId,
+    columns: Vec<Column>,
+    keys: Vec<(TensorId, Draw)>,
+    states: Vec<StateUse>,
+    measurement: Option<MeasurementInputs>,
+    reported: Option<TensorId>,
+    outputs: Vec<(&'static str, TensorId)>,
+    evaluations: usize,
+    gradients: usize,
+}
+
+impl<'a> Step<'a> {
+    /// An empty step.
+    pub(super) fn new(setup: &'a Setup<'a>) -> Step<'a> {
+        let mut graph = Graph::new();
+        let rows = |c| Shape::rows(setup.image.n, c);
+        Step {
+            setup,
+            t: graph.input("t", rows(1)),
+            labels: setup.prior.classes.map(|_| graph.input("labels", rows(1))),
+            coefficients: graph.input("coefficients", rows(COLUMNS)),
+            graph,
+            columns: Vec::new(),
+            keys: Vec::new(),
+            states: Vec::new(),
+            measurement: None,
+            reported: None,
+            outputs: Vec::new(),
+            evaluations: 0,
+            gradients: 0,
+        }
+    }
+
+    // Numbers.
+
+    /// A number that is computed from the moment before each run.
+    pub fn scalar(&mut self, value: impl Fn(&Moment) -> f64 + Send + Sync + 'static) -> Scalar {
+        self.column(Column::Of(Box::new(value)))
+    }
+
+    /// A number that never changes.
+    pub fn constant(&mut self, value: f64) -> Scalar {
+        self.scalar(move |_| value)
+    }
+
+    /// The norm of the noise in each item's measurement, below which the residual is not to be brought; 0 where unknown.
+    pub fn noise_norm(&mut self) -> Scalar {
+        self.column(Column::NoiseNorm)
+    }
+
+    fn column(&mut self, column: Column) -> Scalar {
+        self.columns.push(column);
+        Scalar(self.columns.len() - 1)
+    }
+
+    // States.
+
+    /// x of the chain, (n, h, w, c) on the canvas, in VP coordinates.
+    pub fn x(&mut self) -> TensorId {
+        self.state("x")
+    }
+
+    /// What x becomes.
+    pub fn set_x(&mut self, value: TensorId) {
+        self.set("x", value);
+    }
+
+    /// A tensor of x's extent that outlives a run; zeros at the start of a batch. Phases share it by name.
+    pub fn state(&mut self, name: &'static str) -> TensorId {
+        self.state_of(name, self.setup.canvas(), None)
+    }
+
+    /// A state of extent `shape` with its own values at the start of a batch.
+    pub fn state_of(&mut self, name: &'static str, shape: Shape, start: Option<Vec<f32>>) -> TensorId {
+        let (graph, state) = (&mut self.graph, Step::used(&mut self.states, name));
+        state.start = start.or(state.start.take());
+        *state.input.get_or_insert_with(|| graph.input(name, shape))
+    }
+
+    /// What a state becomes after the run. Within this phase its old value goes on to be read.
+    pub fn set(&mut self, name: &'static str, value: TensorId) {
+        Step::used(&mut self.states, name).next = Some(value);
+    }
+
+    fn used<'s>(states: &'s mut Vec<StateUse>, name: &'static str) -> &'s mut StateUse {
+        let place = states.iter().position(|s| s.name == name).unwrap_or_else(|| {
+            states.push(StateUse { name, input: None, next: None, start: None });
+            states.len() - 1
+        });
+        &mut states[place]
+    }
+
+    // The model.
+
+    /// x0 = E[x_0 | x_t] at `x` by Tweedie's formula, of pixel models limited to [-1, 1] if so set.
+    pub fn estimate(&mut self, x: TensorId) -> Result<Estimate> {
+        let output = self.setup.network.record(&mut self.graph, x, self.t, self.labels)?;
+        self.estimate_of(x, output)
+    }
+
+    /// The same with a text embedding per item, (n, 1, tokens, channels), in place of the model's own.
+    pub fn estimate_with_text(&mut self, x: TensorId, text: TensorId) -> Result<Estimate> {
+        let output = self.setup.network.record_with_text(&mut self.graph, x, self.t, text)?;
+        self.estimate_of(x, output)
+    }
+
+    fn estimate_of(&mut self, x: TensorId, output: TensorId) -> Result<Estimate> {
+        self.evaluations += 1;
+        let (prior, g) = (self.setup.prior, &mut self.graph);
+        let c = prior.channels;
+        let (predicted, variance) = if prior.learn_sigma {
+            let eps = g.one(ChannelSlice { start: 0, len: c }, "eps", &[output])?;
+            (eps, Some(g.one(ChannelSlice { start: c, len: c }, "v", &[output])?))
+        } else {
+            (output, None)
+        };
+        let (by_x, by_output) = (self.scalar(|m| m.at.clean_x), self.scalar(|m| m.at.clean_output));
+        let mut x0 = self.mix("x0", &[(by_x, x), (by_output, predicted)])?;
+        // A latent has no range of its own.
+        if self.setup.clip && prior.latent.is_none() {
+            x0 = self.graph.one(Clamp { low: -1.0, high: 1.0 }, "x0.clip", &[x0])?;
+        }
+        Ok(Estimate { x, output, x0, variance })
+    }
+
+    /// The image of a clean x: of a latent model the decoder's, else x itself.
+    pub fn decode(&mut self, x0: TensorId) -> Result<TensorId> {
+        self.setup.network.decode(&mut self.graph, x0)
+    }
+
+    /// p(x_{t-1} | x_t), and a sample of it.
+    pub fn posterior(&mut self, e: Estimate) -> Result<Posterior> {
+        let (by_x0, by_x) = (self.scalar(|m| m.level.mean_x0), self.scalar(|m| m.level.mean_x));
+        let mean = self.mix("mean", &[(by_x0, e.x0), (by_x, e.x)])?;
+        let noise = self.normal("noise", Draw::Ancestral)?;
+        let sample = match e.variance.filter(|_| self.setup.variance == Variance::LearnedRange) {
+            Some(v) => {
+                let columns = [
+                    self.scalar(|m| m.level.log_beta),
+                    self.scalar(|m| m.level.log_beta_tilde),
+                    self.scalar(|m| if m.level.is_last() { 0.0 } else { 1.0 }),
+                ];
+                let op = LearnedNoise { columns: columns.map(|c| c.0) };
+                self.graph.one(op, "sample", &[mean, v, noise, self.coefficients])?
+            }
+            None => {
+                let (one, deviation) = (self.constant(1.0), self.scalar(|m| m.level.deviation));
+                self.mix("sample", &[(one, mean), (deviation, noise)])?
+            }
+        };
+        Ok(Posterior { mean, sample })
+    }
+
+    // The measurement.
+
+    /// y
+    pub fn y(&mut self) -> TensorId {
+        self.measurement().y
+    }
+
+    /// A(x) of the part of a canvas that is the image.
+    pub fn measured(&mut self, whole: TensorId) -> Result<TensorId> {
+        let (image, state) = (self.setup.image, self.measurement().state);
+        let seen = match self.graph.shape(whole) == image {
+            true => whole,
+            false => self.graph.one(Crop { h: image.h, w: image.w }, "crop", &[whole])?,
+        };
+        self.setup.operator.build(&mut self.graph, seen, state)
+    }
+
+    /// || A(D(x0)) - y || per item, with the decoder D of a latent model; of a blur whitened (see [`super::whitening`]) where the
+    /// guidance says so.
+    pub fn residual(&mut self, x0: TensorId, guidance: &Guidance) -> Result<TensorId> {
+        let whole = self.decode(x0)?;
+        let a = self.measured(whole)?;
+        let y = self.y();
+        let Some(deviation) = guidance.whitening(self.setup.operator) else {
+            return self.graph.one(ResidualNorm, "residual", &[a, y]);
+        };
+        let weights = self.whitening_weights(deviation)?;
+        self.setup.whitened(&mut self.graph, a, y, weights)
+    }
+
+    fn measurement(&mut self) -> &mut MeasurementInputs {
+        let (s, g) = (self.setup, &mut self.graph);
+        self.measurement.get_or_insert_with(|| MeasurementInputs {
+            y: g.input("y", s.measurement_shape()),
+            state: s.operator.state_shape(s.image).map(|shape| g.input("state", shape)),
+            whitening: None,
+        })
+    }
+
+    fn whitening_weights(&mut self, deviation: f64) -> Result<TensorId> {
+        self.measurement();
+        let shape = Shape { c: 1, ..self.setup.measurement_shape() };
+        let (g, m) = (&mut self.graph, self.measurement.as_mut().expect("made above"));
+        match *m.whitening.get_or_insert_with(|| (g.input("whitening", shape), deviation)) {
+            (weights, same) if same == deviation => Ok(weights),
+            _ => Err(Error::Invalid("a phase whitens its residuals by two standard deviations".into())),
+        }
+    }
+
+    /// Reports a residual norm per item: the progress and the trace of a run show it.
+    pub fn report(&mut self, residual: TensorId) {
+        self.reported = Some(residual);
+    }
+
+    /// Gives a tensor to [`Chain::read`](super::chain::Chain::read) under a name.
+    pub fn output(&mut self, name: &'static str, value: TensorId) {
+        self.outputs.push((name, value));
+    }
+
+    // Moves.
+
+    /// The sum of tensors times scalars, item by item.
+    pub fn mix(&mut self, name: &str, terms: &[(Scalar, TensorId)]) -> Result<TensorId> {
+        let terms: Vec<(usize, TensorId)> = terms.iter().map(|(s, t)| (s.0, *t)).collect();
+        self.graph.combine(name, self.coefficients, &terms)
+    }
+
+    /// Standard normal noise of x's extent; the stream follows from `draw`, the level and the round.
+    pub fn normal(&mut self, name: &str, draw: Draw) -> Result<TensorId> {
+        self.normal_of(name, draw, self.setup.canvas())
+    }
+
+    /// Standard normal noise of extent `shape`.
+    pub fn normal_of(&mut self, name: &str, draw: Draw, shape: Shape) -> Result<TensorId> {
+        let keys = self.graph.input(&format!("{name}.keys"), Shape::rows(shape.n, KEY_WORDS));
+        self.keys.push((keys, draw));
+        self.graph.one(NormalNoise { shape }, name, &[keys])
+    }
+
+    /// d objective / d `by` of a scalar per item, every item's by itself.
+    pub fn gradient(&mut self, objective: TensorId, by: TensorId) -> Result<TensorId> {
+        self.gradients += self.evaluations;
+        let n = self.setup.image.n;
+        let one = self.graph.constant("one", Shape::rows(n, 1), vec![1.0; n]);
+        backward(&mut self.graph, objective, one, by)
+    }
+
+    /// `from` moved down the gradient of an objective: by Polyak's step towards the noise's norm, within a share of the radius, or
+    /// by ZETA `published(level)` times the gradient. `published` changes the coordinates of a published step to VP.
+    pub fn descend(
+        &mut self,
+        from: TensorId,
+        gradient: TensorId,
+        objective: TensorId,
+        rule: StepRule,
+        published: impl Fn(&Level) -> f64 + Send + Sync + 'static,
+    ) -> Result<TensorId> {
+        let length = self.scalar(move |m| match rule {
+            StepRule::Polyak(share) => share * m.level.radius,
+            StepRule::Published(zeta) => zeta * published(&m.level),
+        });
+        let normalised = matches!(rule, StepRule::Polyak(_));
+        let op = GuidedStep { step: length.0, floor: self.noise_norm().0, normalised };
+        self.graph.one(op, "step", &[from, gradient, objective, self.coefficients])
+    }
+
+    /// `centre + radius (x - centre) / || x - centre ||`
+    pub fn onto_sphere(&mut self, name: &str, x: TensorId, centre: TensorId, radius: Scalar) -> Result<TensorId> {
+        self.graph.one(SphereProjection { column: radius.0 }, name, &[x, centre, self.coefficients])
+    }
+
+    /// Radius of the sphere on which p(x_{t-1} | x_t) concentrates.
+    pub fn radius(&mut self) -> Scalar {
+        self.scalar(|m| m.level.radius)
+    }
+
+    /// An op of one output that reads the coefficients by the columns of `scalars`, as its last input.
+    pub fn with_scalars<O: crate::graph::Op + 'static, const N: usize>(
+        &mut self,
+        op: impl FnOnce([usize; N]) -> O,
+        scalars: [Scalar; N],
+        name: &str,
+        inputs: &[TensorId],
+    ) -> Result<Vec<TensorId>> {
+        self.graph.add(op(scalars.map(|s| s.0)), name, &[inputs, &[self.coefficients]].concat())
+    }
+
+    /// The recorded phase.
+    pub(super) fn finish(mut self, name: &'static str) -> Result<Phase> {
+        if self.columns.len() > COLUMNS {
+            let reason = format!("phase {name} has {} scalars, {COLUMNS} is the most", self.columns.len());
+            return Err(Error::Invalid(reason));
+        }
+        let next = self.states.iter().filter_map(|s| s.next);
+        let outputs = next.chain(self.reported).chain(self.outputs.iter().map(|o| o.1)).collect::<Vec<_>>();
+        outputs.into_iter().for_each(|o| self.graph.output(o));
+        Ok(Phase {
+            name,
+            graph: self.graph,
+            t: self.t,
+            labels: self.labels,
+            coefficients: self.coefficients,
+            columns: self.columns,
+            keys: self.keys,
+            states: self.states,
+            measurement: self.measurement,
+            reported: self.reported,
+            outputs: self.outputs,
+            items: self.setup.image.n,
+            passes: self.evaluations + self.gradients,
+        })
+    }
+}
+
+/// A phase of a method as it was recorded: its graph, and what the graph's inputs and outputs mean.
+pub struct Phase {
+    /// Its name.
+    pub name: &'static str,
+    /// What it computes.
+    pub graph: Graph,
+    /// Network passes of one run: forward evaluations and VJPs.
+    pub passes: usize,
+    pub(super) states: Vec<StateUse>,
+    pub(super) reported: Option<TensorId>,
+    pub(super) outputs: Vec<(&'static str, TensorId)>,
+    t: TensorId,
+    labels: Option<TensorId>,
+    coefficients: TensorId,
+    columns: Vec<Column>,
+    keys: Vec<(TensorId, Draw)>,
+    measurement: Option<MeasurementInputs>,
+    items: usize,
+}
+
+impl Phase {
+    /// True if it reads the measurement.
+    pub fn is_guided(&self) -> bool {
+        self.measurement.is_some()
+    }
+
+    /// The standard deviation that its residual is whitened with.
+    pub(super) fn whitening(&self) -> Option<f64> {
+        self.measurement.as_ref().and_then(|m| m.whitening).map(|w| w.1)
+    }
+
+    /// Writes what stays the same for a whole run: labels and measurement.
+    pub fn write_batch(&self, e: &mut Executor, batch: &Batch) -> Result<()> {
+        if let Some(id) = self.labels {
+            e.write(id, &batch.labels)?;
+        }
+        let Some(m) = &self.measurement else { return Ok(()) };
+        e.write(m.y, &batch.y)?;
+        if let Some(state) = m.state {
+            e.write(state, &batch.state)?;
+        }
+        if let Some((weights, _)) = m.whitening {
+            e.write(weights, &batch.whitening)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what has changed since the last run: timesteps, scalars, keys of the noise. `written` is what stands there.
+    pub fn write_moment(&self, e: &mut Executor, moment: &Moment, batch: &Batch, written: &mut Vec<f32>) -> Result<()> {
+        let mut coefficients = vec![0.0; COLUMNS * self.items];
+        for (k, column) in self.columns.iter().enumerate() {
+            let rows = coefficients.chunks_mut(COLUMNS).zip(&batch.noise_norm);
+            match column {
+                Column::Of(value) => {
+                    let value = value(moment) as f32;
+                    rows.for_each(|(row, _)| row[k] = value);
+                }
+                Column::NoiseNorm => rows.for_each(|(row, &norm)| row[k] = norm),
+            }
+        }
+        coefficients.push(moment.at.timestep as f32);
+        if coefficients != *written {
+            *written = coefficients;
+            e.write(self.t, &vec![moment.at.timestep as f32; self.items])?;
+            e.write(self.coefficients, &written[..COLUMNS * self.items])?;
+        }
+        let round = moment.round as u32;
+        self.keys.iter().try_for_each(|&(id, draw)| e.write(id, &batch.keys(moment.level.index, draw.round(round))))
+    }
+}
