@@ -1,4 +1,4 @@
-//! A method of one's own: DPS that adds no noise, but descends from the mean of p(x_{t-1} | x_t), twice at every level.
+//! A method of one's own: DPS that descends twice at every level, the second time from where the first descent ended.
 //!
 //!     cargo run --release --example own_method
 
@@ -11,14 +11,14 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 #[derive(Debug)]
-struct MeanDescent {
+struct TwoDescents {
     /// Share of the sphere's radius that a step takes at most.
     share: f64,
 }
 
-impl Method for MeanDescent {
+impl Method for TwoDescents {
     fn method(&self) -> String {
-        format!("mean-descent:share={}", self.share)
+        format!("two-descents:share={}", self.share)
     }
 
     fn record(&self, phases: &mut Phases<'_>) -> dmap::Result<()> {
@@ -28,14 +28,14 @@ impl Method for MeanDescent {
             let residual = s.residual(estimate.x0, &Guidance::PLAIN)?; // || A(x0) - y ||
             let p = s.posterior(estimate)?; // p(x_{t-1} | x_t)
             let gradient = s.gradient(residual, x)?;
-            let next = s.descend(p.mean, gradient, residual, StepRule::Polyak(self.share), |_| 1.0)?;
+            let next = s.descend(p.sample, gradient, residual, StepRule::Polyak(self.share), |_| 1.0)?;
             s.report(residual);
-            s.set("mean", next);
+            s.set_x(next);
             Ok(())
         })?;
-        // The second descent, from where the first one ended and at the level where that is.
+        // At the level that the first descent has led to.
         phases.add("again", |s| {
-            let x = s.state("mean");
+            let x = s.x();
             let estimate = s.estimate(x)?;
             let residual = s.residual(estimate.x0, &Guidance::PLAIN)?;
             let gradient = s.gradient(residual, x)?;
@@ -59,7 +59,7 @@ pub fn main() -> dmap::Result<()> {
     let (measurement, _) = Measurement::simulate(operator.as_ref(), image, &photo, Noise::Gaussian(0.025), 1)?;
     let noise_norm = measurement.noise_norm;
 
-    let settings = Settings::new(Arc::new(MeanDescent { share: 0.3 }), 12);
+    let settings = Settings::new(Arc::new(TwoDescents { share: 0.3 }), 12);
     let mut restorer = Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), &Device::cpu())?;
     let item = Item { measurement, seed: 1, sample: 0, label: None };
     let restored = restorer.restore(&[item], |now| {
