@@ -287,6 +287,7 @@ fn batches(flags: &Eval, prior: &Prior, file: &Checkpoint, s: &Setup<'_>, x: Sha
         labels,
         seeds: vec![(0, 0)],
         noise_norm: vec![0.0],
+        noise_deviation: vec![0.0],
         ..Batch::default()
     };
     Ok(labels.into_iter().enumerate().map(item).collect())

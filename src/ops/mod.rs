@@ -9,6 +9,7 @@ pub mod attention;
 pub mod axis_filter;
 pub mod clamp;
 pub mod concat;
+pub mod conjugate_gradient;
 pub mod conv;
 pub mod crop;
 pub mod diagonal_gaussian;

@@ -9,6 +9,8 @@ pub struct Batch {
     pub x: Vec<f32>,
     /// Measurements.
     pub y: Vec<f32>,
+    /// Naive restorations on the canvas, where a method starts from them.
+    pub guess: Vec<f32>,
     /// Operator states.
     pub state: Vec<f32>,
     /// Weights of a whitened residual.
@@ -19,6 +21,8 @@ pub struct Batch {
     pub seeds: Vec<(u64, u32)>,
     /// Norm of the noise in each measurement, 0 where unknown.
     pub noise_norm: Vec<f32>,
+    /// Standard deviation of the noise in each measurement, at least that of rounding to 8 bits.
+    pub noise_deviation: Vec<f64>,
     /// Residual norm of each item at the last gradient.
     pub residual: Vec<f32>,
 }

@@ -23,7 +23,17 @@ pub struct Measurement {
     pub noise_norm: f64,
 }
 
+/// Standard deviation of the error of rounding to 8 bits, in [-1, 1]: no picture is more exact.
+pub(super) const ROUNDING: f64 = 2.0 / 255.0 * 0.288_675;
+
 impl Measurement {
+    /// Variance of the noise in the values that were observed, at least that of rounding to 8 bits.
+    pub fn noise_variance(&self, operator: &dyn Operator) -> f64 {
+        let observed = operator.observed(&self.state);
+        let count = (0..self.y.len()).filter(|&i| observed.includes(i, self.y.len())).count();
+        (self.noise_norm.powi(2) / count.max(1) as f64).max(ROUNDING.powi(2))
+    }
+
     /// Measures the image `x` of extent `image` (n = 1) and adds noise; mask or kernel and noise follow the seed. Also gives the
     /// norm of the noise that was drawn.
     pub fn simulate(

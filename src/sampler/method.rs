@@ -13,6 +13,12 @@ pub trait Method: Debug + Send + Sync {
     /// The method as it is typed, options included: `dmap:k=5,step=polyak:0.4`.
     fn method(&self) -> String;
 
+    /// sigma of the first and of the last step in VE coordinates, in [-1, 1] units, evenly in the logarithm between: for methods
+    /// that choose their levels themselves. None takes those of the settings' spacing.
+    fn sigmas(&self) -> Option<(f64, f64)> {
+        None
+    }
+
     /// Fails on options, a model, an operator or a schedule that it can't work with.
     fn check(&self, _prior: &Prior, _operator: &dyn Operator, _schedule: &Schedule) -> Result<()> {
         Ok(())

@@ -15,6 +15,7 @@ mod measurement_file;
 pub mod method;
 pub mod methods;
 pub mod phases;
+mod proximal;
 pub mod restorer;
 pub mod schedule;
 pub mod settings;

@@ -291,14 +291,20 @@ impl Restorer {
             Some(r) => filled.iter().flat_map(|i| weights(self.operator.as_ref(), one, &i.measurement, r)).collect(),
             None => Vec::new(),
         };
+        let guess = match self.machine.phases().iter().any(|p| p.reads_guess()) {
+            true => filled.iter().flat_map(|i| self.guess(&i.measurement)).collect(),
+            false => Vec::new(),
+        };
         let batch = Batch {
             x,
+            guess,
             y: filled.iter().flat_map(|i| i.measurement.y.iter().copied()).collect(),
             state: filled.iter().flat_map(|i| i.measurement.state.iter().copied()).collect(),
             labels,
             seeds: filled.iter().map(|i| (i.seed, i.sample)).collect(),
             whitening,
             noise_norm: filled.iter().map(|i| i.measurement.noise_norm as f32).collect(),
+            noise_deviation: filled.iter().map(|i| i.measurement.noise_variance(self.operator.as_ref()).sqrt()).collect(),
             residual: vec![f32::NAN; n],
         };
         let turn = self.device.turn();
@@ -306,6 +312,16 @@ impl Restorer {
         drop(turn);
         let left = self.settings.steps;
         Ok(Run { restorer: self, batch, left, residuals: vec![Vec::new(); n], count: items.len(), largest: 0.0 })
+    }
+
+    /// The naive restoration of a measurement, its edges repeated out to the canvas.
+    fn guess(&self, m: &Measurement) -> Vec<f32> {
+        let (one, y) = (Shape { n: 1, ..self.image }, self.measurer.measurement_shape());
+        let y = Picture { width: y.w, height: y.h, values: m.y.clone() };
+        let (_, naive) = self.operator.baseline(&y, &m.state, one);
+        let (w, h, c) = (self.canvas.w, self.canvas.h, self.canvas.c);
+        let from = |i: usize| (i / w).min(one.h - 1) * one.w + (i % w).min(one.w - 1);
+        (0..w * h).flat_map(|i| naive.values[from(i) * c..][..c].to_vec()).collect()
     }
 
     /// What to change where values ran out of the finite ones. `largest` is the largest |x| when x was last looked at.

@@ -132,6 +132,33 @@ impl Schedule {
         Ok(Schedule { timesteps, alpha_bar, beta, ..full })
     }
 
+    /// `steps` levels whose sigmas fall evenly in the logarithm, from `from` to `to`, within those of the training schedule.
+    pub fn log_spaced(name: &str, total: usize, steps: usize, from: f64, to: f64) -> Result<Schedule> {
+        let full = Schedule::new(name, total, total, Spacing::Linear)?;
+        if steps == 0 {
+            return Err(Error::Invalid("0 steps: choose at least 1".into()));
+        }
+        if !(from > to && to > 0.0) {
+            return Err(Error::Invalid(format!("sigma goes from {from} to {to}; it has to fall")));
+        }
+        let ratio = |i: usize| if steps == 1 { 1.0 } else { i as f64 / (steps - 1) as f64 };
+        let sigma = |i: usize| to * (from / to).powf(ratio(i));
+        let timesteps: Vec<f64> = (0..steps).map(|i| full.timestep_of(sigma(i))).collect();
+        let alpha_bar: Vec<f64> = timesteps.iter().map(|&t| alpha_bar_at(&full.alpha_bar, t)).collect();
+        let beta = (0..steps).map(|i| 1.0 - alpha_bar[i] / if i == 0 { 1.0 } else { alpha_bar[i - 1] }).collect();
+        Ok(Schedule { timesteps, alpha_bar, beta, ..full })
+    }
+
+    /// The timestep of a full schedule, as a fraction, at which sigma is so large; the nearest end outside of it.
+    fn timestep_of(&self, sigma: f64) -> f64 {
+        let above = (0..self.steps()).position(|i| self.sigma(i) >= sigma);
+        match above {
+            None => (self.steps() - 1) as f64,
+            Some(0) => 0.0,
+            Some(i) => (i - 1) as f64 + (sigma - self.sigma(i - 1)) / (self.sigma(i) - self.sigma(i - 1)),
+        }
+    }
+
     /// Number of steps.
     pub fn steps(&self) -> usize {
         self.timesteps.len()

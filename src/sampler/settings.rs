@@ -48,7 +48,11 @@ impl Settings {
         if self.variance == Variance::LearnedRange && !prior.learn_sigma {
             return Err(Error::Invalid("this model did not learn its variance: use fixed-small or fixed-large".into()));
         }
-        let schedule = Schedule::new(&prior.noise_schedule, prior.diffusion_steps, self.steps, self.spacing)?;
+        let (name, total) = (&prior.noise_schedule, prior.diffusion_steps);
+        let schedule = match self.method.sigmas() {
+            Some((from, to)) => Schedule::log_spaced(name, total, self.steps, from, to)?,
+            None => Schedule::new(name, total, self.steps, self.spacing)?,
+        };
         let schedule = Schedule { eta: self.eta, ..schedule };
         self.method.check(prior, operator, &schedule)?;
         Ok(schedule)

@@ -30,6 +30,8 @@ pub struct Scalar(usize);
 enum Column {
     /// The moment.
     Of(Box<dyn Fn(&Moment) -> f64 + Send + Sync>),
+    /// The moment and the standard deviation of the noise in each item's measurement.
+    OfNoise(Box<dyn Fn(&Moment, f64) -> f64 + Send + Sync>),
     /// The norm of the noise in each item's measurement.
     NoiseNorm,
 }
@@ -91,6 +93,7 @@ pub struct Step<'a> {
     keys: Vec<(TensorId, Draw)>,
     states: Vec<StateUse>,
     measurement: Option<MeasurementInputs>,
+    guess: Option<TensorId>,
     reported: Option<TensorId>,
     outputs: Vec<(&'static str, TensorId)>,
     evaluations: usize,
@@ -112,6 +115,7 @@ impl<'a> Step<'a> {
             keys: Vec::new(),
             states: Vec::new(),
             measurement: None,
+            guess: None,
             reported: None,
             outputs: Vec::new(),
             evaluations: 0,
@@ -124,6 +128,12 @@ impl<'a> Step<'a> {
     /// A number that is computed from the moment before each run.
     pub fn scalar(&mut self, value: impl Fn(&Moment) -> f64 + Send + Sync + 'static) -> Scalar {
         self.column(Column::Of(Box::new(value)))
+    }
+
+    /// A number that is computed from the moment and, for each item, the standard deviation of the noise in its measurement, at
+    /// least that of rounding to 8 bits.
+    pub fn scalar_of_noise(&mut self, value: impl Fn(&Moment, f64) -> f64 + Send + Sync + 'static) -> Scalar {
+        self.column(Column::OfNoise(Box::new(value)))
     }
 
     /// A number that never changes.
@@ -246,6 +256,13 @@ impl<'a> Step<'a> {
         self.measurement().y
     }
 
+    /// The naive restoration of the measurement on the canvas, (n, h, w, c): bicubic, the nearest known pixel, or y itself. Of pixel
+    /// models only.
+    pub fn guess(&mut self) -> TensorId {
+        let (graph, shape) = (&mut self.graph, self.setup.canvas());
+        *self.guess.get_or_insert_with(|| graph.input("guess", shape))
+    }
+
     /// A(x) of the part of a canvas that is the image.
     pub fn measured(&mut self, whole: TensorId) -> Result<TensorId> {
         let (image, state) = (self.setup.image, self.measurement().state);
@@ -326,6 +343,19 @@ impl<'a> Step<'a> {
         backward(&mut self.graph, objective, one, by)
     }
 
+    /// J^T `cotangent`, J the Jacobian of `output` with respect to `by`.
+    pub fn pull_back(&mut self, output: TensorId, cotangent: TensorId, by: TensorId) -> Result<TensorId> {
+        self.gradients += self.evaluations;
+        backward(&mut self.graph, output, cotangent, by)
+    }
+
+    /// The noise that is in x_t if the clean image is `x0`: (x_t - sqrt(abar) x0) / sqrt(1 - abar).
+    pub fn noise_in(&mut self, x: TensorId, x0: TensorId) -> Result<TensorId> {
+        let by_x = self.scalar(|m| (1.0 - m.at.alpha_bar).sqrt().recip());
+        let by_x0 = self.scalar(|m| -(m.at.alpha_bar / (1.0 - m.at.alpha_bar)).sqrt());
+        self.mix("eps", &[(by_x, x), (by_x0, x0)])
+    }
+
     /// `from` moved down the gradient of an objective: by Polyak's step towards the noise's norm, within a share of the radius, or
     /// by ZETA `published(level)` times the gradient. `published` changes the coordinates of a published step to VP.
     pub fn descend(
@@ -385,6 +415,7 @@ impl<'a> Step<'a> {
             keys: self.keys,
             states: self.states,
             measurement: self.measurement,
+            guess: self.guess,
             reported: self.reported,
             outputs: self.outputs,
             items: self.setup.image.n,
@@ -410,13 +441,14 @@ pub struct Phase {
     columns: Vec<Column>,
     keys: Vec<(TensorId, Draw)>,
     measurement: Option<MeasurementInputs>,
+    guess: Option<TensorId>,
     items: usize,
 }
 
 impl Phase {
-    /// True if it reads the measurement.
-    pub fn is_guided(&self) -> bool {
-        self.measurement.is_some()
+    /// True if it starts from the naive restoration.
+    pub(super) fn reads_guess(&self) -> bool {
+        self.guess.is_some()
     }
 
     /// The standard deviation that its residual is whitened with.
@@ -428,6 +460,9 @@ impl Phase {
     pub fn write_batch(&self, e: &mut Executor, batch: &Batch) -> Result<()> {
         if let Some(id) = self.labels {
             e.write(id, &batch.labels)?;
+        }
+        if let Some(id) = self.guess {
+            e.write(id, &batch.guess)?;
         }
         let Some(m) = &self.measurement else { return Ok(()) };
         e.write(m.y, &batch.y)?;
@@ -444,13 +479,12 @@ impl Phase {
     pub fn write_moment(&self, e: &mut Executor, moment: &Moment, batch: &Batch, written: &mut Vec<f32>) -> Result<()> {
         let mut coefficients = vec![0.0; COLUMNS * self.items];
         for (k, column) in self.columns.iter().enumerate() {
-            let rows = coefficients.chunks_mut(COLUMNS).zip(&batch.noise_norm);
-            match column {
-                Column::Of(value) => {
-                    let value = value(moment) as f32;
-                    rows.for_each(|(row, _)| row[k] = value);
-                }
-                Column::NoiseNorm => rows.for_each(|(row, &norm)| row[k] = norm),
+            for (n, row) in coefficients.chunks_mut(COLUMNS).enumerate() {
+                row[k] = match column {
+                    Column::Of(value) => value(moment) as f32,
+                    Column::OfNoise(value) => value(moment, batch.noise_deviation[n]) as f32,
+                    Column::NoiseNorm => batch.noise_norm[n],
+                };
             }
         }
         coefficients.push(moment.at.timestep as f32);

@@ -22,12 +22,9 @@ use crate::ops::norm::ResidualNorm;
 use crate::tensor::Shape;
 use std::sync::Arc;
 
-/// Deviation of the error of rounding to 8 bits, in [-1, 1]: no picture is more exact.
-const ROUNDING: f64 = 2.0 / 255.0 * 0.288_675;
-
 /// W of one measurement of a blur, row-major over frequencies, for images of extent `x` and deviation `r` in [-1, 1].
 pub fn weights(operator: &dyn Operator, x: Shape, m: &Measurement, r: f64) -> Vec<f32> {
-    let variance = (m.noise_norm.powi(2) / m.y.len() as f64).max(ROUNDING.powi(2));
+    let variance = m.noise_variance(operator);
     let precision: Vec<f64> = operator.power(x, &m.state).iter().map(|p| 1.0 / (r * r * p + variance)).collect();
     let mean = precision.iter().sum::<f64>() / precision.len() as f64;
     precision.iter().map(|p| (p / mean).sqrt() as f32).collect()

@@ -10,6 +10,7 @@ use crate::ops::attention::{Attention, CrossAttention, QkvOrder};
 use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
 use crate::ops::clamp::Clamp;
 use crate::ops::concat::{ChannelSlice, Concat};
+use crate::ops::conjugate_gradient::{InnerProduct, RatioStep};
 use crate::ops::conv::Conv;
 use crate::ops::crop::Crop;
 use crate::ops::diagonal_gaussian::DiagonalGaussian;
@@ -92,6 +93,7 @@ pub(super) fn cases() -> Vec<Case> {
     let joined_conv = Conv { joined: true, ..Conv::new(1, 1) };
     let taps = Taps { rows: (0..8).map(|i| vec![(2 * i, 0.5), (2 * i + 1, 0.5)]).collect(), inputs: 16 };
     let coefficients = full(Shape::rows(2, 4));
+    let row = Shape::rows(2, 1);
     vec![
         conv("conv 3x3", s(2, 17, 19, 64), 136, 3, 1),
         conv("conv 3x3/2", s(2, 17, 19, 32), 64, 3, 2),
@@ -154,6 +156,8 @@ pub(super) fn cases() -> Vec<Case> {
         case("mask", Mask, vec![full(image), full(s(2, 16, 24, 1))], &[0]),
         case("residual_norm", ResidualNorm, vec![full(image), full(image)], &[0, 1]),
         case("squared_norm", SquaredNorm, vec![full(image)], &[0]),
+        case("inner_product", InnerProduct, vec![full(image), full(image)], &[0, 1]),
+        case("ratio_step", RatioStep { sign: -1.0 }, vec![full(image), full(image), full(row), full(row)], &[]),
         case(
             "linear_combination",
             LinearCombination { columns: vec![2, 0] },

@@ -23,6 +23,7 @@ use dmap::ops::layer_norm::LayerNorm;
 use dmap::ops::learned_noise::LearnedNoise;
 use dmap::ops::linear_combination::LinearCombination;
 use dmap::ops::mask::Mask;
+use dmap::ops::conjugate_gradient::{InnerProduct, RatioStep};
 use dmap::ops::norm::{ResidualNorm, SquaredNorm};
 use dmap::ops::resample::{Pool, Upsample};
 use dmap::ops::silu::Silu;
@@ -320,6 +321,14 @@ pub fn cases() -> Vec<Case> {
             .into_iter()
             .map(|d| d * d)
             .collect()),
+        case!("inner_product", vec![X, X], vec![0, 1], InnerProduct, |i: T| r::inner_product(&i[0], &i[1], 2)),
+        case!(
+            "ratio_step",
+            vec![X, X, Shape::rows(2, 1), Shape::rows(2, 1)],
+            vec![],
+            RatioStep { sign: -1.0 },
+            |i: T| (0..X.numel()).map(|k| i[0][k] - i[2][k / X.item()] / i[3][k / X.item()] * i[1][k]).collect()
+        ),
         linear_combination_case(vec![2, 0, 3]),
         case!("sphere_projection", vec![X, X, Shape::rows(2, 3)], vec![], SphereProjection { column: 1 }, |i: T| {
             let offset: Vec<T> = i[0].iter().zip(&i[1]).map(|(&z, &m)| z - m).collect();

@@ -181,6 +181,17 @@ pub fn distance<T: Real>(a: &[T], b: &[T], items: usize) -> Vec<T> {
     (0..items).map(norm).collect()
 }
 
+/// The inner product of each item.
+pub fn inner_product<T: Real>(a: &[T], b: &[T], items: usize) -> Vec<T> {
+    let item = a.len() / items;
+    let product = |n: usize| {
+        let mut sum = zero::<T>();
+        (n * item..(n + 1) * item).for_each(|i| sum += a[i] * b[i]);
+        sum
+    };
+    (0..items).map(product).collect()
+}
+
 /// z moved along `direction` of each item by `length[n] / ||direction||`.
 pub fn moved<T: Real>(z: &[T], direction: &[T], length: impl Fn(usize) -> T, items: usize) -> Vec<T> {
     let item = z.len() / items;

@@ -1,24 +1,34 @@
 //! All methods: one file each, one row each.
 
+mod ddnm;
+mod diffpir;
 mod dmap;
+mod dpir;
 mod dps;
 mod dsg;
 mod freedom;
 mod lgd;
 mod p2l;
+mod pigdm;
 mod psld;
 mod resample;
+mod sitcom;
 mod stsl;
 mod unconditional;
 
+pub use ddnm::Ddnm;
+pub use diffpir::Diffpir;
 pub use dmap::Dmap;
+pub use dpir::Dpir;
 pub use dps::Dps;
 pub use dsg::Dsg;
 pub use freedom::Freedom;
 pub use lgd::Lgd;
 pub use p2l::P2l;
+pub use pigdm::Pigdm;
 pub use psld::Psld;
 pub use resample::Resample;
+pub use sitcom::Sitcom;
 pub use stsl::Stsl;
 pub use unconditional::Unconditional;
 
@@ -61,6 +71,46 @@ pub const METHODS: &[MethodRow] = &[
         steps: 28,
         latent_steps: 28,
         parse: dps::parse,
+    },
+    MethodRow {
+        name: "dpir",
+        what: "plug-and-play: proximal steps of the measurement and the model as a denoiser, in turn; linear tasks, pixel models",
+        options: "lambda=0.23,from=1,to=0.05,cg=8",
+        steps: 16,
+        latent_steps: 16,
+        parse: dpir::parse,
+    },
+    MethodRow {
+        name: "diffpir",
+        what: "proximal steps of the measurement on the estimate of x_0, then fresh noise; linear tasks, pixel models",
+        options: "lambda=1,zeta=0.1,cg=8",
+        steps: 28,
+        latent_steps: 28,
+        parse: diffpir::parse,
+    },
+    MethodRow {
+        name: "ddnm",
+        what: "what the measurement decides is put in place, the rest is the model's; linear tasks, pixel models",
+        options: "eta=0.85,cg=8",
+        steps: 28,
+        latent_steps: 28,
+        parse: ddnm::parse,
+    },
+    MethodRow {
+        name: "pigdm",
+        what: "the gradient by the pseudo-inverse of the measurement; linear tasks, pixel models",
+        options: "eta=0.2,cg=8",
+        steps: 28,
+        latent_steps: 28,
+        parse: pigdm::parse,
+    },
+    MethodRow {
+        name: "sitcom",
+        what: "the network's input is optimised at every level until its estimate fits",
+        options: "k=20,rate=0.02",
+        steps: 10,
+        latent_steps: 10,
+        parse: sitcom::parse,
     },
     MethodRow {
         name: "dsg",

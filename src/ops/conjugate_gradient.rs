@@ -1,0 +1,103 @@
+//! The two operations of conjugate gradients that are not linear combinations, per batch item.
+//!
+//! inner_product: `p[n] = <a[n], b[n]>`. VJP: da = dp b, db = dp a.
+//! ratio_step: `out[n] = x[n] + sign (above[n] / below[n]) d[n]`, x where below is 0: a step whose length is a quotient of
+//! two inner products. It moves a solver, nothing is differentiated through it.
+
+use super::linear_combination::LinearCombination;
+use super::prelude::*;
+use crate::backend::cpu::parallel::{for_item_chunks, interleaved_sum, sum};
+
+/// Inputs: a, b of one shape. Output (n, 1, 1, 1).
+#[derive(Debug, Clone)]
+pub struct InnerProduct;
+
+/// Inputs: x, d of one shape, above and below (n, 1, 1, 1).
+#[derive(Debug, Clone)]
+pub struct RatioStep {
+    /// 1 or -1.
+    pub sign: f32,
+}
+
+impl Op for InnerProduct {
+    fn name(&self) -> &'static str {
+        "inner_product"
+    }
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
+        expect_inputs(inputs, 2)?;
+        expect_shape(inputs[1], inputs[0].shape)?;
+        Ok(vec![full("", Shape::rows(inputs[0].shape.n, 1))])
+    }
+    fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
+        let (dp, name) = (r.dout(0)?, r.name());
+        for (k, other) in [(0, r.input(1)), (1, r.input(0))] {
+            if r.wants(k) {
+                let dx = r.graph.one(LinearCombination { columns: vec![0] }, &name, &[dp, other])?;
+                r.give(k, dx);
+            }
+        }
+        Ok(())
+    }
+    fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
+        2 * inputs[0].numel() as u64
+    }
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
+        let (item, a, b) = (launch.input_shapes[0].item(), launch.inputs[0], launch.inputs[1]);
+        for (p, (a, b)) in launch.outputs[0].iter_mut().zip(a.chunks(item).zip(b.chunks(item))) {
+            let products = sum(item, |range| {
+                let (a, b) = (&a[range.clone()], &b[range]);
+                interleaved_sum(a.len(), |i| a[i] * b[i])
+            });
+            *p = products as f32;
+        }
+    }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let (a, b) = (r.inputs[0], r.inputs[1]);
+        let partial = r.scratch(PARTIALS * a.shape.n);
+        let params = Params::new().write(&partial).view(&a).view(&b).i64(a.shape.item());
+        r.launch("conjugate_gradient::products_partial", [PARTIALS, a.shape.n, 1], 256, 32, params);
+        let params = Params::new().view_out(&r.outputs[0]).read(&partial).i32(a.shape.n);
+        r.launch("conjugate_gradient::inner_product", [1; 3], 32, 0, params);
+        Ok(())
+    }
+}
+
+/// Blocks that each leave a part of an item's sum: PARTIALS of kernels/include/item_norm.cuh.
+const PARTIALS: usize = 64;
+
+impl Op for RatioStep {
+    fn name(&self) -> &'static str {
+        "ratio_step"
+    }
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
+        expect_inputs(inputs, 4)?;
+        let x = inputs[0].shape;
+        expect_shape(inputs[1], x)?;
+        expect_shape(inputs[2], Shape::rows(x.n, 1))?;
+        expect_shape(inputs[3], Shape::rows(x.n, 1))?;
+        Ok(vec![full("", x)])
+    }
+    fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
+        r.not_differentiable(0..4, "a solver's steps are not differentiated")
+    }
+    fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
+        2 * inputs[0].numel() as u64
+    }
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
+        let item = launch.input_shapes[0].item();
+        let [x, d, above, below] = launch.inputs[..] else { unreachable!("four inputs") };
+        let sign = self.sign;
+        for_item_chunks(launch.outputs[0], item, |n, at, out| {
+            let factor = if below[n] != 0.0 { sign * above[n] / below[n] } else { 0.0 };
+            let (x, d) = (&x[n * item + at..], &d[n * item + at..]);
+            out.iter_mut().zip(x.iter().zip(d)).for_each(|(o, (x, d))| *o = x + factor * d);
+        });
+    }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let [x, d, above, below] = r.inputs[..] else { unreachable!("four inputs") };
+        let (out, item) = (r.outputs[0], x.shape.item());
+        let params = Params::new().view_out(&out).view(&x).view(&d).view(&above).view(&below).i64(item);
+        r.each("conjugate_gradient::ratio_step", item.div_ceil(4), x.shape.n, params.f32(self.sign));
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! SITCOM (Alkhouri et al. 2025): at every level the network's input is optimised until its estimate of x_0 explains the measurement,
+//! then x is drawn around that estimate at the level before.
+//!
+//! v = x_t; at most K steps of Adam on || A(x0(v)) - y ||^2, until the residual is 1.02 times that of the noise;
+//! x_{t-1} = sqrt(abar') x0(v) + sqrt(1 - abar') n.
+
+use crate::error::{Error, Result};
+use crate::model::Prior;
+use crate::noise::Draw;
+use crate::operator::Operator;
+use crate::ops::adamw::AdamW;
+use crate::ops::norm::SquaredNorm;
+use crate::options::Options;
+use crate::sampler::chain::Chain;
+use crate::sampler::guidance::Guidance;
+use crate::sampler::method::Method;
+use crate::sampler::phases::Phases;
+use crate::sampler::schedule::Schedule;
+use std::sync::Arc;
+
+/// Options of `sitcom`.
+#[derive(Clone, Copy, Debug)]
+pub struct Sitcom {
+    /// K: steps of an optimisation at most, at least 1.
+    pub k: usize,
+    /// Rate of the optimisation.
+    pub rate: f64,
+}
+
+/// The residual at which an optimisation ends, over the norm of the noise: (0.05 + 0.001) / 0.05 as published.
+const ENOUGH: f32 = 1.02;
+
+pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Method>> {
+    Ok(Arc::new(Sitcom { k: options.count("k", 20, 1..=1000)?, rate: options.number("rate", 0.02, 1e-9..=1e3)? }))
+}
+
+impl Method for Sitcom {
+    fn method(&self) -> String {
+        format!("sitcom:k={},rate={}", self.k, self.rate)
+    }
+    fn check(&self, _: &Prior, _: &dyn Operator, _: &Schedule) -> Result<()> {
+        match self.k > 0 && self.rate > 0.0 && self.rate.is_finite() {
+            true => Ok(()),
+            false => Err(Error::Invalid("sitcom: rate and k must be positive".into())),
+        }
+    }
+    fn record(&self, phases: &mut Phases<'_>) -> Result<()> {
+        let rate = self.rate;
+        phases.add("begin", |s| {
+            let (x, one) = (s.x(), s.constant(1.0));
+            let v = s.mix("v", &[(one, x)])?;
+            s.set("v", v);
+            Ok(())
+        })?;
+        phases.add("optimise", |s| {
+            let (v, first, second) = (s.state("v"), s.state("first moment"), s.state("second moment"));
+            let x0 = s.estimate(v)?.x0;
+            let residual = s.residual(x0, &Guidance::PLAIN)?;
+            let loss = s.graph.one(SquaredNorm, "loss", &[residual])?;
+            let gradient = s.gradient(loss, v)?;
+            let correction = |decay: f64, round: usize| 1.0 / (1.0 - decay.powi(round as i32 + 1));
+            let columns = [
+                s.constant(rate),
+                s.constant(0.0),
+                s.scalar(move |m| correction(0.9, m.round)),
+                s.scalar(move |m| correction(0.999, m.round)),
+            ];
+            let moved = s.with_scalars(|columns| AdamW { columns }, columns, "adam", &[v, gradient, first, second])?;
+            for (name, value) in ["v", "first moment", "second moment"].into_iter().zip(moved) {
+                s.set(name, value);
+            }
+            s.set("x0", x0);
+            s.output("residual", residual);
+            s.report(residual);
+            Ok(())
+        })?;
+        phases.add("step", |s| {
+            let (x0, n) = (s.state("x0"), s.normal("noise", Draw::Ancestral)?);
+            let by_x0 = s.scalar(|m| m.level.alpha_bar_before.sqrt());
+            let by_n = s.scalar(|m| (1.0 - m.level.alpha_bar_before).sqrt());
+            let next = s.mix("next", &[(by_x0, x0), (by_n, n)])?;
+            s.set_x(next);
+            Ok(())
+        })
+    }
+    fn run(&self, chain: &mut Chain<'_>) -> Result<()> {
+        chain.run("begin")?;
+        chain.clear("first moment")?;
+        chain.clear("second moment")?;
+        for _ in 0..self.k {
+            chain.run("optimise")?;
+            let residual = chain.read("optimise", "residual")?;
+            if residual.is_some_and(|r| r.iter().zip(chain.noise_norm()).all(|(r, n)| *r <= ENOUGH * n)) {
+                break;
+            }
+        }
+        chain.run("step")
+    }
+    fn advice(&self) -> Option<&'static str> {
+        Some("choose a smaller rate")
+    }
+}

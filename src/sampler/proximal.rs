@@ -1,0 +1,49 @@
+//! The image nearest to a guess that explains the measurement: the proximal step of the data term.
+//!
+//! `prox(z) = argmin_x || A x - y ||^2 / (2 s^2) + || x - z ||^2 / (2 r^2)`, s the noise's standard deviation, r that of the guess.
+//! With rho = s^2 / r^2 it is `z + A^T u` with `(A A^T + rho) u = y - A z`, which conjugate gradients solve in the space of the
+//! measurement by A and A^T alone: no network is evaluated, and an operator need not know its singular values.
+
+use super::step::{Scalar, Step};
+use crate::error::{Error, Result};
+use crate::graph::{TensorId, adjoint};
+use crate::ops::add::Add;
+use crate::ops::conjugate_gradient::{InnerProduct, RatioStep};
+
+impl Step<'_> {
+    /// prox(z) of a linear operator, `z` a clean image on the canvas, by `iterations` conjugate gradients, at least 1. With rho = 0
+    /// it is z + A^+ (y - A z).
+    pub fn proximal(&mut self, z: TensorId, rho: Scalar, iterations: usize) -> Result<TensorId> {
+        let correction = self.proximal_correction(z, rho, iterations)?;
+        self.graph.one(Add { scale: 1.0 }, "prox", &[z, correction])
+    }
+
+    /// prox(z) - z = A^T (A A^T + rho)^-1 (y - A z).
+    pub fn proximal_correction(&mut self, z: TensorId, rho: Scalar, iterations: usize) -> Result<TensorId> {
+        let operator = self.setup.operator;
+        if !operator.is_linear() {
+            return Err(Error::Invalid(format!("a proximal step needs a linear operator, which {} is not", operator.task())));
+        }
+        let (y, seen) = (self.y(), self.measured(z)?);
+        let (one, none) = (self.constant(1.0), self.constant(0.0));
+        let mut r = self.graph.one(Add { scale: -1.0 }, "prox.residual", &[y, seen])?;
+        let mut u = self.mix("prox.zero", &[(none, r)])?;
+        let mut gamma = self.graph.one(InnerProduct, "prox.gamma", &[r, r])?;
+        let mut p = r;
+        for k in 1..=iterations {
+            // q = (A A^T + rho) p
+            let back = adjoint(&mut self.graph, seen, p, z)?;
+            let forth = self.measured(back)?;
+            let q = self.mix("prox.q", &[(one, forth), (rho, p)])?;
+            let curvature = self.graph.one(InnerProduct, "prox.curvature", &[p, q])?;
+            u = self.graph.one(RatioStep { sign: 1.0 }, "prox.u", &[u, p, gamma, curvature])?;
+            if k < iterations {
+                r = self.graph.one(RatioStep { sign: -1.0 }, "prox.r", &[r, q, gamma, curvature])?;
+                let next = self.graph.one(InnerProduct, "prox.gamma", &[r, r])?;
+                p = self.graph.one(RatioStep { sign: 1.0 }, "prox.p", &[r, p, next, gamma])?;
+                gamma = next;
+            }
+        }
+        adjoint(&mut self.graph, seen, u, z)
+    }
+}

@@ -1,0 +1,373 @@
+//! Proximal steps against dense solutions in f64, and the methods built on them against transcriptions of their papers: the network
+//! is asked for its output and VJP, all else is computed here with dense matrices and the same noise.
+
+use dmap::backend::Device;
+use dmap::compare::relative_error;
+use dmap::executor::Executor;
+use dmap::graph::{Graph, PlanOptions, Shape, TensorId, backward};
+use dmap::model::Model;
+use dmap::noise::{Draw, NoiseKey, fill_normal};
+use dmap::operator::{Operator, parse_task};
+use dmap::sampler::batch::Batch;
+use dmap::sampler::{
+    Item, Measurement, Measurer, Moment, Noise, Phases, Restorer, Schedule, Settings, Setup, Spacing, Variance,
+};
+use std::sync::Arc;
+
+const SEED: u64 = 5;
+
+fn normal(step: usize, draw: Draw, count: usize) -> Vec<f64> {
+    let mut values = vec![0.0; count];
+    fill_normal(&NoiseKey { seed: SEED, image: 0, step: step as u32, draw }.to_words(), 0, &mut values);
+    values.into_iter().map(f64::from).collect()
+}
+
+/// The columns of A: what it makes of each unit vector.
+fn columns(operator: &dyn Operator, image: Shape, state: &[f32]) -> Vec<Vec<f64>> {
+    let mut measurer = Measurer::new(operator, image).unwrap();
+    let unit = |i: usize| (0..image.numel()).map(|j| f32::from(u8::from(i == j))).collect::<Vec<f32>>();
+    let column = |i| measurer.apply(&unit(i), state).unwrap().into_iter().map(f64::from).collect();
+    (0..image.numel()).map(column).collect()
+}
+
+/// x of M x = b by elimination with pivots.
+fn solve(mut m: Vec<Vec<f64>>, mut b: Vec<f64>) -> Vec<f64> {
+    let n = b.len();
+    for k in 0..n {
+        let pivot = (k..n).max_by(|&i, &j| m[i][k].abs().total_cmp(&m[j][k].abs())).unwrap();
+        m.swap(k, pivot);
+        b.swap(k, pivot);
+        for i in k + 1..n {
+            let factor = m[i][k] / m[k][k];
+            for j in k..n {
+                m[i][j] -= factor * m[k][j];
+            }
+            b[i] -= factor * b[k];
+        }
+    }
+    for k in (0..n).rev() {
+        let known: f64 = (k + 1..n).map(|j| m[k][j] * b[j]).sum();
+        b[k] = (b[k] - known) / m[k][k];
+    }
+    b
+}
+
+/// A measured image, and A as a matrix.
+struct Problem {
+    columns: Vec<Vec<f64>>,
+    y: Vec<f64>,
+    /// Standard deviation of the noise.
+    s: f64,
+}
+
+impl Problem {
+    fn new(operator: &dyn Operator, image: Shape, m: &Measurement) -> Problem {
+        let columns = columns(operator, image, &m.state);
+        let s = m.noise_variance(operator).sqrt();
+        Problem { columns, y: m.y.iter().map(|&v| v.into()).collect(), s }
+    }
+
+    fn apply(&self, x: &[f64]) -> Vec<f64> {
+        let mut out = vec![0.0; self.y.len()];
+        for (column, x) in self.columns.iter().zip(x) {
+            out.iter_mut().zip(column).for_each(|(o, a)| *o += a * x);
+        }
+        out
+    }
+
+    fn transpose(&self, u: &[f64]) -> Vec<f64> {
+        self.columns.iter().map(|c| c.iter().zip(u).map(|(a, u)| a * u).sum()).collect()
+    }
+
+    fn missing(&self, x: &[f64]) -> Vec<f64> {
+        self.y.iter().zip(self.apply(x)).map(|(y, a)| y - a).collect()
+    }
+
+    /// A^T (A A^T + rho)^-1 (y - A z)
+    fn correction(&self, z: &[f64], rho: f64) -> Vec<f64> {
+        let m = self.y.len();
+        let mut gram = vec![vec![0.0; m]; m];
+        for column in &self.columns {
+            for (i, a) in column.iter().enumerate().filter(|(_, a)| **a != 0.0) {
+                gram[i].iter_mut().zip(column).for_each(|(g, b)| *g += a * b);
+            }
+        }
+        (0..m).for_each(|i| gram[i][i] += rho.max(1e-9));
+        self.transpose(&solve(gram, self.missing(z)))
+    }
+
+    fn proximal(&self, z: &[f64], rho: f64) -> Vec<f64> {
+        z.iter().zip(self.correction(z, rho)).map(|(z, c)| z + c).collect()
+    }
+}
+
+fn measured(task: &str, image: Shape, noise: f64, seed: u64) -> (Arc<dyn Operator>, Measurement) {
+    let operator = parse_task(task).unwrap();
+    let x: Vec<f32> = (0..image.item()).map(|i| ((i * 37 % 101) as f32 / 50.0 - 1.0) * 0.8).collect();
+    let one = Shape { n: 1, ..image };
+    let m = Measurement::simulate(operator.as_ref(), one, &x, Noise::Gaussian(noise), seed).unwrap().0;
+    (operator, m)
+}
+
+const TASKS: [&str; 6] =
+    ["sr2", "gaussian-blur:size=5,sigma=1", "motion-blur:size=5", "inpaint-random", "inpaint-box", "denoise"];
+
+fn proximal_steps_are_exact(device: &Device, tasks: &[&str]) {
+    let model = Model::shipped().unwrap();
+    let prior = model.network.prior();
+    let schedule = Schedule::new("linear", 1000, 5, Spacing::Linear).unwrap();
+    let image = Shape::new(2, 8, 8, 3);
+    for task in tasks {
+        // Two items with noise, mask and kernel of their own.
+        let given = [measured(task, image, 0.05, 1), measured(task, image, 0.2, 2)];
+        let operator = given[0].0.as_ref();
+        let setup = Setup {
+            network: model.network.as_ref(),
+            prior: &prior,
+            weights: &model.weights,
+            operator,
+            image,
+            schedule: &schedule,
+            variance: Variance::default(),
+            clip: false,
+            plan: PlanOptions { tf32: false, ..PlanOptions::default() },
+            device,
+        };
+        let mut ids = None;
+        let mut phases = Phases::new(&setup);
+        phases
+            .add("step", |s| {
+                let x = s.x();
+                let rho = s.scalar_of_noise(|_, noise| noise.powi(2) / 0.04);
+                let prox = s.proximal(x, rho, 60)?;
+                s.output("prox", prox);
+                ids = Some((x, prox));
+                Ok(())
+            })
+            .unwrap();
+        let ((x, prox), mut phase) = (ids.unwrap(), phases.finish().remove(0));
+        assert_eq!(phase.passes, 0, "no network is evaluated");
+        let graph = std::mem::take(&mut phase.graph);
+        let mut e = Executor::new(graph, &setup.plan, &model.weights, device).unwrap();
+        e.set_poison(true);
+        let batch = Batch {
+            y: given.iter().flat_map(|g| g.1.y.clone()).collect(),
+            state: given.iter().flat_map(|g| g.1.state.clone()).collect(),
+            noise_norm: vec![0.0; 2],
+            noise_deviation: given.iter().map(|g| g.1.noise_variance(operator).sqrt()).collect(),
+            ..Batch::default()
+        };
+        phase.write_batch(&mut e, &batch).unwrap();
+        let moment = Moment { level: setup.level(2), at: setup.level(2), round: 0 };
+        phase.write_moment(&mut e, &moment, &batch, &mut Vec::new()).unwrap();
+        let z = normal(0, Draw::Start, image.numel());
+        e.write(x, &z.iter().map(|&v| v as f32).collect::<Vec<_>>()).unwrap();
+        e.run().unwrap();
+        let found = e.read(prox).unwrap();
+        for (n, (operator, m)) in given.iter().enumerate() {
+            let problem = Problem::new(operator.as_ref(), Shape { n: 1, ..image }, m);
+            let z = &z[n * image.item()..][..image.item()];
+            let expected: Vec<f32> =
+                problem.proximal(z, problem.s.powi(2) / 0.04).into_iter().map(|v| v as f32).collect();
+            let error = relative_error(&found[n * image.item()..][..image.item()], &expected);
+            assert!(error < 1e-4, "{task}, item {n}, {}: {error:.1e}", device.name());
+        }
+    }
+}
+
+#[test]
+fn a_proximal_step_is_the_solution_of_its_equations() {
+    proximal_steps_are_exact(&Device::cpu(), &TASKS);
+    #[cfg(feature = "emulate")]
+    proximal_steps_are_exact(&Device::emulated(3), &["sr2", "inpaint-random"]);
+}
+
+/// The network as a function of x and t, and its VJP.
+struct Oracle {
+    executor: Executor,
+    ids: [TensorId; 5],
+}
+
+impl Oracle {
+    fn new(model: &Model, image: Shape) -> Oracle {
+        let mut g = Graph::new();
+        let (x, t, v) = (g.input("x", image), g.input("t", Shape::rows(1, 1)), g.input("v", image));
+        let out = model.network.record(&mut g, x, t, None).unwrap();
+        let dx = backward(&mut g, out, v, x).unwrap();
+        g.output(out);
+        g.output(dx);
+        let executor = Executor::new(g, &PlanOptions::default(), &model.weights, &Device::cpu()).unwrap();
+        Oracle { executor, ids: [x, t, v, out, dx] }
+    }
+
+    /// eps(x, t), and J^T v.
+    fn eps(&mut self, x: &[f64], t: f64, v: &[f64]) -> (Vec<f64>, Vec<f64>) {
+        let single = |v: &[f64]| v.iter().map(|&v| v as f32).collect::<Vec<f32>>();
+        let [xi, ti, vi, out, dx] = self.ids;
+        self.executor.write(xi, &single(x)).unwrap();
+        self.executor.write(ti, &[t as f32]).unwrap();
+        self.executor.write(vi, &single(v)).unwrap();
+        self.executor.run().unwrap();
+        let double = |id| self.executor.read(id).unwrap().into_iter().map(f64::from).collect();
+        (double(out), double(dx))
+    }
+
+    /// E[x_0 | x_t]
+    fn x0(&mut self, x: &[f64], l: Step) -> Vec<f64> {
+        let eps = self.eps(x, l.t, &vec![0.0; x.len()]).0;
+        mix(&[(l.bar.sqrt().recip(), x), (-((1.0 - l.bar) / l.bar).sqrt(), &eps)])
+    }
+
+    /// J^T v, J the Jacobian of x0.
+    fn x0_vjp(&mut self, x: &[f64], l: Step, v: &[f64]) -> Vec<f64> {
+        let back = self.eps(x, l.t, v).1;
+        mix(&[(l.bar.sqrt().recip(), v), (-((1.0 - l.bar) / l.bar).sqrt(), &back)])
+    }
+}
+
+fn mix(terms: &[(f64, &[f64])]) -> Vec<f64> {
+    (0..terms[0].1.len()).map(|i| terms.iter().map(|(c, x)| c * x[i]).sum()).collect()
+}
+
+/// One step as a paper writes it: timestep, abar of this level and of the next.
+#[derive(Clone, Copy)]
+struct Step {
+    index: usize,
+    t: f64,
+    bar: f64,
+    next: f64,
+}
+
+impl Step {
+    fn sigma(self) -> f64 {
+        ((1.0 - self.bar) / self.bar).sqrt()
+    }
+}
+
+/// eps of x if the clean image is x0.
+fn noise_in(x: &[f64], x0: &[f64], l: Step) -> Vec<f64> {
+    let root = (1.0 - l.bar).sqrt();
+    mix(&[(1.0 / root, x), (-l.bar.sqrt() / root, x0)])
+}
+
+/// x after a step of a method, transcribed from its paper.
+fn transcribed(method: &str, o: &mut Oracle, p: &Problem, x: Vec<f64>, l: Step) -> Vec<f64> {
+    let n = normal(l.index, Draw::Ancestral, x.len());
+    match method {
+        "dpir" => {
+            let z = p.proximal(&x, 0.3 * (p.s / l.sigma()).powi(2));
+            o.x0(&mix(&[(l.bar.sqrt(), &z)]), l)
+        }
+        "diffpir" => {
+            let zeta: f64 = 0.3;
+            let x0 = o.x0(&x, l);
+            let x0 = p.proximal(&x0, 2.0 * (p.s / l.sigma()).powi(2));
+            let eps = noise_in(&x, &x0, l);
+            let spread = (1.0 - l.next).sqrt();
+            mix(&[(l.next.sqrt(), &x0), ((1.0 - zeta).sqrt() * spread, &eps), (zeta.sqrt() * spread, &n)])
+        }
+        "ddnm" => {
+            let eta: f64 = 0.85;
+            let x0 = o.x0(&x, l);
+            let eps = noise_in(&x, &x0, l);
+            let (a, spread) = (l.next.sqrt(), (1.0 - l.next).sqrt());
+            let (kappa, gamma) = match spread >= a * p.s {
+                true => (1.0, (spread.powi(2) - (a * p.s).powi(2)).sqrt()),
+                false => (spread / (a * p.s), 0.0),
+            };
+            let corrected = mix(&[(1.0, &x0), (kappa, &p.correction(&x0, 0.0))]);
+            mix(&[(a, &corrected), (gamma * eta, &n), (gamma * (1.0 - eta * eta).sqrt(), &eps)])
+        }
+        "pigdm" => {
+            let eta = 0.2;
+            let x0 = o.x0(&x, l);
+            let eps = noise_in(&x, &x0, l);
+            let r2 = l.sigma().powi(2) / (1.0 + l.sigma().powi(2));
+            let g = o.x0_vjp(&x, l, &p.correction(&x0, p.s.powi(2) / r2));
+            let c1 = eta * ((1.0 - l.bar / l.next) * (1.0 - l.next) / (1.0 - l.bar)).sqrt();
+            let c2 = (1.0 - l.next - c1 * c1).max(0.0).sqrt();
+            mix(&[(l.next.sqrt(), &x0), (c1, &n), (c2, &eps), ((l.bar * l.next).sqrt(), &g)])
+        }
+        "sitcom" => {
+            let (mut v, mut m, mut s) = (x.clone(), vec![0.0; x.len()], vec![0.0; x.len()]);
+            let mut x0 = Vec::new();
+            for k in 1..=3 {
+                x0 = o.x0(&v, l);
+                let missing = p.missing(&x0);
+                let enough = 1.02 * p.s * (p.y.len() as f64).sqrt();
+                if missing.iter().map(|r| r * r).sum::<f64>().sqrt() <= enough {
+                    break;
+                }
+                let g = o.x0_vjp(&v, l, &p.transpose(&mix(&[(-2.0, &missing)])));
+                for i in 0..v.len() {
+                    m[i] = 0.9 * m[i] + 0.1 * g[i];
+                    s[i] = 0.999 * s[i] + 0.001 * g[i] * g[i];
+                    let (first, second) = (m[i] / (1.0 - 0.9f64.powi(k)), s[i] / (1.0 - 0.999f64.powi(k)));
+                    v[i] -= 0.02 * first / (second.sqrt() + 1e-8);
+                }
+            }
+            mix(&[(l.next.sqrt(), &x0), ((1.0 - l.next).sqrt(), &n)])
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn five_steps_equal_transcriptions_with_dense_matrices() {
+    let model = Model::shipped().unwrap();
+    let prior = model.network.prior();
+    let image = Shape::new(1, 8, 8, 3);
+    let mut oracle = Oracle::new(&model, image);
+    for typed in [
+        "dpir:lambda=0.3,from=1,to=0.05,cg=60",
+        "diffpir:lambda=2,zeta=0.3,cg=60",
+        "ddnm:eta=0.85,cg=60",
+        "pigdm:eta=0.2,cg=60",
+        "sitcom:k=3",
+    ] {
+        let method = typed.split(':').next().unwrap();
+        for task in ["sr2", "denoise"] {
+            let (operator, measurement) = measured(task, image, 0.05, 3);
+            let problem = Problem::new(operator.as_ref(), image, &measurement);
+            let settings = Settings { steps: 5, clip: false, ..Settings::parse(typed, &prior).unwrap() };
+            let schedule = settings.check(&prior, operator.as_ref()).unwrap();
+            let mut restorer =
+                Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), &Device::cpu()).unwrap();
+            restorer.set_poison(true);
+            let item = Item { measurement: measurement.clone(), seed: SEED, sample: 0, label: None };
+            let mut run = restorer.start(&[item]).unwrap();
+            let mut x = match method {
+                "dpir" => {
+                    let y = dmap::image::Picture {
+                        width: operator.measurement_shape(image).w,
+                        height: operator.measurement_shape(image).h,
+                        values: measurement.y.clone(),
+                    };
+                    let naive = operator.baseline(&y, &measurement.state, image).1;
+                    naive.values.into_iter().map(f64::from).collect()
+                }
+                _ => normal(0, Draw::Start, image.numel()),
+            };
+            for index in (0..5).rev() {
+                let next = if index == 0 { 1.0 } else { schedule.alpha_bar[index - 1] };
+                let l = Step { index, t: schedule.timesteps[index], bar: schedule.alpha_bar[index], next };
+                x = transcribed(method, &mut oracle, &problem, x, l);
+                let found = run.step().unwrap().unwrap().x().unwrap();
+                let expected: Vec<f32> = x.iter().map(|&v| v as f32).collect();
+                let error = relative_error(&found, &expected);
+                assert!(error < 1e-4, "{method}, {task}, level {index}: {error:.1e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_has_no_proximal_step_is_refused_with_what_works() {
+    let latent = Model::shipped_latent().unwrap().network.prior();
+    let operator = parse_task("sr4").unwrap();
+    for method in ["dpir", "diffpir", "ddnm", "pigdm"] {
+        let settings = Settings::parse(method, &latent).unwrap();
+        let said = settings.check(&latent, operator.as_ref()).unwrap_err().to_string();
+        assert!(said.contains("needs a pixel model") && said.contains("dmap and dps work"), "{said}");
+    }
+}
