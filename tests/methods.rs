@@ -20,7 +20,8 @@ fn hash(values: &[f32]) -> u64 {
 /// The settings of a row: three inner steps of whatever kind, published steps for the mask.
 fn settings(method: &str, task: &str, model: &Model) -> Settings {
     let prior = model.network.prior();
-    let is_published = task == "inpaint-random" && method != "dsg";
+    let row = METHODS.iter().find(|m| m.name == method).unwrap();
+    let is_published = task == "inpaint-random" && (row.options.contains("step=") || method == "unconditional");
     let inner = match method {
         "dmap" | "stsl" | "p2l" => "k=3",
         "lgd" => "samples=3",
@@ -68,6 +69,11 @@ fn every_method_gives_the_bits_that_it_gave_before() {
         let item = Item { measurement, seed: 5, sample: 1, label: None };
         let found = r.restore(&[item], |_| ControlFlow::Continue(())).unwrap().remove(0);
         let what = format!("{name} {method} {task}");
+        if std::env::var_os("DMAP_WRITE_METHODS").is_some() {
+            let (p, r) = (hash(&found.picture.values), hash(&found.residuals));
+            println!("{name}\t{method}\t{task}\t{p:016x}\t{r:016x}\t{}", found.residual);
+            continue;
+        }
         let expected: f64 = residual.parse().unwrap();
         assert!((found.residual / expected - 1.0).abs() < 1e-4, "{what}: residual {}, was {expected}", found.residual);
         if same_cpu {

@@ -153,7 +153,7 @@ fn several_samples_and_their_mean_are_written() {
         &f.string("o"),
     ]);
     assert!(o.status.success(), "{}", text(&o));
-    for name in ["restored-1.png", "restored-2.png", "restored-3.png", "restored-mean.png"] {
+    for name in ["restored-1.png", "restored-2.png", "restored-3.png", "restored-mean.png", "restored-deviation.png"] {
         assert!(f.path("o/p").join(name).exists(), "{name}");
     }
     assert_eq!(json(&f.path("o/p/result.json"))["psnr_samples"].as_array().unwrap().len(), 3);
@@ -231,6 +231,9 @@ fn wrong_flags_are_refused_with_the_nearest_right_one() {
     with(&["--task", "gaussian-blur:size=10"], "odd");
     with(&["--task", "gaussian-blur:wobble=1"], "unknown option wobble");
     with(&["--task", "sr4", "--method", "dmp"], "did you mean dmap");
+    with(&["--task", "sr4", "--method", "dpir", "--estimate", "sample"], "dpir gives one best image and no samples");
+    with(&["--task", "sr4", "--method", "dpir", "--samples", "2"], "--samples 2: dpir gives one best image");
+    with(&["--task", "sr4", "--method", "dpir:from=0.01"], "sigma goes from 0.01 to 0.05; it has to fall");
     with(&["--task", "sr4", "--method", "dmap:inner=3"], "unknown option inner (options: k=5,step=polyak:0.4");
     with(&["--task", "sr4", "--method", "dps:step=0.3"], "expected polyak:SHARE or published:ZETA");
     with(&["--task", "sr4", "--method", "dmap:k=3", "--inner", "3"], "k is given twice");
@@ -290,7 +293,9 @@ fn an_unwritable_output_is_refused_before_any_work() {
 fn plan_prints_json_and_draws_memory() {
     let f = Folder::new();
     let svg = f.string("memory.svg");
-    let o = dmap(&["plan", "--model", "photo", "--size", "256", "--json", "--svg", &svg, "--memory", "150MiB"]);
+    let o = dmap(&[
+        "plan", "--model", "photo", "--size", "256", "--method", "dmap", "--json", "--svg", &svg, "--memory", "150MiB",
+    ]);
     assert!(o.status.success(), "{}", text(&o));
     let report: serde_json::Value = serde_json::from_slice(&o.stdout).unwrap();
     let number = |key: &str| report[key].as_u64().unwrap_or_else(|| panic!("{key}"));
@@ -302,6 +307,9 @@ fn plan_prints_json_and_draws_memory() {
     );
     assert_eq!(number("total_bytes"), number("weight_bytes") + number("arena_bytes") + number("io_bytes"));
     assert!(number("total_bytes") <= 150 << 20 && number("minimum_total_bytes") <= number("total_bytes"));
+    let names: Vec<&str> = report["graphs"].as_array().unwrap().iter().map(|g| g["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["outer", "inner"]);
+    assert_eq!(report["graphs"][1]["runs"], 5);
     assert!(std::fs::read_to_string(&svg).unwrap().contains("recomputed"));
     refused(&["plan", "--model", "photo", "--size", "256", "--memory", "20MiB"], "smallest plan needs");
 }

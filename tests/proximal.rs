@@ -39,9 +39,8 @@ fn solve(mut m: Vec<Vec<f64>>, mut b: Vec<f64>) -> Vec<f64> {
         b.swap(k, pivot);
         for i in k + 1..n {
             let factor = m[i][k] / m[k][k];
-            for j in k..n {
-                m[i][j] -= factor * m[k][j];
-            }
+            let row = m[k].clone();
+            m[i][k..].iter_mut().zip(&row[k..]).for_each(|(a, p)| *a -= factor * p);
             b[i] -= factor * b[k];
         }
     }

@@ -9,7 +9,7 @@ use super::restore::task_file_sha256;
 use crate::image::{ReadOptions, write_whole};
 use crate::model::Model;
 use crate::operator::parse_task;
-use crate::sampler::{Noise, Settings};
+use crate::sampler::{Answer, Noise, Settings, method};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -41,10 +41,11 @@ pub(super) fn run(flags: Demo) -> anyhow::Result<ExitCode> {
     write_whole(&photo, PHOTO)?;
     let model = if flags.latent { Model::shipped_latent()? } else { Model::shipped()? };
     let operator = parse_task(&flags.task)?;
+    let settings = Settings::auto(Answer::Map, &model.network.prior(), operator.as_ref())?;
     let job = Job {
         task_file_sha256: task_file_sha256(operator.as_ref())?,
         operator,
-        settings: Settings::parse("dmap", &model.network.prior())?,
+        settings,
         model_sha256: model.sha256()?,
         model,
         device: flags.device.open()?,
@@ -64,8 +65,9 @@ pub(super) fn run(flags: Demo) -> anyhow::Result<ExitCode> {
         precision: flags.device.precision(),
     };
     say!(
-        "restoring a photo of 256x256 pixels from {} by DMAP on {}",
+        "restoring a photo of 256x256 pixels from {} by {} on {}",
         job.operator.task(),
+        method::name(job.settings.method.as_ref()),
         job.device.name_and_reason()
     )?;
     let code = restore_all(&job, &[Input { path: photo, name: "photo".into() }])?;

@@ -4,7 +4,7 @@ use super::quantity::readable;
 use crate::error::{Error, Result, shown};
 use crate::model::{AdmConfig, Model};
 use crate::operator::OPERATORS;
-use crate::sampler::{METHODS, MethodRow};
+use crate::sampler::{Answer, METHODS, MethodRow, parse_method};
 use crate::weights::Checkpoint;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -90,7 +90,8 @@ pub(super) fn list() -> Result<()> {
     }
     say!("methods (name:option=value,option=value):")?;
     for MethodRow { name, what, options, .. } in METHODS {
-        say!("  {name:16} {what}{}", if options.is_empty() { String::new() } else { format!(" [{options}]") })?;
+        let kind = if parse_method(name)?.1.answer() == Answer::Map { "one best image: " } else { "" };
+        say!("  {name:16} {kind}{what}{}", if options.is_empty() { String::new() } else { format!(" [{options}]") })?;
     }
     say!("presets for `dmap plan`:")?;
     for (name, what) in Model::presets() {

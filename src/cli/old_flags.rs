@@ -75,6 +75,12 @@ const OPTIONS: &[(&str, &[(&str, &str)])] = &[
 ];
 
 impl OldFlags {
+    /// True if one of them was typed: `auto` then stands for `dmap`, which they were made for.
+    pub fn are_given(&self) -> bool {
+        let numbers = [self.zeta, self.whiten, self.rate, self.consistency];
+        self.published_transpose || self.inner.is_some() || numbers.iter().any(Option::is_some)
+    }
+
     /// The method with the options that the old flags mean; none where none was given.
     pub fn method(&self, typed: &str) -> Result<Option<String>> {
         let (name, options) = typed.split_once(':').unwrap_or((typed, ""));

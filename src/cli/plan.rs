@@ -146,7 +146,7 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
     }
     let operator = parse_task(&flags.task)?;
     let prior = model.network.prior();
-    let settings = flags.sampler.settings(&prior, operator.as_ref())?;
+    let settings = flags.sampler.settings(&prior, operator.as_ref(), 1)?;
     let schedule = settings.check(&prior, operator.as_ref())?;
     let setup = Setup {
         network: model.network.as_ref(),

@@ -2,6 +2,7 @@
 
 use super::job::Job;
 use crate::error::{Error, Result};
+use crate::sampler::Answer;
 use crate::weights::hexadecimal;
 use serde::Serialize;
 use serde_json::Value;
@@ -35,6 +36,8 @@ pub struct Recipe {
     pub label: Option<u32>,
     /// Storage type of activations and weights.
     pub precision: &'static str,
+    /// `map`, one best image, or `sample`, a draw of the posterior.
+    pub estimate: &'static str,
     /// The method with its options.
     pub method: String,
     /// Noise levels.
@@ -66,6 +69,10 @@ impl Recipe {
             prompt: job.prompt.clone(),
             label: job.label,
             precision: job.precision,
+            estimate: match s.method.answer() {
+                Answer::Map => "map",
+                Answer::Sample => "sample",
+            },
             method: s.method.method(),
             steps: s.steps,
             variance: format!("{:?}", s.variance),

@@ -42,7 +42,7 @@ pub struct Restore {
     /// Seed of mask, kernel, measurement noise and sampler
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Samples per measurement; their mean is written too
+    /// Samples per measurement; their mean and standard deviation are written too
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     samples: u32,
     /// Images restored at the same time
@@ -119,7 +119,7 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
     let operator = parse_task(&flags.task)?;
     let job = Job {
         task_file_sha256: task_file_sha256(operator.as_ref())?,
-        settings: flags.sampler.settings(&model.network.prior(), operator.as_ref())?,
+        settings: flags.sampler.settings(&model.network.prior(), operator.as_ref(), flags.samples)?,
         operator,
         device: flags.device.open()?,
         plan: flags.device.plan()?,

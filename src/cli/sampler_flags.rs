@@ -1,18 +1,23 @@
 //! Flags that set up a sampler.
 
 use super::old_flags::OldFlags;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::Prior;
 use crate::operator::Operator;
-use crate::sampler::{Settings, Spacing, Variance};
+use crate::sampler::{Answer, Method, Settings, Spacing, Variance, auto_method, method};
 use clap::{Args, ValueEnum};
 
 /// Flags that set up a sampler.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct SamplerFlags {
-    /// Method with its options: dmap, dps:step=polyak:0.3, dmap:k=5,whiten=0 ... (`dmap tasks` lists all)
-    #[arg(long, default_value = "dmap")]
+    /// Method with its options: dmap, dps:step=polyak:0.3, dmap:k=5,whiten=0 ... (`dmap tasks` lists all); auto takes the best for
+    /// task, model and --estimate
+    #[arg(long, default_value = "auto")]
     pub method: String,
+    /// `map`: one best image. `sample`: a draw of the posterior, different for every seed [default: what the method gives, map for
+    /// auto]
+    #[arg(long, value_enum)]
+    pub estimate: Option<EstimateFlag>,
     /// Noise levels visited [default: tuned per method and kind of model]
     #[arg(long)]
     pub steps: Option<usize>,
@@ -48,11 +53,51 @@ pub(crate) enum SpacingFlag {
     Trailing,
 }
 
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq)]
+pub(crate) enum EstimateFlag {
+    Map,
+    Sample,
+}
+
+impl EstimateFlag {
+    fn answer(self) -> Answer {
+        match self {
+            EstimateFlag::Map => Answer::Map,
+            EstimateFlag::Sample => Answer::Sample,
+        }
+    }
+}
+
+/// Fails where samples are asked for and the method gives none. The other way round is fine: latents and nonlinear tasks have no
+/// method but samplers.
+fn check_answer(asked: Option<EstimateFlag>, samples: u32, method: &dyn Method) -> Result<()> {
+    let flag = match asked {
+        Some(EstimateFlag::Sample) => "--estimate sample".to_string(),
+        _ if samples > 1 => format!("--samples {samples}"),
+        _ => return Ok(()),
+    };
+    match method.answer() {
+        Answer::Sample => Ok(()),
+        Answer::Map => {
+            let name = method::name(method);
+            Err(Error::Invalid(format!("{flag}: {name} gives one best image and no samples; dmap, dps and others do")))
+        }
+    }
+}
+
 impl SamplerFlags {
-    /// The settings that these flags mean for a model and a task.
-    pub fn settings(&self, prior: &Prior, operator: &dyn Operator) -> Result<Settings> {
-        let from_old = self.old.method(&self.method)?;
-        let mut settings = Settings::parse(from_old.as_ref().unwrap_or(&self.method), prior)?;
+    /// The settings that these flags mean for a model, a task and a number of samples.
+    pub fn settings(&self, prior: &Prior, operator: &dyn Operator, samples: u32) -> Result<Settings> {
+        let usual = if samples > 1 { Answer::Sample } else { Answer::Map };
+        let answer = self.estimate.map_or(usual, EstimateFlag::answer);
+        let typed = match &self.method[..] {
+            "auto" if self.old.are_given() => "dmap",
+            "auto" => auto_method(answer, prior, operator),
+            typed => typed,
+        };
+        let from_old = self.old.method(typed)?;
+        let mut settings = Settings::parse(from_old.as_deref().unwrap_or(typed), prior)?;
+        check_answer(self.estimate, samples, settings.method.as_ref())?;
         settings.steps = self.steps.unwrap_or(settings.steps);
         settings.variance = match self.variance {
             VarianceFlag::FixedSmall => Variance::FixedSmall,

@@ -8,10 +8,24 @@ use crate::model::Prior;
 use crate::operator::Operator;
 use std::fmt::Debug;
 
+/// What kind of answer a method gives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// One best image, near the maximum or the mean of the posterior.
+    Map,
+    /// A draw from the posterior: other seeds give other images.
+    Sample,
+}
+
 /// A method of sampling with its options.
 pub trait Method: Debug + Send + Sync {
     /// The method as it is typed, options included: `dmap:k=5,step=polyak:0.4`.
     fn method(&self) -> String;
+
+    /// What kind of answer it gives.
+    fn answer(&self) -> Answer {
+        Answer::Sample
+    }
 
     /// sigma of the first and of the last step in VE coordinates, in [-1, 1] units, evenly in the logarithm between: for methods
     /// that choose their levels themselves. None takes those of the settings' spacing.

@@ -22,7 +22,10 @@ impl Step<'_> {
     pub fn proximal_correction(&mut self, z: TensorId, rho: Scalar, iterations: usize) -> Result<TensorId> {
         let operator = self.setup.operator;
         if !operator.is_linear() {
-            return Err(Error::Invalid(format!("a proximal step needs a linear operator, which {} is not", operator.task())));
+            return Err(Error::Invalid(format!(
+                "a proximal step needs a linear operator, which {} is not",
+                operator.task()
+            )));
         }
         let (y, seen) = (self.y(), self.measured(z)?);
         let (one, none) = (self.constant(1.0), self.constant(0.0));

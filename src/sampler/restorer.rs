@@ -304,7 +304,10 @@ impl Restorer {
             seeds: filled.iter().map(|i| (i.seed, i.sample)).collect(),
             whitening,
             noise_norm: filled.iter().map(|i| i.measurement.noise_norm as f32).collect(),
-            noise_deviation: filled.iter().map(|i| i.measurement.noise_variance(self.operator.as_ref()).sqrt()).collect(),
+            noise_deviation: filled
+                .iter()
+                .map(|i| i.measurement.noise_variance(self.operator.as_ref()).sqrt())
+                .collect(),
             residual: vec![f32::NAN; n],
         };
         let turn = self.device.turn();

@@ -1,7 +1,7 @@
 //! What a sampler is told, whatever the method.
 
-use super::method::Method;
-use super::methods::parse_method;
+use super::method::{Answer, Method};
+use super::methods::{auto_method, parse_method};
 use super::schedule::{Schedule, Spacing, Variance};
 use crate::error::{Error, Result};
 use crate::model::Prior;
@@ -35,6 +35,11 @@ impl Settings {
     pub fn parse(method: &str, prior: &Prior) -> Result<Settings> {
         let (row, method) = parse_method(method)?;
         Ok(Settings::new(method, if prior.latent.is_some() { row.latent_steps } else { row.steps }))
+    }
+
+    /// The method that is best for an answer, a model and an operator.
+    pub fn auto(answer: Answer, prior: &Prior, operator: &dyn Operator) -> Result<Settings> {
+        Settings::parse(auto_method(answer, prior, operator), prior)
     }
 
     /// Fails on values that can't work by themselves, or not with this model and operator. Gives the schedule.

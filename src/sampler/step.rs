@@ -26,12 +26,15 @@ use crate::tensor::Shape;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Scalar(usize);
 
+type OfMoment = dyn Fn(&Moment) -> f64 + Send + Sync;
+type OfNoise = dyn Fn(&Moment, f64) -> f64 + Send + Sync;
+
 /// Where the values of a [`Scalar`] come from.
 enum Column {
     /// The moment.
-    Of(Box<dyn Fn(&Moment) -> f64 + Send + Sync>),
+    Of(Box<OfMoment>),
     /// The moment and the standard deviation of the noise in each item's measurement.
-    OfNoise(Box<dyn Fn(&Moment, f64) -> f64 + Send + Sync>),
+    OfNoise(Box<OfNoise>),
     /// The norm of the noise in each item's measurement.
     NoiseNorm,
 }

@@ -1,19 +1,25 @@
 //! Plug-and-play restoration by half-quadratic splitting (Zhang et al. 2021, "DPIR"), with the diffusion model as the denoiser.
 //!
-//! The posterior's maximum is sought by two steps in turn while sigma falls evenly in the logarithm: x <- prox of the data term with
-//! rho = lambda s^2 / sigma^2, the image nearest to x that explains the measurement; x <- E[x_0 | x + sigma n = x], the denoiser.
-//! sigma is that of VE coordinates, in [-1, 1] units; no noise is added, so one run gives one image.
+//! The posterior's maximum is sought by two steps in turn while sigma falls evenly in the logarithm. z = prox(x) with
+//! rho = lambda s^2 / sigma^2 is the image nearest to x that explains the measurement; x = E[x_0 | x_t] with x_t = sqrt(abar) z is what the
+//! model makes of it, as if the error of z were noise of this level. sigma is that of VE coordinates, in [-1, 1] units.
+//!
+//! Two things are not in the paper. The model has only seen images with noise in them: `noise` adds a share of the level's, and
+//! the estimate gets sharper. `views` takes the mean of the estimates for the image, its mirror image, and both upside down.
 
 use crate::error::{Error, Result};
+use crate::graph::TensorId;
 use crate::model::Prior;
 use crate::noise::Draw;
 use crate::operator::Operator;
+use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
 use crate::options::Options;
 use crate::sampler::chain::Chain;
 use crate::sampler::guidance::Guidance;
-use crate::sampler::method::Method;
+use crate::sampler::method::{Answer, Method};
 use crate::sampler::phases::Phases;
 use crate::sampler::schedule::Schedule;
+use crate::sampler::step::Step;
 use std::sync::Arc;
 
 /// Options of `dpir`.
@@ -25,56 +31,70 @@ pub struct Dpir {
     pub from: f64,
     /// Last sigma.
     pub to: f64,
+    /// Share of a level's noise that is added before the model sees the image; 0 as published.
+    pub noise: f64,
+    /// Evaluations of the model per level, each of another mirror image: 1 as published, 2 or 4.
+    pub views: usize,
     /// Conjugate gradients of a proximal step.
     pub cg: usize,
-    /// n
-    pub noise: f64,
-    /// d
-    pub draws: usize,
-    /// f
-    pub flips: usize,
-}
-
-fn flip(s: &mut crate::sampler::step::Step<'_>, x: crate::graph::TensorId, kind: usize) -> Result<crate::graph::TensorId> {
-    use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
-    let shape = s.graph.shape(x);
-    let turn = |n: usize| Arc::new(Taps { rows: (0..n).map(|i| vec![(n - 1 - i, 1.0)]).collect(), inputs: n });
-    let mut x = x;
-    if kind & 1 == 1 { x = s.graph.one(AxisFilter { axis: Axis::Width, taps: turn(shape.w) }, "flip", &[x])?; }
-    if kind & 2 == 2 { x = s.graph.one(AxisFilter { axis: Axis::Height, taps: turn(shape.h) }, "flip", &[x])?; }
-    Ok(x)
 }
 
 pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Method>> {
     Ok(Arc::new(Dpir {
         lambda: options.number("lambda", 0.23, 1e-6..=1e6)?,
-        from: options.number("from", 1.0, 1e-3..=100.0)?,
+        from: options.number("from", 0.384, 1e-3..=100.0)?,
         to: options.number("to", 0.05, 1e-3..=100.0)?,
+        noise: options.number("noise", 0.0, 0.0..=1.0)?,
+        views: [1, 2, 4][options.choice("views", &["1", "2", "4"])?],
         cg: options.count("cg", 8, 1..=200)?,
-        noise: options.number("noise", 0.0, 0.0..=2.0)?,
-        draws: options.count("draws", 1, 1..=8)?,
-        flips: options.count("flips", 0, 0..=1)?,
     }))
 }
 
 /// Fails where a method has no proximal step.
 pub(super) fn check_proximal(method: &str, prior: &Prior, operator: &dyn Operator) -> Result<()> {
-    if prior.latent.is_some() {
-        let reason = "needs a pixel model, since the decoder of a latent model is not linear; dmap and dps work";
-        return Err(Error::Invalid(format!("{method} {reason}")));
-    }
-    match operator.is_linear() {
-        true => Ok(()),
-        false => {
-            let reason = format!("needs a linear operator, which {} is not; dmap and dps work", operator.task());
-            Err(Error::Invalid(format!("{method} {reason}")))
+    let reason = match prior.latent {
+        Some(_) => "needs a pixel model, since the decoder of a latent model is not linear".to_string(),
+        None if operator.is_linear() => return Ok(()),
+        None => format!("needs a linear operator, which {} is not", operator.task()),
+    };
+    Err(Error::Invalid(format!("{method} {reason}; dmap and dps work")))
+}
+
+/// Mirror image `view` of four: as it is, left for right, upside down, both. Each is its own inverse.
+fn mirrored(s: &mut Step<'_>, mut x: TensorId, view: usize) -> Result<TensorId> {
+    let shape = s.graph.shape(x);
+    for (bit, axis, n) in [(1, Axis::Width, shape.w), (2, Axis::Height, shape.h)] {
+        if view & bit != 0 {
+            let taps = Taps { rows: (0..n).map(|i| vec![(n - 1 - i, 1.0)]).collect(), inputs: n };
+            x = s.graph.one(AxisFilter { axis, taps: Arc::new(taps) }, "mirror", &[x])?;
         }
+    }
+    Ok(x)
+}
+
+impl Dpir {
+    /// E[x_0 | x_t] with x_t = sqrt(abar) z and a share of the level's noise, by one view.
+    fn denoised(&self, s: &mut Step<'_>, z: TensorId, view: usize) -> Result<TensorId> {
+        let (shrink, share) = (s.scalar(|m| m.level.alpha_bar.sqrt()), self.noise);
+        let mut x_t = s.mix("x_t", &[(shrink, z)])?;
+        if share > 0.0 {
+            let (one, amount) = (s.constant(1.0), s.scalar(move |m| share * (1.0 - m.level.alpha_bar).sqrt()));
+            let n = s.normal("n", Draw::Estimate(view as u32))?;
+            x_t = s.mix("x_t.noisy", &[(one, x_t), (amount, n)])?;
+        }
+        let x_t = mirrored(s, x_t, view)?;
+        let x0 = s.estimate(x_t)?.x0;
+        mirrored(s, x0, view)
     }
 }
 
 impl Method for Dpir {
     fn method(&self) -> String {
-        format!("dpir:lambda={},from={},to={},cg={},noise={},draws={},flips={}", self.lambda, self.from, self.to, self.cg, self.noise, self.draws, self.flips)
+        let Dpir { lambda, from, to, noise, views, cg } = self;
+        format!("dpir:lambda={lambda},from={from},to={to},noise={noise},views={views},cg={cg}")
+    }
+    fn answer(&self) -> Answer {
+        Answer::Map
     }
     fn sigmas(&self) -> Option<(f64, f64)> {
         Some((self.from, self.to))
@@ -83,31 +103,22 @@ impl Method for Dpir {
         check_proximal("dpir", prior, operator)
     }
     fn record(&self, phases: &mut Phases<'_>) -> Result<()> {
-        let (lambda, cg, noise, draws, flips) = (self.lambda, self.cg, self.noise, self.draws, self.flips);
         phases.add("start", |s| {
+            // The naive restoration: bicubic, the nearest known pixels, or the measurement itself.
             let (guess, one) = (s.guess(), s.constant(1.0));
             let x = s.mix("start", &[(one, guess)])?;
             s.set_x(x);
             Ok(())
         })?;
+        let (lambda, cg, views) = (self.lambda, self.cg, self.views);
         phases.add("step", |s| {
             let x = s.x();
             let rho = s.scalar_of_noise(move |m, noise| lambda * (noise / m.level.sigma()).powi(2));
             let z = s.proximal(x, rho, cg)?;
-            let shrink = s.scalar(|m| m.level.alpha_bar.sqrt());
-            let amount = s.scalar(move |m| noise * (1.0 - m.level.alpha_bar).sqrt());
-            let mut all = Vec::new();
-            let share = s.constant(1.0 / draws as f64);
-            for j in 0..draws {
-                let n = s.normal("n", Draw::Estimate(j as u32))?;
-                let mut x_t = s.mix("x_t", &[(shrink, z), (amount, n)])?;
-                let kind = if flips > 0 { j % 4 } else { 0 };
-                x_t = flip(s, x_t, kind)?;
-                let x0 = s.estimate(x_t)?.x0;
-                all.push((share, flip(s, x0, kind)?));
-            }
-            let mut x0 = s.mix("x0.a", &all[..all.len().min(4)])?;
-            if all.len() > 4 { let b = s.mix("x0.b", &all[4..])?; let one = s.constant(1.0); x0 = s.mix("x0.c", &[(one, x0), (one, b)])?; }
+            let share = s.constant(1.0 / views as f64);
+            let estimates = (0..views).map(|view| Ok((share, self.denoised(s, z, view)?)));
+            let estimates = estimates.collect::<Result<Vec<_>>>()?;
+            let x0 = s.mix("x0.mean", &estimates)?;
             let residual = s.residual(x0, &Guidance::PLAIN)?;
             s.report(residual);
             s.set_x(x0);

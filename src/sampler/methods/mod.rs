@@ -32,8 +32,10 @@ pub use sitcom::Sitcom;
 pub use stsl::Stsl;
 pub use unconditional::Unconditional;
 
-use super::method::Method;
+use super::method::{Answer, Method};
 use crate::error::{Error, Result, nearest};
+use crate::model::Prior;
+use crate::operator::Operator;
 use crate::options::Options;
 use std::sync::Arc;
 
@@ -75,7 +77,7 @@ pub const METHODS: &[MethodRow] = &[
     MethodRow {
         name: "dpir",
         what: "plug-and-play: proximal steps of the measurement and the model as a denoiser, in turn; linear tasks, pixel models",
-        options: "lambda=0.23,from=1,to=0.05,cg=8",
+        options: "lambda=0.23,from=0.384,to=0.05,noise=0,views=1,cg=8",
         steps: 16,
         latent_steps: 16,
         parse: dpir::parse,
@@ -177,6 +179,18 @@ pub const METHODS: &[MethodRow] = &[
         parse: unconditional::parse,
     },
 ];
+
+/// The method that `auto` stands for, and why. One best image: proximal steps wherever the task is linear and the model one of pixels,
+/// since they restore more and need no VJP (README, "Results"). Samples, latents and other tasks: `dmap`.
+pub fn auto_method(answer: Answer, prior: &Prior, operator: &dyn Operator) -> &'static str {
+    match answer {
+        Answer::Map if prior.latent.is_none() && operator.is_linear() => BEST_IMAGE,
+        _ => "dmap",
+    }
+}
+
+/// Proximal steps as they were tuned on eight photographs, five tasks, noise 0.025.
+const BEST_IMAGE: &str = "dpir:from=1,to=0.01,noise=0.5,views=2";
 
 /// Parses a method such as `dmap` or `dps:step=polyak:0.3`. An unknown name gets the nearest suggestion.
 pub fn parse_method(method: &str) -> Result<(&'static MethodRow, Arc<dyn Method>)> {
