@@ -19,26 +19,20 @@
 //! # Restore an image
 //!
 //! ```
-//! use dmap::backend::Device;
-//! use dmap::graph::{PlanOptions, Shape};
-//! use dmap::model::Model;
-//! use dmap::operator::parse_task;
-//! use dmap::sampler::{Item, Measurement, Measurer, Restorer, Settings};
+//! use dmap::{Item, Measurement, Model, Noise, Restorer, Shape, parse_task};
 //! use std::ops::ControlFlow;
 //!
 //! # fn main() -> dmap::Result<()> {
 //! let model = Model::shipped()?; // or Model::open("adm.safetensors")
 //! let operator = parse_task("inpaint-random:missing=0.5")?;
-//! let image = Shape::new(1, 16, 16, 3); // a batch of one, 16 x 16 pixels, RGB
 //!
-//! // Measure a grey picture; your own y in [-1, 1] goes here.
-//! let state = operator.draw_state(image, 7)?;
-//! let y = Measurer::new(operator.as_ref(), image)?.apply(&vec![0.2; image.numel()], &state)?;
+//! // Measure a grey picture; your own y in [-1, 1] goes into a `Measurement` instead.
+//! let (image, picture) = (Shape::new(1, 16, 16, 3), vec![0.2; 16 * 16 * 3]);
+//! let (measurement, _) = Measurement::simulate(operator.as_ref(), image, &picture, Noise::Gaussian(0.01), 7)?;
 //!
-//! let settings = Settings { steps: 4, ..Settings::parse("dmap", &model.network.prior())? };
-//! let mut restorer = Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), &Device::cpu())?;
-//! let item = Item { measurement: Measurement { y, state, noise_norm: 0.0 }, seed: 7, sample: 0, label: None };
-//! let restored = restorer.restore(&[item], |now| {
+//! // The best method for this task and model, on the CPU; `.method("dmap:k=5")?`, `.device(..)`, `.batch(..)` change that.
+//! let mut restorer = Restorer::builder(&model, &operator, 16, 16).build()?;
+//! let restored = restorer.restore(&[Item { measurement, seed: 7, sample: 0, label: None }], |now| {
 //!     println!("step {} of {}, residual {:?}", now.step, now.steps, now.residual);
 //!     ControlFlow::Continue(()) // Break(()) stops the run
 //! })?;
@@ -53,16 +47,12 @@
 //! # Step by step
 //!
 //! ```
-//! # use dmap::backend::Device;
-//! # use dmap::graph::{PlanOptions, Shape};
-//! # use dmap::sampler::{Item, Measurement, Restorer, Settings};
+//! # use dmap::{Item, Measurement, Restorer};
 //! # fn main() -> dmap::Result<()> {
-//! # let model = dmap::model::Model::shipped()?;
-//! let operator = dmap::operator::parse_task("denoise")?;
-//! let image = Shape::new(1, 8, 8, 3);
-//! let settings = Settings { steps: 3, ..Settings::parse("dps", &model.network.prior())? };
-//! let mut restorer = Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), &Device::cpu())?;
-//! let measurement = Measurement { y: vec![0.0; image.numel()], state: vec![], noise_norm: 0.0 };
+//! # let model = dmap::Model::shipped()?;
+//! let operator = dmap::parse_task("denoise")?;
+//! let mut restorer = Restorer::builder(&model, &operator, 8, 8).method("dps:step=polyak:0.2")?.build()?;
+//! let measurement = Measurement { y: vec![0.0; 8 * 8 * 3], state: vec![], noise_norm: 0.0 };
 //! let mut run = restorer.start(&[Item { measurement, seed: 0, sample: 0, label: None }])?;
 //! while let Some(now) = run.step()? {
 //!     assert!(now.x()?.iter().all(|v| v.is_finite()));
@@ -96,6 +86,10 @@
 //! # }
 //! ```
 //!
+//! # A method of your own
+//!
+//! Implement [`sampler::Method`]: record a step in the words of [`sampler::Step`]. `examples/own_method.rs` is complete.
+//!
 //! # An operator of your own
 //!
 //! Implement [`operator::Operator`]: record `A(x)` with ops that have a VJP, and the adjoint follows.
@@ -126,6 +120,7 @@
 #![deny(missing_docs)]
 
 pub mod backend;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod compare;
 pub mod error;
@@ -144,4 +139,11 @@ pub mod selftest;
 pub mod tensor;
 pub mod weights;
 
+pub use backend::Device;
 pub use error::{Error, Result};
+pub use graph::PlanOptions;
+pub use image::{Photo, Picture};
+pub use model::Model;
+pub use operator::{Operator, parse_task};
+pub use sampler::{Item, Measurement, Method, Noise, Restorer, Settings};
+pub use tensor::Shape;

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod batch;
+mod builder;
 pub mod chain;
 pub mod guidance;
 pub mod level;
@@ -23,6 +24,7 @@ pub mod setup;
 pub mod step;
 pub mod whitening;
 
+pub use builder::RestorerBuilder;
 pub use chain::Chain;
 pub use guidance::{Guidance, StepRule, WHITEN};
 pub use level::{Level, Moment};
