@@ -47,6 +47,14 @@ impl Options {
         self.within(key, default, range, "a whole number")
     }
 
+    /// Takes option `key` as a number within `range`, if it is there.
+    pub fn number_if_given(&mut self, key: &str, range: RangeInclusive<f64>) -> Result<Option<f64>> {
+        match self.values.contains_key(key) {
+            true => self.number(key, 0.0, range).map(Some),
+            false => Ok(None),
+        }
+    }
+
     fn within<T: FromStr + PartialOrd + std::fmt::Display>(
         &mut self,
         key: &str,

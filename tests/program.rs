@@ -233,14 +233,22 @@ fn wrong_flags_are_refused_with_the_nearest_right_one() {
     with(&["--task", "sr4", "--method", "dmp"], "did you mean dmap");
     with(&["--task", "sr4", "--method", "dpir", "--estimate", "sample"], "dpir gives one best image and no samples");
     with(&["--task", "sr4", "--method", "dpir", "--samples", "2"], "--samples 2: dpir gives one best image");
-    with(&["--task", "sr4", "--method", "dpir:from=0.01"], "sigma goes from 0.01 to 0.05; it has to fall");
+    with(&["--task", "sr4", "--method", "dpir:from=0.01"], "sigma goes from=0.01 to=0.05; it has to fall");
     with(&["--task", "sr4", "--method", "dmap:inner=3"], "unknown option inner (options: k=5,step=polyak:0.4");
     with(&["--task", "sr4", "--method", "dps:step=0.3"], "expected polyak:SHARE or published:ZETA");
-    with(&["--task", "sr4", "--method", "dmap:k=3", "--inner", "3"], "k is given twice");
+    with(&["--task", "sr4", "--method", "dmap:k=3", "--inner", "3"], "--inner is the option k of dmap");
+    with(&["--task", "sr4", "--zeta-unit", "absolute"], "--zeta-unit without --zeta");
+    with(&["--task", "sr4", "--method", "nope", "--zeta", "1"], "unknown method nope");
+    with(&["--task", "sr4", "--method", "auto:k=1"], "auto takes no options");
+    with(&["--task", "sr4", "--estimate", "map", "--method", "dps"], "--estimate map: dps draws samples");
+    with(&["--task", "sr4", "--steps", "99999999999"], "choose 1 to 1000");
+    with(&["--task", "sr4", "--spacing", "linear"], "dpir chooses its levels itself");
+    with(&["--task", "sr4", "--method", "ddnm", "--eta", "0.5"], "ddnm has no use for the sampler's eta");
     with(&["--task", "sr4", "--steps", "0"], "0 steps");
     with(&["--task", "sr4", "--steps", "-5"], "");
     with(&["--task", "sr4", "--zeta", "-1"], "");
     with(&["--task", "gaussian-blur:size=9", "--whiten=-1"], "whiten is -1");
+    with(&["--task", "gaussian-blur:size=9", "--whiten=inf"], "whiten is inf");
     with(&["--task", "gaussian-blur:size=9", "--whiten", "much"], "--whiten");
     with(
         &["--task", "gaussian-blur:size=9", "--zeta", "1", "--zeta-unit", "absolute", "--whiten", "1"],

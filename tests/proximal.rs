@@ -153,6 +153,7 @@ fn proximal_steps_are_exact(device: &Device, tasks: &[&str]) {
             y: given.iter().flat_map(|g| g.1.y.clone()).collect(),
             state: given.iter().flat_map(|g| g.1.state.clone()).collect(),
             noise_norm: vec![0.0; 2],
+            is_frozen: vec![false; 2],
             noise_deviation: given.iter().map(|g| g.1.noise_variance(operator).sqrt()).collect(),
             ..Batch::default()
         };

@@ -259,7 +259,15 @@ fn photo_items(task: &str) -> (Arc<dyn Operator>, Shape, Vec<Item>) {
 #[test]
 fn batch_size_and_order_never_change_an_image() {
     let model = Model::shipped().unwrap();
-    for (method, task) in [("dps", "inpaint-random"), ("dmap", "inpaint-random"), ("dmap", "motion-blur:size=9")] {
+    for (method, task) in [
+        ("dps", "inpaint-random"),
+        ("dmap", "inpaint-random"),
+        ("dmap", "motion-blur:size=9"),
+        ("dpir:noise=0.5,views=2", "motion-blur:size=9"),
+        // Items whose optimisation ends at different steps.
+        ("sitcom:k=12,rate=0.2", "inpaint-random"),
+        ("resample:iterations=60,rate=0.05", "inpaint-random"),
+    ] {
         let (operator, image, items) = photo_items(task);
         let settings = Settings { steps: 4, ..Settings::parse(method, &model.network.prior()).unwrap() };
         let run = |items: &[Item], n: usize| -> Vec<Restoration> {

@@ -1,9 +1,9 @@
-"""Writes the README's table of results from the rows that `cargo bench --bench restoration` left.
+"""Writes the README's tables of results from the rows that `cargo bench --bench restoration` left.
 
-    python tools/results_table.py benches/records/*/{dmap,dps,dps-relative,samples}.tsv
+    python tools/results_table.py benches/records/2026-11-27-epyc-2core/restoration.tsv
 
-Replaces what stands between `<!-- results -->` and `<!-- end of results -->` in README.md. Per task each method is shown with its best
-step size of those in the rows, over the photographs that all methods restored.
+Replaces what stands between `<!-- results -->` and `<!-- end of results -->` in README.md. One table per noise; a method is shown for a
+task over the photographs that every method of the table restored.
 """
 
 import collections
@@ -13,66 +13,54 @@ import sys
 
 README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
 NAIVE = {"sr4": "bicubic", "inpaint-box": "nearest pixel", "inpaint-random": "nearest pixel"}
-COLUMNS = {("dps", "Absolute"): "DPS, published step", ("dps", "Relative"): "DPS, Polyak's step", ("dmap", "Relative"): "DMAP"}
 
 
 def mean(rows, name):
     return sum(float(r[name]) for r in rows) / len(rows)
 
 
-def main():
-    runs = collections.defaultdict(dict)  # (task, method, unit, samples) -> settings -> {photo: row}
-    for path in sys.argv[1:]:
-        for row in csv.DictReader(open(path), delimiter="\t"):
-            unit = row["zeta"].split("(")[0]
-            settings = (row["steps"], row["inner"], row["zeta"], row.get("whiten", "0"))
-            runs[row["task"], row["method"], unit, row["samples"]].setdefault(settings, {})[row["photo"]] = row
-    tasks = list(dict.fromkeys(task for task, _, _, samples in runs if samples == "1"))
+def table(noise, runs):
+    """`runs` has the rows of one noise: task -> (method, steps) -> photo -> row."""
+    methods = list(dict.fromkeys(m for per_method in runs.values() for m in per_method))
+    names = [f"`{method}`, {steps} levels" for method, steps in methods]
     lines = [
-        "Mean PSNR in dB (SSIM of the luma) over the centre 256x256 pixels of photographs that the prior has not seen, noise 0.025, seed 0,",
-        "one sample, 56 network passes (forward evaluations plus VJPs) for every method. DMAP: 6 levels, K = 5, zeta 0.4, its default. Blurs by the",
-        "whitened residual, but for DPS as published.",
+        f"Noise {noise}:",
         "",
-        "| task | photos | naive | " + " | ".join(COLUMNS.values()) + " | DMAP's residual over the noise |",
-        "| --- | --- | --- |" + " --- |" * (len(COLUMNS) + 1),
+        "| task | photos | naive | " + " | ".join(names) + " |",
+        "| --- | --- | --- |" + " --- |" * len(methods),
     ]
-    seconds = []
-    for task in tasks:
-        best = {}
-        for column in COLUMNS:
-            given = runs.get((task, *column, "1"))
-            if given:
-                best[column] = max(given.items(), key=lambda kv: mean(kv[1].values(), "psnr"))
-        photos = set.intersection(*(set(rows) for _, rows in best.values()))
-        cells = []
-        for column in COLUMNS:
-            if column not in best:
+    for task, per_method in runs.items():
+        photos = sorted(set.intersection(*(set(rows) for rows in per_method.values())))
+        cells, best = [], max(mean([rows[p] for p in photos], "psnr") for rows in per_method.values())
+        for method in methods:
+            if method not in per_method:
                 cells.append("-")
                 continue
-            (_, _, zeta, _), rows = best[column]
-            shown = [rows[p] for p in photos]
-            note = f", zeta {zeta.split('(')[1].rstrip(')')}" if column[0] == "dps" else ""
-            cells.append(f"{mean(shown, 'psnr'):.2f} ({mean(shown, 'ssim'):.3f}{note})")
-        dmap = best["dmap", "Relative"][1]
-        shown = [dmap[p] for p in photos]
-        seconds += [float(r["seconds"]) for r in dmap.values()]
-        lines.append(
-            f"| {task} | {len(photos)} | {mean(shown, 'baseline'):.2f} ({NAIVE.get(task, 'measurement')}) | {' | '.join(cells)} "
-            f"| {mean(shown, 'residual_ratio'):.2f} |"
-        )
-    lines += ["", f"{sorted(seconds)[len(seconds) // 2]:.0f} s per image on the two cores of the record."]
-    for (task, method, _, samples), given in runs.items():
-        for rows in given.values():
-            if samples != "1":
-                single = [runs[task, method, "Relative", "1"][k][p] for k in given for p in rows]
-                lines.append(
-                    f"The mean of {samples} samples (`--samples {samples}`), {task} by {method} over {len(rows)} photographs: {mean(rows.values(), 'psnr'):.2f} dB, "
-                    f"one sample {mean(single, 'psnr'):.2f} dB, {NAIVE.get(task, 'measurement')} {mean(rows.values(), 'baseline'):.2f} dB."
-                )
+            shown = [per_method[method][p] for p in photos]
+            psnr = mean(shown, "psnr")
+            text = f"**{psnr:.2f}**" if psnr == best else f"{psnr:.2f}"
+            cells.append(f"{text} ({mean(shown, 'ssim'):.3f}), {mean(shown, 'passes'):.0f} passes")
+        baseline = mean([next(iter(per_method.values()))[p] for p in photos], "baseline")
+        lines.append(f"| {task} | {len(photos)} | {baseline:.2f} ({NAIVE.get(task, 'measurement')}) | {' | '.join(cells)} |")
+    return lines + [""]
+
+
+def main():
+    runs = collections.defaultdict(lambda: collections.defaultdict(lambda: collections.defaultdict(dict)))
+    for path in sys.argv[1:]:
+        for row in csv.DictReader(open(path), delimiter="\t"):
+            runs[row["noise"]][row["task"]][row["method"], row["steps"]][row["photo"]] = row
+    lines = [
+        "Mean PSNR in dB (SSIM of the luma) over the centre 256x256 pixels of photographs that neither the prior nor the settings have seen, by",
+        "the prior inside, seed 0, one image of each. Passes are forward evaluations plus VJPs of the network; a VJP costs more than a forward.",
+        "",
+    ]
+    for noise in sorted(runs, key=lambda n: (n != "0.025", float(n))):
+        lines += table(noise, runs[noise])
     text = README.read_text()
     before, rest = text.split("<!-- results -->")
     after = rest.split("<!-- end of results -->")[1]
-    README.write_text(f"{before}<!-- results -->\n" + "\n".join(lines) + f"\n<!-- end of results -->{after}")
+    README.write_text(f"{before}<!-- results -->\n" + "\n".join(lines).rstrip() + f"\n<!-- end of results -->{after}")
     print("\n".join(lines))
 
 

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 
 /// `--device`, `--precision` and `--memory`.
 #[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Device and memory")]
 pub(crate) struct DeviceFlags {
     /// cpu, cuda, cuda:N, or auto: the first CUDA device that can be used, else the CPU
     #[arg(long, default_value = "auto")]
@@ -19,12 +20,13 @@ pub(crate) struct DeviceFlags {
 
 /// `--precision` and `--memory`: all that a plan depends on.
 #[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Device and memory")]
 pub(crate) struct StorageFlags {
     /// Storage type of activations and weights; sums are always f32. The CPU takes f32 only
     #[arg(long, value_enum, default_value = "f32")]
     precision: PrecisionFlag,
     /// Memory for weights and activations, such as 4GiB; activations are recomputed to fit
-    #[arg(long)]
+    #[arg(long, value_name = "BYTES")]
     memory: Option<String>,
     /// If --memory can't be met otherwise, leave large weights with the host (on the CPU: in their file) and fetch them when they are read
     #[arg(long, requires = "memory")]

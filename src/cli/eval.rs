@@ -170,7 +170,7 @@ fn is_finite(read: &[(&str, Vec<usize>, Vec<f32>)]) -> bool {
 fn evaluate_step(flags: &Eval, model: &Model, file: &Checkpoint, shape: Shape) -> Result<Evaluated> {
     let prior = model.network.prior();
     let operator = parse_task(flags.task.as_deref().unwrap_or("denoise"))?;
-    let t: Vec<f64> = numbers(file, "t", shape.n)?.into_iter().map(f64::from).collect();
+    let t: Vec<f64> = numbers(file, "t", &[shape.n])?.into_iter().map(f64::from).collect();
     let schedule = Schedule::at(&prior.noise_schedule, prior.diffusion_steps, t)?;
     let factor = prior.latent.map_or(1, |l| l.factor);
     let image = Shape::new(1, shape.h * factor, shape.w * factor, prior.image_channels());
@@ -192,6 +192,14 @@ fn evaluate_step(flags: &Eval, model: &Model, file: &Checkpoint, shape: Shape) -
         return Err(file.error(format!("{reason} of {} pixels of an image", prior.size_multiple)));
     }
     operator.check(image)?;
+    if flags.clip && prior.latent.is_some() {
+        return Err(Error::Invalid(
+            "--clip is for pixel models: a latent has no range of its own; leave it out".into(),
+        ));
+    }
+    if flags.task.is_some() && file.tensors.contains_key("v") {
+        return Err(file.error("tensor v is for a VJP without --task; leave one of them out"));
+    }
     let (mut x, mut v, mut results) = (None, None, Vec::new());
     let mut phases = Phases::new(&setup);
     phases.add("step", |s| {
@@ -220,7 +228,7 @@ fn evaluate_step(flags: &Eval, model: &Model, file: &Checkpoint, shape: Shape) -
         })
         .collect();
     let batches = batches(flags, &prior, file, &setup, shape)?;
-    let cotangents = v.map(|id| numbers(file, "v", shape.n * e.graph().shape(id).numel())).transpose()?;
+    let cotangents = v.map(|id| numbers(file, "v", &extents(shape.n, e.graph().shape(id)))).transpose()?;
     let mut because = None;
     for (i, batch) in batches.iter().enumerate() {
         let level = setup.level(i);
@@ -242,20 +250,26 @@ fn evaluate_step(flags: &Eval, model: &Model, file: &Checkpoint, shape: Shape) -
     Ok((read, because))
 }
 
-/// The `count` numbers of tensor `name`.
-fn numbers(file: &Checkpoint, name: &str, count: usize) -> Result<Vec<f32>> {
+/// The numbers of tensor `name` of these extents.
+fn numbers(file: &Checkpoint, name: &str, extents: &[usize]) -> Result<Vec<f32>> {
     let given = file.numbers(name)?;
-    match given.len() == count {
-        true => Ok(given),
-        false => Err(file.error(format!("tensor {name} has {} values, expected {count}", given.len()))),
+    match file.tensors.get(name).map(|t| &t.shape[..]) {
+        Some(found) if found != extents => {
+            Err(file.error(format!("tensor {name} has shape {found:?}, expected {extents:?}")))
+        }
+        _ => Ok(given),
     }
+}
+
+fn extents(items: usize, s: Shape) -> [usize; 4] {
+    [items, s.h, s.w, s.c]
 }
 
 /// What the file says of each item.
 fn batches(flags: &Eval, prior: &Prior, file: &Checkpoint, s: &Setup<'_>, x: Shape) -> Result<Vec<Batch>> {
     let labels = match prior.classes {
         Some(classes) => {
-            let labels = numbers(file, "labels", x.n)?;
+            let labels = numbers(file, "labels", &[x.n])?;
             let is_wrong = |label: &&f32| label.fract() != 0.0 || !(0.0..classes as f32).contains(*label);
             if let Some(label) = labels.iter().find(is_wrong) {
                 let most = classes - 1;
@@ -271,15 +285,15 @@ fn batches(flags: &Eval, prior: &Prior, file: &Checkpoint, s: &Setup<'_>, x: Sha
         (s.measurement_shape().numel(), s.operator.state_shape(s.image).map_or(0, |shape| shape.numel()));
     let (mut y, mut state) = (Vec::new(), Vec::new());
     if flags.task.is_some() {
-        y = numbers(file, "y", x.n * y_item)?;
-        state = match state_item > 0 && file.tensors.contains_key("state") {
-            true => numbers(file, "state", x.n * state_item)?,
-            false => s.operator.draw_state(s.image, flags.seed)?.repeat(x.n),
+        y = numbers(file, "y", &extents(x.n, s.measurement_shape()))?;
+        state = match s.operator.state_shape(s.image).filter(|_| file.tensors.contains_key("state")) {
+            Some(shape) => numbers(file, "state", &extents(x.n, shape))?,
+            None => s.operator.draw_state(s.image, flags.seed)?.repeat(x.n),
         };
     } else {
         y.resize(x.n * y_item, 0.0);
     }
-    let values = numbers(file, "x", x.numel())?;
+    let values = numbers(file, "x", &extents(x.n, x))?;
     let item = |(i, labels): (usize, Vec<f32>)| Batch {
         x: values[i * x.item()..][..x.item()].to_vec(),
         y: y[i * y_item..][..y_item].to_vec(),
@@ -288,6 +302,7 @@ fn batches(flags: &Eval, prior: &Prior, file: &Checkpoint, s: &Setup<'_>, x: Sha
         seeds: vec![(0, 0)],
         noise_norm: vec![0.0],
         noise_deviation: vec![0.0],
+        is_frozen: vec![false],
         ..Batch::default()
     };
     Ok(labels.into_iter().enumerate().map(item).collect())

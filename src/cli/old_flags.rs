@@ -1,6 +1,7 @@
 //! Flags of single methods as they were before methods had options. They go with the next release.
 
 use crate::error::{Error, Result};
+use crate::sampler::METHODS;
 use clap::{Args, ValueEnum};
 
 /// Flags of single methods as they were before methods had options.
@@ -8,8 +9,8 @@ use clap::{Args, ValueEnum};
 pub(super) struct OldFlags {
     #[arg(long, hide = true)]
     zeta: Option<f64>,
-    #[arg(long, hide = true, value_enum, requires = "zeta", default_value = "relative")]
-    zeta_unit: ZetaUnit,
+    #[arg(long, hide = true, value_enum)]
+    zeta_unit: Option<ZetaUnit>,
     #[arg(long, hide = true)]
     whiten: Option<f64>,
     #[arg(long, hide = true)]
@@ -78,13 +79,23 @@ impl OldFlags {
     /// True if one of them was typed: `auto` then stands for `dmap`, which they were made for.
     pub fn are_given(&self) -> bool {
         let numbers = [self.zeta, self.whiten, self.rate, self.consistency];
-        self.published_transpose || self.inner.is_some() || numbers.iter().any(Option::is_some)
+        self.published_transpose
+            || self.inner.is_some()
+            || self.zeta_unit.is_some()
+            || numbers.iter().any(Option::is_some)
     }
 
     /// The method with the options that the old flags mean; none where none was given.
     pub fn method(&self, typed: &str) -> Result<Option<String>> {
         let (name, options) = typed.split_once(':').unwrap_or((typed, ""));
-        let is_absolute = self.zeta_unit == ZetaUnit::Absolute;
+        let is_absolute = self.zeta_unit == Some(ZetaUnit::Absolute);
+        if self.zeta_unit.is_some() && self.zeta.is_none() {
+            return Err(Error::Invalid("--zeta-unit without --zeta: write --method dps:step=published:80".into()));
+        }
+        if !METHODS.iter().any(|m| m.name == name) {
+            // The parser of methods has the better sentence.
+            return Ok(None);
+        }
         if name == "dsg" && is_absolute {
             return Err(Error::Invalid("dsg takes a share of 0 to 1: write dsg:share=0.2".into()));
         }
@@ -111,6 +122,11 @@ impl OldFlags {
                 let readers = readers.join(", ");
                 return Err(Error::Invalid(format!("--{flag}: {name} does not use it ({readers} do); leave it out")));
             };
+            if all.iter().any(|o| o.trim().starts_with(&format!("{option}="))) {
+                let reason =
+                    format!("--{flag} is the option {option} of {name}, which is given too: leave --{flag} out");
+                return Err(Error::Invalid(reason));
+            }
             all.push(format!("{option}={value}"));
         }
         Ok((all.len() > before).then(|| format!("{name}:{}", all.join(","))))

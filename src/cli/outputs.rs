@@ -41,6 +41,13 @@ pub(super) fn write_results(
         // What follows belongs to this run: an old result must not vouch for it if the program ends half-way.
         std::fs::remove_file(&finished).map_err(Error::io(&finished))?;
     }
+    // So do pictures of a run with another number of samples.
+    for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))?.flatten() {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|n| n.starts_with("restored") && n.ends_with(".png")) {
+            std::fs::remove_file(entry.path()).map_err(Error::io(entry.path()))?;
+        }
+    }
     let write = |picture: &Picture, name: &str| match p.grey {
         true => picture.write_grey_png(&folder.join(name)),
         false => picture.write_png(&folder.join(name)),

@@ -5,7 +5,7 @@ use super::quantity::{readable, size};
 use super::sampler_flags::SamplerFlags;
 use crate::backend::Device;
 use crate::backend::cuda::launches_for;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::{Graph, Plan, PlanOptions};
 use crate::image::write_whole;
 use crate::launch::Limits;
@@ -31,8 +31,8 @@ pub struct PlanArguments {
     #[command(flatten)]
     storage: StorageFlags,
     /// Images at the same time
-    #[arg(long, default_value_t = 1)]
-    batch: usize,
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    batch: u32,
     /// The measurement
     #[arg(long, default_value = "sr4")]
     task: String,
@@ -128,7 +128,8 @@ fn planned(setup: &Setup<'_>, method: &dyn Method) -> Result<Vec<Planned>> {
     let mut machine = Machine::new(phases.finish(), Vec::new(), setup.levels());
     let runs = method::runs(method, &mut machine)?;
     let passes = |runs: &&Vec<usize>| runs.iter().zip(machine.phases()).map(|(n, p)| n * p.passes).sum::<usize>();
-    let most = runs.iter().max_by_key(passes).cloned().unwrap_or_default();
+    // Of levels with as much work a later one: what the first one does beside is done once per image.
+    let most = runs.iter().rev().max_by_key(passes).cloned().unwrap_or_default();
     let of_phases = machine.phases().iter().zip(most).map(|(p, n)| (p.name, n, p.graph.clone()));
     let all: Vec<_> = of_phases.chain(setup.decoder()?.map(|(g, ..)| (DECODER, 1, g))).collect();
     let plan = |(name, runs, g): &(&'static str, usize, Graph)| {
@@ -141,9 +142,6 @@ fn planned(setup: &Setup<'_>, method: &dyn Method) -> Result<Vec<Planned>> {
 pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
     let model = Model::file_or_preset(&flags.model)?;
     let (w, h) = size(&flags.size)?;
-    if flags.batch == 0 {
-        return Err(Error::Invalid("--batch 0: choose at least 1".into()).into());
-    }
     let operator = parse_task(&flags.task)?;
     let prior = model.network.prior();
     let settings = flags.sampler.settings(&prior, operator.as_ref(), 1)?;
@@ -153,7 +151,7 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
         prior: &prior,
         weights: &model.weights,
         operator: operator.as_ref(),
-        image: Shape::new(flags.batch, h, w, prior.image_channels()),
+        image: Shape::new(flags.batch as usize, h, w, prior.image_channels()),
         schedule: &schedule,
         variance: settings.variance,
         clip: settings.clip,
@@ -176,7 +174,7 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
     let report = Report {
         model: &flags.model,
         size: [w, h],
-        batch: flags.batch,
+        batch: flags.batch as usize,
         method: settings.method.method(),
         task: operator.task(),
         weight_bytes,

@@ -15,65 +15,72 @@ use crate::sampler::Noise;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+const EXAMPLES: &str = "\
+Examples:
+  dmap restore photos/ --task sr4 --out sr4
+  dmap restore y.png --measurement --task motion-blur:kernel=psf.png --noise 0.01 --out sharp
+  dmap restore a.png --task inpaint-random --method dmap:k=5 --samples 8 --out samples";
+
 /// Flags of `dmap restore`.
 #[derive(clap::Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct Restore {
     /// Photos, folders or patterns; with --measurement the measurements themselves
-    #[arg(required = true)]
+    #[arg(required = true, help_heading = "Problem")]
     inputs: Vec<PathBuf>,
     /// What degrades the images: sr4, gaussian-blur, inpaint-random:missing=0.5 ... (`dmap tasks` lists all)
-    #[arg(long)]
+    #[arg(long, help_heading = "Problem")]
     task: String,
-    #[command(flatten)]
-    sampler: SamplerFlags,
-    /// Weight file of the prior, or folder of a latent model in diffusers layout; `photo` and `tiny-latent` are inside the program
-    #[arg(long, default_value = "photo")]
-    model: String,
-    /// Text that a latent model is conditioned on [default: the cached one of its folder, else the empty text]
-    #[arg(long)]
-    prompt: Option<String>,
-    /// Folder for the results, one folder per image
-    #[arg(long)]
-    out: PathBuf,
     /// Noise of the measurement, added to photos: a standard deviation in [0,1] units, or poisson:RATE (255 RATE photons at white)
     /// [default: 0.025, or what a measurement file says]
-    #[arg(long)]
+    #[arg(long, value_name = "SIGMA|poisson:RATE", help_heading = "Problem")]
     noise: Option<String>,
-    /// Seed of mask, kernel, measurement noise and sampler
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Samples per measurement; their mean and standard deviation are written too
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    samples: u32,
-    /// Images restored at the same time
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    batch: u32,
+    /// The inputs are measurements: pictures, or measurement.safetensors of an earlier run, or such a file of your own with y
+    /// (1,H,W,3) in [-1,1] and, for a mask or kernel, state (1,h,w,1). x is correlated with a kernel in state
+    #[arg(long, help_heading = "Problem")]
+    measurement: bool,
     /// Take the centre of each photo: S or WxH pixels
-    #[arg(long)]
+    #[arg(long, value_name = "S|WxH", help_heading = "Problem")]
     size: Option<String>,
     /// Refuse pictures with more pixels than this
-    #[arg(long, default_value_t = MOST_PIXELS, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = MOST_PIXELS, value_parser = clap::value_parser!(u64).range(1..), help_heading = "Problem")]
     max_pixels: u64,
     /// Take JPEGs whose end is missing
-    #[arg(long)]
+    #[arg(long, help_heading = "Problem")]
     allow_truncated: bool,
+    #[command(flatten)]
+    sampler: SamplerFlags,
+    /// Samples per measurement; their mean and standard deviation are written too
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "Sampling")]
+    samples: u32,
+    /// Seed of mask, kernel, measurement noise and sampler
+    #[arg(long, default_value_t = 0, help_heading = "Sampling")]
+    seed: u64,
+    /// Weight file of the prior, or folder of a latent model in diffusers layout; `photo` and `tiny-latent` are inside the program
+    #[arg(long, default_value = "photo", help_heading = "Model")]
+    model: String,
+    /// Text that a latent model is conditioned on [default: the cached one of its folder, else the empty text]
+    #[arg(long, help_heading = "Model")]
+    prompt: Option<String>,
     /// Class of a class-conditional model
-    #[arg(long)]
+    #[arg(long, help_heading = "Model")]
     label: Option<u32>,
     #[command(flatten)]
     device: DeviceFlags,
-    /// The inputs are measurements: pictures, or measurement.safetensors of an earlier run, or such a file of your own with y
-    /// (1,H,W,3) in [-1,1] and, for a mask or kernel, state (1,h,w,1). x is correlated with a kernel in state
-    #[arg(long)]
-    measurement: bool,
+    /// Images restored at the same time
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024), help_heading = "Device and memory")]
+    batch: u32,
+    /// Folder for the results, one folder per image
+    #[arg(long, value_name = "FOLDER", help_heading = "Output")]
+    out: PathBuf,
     /// Write the state of the chain every K steps
-    #[arg(long)]
+    #[arg(long, value_name = "K", help_heading = "Output")]
     save_every: Option<usize>,
     /// Restore images again that are finished already
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     overwrite: bool,
     /// Print each result as one line of JSON
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     json: bool,
 }
 
@@ -143,6 +150,7 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
         prompt: flags.prompt,
         precision: flags.device.precision(),
     };
+    let is_new = !job.out.exists();
     make_folder(&job.out)?;
     if let Some(warning) = &job.model.warning {
         complain!("dmap: {warning}");
@@ -150,5 +158,10 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
     if !job.json {
         say!("on {}", job.device.name_and_reason())?;
     }
-    Ok(restore_all(&job, &inputs)?)
+    let result = restore_all(&job, &inputs);
+    if is_new {
+        // A folder that was made for nothing goes; one that holds anything stays.
+        let _ = std::fs::remove_dir(&job.out);
+    }
+    Ok(result?)
 }

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 
 /// Flags that set up a sampler.
 #[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplerFlags {
     /// Method with its options: dmap, dps:step=polyak:0.3, dmap:k=5,whiten=0 ... (`dmap tasks` lists all); auto takes the best for
     /// task, model and --estimate
@@ -68,21 +69,31 @@ impl EstimateFlag {
     }
 }
 
-/// Fails where samples are asked for and the method gives none. The other way round is fine: latents and nonlinear tasks have no
-/// method but samplers.
-fn check_answer(asked: Option<EstimateFlag>, samples: u32, method: &dyn Method) -> Result<()> {
-    let flag = match asked {
-        Some(EstimateFlag::Sample) => "--estimate sample".to_string(),
-        _ if samples > 1 => format!("--samples {samples}"),
+/// Fails where one kind of answer is asked for and the method gives the other.
+fn check_answer(asked: Option<EstimateFlag>, samples: u32, typed: &str, method: &dyn Method) -> Result<()> {
+    let name = method::name(method);
+    let reason = match (asked, method.answer()) {
+        (Some(EstimateFlag::Map), _) if samples > 1 => {
+            format!("--samples {samples}: --estimate map is one image; leave one of them out")
+        }
+        (Some(EstimateFlag::Map), Answer::Sample) if typed == "auto" => {
+            complain!(
+                "dmap: no method gives one best image of latents or of tasks that are not linear: {name} draws a sample"
+            );
+            return Ok(());
+        }
+        (Some(EstimateFlag::Map), Answer::Sample) => {
+            format!("--estimate map: {name} draws samples; leave --estimate out, or --method")
+        }
+        (Some(EstimateFlag::Sample), Answer::Map) => {
+            format!("--estimate sample: {name} gives one best image and no samples; dmap, dps and others do")
+        }
+        (None, Answer::Map) if samples > 1 => {
+            format!("--samples {samples}: {name} gives one best image and no samples; dmap, dps and others do")
+        }
         _ => return Ok(()),
     };
-    match method.answer() {
-        Answer::Sample => Ok(()),
-        Answer::Map => {
-            let name = method::name(method);
-            Err(Error::Invalid(format!("{flag}: {name} gives one best image and no samples; dmap, dps and others do")))
-        }
-    }
+    Err(Error::Invalid(reason))
 }
 
 impl SamplerFlags {
@@ -92,12 +103,15 @@ impl SamplerFlags {
         let answer = self.estimate.map_or(usual, EstimateFlag::answer);
         let typed = match &self.method[..] {
             "auto" if self.old.are_given() => "dmap",
+            typed if typed.starts_with("auto:") => {
+                return Err(Error::Invalid("auto takes no options: write the method that they are for".into()));
+            }
             "auto" => auto_method(answer, prior, operator),
             typed => typed,
         };
         let from_old = self.old.method(typed)?;
         let mut settings = Settings::parse(from_old.as_deref().unwrap_or(typed), prior)?;
-        check_answer(self.estimate, samples, settings.method.as_ref())?;
+        check_answer(self.estimate, samples, &self.method, settings.method.as_ref())?;
         settings.steps = self.steps.unwrap_or(settings.steps);
         settings.variance = match self.variance {
             VarianceFlag::FixedSmall => Variance::FixedSmall,

@@ -23,6 +23,8 @@ pub struct Batch {
     pub noise_norm: Vec<f32>,
     /// Standard deviation of the noise in each measurement, at least that of rounding to 8 bits.
     pub noise_deviation: Vec<f64>,
+    /// Items that an optimisation is done with: their states stay as they are.
+    pub is_frozen: Vec<bool>,
     /// Residual norm of each item at the last gradient.
     pub residual: Vec<f32>,
 }

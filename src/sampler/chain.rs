@@ -2,7 +2,7 @@
 
 use super::batch::Batch;
 use super::level::{Level, Moment};
-use super::step::Phase;
+use super::step::{Phase, StateUse};
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::TensorId;
@@ -51,20 +51,16 @@ impl Machine {
             phase.write_batch(e, batch)?;
         }
         self.written.iter_mut().for_each(Vec::clear);
-        let starts: BTreeMap<&'static str, Option<Vec<f32>>> = (self.phases.iter())
-            .flat_map(|p| &p.states)
-            .filter(|s| s.start.is_some())
-            .map(|s| (s.name, s.start.clone()))
-            .collect();
-        let names: BTreeSet<&'static str> = self.phases.iter().flat_map(|p| &p.states).map(|s| s.name).collect();
+        let names: BTreeSet<&'static str> = self.states().map(|s| s.name).collect();
         for name in names {
-            match starts.get(name) {
-                _ if name == "x" => self.write(name, Some(&batch.x))?,
-                Some(Some(values)) => self.write(name, Some(values))?,
-                _ => self.write(name, None)?,
-            }
+            let start = self.states().filter(|s| s.name == name).find_map(|s| s.start.clone());
+            self.write(name, if name == "x" { Some(&batch.x) } else { start.as_deref() })?;
         }
         Ok(())
+    }
+
+    fn states(&self) -> impl Iterator<Item = &StateUse> {
+        self.phases.iter().flat_map(|p| &p.states)
     }
 
     /// Writes a state, zeros where no values are given. The first phase that reads it holds it; others get it when they run.
@@ -168,6 +164,22 @@ impl Chain<'_> {
             return Err(Error::Invalid(format!("phase {phase} has no output {output}")));
         };
         self.batch.as_ref().map(|_| self.machine.executors[k].read(*id)).transpose()
+    }
+
+    /// Freezes the items whose residual is at most `share` of the norm of their noise; all others go on. True if none is left.
+    pub fn freeze(&mut self, residual: &[f32], share: f32) -> bool {
+        let Some(batch) = self.batch.as_deref_mut() else { return false };
+        for ((frozen, r), norm) in batch.is_frozen.iter_mut().zip(residual).zip(&batch.noise_norm) {
+            *frozen |= *r <= share * norm;
+        }
+        batch.is_frozen.iter().all(|f| *f)
+    }
+
+    /// Lets all items move again.
+    pub fn thaw(&mut self) {
+        if let Some(batch) = self.batch.as_deref_mut() {
+            batch.is_frozen.fill(false);
+        }
     }
 
     /// The norm of the noise in each measurement; 0 where unknown. Empty in a rehearsal.

@@ -106,8 +106,7 @@ impl Guidance {
 
 /// Takes the option `whiten`.
 pub(super) fn parse_whiten(options: &mut Options) -> Result<Option<f64>> {
-    let given = options.number("whiten", f64::INFINITY, 0.0..=f64::INFINITY)?;
-    Ok(Some(given).filter(|w| w.is_finite()))
+    options.number_if_given("whiten", 0.0..=100.0)
 }
 
 /// As it is typed.

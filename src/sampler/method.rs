@@ -33,6 +33,11 @@ pub trait Method: Debug + Send + Sync {
         None
     }
 
+    /// True if it draws from p(x_{t-1} | x_t), whose variance the settings choose.
+    fn reads_variance(&self) -> bool {
+        true
+    }
+
     /// Fails on options, a model, an operator or a schedule that it can't work with.
     fn check(&self, _prior: &Prior, _operator: &dyn Operator, _schedule: &Schedule) -> Result<()> {
         Ok(())

@@ -308,6 +308,7 @@ impl Restorer {
                 .iter()
                 .map(|i| i.measurement.noise_variance(self.operator.as_ref()).sqrt())
                 .collect(),
+            is_frozen: vec![false; n],
             residual: vec![f32::NAN; n],
         };
         let turn = self.device.turn();

@@ -93,14 +93,17 @@ fn alpha_bar_at(full: &[f64], t: f64) -> f64 {
     1.0 / (1.0 + sigma * sigma)
 }
 
+fn check_steps(steps: usize, total: usize) -> Result<()> {
+    match (1..=total).contains(&steps) {
+        true => Ok(()),
+        false => Err(Error::Invalid(format!("{steps} steps: choose 1 to {total}, the steps of the training schedule"))),
+    }
+}
+
 impl Schedule {
     /// The training schedule respaced to `steps` steps.
     pub fn new(name: &str, total: usize, steps: usize, spacing: Spacing) -> Result<Schedule> {
-        if steps == 0 || steps > total {
-            return Err(Error::Invalid(format!(
-                "{steps} steps: choose 1 to {total}, the steps of the training schedule"
-            )));
-        }
+        check_steps(steps, total)?;
         let full = alpha_bars(&betas(name, total)?);
         let whole = |t: Vec<usize>| t.into_iter().map(|t| t as f64).collect::<Vec<f64>>();
         let stride = total as f64 / steps as f64;
@@ -135,11 +138,9 @@ impl Schedule {
     /// `steps` levels whose sigmas fall evenly in the logarithm, from `from` to `to`, within those of the training schedule.
     pub fn log_spaced(name: &str, total: usize, steps: usize, from: f64, to: f64) -> Result<Schedule> {
         let full = Schedule::new(name, total, total, Spacing::Linear)?;
-        if steps == 0 {
-            return Err(Error::Invalid("0 steps: choose at least 1".into()));
-        }
+        check_steps(steps, total)?;
         if !(from > to && to > 0.0) {
-            return Err(Error::Invalid(format!("sigma goes from {from} to {to}; it has to fall")));
+            return Err(Error::Invalid(format!("sigma goes from={from} to={to}; it has to fall")));
         }
         let ratio = |i: usize| if steps == 1 { 1.0 } else { i as f64 / (steps - 1) as f64 };
         let sigma = |i: usize| to * (from / to).powf(ratio(i));

@@ -1,6 +1,6 @@
 //! What a sampler is told, whatever the method.
 
-use super::method::{Answer, Method};
+use super::method::{self, Answer, Method};
 use super::methods::{auto_method, parse_method};
 use super::schedule::{Schedule, Spacing, Variance};
 use crate::error::{Error, Result};
@@ -52,6 +52,17 @@ impl Settings {
         }
         if self.variance == Variance::LearnedRange && !prior.learn_sigma {
             return Err(Error::Invalid("this model did not learn its variance: use fixed-small or fixed-large".into()));
+        }
+        let called = method::name(self.method.as_ref());
+        if !self.method.reads_variance() && (self.eta != 1.0 || self.variance != Variance::default()) {
+            return Err(Error::Invalid(format!(
+                "{called} has no use for the sampler's eta and variance: leave them out"
+            )));
+        }
+        if self.method.sigmas().is_some() && self.spacing != Spacing::default() {
+            return Err(Error::Invalid(format!(
+                "{called} chooses its levels itself, from= and to=: leave the spacing out"
+            )));
         }
         let (name, total) = (&prior.noise_schedule, prior.diffusion_steps);
         let schedule = match self.method.sigmas() {

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::{Graph, TensorId, backward};
 use crate::noise::{Draw, KEY_WORDS};
+use crate::ops::adamw::AdamW;
 use crate::ops::clamp::Clamp;
 use crate::ops::concat::ChannelSlice;
 use crate::ops::crop::Crop;
@@ -37,6 +38,8 @@ enum Column {
     OfNoise(Box<OfNoise>),
     /// The norm of the noise in each item's measurement.
     NoiseNorm,
+    /// A number for items that are frozen, and one for the others.
+    Frozen(f64, f64),
 }
 
 /// Columns of the coefficients; an unused one costs four bytes per item.
@@ -147,6 +150,11 @@ impl<'a> Step<'a> {
     /// The norm of the noise in each item's measurement, below which the residual is not to be brought; 0 where unknown.
     pub fn noise_norm(&mut self) -> Scalar {
         self.column(Column::NoiseNorm)
+    }
+
+    /// `frozen` for items that [`Chain::freeze`](super::chain::Chain::freeze) was told, `moving` for the others.
+    pub fn unless_frozen(&mut self, moving: f64, frozen: f64) -> Scalar {
+        self.column(Column::Frozen(frozen, moving))
     }
 
     fn column(&mut self, column: Column) -> Scalar {
@@ -388,15 +396,21 @@ impl<'a> Step<'a> {
         self.scalar(|m| m.level.radius)
     }
 
-    /// An op of one output that reads the coefficients by the columns of `scalars`, as its last input.
-    pub fn with_scalars<O: crate::graph::Op + 'static, const N: usize>(
-        &mut self,
-        op: impl FnOnce([usize; N]) -> O,
-        scalars: [Scalar; N],
-        name: &str,
-        inputs: &[TensorId],
-    ) -> Result<Vec<TensorId>> {
-        self.graph.add(op(scalars.map(|s| s.0)), name, &[inputs, &[self.coefficients]].concat())
+    /// One step of AdamW on a state and its two moments, by their names; the moments are zeros at round 0. `decay` is that of the
+    /// weights, times the rate. Frozen items stay where they are.
+    pub fn adamw(&mut self, names: [&'static str; 3], gradient: TensorId, rate: f64, decay: f64) -> Result<()> {
+        let correction = |decay: f64, round: usize| 1.0 / (1.0 - decay.powi(round as i32 + 1));
+        let columns = [
+            self.unless_frozen(rate, 0.0),
+            self.unless_frozen(decay, 0.0),
+            self.scalar(move |m| correction(0.9, m.round)),
+            self.scalar(move |m| correction(0.999, m.round)),
+        ];
+        let [value, first, second] = names.map(|name| self.state(name));
+        let op = AdamW { columns: columns.map(|c| c.0) };
+        let next = self.graph.add(op, "adamw", &[value, gradient, first, second, self.coefficients])?;
+        names.into_iter().zip(next).for_each(|(name, value)| self.set(name, value));
+        Ok(())
     }
 
     /// The recorded phase.
@@ -487,6 +501,7 @@ impl Phase {
                     Column::Of(value) => value(moment) as f32,
                     Column::OfNoise(value) => value(moment, batch.noise_deviation[n]) as f32,
                     Column::NoiseNorm => batch.noise_norm[n],
+                    Column::Frozen(frozen, moving) => (if batch.is_frozen[n] { *frozen } else { *moving }) as f32,
                 };
             }
         }

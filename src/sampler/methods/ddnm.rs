@@ -45,6 +45,9 @@ impl Method for Ddnm {
     fn method(&self) -> String {
         format!("ddnm:eta={},cg={}", self.eta, self.cg)
     }
+    fn reads_variance(&self) -> bool {
+        false
+    }
     fn check(&self, prior: &Prior, operator: &dyn Operator, _: &Schedule) -> Result<()> {
         check_proximal("ddnm", prior, operator)
     }

@@ -39,6 +39,9 @@ impl Method for Diffpir {
     fn method(&self) -> String {
         format!("diffpir:lambda={},zeta={},cg={}", self.lambda, self.zeta, self.cg)
     }
+    fn reads_variance(&self) -> bool {
+        false
+    }
     fn check(&self, prior: &Prior, operator: &dyn Operator, _: &Schedule) -> Result<()> {
         check_proximal("diffpir", prior, operator)
     }

@@ -99,6 +99,9 @@ impl Method for Dpir {
     fn sigmas(&self) -> Option<(f64, f64)> {
         Some((self.from, self.to))
     }
+    fn reads_variance(&self) -> bool {
+        false
+    }
     fn check(&self, prior: &Prior, operator: &dyn Operator, _: &Schedule) -> Result<()> {
         check_proximal("dpir", prior, operator)
     }

@@ -41,6 +41,9 @@ impl Method for Pigdm {
     fn method(&self) -> String {
         format!("pigdm:eta={},cg={}", self.eta, self.cg)
     }
+    fn reads_variance(&self) -> bool {
+        false
+    }
     fn check(&self, prior: &Prior, operator: &dyn Operator, _: &Schedule) -> Result<()> {
         check_proximal("pigdm", prior, operator)
     }

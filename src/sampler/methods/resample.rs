@@ -12,7 +12,6 @@ use crate::graph::TensorId;
 use crate::model::Prior;
 use crate::noise::Draw;
 use crate::operator::Operator;
-use crate::ops::adamw::AdamW;
 use crate::ops::norm::SquaredNorm;
 use crate::options::Options;
 use crate::sampler::chain::Chain;
@@ -68,22 +67,11 @@ fn redraw(l: &Level) -> [f64; 3] {
 impl Resample {
     /// z <- AdamW step on mean((A(D(z)) - y)^2)
     fn optimise(&self, s: &mut Step<'_>) -> Result<()> {
-        let rate = self.rate;
-        let (z, m, v) = (s.state("z"), s.state("m"), s.state("v"));
+        let z = s.state("z");
         let residual = s.residual(z, &self.guidance)?;
         let objective = mean_square(s, residual)?;
         let gradient = s.gradient(objective, z)?;
-        let correction = |decay: f64, round: usize| 1.0 / (1.0 - decay.powi(round as i32 + 1));
-        let columns = [
-            s.constant(rate),
-            s.constant(DECAY * rate),
-            s.scalar(move |m| correction(0.9, m.round)),
-            s.scalar(move |m| correction(0.999, m.round)),
-        ];
-        let next = s.with_scalars(|columns| AdamW { columns }, columns, "adamw", &[z, gradient, m, v])?;
-        for (name, value) in ["z", "m", "v"].into_iter().zip(next) {
-            s.set(name, value);
-        }
+        s.adamw(["z", "m", "v"], gradient, self.rate, DECAY * self.rate)?;
         s.output("residual", residual);
         Ok(())
     }
@@ -135,10 +123,11 @@ impl Method for Resample {
         for k in 1..=self.iterations {
             chain.run("optimise")?;
             let residual = if k % LOOK == 0 { chain.read("optimise", "residual")? } else { None };
-            if residual.is_some_and(|r| r.iter().zip(chain.noise_norm()).all(|(r, n)| r <= n)) {
+            if residual.is_some_and(|r| chain.freeze(&r, 1.0)) {
                 break;
             }
         }
+        chain.thaw();
         chain.run("redraw")
     }
     fn advice(&self) -> Option<&'static str> {

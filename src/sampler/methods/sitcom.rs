@@ -8,7 +8,6 @@ use crate::error::{Error, Result};
 use crate::model::Prior;
 use crate::noise::Draw;
 use crate::operator::Operator;
-use crate::ops::adamw::AdamW;
 use crate::ops::norm::SquaredNorm;
 use crate::options::Options;
 use crate::sampler::chain::Chain;
@@ -38,6 +37,9 @@ impl Method for Sitcom {
     fn method(&self) -> String {
         format!("sitcom:k={},rate={}", self.k, self.rate)
     }
+    fn reads_variance(&self) -> bool {
+        false
+    }
     fn check(&self, _: &Prior, _: &dyn Operator, _: &Schedule) -> Result<()> {
         match self.k > 0 && self.rate > 0.0 && self.rate.is_finite() {
             true => Ok(()),
@@ -53,23 +55,19 @@ impl Method for Sitcom {
             Ok(())
         })?;
         phases.add("optimise", |s| {
-            let (v, first, second) = (s.state("v"), s.state("first moment"), s.state("second moment"));
+            let v = s.state("v");
             let x0 = s.estimate(v)?.x0;
             let residual = s.residual(x0, &Guidance::PLAIN)?;
             let loss = s.graph.one(SquaredNorm, "loss", &[residual])?;
             let gradient = s.gradient(loss, v)?;
-            let correction = |decay: f64, round: usize| 1.0 / (1.0 - decay.powi(round as i32 + 1));
-            let columns = [
-                s.constant(rate),
-                s.constant(0.0),
-                s.scalar(move |m| correction(0.9, m.round)),
-                s.scalar(move |m| correction(0.999, m.round)),
-            ];
-            let moved = s.with_scalars(|columns| AdamW { columns }, columns, "adam", &[v, gradient, first, second])?;
-            for (name, value) in ["v", "first moment", "second moment"].into_iter().zip(moved) {
-                s.set(name, value);
-            }
+            s.adamw(["v", "first moment", "second moment"], gradient, rate, 0.0)?;
+            // An item that is done keeps the estimate that it was done with, however long the others of its batch take.
+            let (fresh, kept) = (s.unless_frozen(1.0, 0.0), s.unless_frozen(0.0, 1.0));
+            let (x0_before, residual_before) = (s.state("x0"), s.state_of("residual", s.graph.shape(residual), None));
+            let x0 = s.mix("x0.kept", &[(fresh, x0), (kept, x0_before)])?;
+            let residual = s.mix("residual.kept", &[(fresh, residual), (kept, residual_before)])?;
             s.set("x0", x0);
+            s.set("residual", residual);
             s.output("residual", residual);
             s.report(residual);
             Ok(())
@@ -90,10 +88,11 @@ impl Method for Sitcom {
         for _ in 0..self.k {
             chain.run("optimise")?;
             let residual = chain.read("optimise", "residual")?;
-            if residual.is_some_and(|r| r.iter().zip(chain.noise_norm()).all(|(r, n)| *r <= ENOUGH * n)) {
+            if residual.is_some_and(|r| chain.freeze(&r, ENOUGH)) {
                 break;
             }
         }
+        chain.thaw();
         chain.run("step")
     }
     fn advice(&self) -> Option<&'static str> {
