@@ -128,7 +128,8 @@ fn chain(name: &str, model: &Model, file: &Checkpoint, method: &str) -> Vec<f32>
 fn five_steps_equal_a_transcription_in_sigma_space_with_the_same_noise() {
     for name in NAMES {
         let (model, file) = open(name);
-        for row in METHODS {
+        // tests/proximal.rs has the others.
+        for row in METHODS.iter().filter(|r| !r.options.contains("cg=") && r.name != "sitcom") {
             let what = row.name;
             let expected = file.values(&format!("chain.{what}")).unwrap();
             expect(&format!("{name} {what}"), &chain(name, &model, &file, what), &expected, 1e-4);
