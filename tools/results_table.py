@@ -15,6 +15,11 @@ README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
 NAIVE = {"sr4": "bicubic", "inpaint-box": "nearest pixel", "inpaint-random": "nearest pixel"}
 
 
+def label(method):
+    """What a column is called: `auto` chooses between two starts by the task."""
+    return "auto" if "views=2" in method else method
+
+
 def mean(rows, name):
     return sum(float(r[name]) for r in rows) / len(rows)
 
@@ -49,7 +54,7 @@ def main():
     runs = collections.defaultdict(lambda: collections.defaultdict(lambda: collections.defaultdict(dict)))
     for path in sys.argv[1:]:
         for row in csv.DictReader(open(path), delimiter="\t"):
-            runs[row["noise"]][row["task"]][row["method"], row["steps"]][row["photo"]] = row
+            runs[row["noise"]][row["task"]][label(row["method"]), row["steps"]][row["photo"]] = row
     lines = [
         "Mean PSNR in dB (SSIM of the luma) over the centre 256x256 pixels of photographs that neither the prior nor the settings have seen, by",
         "the prior inside, seed 0, one image of each. Passes are forward evaluations plus VJPs of the network; a VJP costs more than a forward.",
