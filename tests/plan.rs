@@ -7,7 +7,7 @@ use dmap::graph::{Dtype, Graph, Plan, PlanOptions, Shape, TensorId, backward};
 use dmap::model::{Model, Network};
 use dmap::noise::{Draw, NoiseKey, fill_normal};
 use dmap::operator::parse_task;
-use dmap::sampler::{METHODS, Phases, Schedule, Settings, Setup, Spacing};
+use dmap::sampler::{METHODS, Phases, Settings};
 
 /// The graphs of a method.
 fn step_graphs(preset: &str, size: usize, method: &str, plan: PlanOptions) -> Vec<Graph> {
@@ -15,19 +15,8 @@ fn step_graphs(preset: &str, size: usize, method: &str, plan: PlanOptions) -> Ve
     let operator = parse_task("sr4").unwrap();
     let prior = model.network.prior();
     let settings = Settings::parse(method, &prior).unwrap();
-    let schedule = Schedule::new("linear", 1000, settings.steps, Spacing::Linear).unwrap();
-    let setup = Setup {
-        network: model.network.as_ref(),
-        prior: &prior,
-        weights: &model.weights,
-        operator: operator.as_ref(),
-        image: Shape::new(1, size, size, 3),
-        schedule: &schedule,
-        variance: settings.variance,
-        clip: settings.clip,
-        plan,
-        device: &Device::cpu(),
-    };
+    let (image, cpu) = (Shape::new(1, size, size, 3), Device::cpu());
+    let setup = settings.setup(&model, operator.as_ref(), image, plan, &cpu).unwrap();
     let mut phases = Phases::new(&setup);
     settings.method.record(&mut phases).unwrap();
     phases.finish().into_iter().map(|p| p.graph).collect()
@@ -81,6 +70,18 @@ fn a_budget_changes_memory_and_not_one_bit_of_the_result() {
         assert_eq!(relative_error(&o, &out), 0.0);
         assert_eq!(relative_error(&d, &dx), 0.0);
     }
+}
+
+#[test]
+fn inputs_of_other_graphs_count_in_a_budget() {
+    let (g, ..) = evaluation();
+    let total = Plan::new(&g, &PlanOptions::default()).unwrap().total_bytes();
+    let beside = PlanOptions { other_io_bytes: 1 << 20, ..PlanOptions::default() };
+    assert_eq!(Plan::new(&g, &beside).unwrap().total_bytes(), total + (1 << 20));
+    // What is enough for the graph alone makes it recompute now.
+    let within = |options| Plan::new(&g, &PlanOptions { memory: Some(total), ..options }).unwrap();
+    assert_eq!(within(PlanOptions::default()).flops_recompute, 0);
+    assert!(within(beside).flops_recompute > 0 && within(beside).total_bytes() <= total);
 }
 
 #[test]

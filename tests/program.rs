@@ -153,10 +153,21 @@ fn several_samples_and_their_mean_are_written() {
         &f.string("o"),
     ]);
     assert!(o.status.success(), "{}", text(&o));
-    for name in ["restored-1.png", "restored-2.png", "restored-3.png", "restored-mean.png", "restored-deviation.png"] {
-        assert!(f.path("o/p").join(name).exists(), "{name}");
+    let read = |name: &str| Photo::read(&f.path("o/p").join(name)).unwrap().picture.values;
+    let samples = ["restored-1.png", "restored-2.png", "restored-3.png"].map(read);
+    let (mean, deviation) = (read("restored-mean.png"), read("restored-deviation.png"));
+    for i in 0..mean.len() {
+        let average = samples.iter().map(|s| s[i]).sum::<f32>() / 3.0;
+        let square = samples.iter().map(|s| (s[i] - average).powi(2)).sum::<f32>() / 2.0;
+        // All of them were rounded to 8 bits; the standard deviation is shown four times as large.
+        assert!((mean[i] - average).abs() < 0.02, "mean {i}");
+        assert!((deviation[i] - (4.0 * square.sqrt() - 1.0).min(1.0)).abs() < 0.05, "deviation {i}");
     }
+    assert!(deviation.iter().any(|&d| d > -0.9), "the samples differ");
     assert_eq!(json(&f.path("o/p/result.json"))["psnr_samples"].as_array().unwrap().len(), 3);
+    // Another run leaves nothing of this one.
+    let o = dmap(&["restore", &photo, "--task", "sr4", "--steps", "2", "--overwrite", "--out", &f.string("o")]);
+    assert!(o.status.success() && !f.path("o/p/restored-1.png").exists(), "{}", text(&o));
 }
 
 #[test]

@@ -9,9 +9,7 @@ use dmap::model::Model;
 use dmap::noise::{Draw, NoiseKey, fill_normal};
 use dmap::operator::{Operator, parse_task};
 use dmap::sampler::batch::Batch;
-use dmap::sampler::{
-    Item, Measurement, Measurer, Moment, Noise, Phases, Restorer, Schedule, Settings, Setup, Spacing, Variance,
-};
+use dmap::sampler::{Answer, Item, Measurement, Measurer, Moment, Noise, Phases, Restorer, Settings, Spacing};
 use std::sync::Arc;
 
 const SEED: u64 = 5;
@@ -114,24 +112,14 @@ const TASKS: [&str; 6] =
 fn proximal_steps_are_exact(device: &Device, tasks: &[&str]) {
     let model = Model::shipped().unwrap();
     let prior = model.network.prior();
-    let schedule = Schedule::new("linear", 1000, 5, Spacing::Linear).unwrap();
     let image = Shape::new(2, 8, 8, 3);
     for task in tasks {
         // Two items with noise, mask and kernel of their own.
         let given = [measured(task, image, 0.05, 1), measured(task, image, 0.2, 2)];
         let operator = given[0].0.as_ref();
-        let setup = Setup {
-            network: model.network.as_ref(),
-            prior: &prior,
-            weights: &model.weights,
-            operator,
-            image,
-            schedule: &schedule,
-            variance: Variance::default(),
-            clip: false,
-            plan: PlanOptions { tf32: false, ..PlanOptions::default() },
-            device,
-        };
+        let settings = Settings { steps: 5, spacing: Spacing::Linear, ..Settings::parse("dps", &prior).unwrap() };
+        let plan = PlanOptions { tf32: false, ..PlanOptions::default() };
+        let setup = settings.setup(&model, operator, image, plan, device).unwrap();
         let mut ids = None;
         let mut phases = Phases::new(&setup);
         phases
@@ -250,6 +238,12 @@ fn noise_in(x: &[f64], x0: &[f64], l: Step) -> Vec<f64> {
     mix(&[(1.0 / root, x), (-l.bar.sqrt() / root, x0)])
 }
 
+/// An 8x8 image left for right (bit 0) and upside down (bit 1).
+fn mirrored(x: &[f64], view: u32) -> Vec<f64> {
+    let turn = |i: usize, bit: u32| if view & bit != 0 { 7 - i } else { i };
+    (0..x.len()).map(|k| x[(turn(k / 24, 2) * 8 + turn(k / 3 % 8, 1)) * 3 + k % 3]).collect()
+}
+
 /// x after a step of a method, transcribed from its paper.
 fn transcribed(method: &str, o: &mut Oracle, p: &Problem, x: Vec<f64>, l: Step) -> Vec<f64> {
     let n = normal(l.index, Draw::Ancestral, x.len());
@@ -257,6 +251,18 @@ fn transcribed(method: &str, o: &mut Oracle, p: &Problem, x: Vec<f64>, l: Step) 
         "dpir" => {
             let z = p.proximal(&x, 0.3 * (p.s / l.sigma()).powi(2));
             o.x0(&mix(&[(l.bar.sqrt(), &z)]), l)
+        }
+        "dpir with views" => {
+            let z = p.proximal(&x, 0.3 * (p.s / l.sigma()).powi(2));
+            let estimates: Vec<Vec<f64>> = (0..4)
+                .map(|view| {
+                    let n = normal(l.index, Draw::Estimate(view), x.len());
+                    let x_t = mix(&[(l.bar.sqrt(), &z), (0.5 * (1.0 - l.bar).sqrt(), &n)]);
+                    mirrored(&o.x0(&mirrored(&x_t, view), l), view)
+                })
+                .collect();
+            let terms: Vec<(f64, &[f64])> = estimates.iter().map(|e| (0.25, &e[..])).collect();
+            mix(&terms)
         }
         "diffpir" => {
             let zeta: f64 = 0.3;
@@ -320,12 +326,16 @@ fn five_steps_equal_transcriptions_with_dense_matrices() {
     let mut oracle = Oracle::new(&model, image);
     for typed in [
         "dpir:lambda=0.3,from=1,to=0.05,cg=60",
+        "dpir:lambda=0.3,from=1,to=0.05,noise=0.5,views=4,cg=60",
         "diffpir:lambda=2,zeta=0.3,cg=60",
         "ddnm:eta=0.85,cg=60",
         "pigdm:eta=0.2,cg=60",
         "sitcom:k=3",
     ] {
-        let method = typed.split(':').next().unwrap();
+        let method = match typed.split(':').next().unwrap() {
+            "dpir" if typed.contains("views") => "dpir with views",
+            name => name,
+        };
         for task in ["sr2", "denoise"] {
             let (operator, measurement) = measured(task, image, 0.05, 3);
             let problem = Problem::new(operator.as_ref(), image, &measurement);
@@ -337,7 +347,7 @@ fn five_steps_equal_transcriptions_with_dense_matrices() {
             let item = Item { measurement: measurement.clone(), seed: SEED, sample: 0, label: None };
             let mut run = restorer.start(&[item]).unwrap();
             let mut x = match method {
-                "dpir" => {
+                "dpir" | "dpir with views" => {
                     let y = dmap::image::Picture {
                         width: operator.measurement_shape(image).w,
                         height: operator.measurement_shape(image).h,
@@ -359,6 +369,21 @@ fn five_steps_equal_transcriptions_with_dense_matrices() {
             }
         }
     }
+}
+
+#[test]
+fn auto_takes_proximal_steps_where_they_are_possible() {
+    let (pixels, latents) = (Model::shipped().unwrap(), Model::shipped_latent().unwrap());
+    let takes = |model: &Model, task: &str, answer| {
+        let operator = parse_task(task).unwrap();
+        let settings = Settings::auto(answer, &model.network.prior(), operator.as_ref()).unwrap();
+        assert_eq!(settings.method.answer() == Answer::Map, settings.method.method().starts_with("dpir"));
+        settings.method.method()
+    };
+    assert!(takes(&pixels, "sr4", Answer::Map).starts_with("dpir:lambda=0.23,from=0.384,"));
+    assert!(takes(&pixels, "inpaint-box", Answer::Map).starts_with("dpir:lambda=0.23,from=1,"));
+    assert!(takes(&pixels, "sr4", Answer::Sample).starts_with("dmap:"));
+    assert!(takes(&latents, "sr4", Answer::Map).starts_with("dmap:"));
 }
 
 #[test]

@@ -11,10 +11,7 @@ use dmap::noise::{Draw, NoiseKey, fill_normal};
 use dmap::operator::{Observed, Operator, parse_task};
 use dmap::ops::axis_filter::Taps;
 use dmap::sampler::whitening::weights;
-use dmap::sampler::{
-    Guidance, Item, Measurement, Measurer, Noise, Phases, Restorer, Schedule, Settings, Setup, Spacing, StepRule,
-    Variance, WHITEN,
-};
+use dmap::sampler::{Guidance, Item, Measurement, Measurer, Noise, Phases, Restorer, Settings, StepRule, WHITEN};
 use dmap::weights::Weights;
 use std::f64::consts::PI;
 use std::ops::ControlFlow;
@@ -173,26 +170,15 @@ fn a_measurement_without_noise_is_as_exact_as_8_bits() {
 #[test]
 fn the_residual_is_the_norm_of_the_weighted_transform_and_its_gradient_that_of_differences() {
     let model = Model::shipped().unwrap();
-    let prior = model.network.prior();
     // Two items of a batch with noise and kernel of their own.
     let image = Shape::new(2, 24, 16, 3);
     let one = Shape { n: 1, ..image };
     for task in ["gaussian-blur:size=9,sigma=1.5", "motion-blur:size=9"] {
         let operator = parse_task(task).unwrap();
         let guidance = Guidance::new(StepRule::Polyak(0.3));
-        let schedule = Schedule::new("linear", 1000, 28, Spacing::Linear).unwrap();
-        let setup = Setup {
-            network: model.network.as_ref(),
-            prior: &prior,
-            weights: &model.weights,
-            operator: operator.as_ref(),
-            image,
-            schedule: &schedule,
-            variance: Variance::default(),
-            clip: true,
-            plan: PlanOptions::default(),
-            device: &Device::cpu(),
-        };
+        let settings = Settings::parse("dps", &model.network.prior()).unwrap();
+        let cpu = Device::cpu();
+        let setup = settings.setup(&model, operator.as_ref(), image, PlanOptions::default(), &cpu).unwrap();
         let mut recorded = None;
         let mut phases = Phases::new(&setup);
         phases

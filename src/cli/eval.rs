@@ -8,7 +8,7 @@ use crate::model::stable_diffusion::{CONTEXT, TextEncoder};
 use crate::model::{Model, Prior};
 use crate::operator::parse_task;
 use crate::sampler::batch::Batch;
-use crate::sampler::{Guidance, Moment, Phases, Schedule, Setup, Variance};
+use crate::sampler::{Guidance, Moment, Phases, Schedule, Settings, Setup};
 use crate::tensor::Shape;
 use crate::weights::{Checkpoint, write_safetensors};
 use std::path::{Path, PathBuf};
@@ -175,18 +175,9 @@ fn evaluate_step(flags: &Eval, model: &Model, file: &Checkpoint, shape: Shape) -
     let factor = prior.latent.map_or(1, |l| l.factor);
     let image = Shape::new(1, shape.h * factor, shape.w * factor, prior.image_channels());
     let device = flags.device.open()?;
-    let setup = Setup {
-        network: model.network.as_ref(),
-        prior: &prior,
-        weights: &model.weights,
-        operator: operator.as_ref(),
-        image,
-        schedule: &schedule,
-        variance: Variance::default(),
-        clip: flags.clip,
-        plan: flags.device.plan()?,
-        device: &device,
-    };
+    let settings = Settings::parse("unconditional", &prior)?;
+    let usual = settings.setup(model, operator.as_ref(), image, flags.device.plan()?, &device)?;
+    let setup = Setup { schedule, clip: flags.clip, ..usual };
     if setup.canvas() != (Shape { n: 1, ..shape }) {
         let reason = format!("tensor x has {}x{} pixels; the model takes multiples", shape.h, shape.w);
         return Err(file.error(format!("{reason} of {} pixels of an image", prior.size_multiple)));

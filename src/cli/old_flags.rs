@@ -1,7 +1,7 @@
 //! Flags of single methods as they were before methods had options. They go with the next release.
 
 use crate::error::{Error, Result};
-use crate::sampler::METHODS;
+use crate::sampler::{METHODS, MethodRow};
 use clap::{Args, ValueEnum};
 
 /// Flags of single methods as they were before methods had options.
@@ -29,51 +29,21 @@ enum ZetaUnit {
     Absolute,
 }
 
-/// An old flag and the option that each method has in its place.
-const OPTIONS: &[(&str, &[(&str, &str)])] = &[
-    (
-        "zeta",
-        &[
-            ("dmap", "step"),
-            ("dps", "step"),
-            ("dsg", "share"),
-            ("lgd", "step"),
-            ("freedom", "step"),
-            ("psld", "step"),
-            ("stsl", "step"),
-            ("resample", "step"),
-            ("p2l", "step"),
-        ],
-    ),
-    (
-        "whiten",
-        &[
-            ("dmap", "whiten"),
-            ("dps", "whiten"),
-            ("dsg", "whiten"),
-            ("lgd", "whiten"),
-            ("freedom", "whiten"),
-            ("psld", "whiten"),
-            ("stsl", "whiten"),
-            ("resample", "whiten"),
-            ("p2l", "whiten"),
-        ],
-    ),
-    (
-        "inner",
-        &[
-            ("dmap", "k"),
-            ("lgd", "samples"),
-            ("freedom", "passes"),
-            ("stsl", "k"),
-            ("resample", "iterations"),
-            ("p2l", "k"),
-        ],
-    ),
-    ("rate", &[("resample", "rate"), ("p2l", "rate")]),
-    ("consistency", &[("psld", "gamma"), ("stsl", "weight")]),
-    ("published-transpose", &[("psld", "transpose")]),
+/// An old flag, and the options that methods have in its place: the first that is among a method's.
+const OPTIONS: [(&str, &[&str]); 6] = [
+    ("zeta", &["step", "share"]),
+    ("whiten", &["whiten"]),
+    ("inner", &["k", "samples", "passes", "iterations"]),
+    ("rate", &["rate"]),
+    ("consistency", &["gamma", "weight"]),
+    ("published-transpose", &["transpose"]),
 ];
+
+/// The option of a method that an old flag has become.
+fn option_of(flag: &str, row: &MethodRow) -> Option<&'static str> {
+    let options = OPTIONS.iter().find(|o| o.0 == flag).map_or(&[][..], |o| o.1);
+    options.iter().copied().find(|option| row.options.split(',').any(|o| o.split('=').next() == Some(option)))
+}
 
 impl OldFlags {
     /// True if one of them was typed: `auto` then stands for `dmap`, which they were made for.
@@ -92,10 +62,8 @@ impl OldFlags {
         if self.zeta_unit.is_some() && self.zeta.is_none() {
             return Err(Error::Invalid("--zeta-unit without --zeta: write --method dps:step=published:80".into()));
         }
-        if !METHODS.iter().any(|m| m.name == name) {
-            // The parser of methods has the better sentence.
-            return Ok(None);
-        }
+        // An unknown name: the parser of methods has the better sentence.
+        let Some(row) = METHODS.iter().find(|m| m.name == name) else { return Ok(None) };
         if name == "dsg" && is_absolute {
             return Err(Error::Invalid("dsg takes a share of 0 to 1: write dsg:share=0.2".into()));
         }
@@ -116,10 +84,9 @@ impl OldFlags {
         let before = all.len();
         for (flag, value) in given {
             let Some(value) = value else { continue };
-            let readers = OPTIONS.iter().find(|o| o.0 == flag).map_or(&[][..], |o| o.1);
-            let Some((_, option)) = readers.iter().find(|r| r.0 == name) else {
-                let readers: Vec<&str> = readers.iter().map(|r| r.0).collect();
-                let readers = readers.join(", ");
+            let Some(option) = option_of(flag, row) else {
+                let readers = METHODS.iter().filter(|m| option_of(flag, m).is_some()).map(|m| m.name);
+                let readers = readers.collect::<Vec<_>>().join(", ");
                 return Err(Error::Invalid(format!("--{flag}: {name} does not use it ({readers} do); leave it out")));
             };
             if all.iter().any(|o| o.trim().starts_with(&format!("{option}="))) {

@@ -41,7 +41,7 @@ pub(super) fn write_results(
         // What follows belongs to this run: an old result must not vouch for it if the program ends half-way.
         std::fs::remove_file(&finished).map_err(Error::io(&finished))?;
     }
-    // So do pictures of a run with another number of samples.
+    // Pictures of a run with another number of samples would stand beside those of this one.
     for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))?.flatten() {
         let name = entry.file_name();
         if name.to_str().is_some_and(|n| n.starts_with("restored") && n.ends_with(".png")) {

@@ -145,19 +145,9 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
     let operator = parse_task(&flags.task)?;
     let prior = model.network.prior();
     let settings = flags.sampler.settings(&prior, operator.as_ref(), 1)?;
-    let schedule = settings.check(&prior, operator.as_ref())?;
-    let setup = Setup {
-        network: model.network.as_ref(),
-        prior: &prior,
-        weights: &model.weights,
-        operator: operator.as_ref(),
-        image: Shape::new(flags.batch as usize, h, w, prior.image_channels()),
-        schedule: &schedule,
-        variance: settings.variance,
-        clip: settings.clip,
-        plan: flags.storage.plan()?,
-        device: &Device::cpu(),
-    };
+    let image = Shape::new(flags.batch as usize, h, w, prior.image_channels());
+    let (options, cpu) = (flags.storage.plan()?, Device::cpu());
+    let setup = settings.setup(&model, operator.as_ref(), image, options, &cpu)?;
     let all = planned(&setup, settings.method.as_ref())?;
     let largest = all.iter().max_by_key(|p| p.plan.total_bytes()).expect("every method has a graph");
     if let Some(path) = &flags.svg {

@@ -5,12 +5,10 @@ use crate::noise::{Draw, KEY_WORDS, NoiseKey};
 /// A batch of measurements on the host, one item after the other.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    /// x_T, and later whatever x was last asked for, in VP coordinates, (n, h, w, c).
+    /// x at the start, and later whatever x was last asked for, in VP coordinates, (n, h, w, c).
     pub x: Vec<f32>,
     /// Measurements.
     pub y: Vec<f32>,
-    /// Naive restorations on the canvas, where a method starts from them.
-    pub guess: Vec<f32>,
     /// Operator states.
     pub state: Vec<f32>,
     /// Weights of a whitened residual.

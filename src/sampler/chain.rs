@@ -2,7 +2,7 @@
 
 use super::batch::Batch;
 use super::level::{Level, Moment};
-use super::step::{Phase, StateUse};
+use super::phase::{Phase, StateUse};
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::TensorId;
@@ -180,11 +180,6 @@ impl Chain<'_> {
         if let Some(batch) = self.batch.as_deref_mut() {
             batch.is_frozen.fill(false);
         }
-    }
-
-    /// The norm of the noise in each measurement; 0 where unknown. Empty in a rehearsal.
-    pub fn noise_norm(&self) -> &[f32] {
-        self.batch.as_ref().map_or(&[], |b| &b.noise_norm)
     }
 
     fn phase(&self, name: &str) -> Result<usize> {

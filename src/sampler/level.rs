@@ -39,11 +39,6 @@ impl Level {
         self.index == 0
     }
 
-    /// True at the step that starts from noise.
-    pub fn is_first(&self) -> bool {
-        self.index + 1 == self.count
-    }
-
     /// sigma = sqrt((1 - abar) / abar) of the level in VE coordinates.
     pub fn sigma(&self) -> f64 {
         ((1.0 - self.alpha_bar) / self.alpha_bar).sqrt()

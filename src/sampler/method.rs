@@ -8,7 +8,16 @@ use crate::model::Prior;
 use crate::operator::Operator;
 use std::fmt::Debug;
 
-/// What kind of answer a method gives.
+/// Where a chain starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// From noise of the first level.
+    Noise,
+    /// From the operator's [baseline](Operator::baseline): bicubic, the nearest known pixels, or y itself. Of pixel models only.
+    Baseline,
+}
+
+/// What kind of answer a method gives: what `--estimate` asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answer {
     /// One best image, near the maximum or the mean of the posterior.
@@ -25,6 +34,11 @@ pub trait Method: Debug + Send + Sync {
     /// What kind of answer it gives.
     fn answer(&self) -> Answer {
         Answer::Sample
+    }
+
+    /// What x is before the first step.
+    fn start(&self) -> Start {
+        Start::Noise
     }
 
     /// sigma of the first and of the last step in VE coordinates, in [-1, 1] units, evenly in the logarithm between: for methods

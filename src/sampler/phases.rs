@@ -1,7 +1,8 @@
 //! The graphs of a method, recorded without a device.
 
+use super::phase::Phase;
 use super::setup::Setup;
-use super::step::{Phase, Step};
+use super::step::Step;
 use crate::error::Result;
 
 /// The phases of a method: graphs that share states, each run when the method says so.

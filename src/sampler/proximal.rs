@@ -30,14 +30,14 @@ impl Step<'_> {
         let (y, seen) = (self.y(), self.measured(z)?);
         let (one, none) = (self.constant(1.0), self.constant(0.0));
         let mut r = self.graph.one(Add { scale: -1.0 }, "prox.residual", &[y, seen])?;
-        let mut u = self.mix("prox.zero", &[(none, r)])?;
+        let mut u = self.combine("prox.zero", &[(none, r)])?;
         let mut gamma = self.graph.one(InnerProduct, "prox.gamma", &[r, r])?;
         let mut p = r;
         for k in 1..=iterations {
             // q = (A A^T + rho) p
             let back = adjoint(&mut self.graph, seen, p, z)?;
             let forth = self.measured(back)?;
-            let q = self.mix("prox.q", &[(one, forth), (rho, p)])?;
+            let q = self.combine("prox.q", &[(one, forth), (rho, p)])?;
             let curvature = self.graph.one(InnerProduct, "prox.curvature", &[p, q])?;
             u = self.graph.one(RatioStep { sign: 1.0 }, "prox.u", &[u, p, gamma, curvature])?;
             if k < iterations {

@@ -3,15 +3,15 @@
 use super::batch::Batch;
 use super::chain::Machine;
 use super::measurement::{Measurement, Measurer};
-use super::method;
+use super::method::{self, Start};
 use super::phases::Phases;
+use super::progress::{Decoder, Progress, picture};
 use super::settings::Settings;
-use super::setup::Setup;
 use super::whitening::weights;
 use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
-use crate::graph::{Graph, Plan, PlanOptions, TensorId};
+use crate::graph::{Graph, Plan, PlanOptions};
 use crate::image::Picture;
 use crate::model::Model;
 use crate::noise::{Draw, NoiseKey, fill_normal};
@@ -31,62 +31,6 @@ pub struct Item {
     pub sample: u32,
     /// Class of a class-conditional model.
     pub label: Option<u32>,
-}
-
-/// Where a run stands after a step.
-#[derive(Clone, Copy)]
-pub struct Progress<'a> {
-    /// Steps done.
-    pub step: usize,
-    /// Steps in all.
-    pub steps: usize,
-    /// Residual norm of each item at the last gradient, in [-1, 1] units; of a blur whitened.
-    pub residual: &'a [f32],
-    machine: &'a Machine,
-    device: &'a Device,
-    shape: Shape,
-    decoder: Option<&'a Mutex<Decoder>>,
-}
-
-impl Progress<'_> {
-    /// The batch as pictures of the canvas; those of a latent model come through the decoder.
-    pub fn pictures(&self) -> Result<Vec<Picture>> {
-        let x = self.x()?;
-        let _turn = self.device.turn();
-        x.chunks(self.shape.item()).map(|x| picture(self.decoder, self.shape, x)).collect()
-    }
-
-    /// x of the whole batch as it is now, (n, h, w, c) on the canvas; fetched from the device when asked for.
-    pub fn x(&self) -> Result<Vec<f32>> {
-        let mut x = vec![0.0; self.shape.numel()];
-        let _turn = self.device.turn();
-        self.machine.read_state("x", &mut x)?;
-        Ok(x)
-    }
-}
-
-/// The decoder of a latent model, one code at a time.
-struct Decoder {
-    executor: Executor,
-    z: TensorId,
-    image: TensorId,
-}
-
-/// One item of x as a picture: itself, or the image of the code that it is.
-fn picture(decoder: Option<&Mutex<Decoder>>, canvas: Shape, x: &[f32]) -> Result<Picture> {
-    let Some(decoder) = decoder else {
-        return Ok(Picture { width: canvas.w, height: canvas.h, values: x.to_vec() });
-    };
-    let mut d = decoder.lock().unwrap_or_else(|e| e.into_inner());
-    let (z, image) = (d.z, d.image);
-    d.executor.write(z, x)?;
-    d.executor.run()?;
-    let s = d.executor.graph().shape(image);
-    let values = d.executor.read(image)?;
-    if !values.iter().all(|v| v.is_finite()) {
-        d.executor.run_stepwise()?;
-    }
-    Ok(Picture { width: s.w, height: s.h, values })
 }
 
 /// Steps between two looks at whether x is still finite.
@@ -141,19 +85,7 @@ impl Restorer {
                 image.c
             )));
         }
-        let schedule = settings.check(&prior, operator.as_ref())?;
-        let setup = Setup {
-            network: model.network.as_ref(),
-            prior: &prior,
-            weights: &model.weights,
-            operator: operator.as_ref(),
-            image,
-            schedule: &schedule,
-            variance: settings.variance,
-            clip: settings.clip,
-            plan,
-            device,
-        };
+        let setup = settings.setup(model, operator.as_ref(), image, plan, device)?;
         let mut phases = Phases::new(&setup);
         settings.method.record(&mut phases)?;
         let _turn = device.turn();
@@ -177,7 +109,7 @@ impl Restorer {
             state_item: operator.state_shape(Shape { n: 1, ..image }).map_or(0, |s| s.numel()),
             class_cond: prior.classes,
             settings: settings.clone(),
-            start: schedule.start as f32,
+            start: setup.schedule.start as f32,
             factor: prior.latent.map_or(1, |l| l.factor),
             decoder,
             device: device.clone(),
@@ -270,12 +202,7 @@ impl Restorer {
         }
         // A short batch is filled with copies of its last image; they cost time and are dropped.
         let filled: Vec<&Item> = items.iter().chain(std::iter::repeat(&items[items.len() - 1])).take(n).collect();
-        let mut x = vec![0.0; self.canvas.numel()];
-        for (x, item) in x.chunks_mut(self.canvas.item()).zip(&filled) {
-            let key = NoiseKey { seed: item.seed, image: item.sample, step: 0, draw: Draw::Start };
-            fill_normal(&key.to_words(), 0, x);
-            x.iter_mut().for_each(|x| *x *= self.start);
-        }
+        let x = filled.iter().flat_map(|item| self.first_x(item)).collect();
         let mut labels = Vec::new();
         if let Some(classes) = self.class_cond {
             for item in &filled {
@@ -291,13 +218,8 @@ impl Restorer {
             Some(r) => filled.iter().flat_map(|i| weights(self.operator.as_ref(), one, &i.measurement, r)).collect(),
             None => Vec::new(),
         };
-        let guess = match self.machine.phases().iter().any(|p| p.reads_guess()) {
-            true => filled.iter().flat_map(|i| self.guess(&i.measurement)).collect(),
-            false => Vec::new(),
-        };
         let batch = Batch {
             x,
-            guess,
             y: filled.iter().flat_map(|i| i.measurement.y.iter().copied()).collect(),
             state: filled.iter().flat_map(|i| i.measurement.state.iter().copied()).collect(),
             labels,
@@ -318,14 +240,26 @@ impl Restorer {
         Ok(Run { restorer: self, batch, left, residuals: vec![Vec::new(); n], count: items.len(), largest: 0.0 })
     }
 
-    /// The naive restoration of a measurement, its edges repeated out to the canvas.
-    fn guess(&self, m: &Measurement) -> Vec<f32> {
-        let (one, y) = (Shape { n: 1, ..self.image }, self.measurer.measurement_shape());
-        let y = Picture { width: y.w, height: y.h, values: m.y.clone() };
-        let (_, naive) = self.operator.baseline(&y, &m.state, one);
-        let (w, h, c) = (self.canvas.w, self.canvas.h, self.canvas.c);
-        let from = |i: usize| (i / w).min(one.h - 1) * one.w + (i % w).min(one.w - 1);
-        (0..w * h).flat_map(|i| naive.values[from(i) * c..][..c].to_vec()).collect()
+    /// x of an item before the first step, (h, w, c) on the canvas.
+    fn first_x(&self, item: &Item) -> Vec<f32> {
+        match self.settings.method.start() {
+            Start::Noise => {
+                let key = NoiseKey { seed: item.seed, image: item.sample, step: 0, draw: Draw::Start };
+                let mut x = vec![0.0; self.canvas.item()];
+                fill_normal(&key.to_words(), 0, &mut x);
+                x.iter_mut().for_each(|x| *x *= self.start);
+                x
+            }
+            Start::Baseline => {
+                let (one, y) = (Shape { n: 1, ..self.image }, self.measurer.measurement_shape());
+                let y = Picture { width: y.w, height: y.h, values: item.measurement.y.clone() };
+                let (_, naive) = self.operator.baseline(&y, &item.measurement.state, one);
+                // Its edges are repeated out to the canvas.
+                let (w, h, c) = (self.canvas.w, self.canvas.h, self.canvas.c);
+                let from = |i: usize| (i / w).min(one.h - 1) * one.w + (i % w).min(one.w - 1);
+                (0..w * h).flat_map(|i| naive.values[from(i) * c..][..c].to_vec()).collect()
+            }
+        }
     }
 
     /// What to change where values ran out of the finite ones. `largest` is the largest |x| when x was last looked at.

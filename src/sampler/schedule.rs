@@ -316,6 +316,17 @@ mod tests {
     }
 
     #[test]
+    fn log_spaced_levels_have_the_sigmas_that_were_asked_for() {
+        let s = Schedule::log_spaced("linear", 1000, 5, 1.6, 0.1).unwrap();
+        for (i, sigma) in [0.1, 0.2, 0.4, 0.8, 1.6].into_iter().enumerate() {
+            assert!((s.sigma(i) / sigma - 1.0).abs() < 1e-9, "{}", s.sigma(i));
+        }
+        assert!(s.timesteps.windows(2).all(|t| t[0] < t[1]));
+        assert!(Schedule::log_spaced("linear", 1000, 5, 0.1, 1.6).is_err());
+        assert!(Schedule::log_spaced("linear", 1000, 1001, 1.6, 0.1).is_err());
+    }
+
+    #[test]
     fn ddim_with_all_of_the_noise_is_the_ancestral_step() {
         let ancestral = Schedule::new("linear", 1000, 20, Spacing::Linear).unwrap();
         let nearly = Schedule { eta: 1.0 - 1e-15, ..ancestral.clone() };

@@ -3,9 +3,13 @@
 use super::method::{self, Answer, Method};
 use super::methods::{auto_method, parse_method};
 use super::schedule::{Schedule, Spacing, Variance};
+use super::setup::Setup;
+use crate::backend::Device;
 use crate::error::{Error, Result};
-use crate::model::Prior;
+use crate::graph::PlanOptions;
+use crate::model::{Model, Prior};
 use crate::operator::Operator;
+use crate::tensor::Shape;
 use std::sync::Arc;
 
 /// What a sampler is told, whatever the method.
@@ -40,6 +44,30 @@ impl Settings {
     /// The method that is best for an answer, a model and an operator.
     pub fn auto(answer: Answer, prior: &Prior, operator: &dyn Operator) -> Result<Settings> {
         Settings::parse(auto_method(answer, prior, operator), prior)
+    }
+
+    /// What the graphs of these settings depend on. Fails as [`Settings::check`].
+    pub fn setup<'a>(
+        &self,
+        model: &'a Model,
+        operator: &'a dyn Operator,
+        image: Shape,
+        plan: PlanOptions,
+        device: &'a Device,
+    ) -> Result<Setup<'a>> {
+        let prior = model.network.prior();
+        Ok(Setup {
+            network: model.network.as_ref(),
+            weights: &model.weights,
+            operator,
+            image,
+            schedule: self.check(&prior, operator)?,
+            prior,
+            variance: self.variance,
+            clip: self.clip,
+            plan,
+            device,
+        })
     }
 
     /// Fails on values that can't work by themselves, or not with this model and operator. Gives the schedule.

@@ -15,7 +15,7 @@ pub struct Setup<'a> {
     /// The network.
     pub network: &'a dyn Network,
     /// What the network is.
-    pub prior: &'a Prior,
+    pub prior: Prior,
     /// Its weights.
     pub weights: &'a Weights,
     /// The measurement.
@@ -23,7 +23,7 @@ pub struct Setup<'a> {
     /// Extent of the images that the user sees.
     pub image: Shape,
     /// The respaced schedule.
-    pub schedule: &'a Schedule,
+    pub schedule: Schedule,
     /// Variance of the ancestral step.
     pub variance: Variance,
     /// Limit x0 to [-1, 1], of pixel models only.
@@ -47,7 +47,7 @@ impl Setup<'_> {
 
     /// The numbers of step `index`.
     pub fn level(&self, index: usize) -> Level {
-        let s = self.schedule;
+        let s = &self.schedule;
         let scale = if self.prior.rescale_timesteps { 1000.0 / self.prior.diffusion_steps as f64 } else { 1.0 };
         let (clean_x, clean_output) = s.clean(index, self.prior.prediction);
         let (mean_x0, mean_x) = s.posterior_mean(index);

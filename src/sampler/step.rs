@@ -4,13 +4,12 @@
 //! residual norm, the posterior p(x_{t-1} | x_t), a gradient, a step along it, noise, states. Numbers that change from level
 //! to level are [`Scalar`]s; tensors that outlive a run are states, which all phases of a method share by name.
 
-use super::batch::Batch;
 use super::guidance::{Guidance, StepRule};
 use super::level::{Level, Moment};
+use super::phase::{COLUMNS, Column, MeasurementInputs, Phase, StateUse};
 use super::schedule::Variance;
 use super::setup::Setup;
 use crate::error::{Error, Result};
-use crate::executor::Executor;
 use crate::graph::{Graph, TensorId, backward};
 use crate::noise::{Draw, KEY_WORDS};
 use crate::ops::adamw::AdamW;
@@ -26,24 +25,6 @@ use crate::tensor::Shape;
 /// A number that the host computes before each run of a graph: a column of the coefficients, one value per item.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Scalar(usize);
-
-type OfMoment = dyn Fn(&Moment) -> f64 + Send + Sync;
-type OfNoise = dyn Fn(&Moment, f64) -> f64 + Send + Sync;
-
-/// Where the values of a [`Scalar`] come from.
-enum Column {
-    /// The moment.
-    Of(Box<OfMoment>),
-    /// The moment and the standard deviation of the noise in each item's measurement.
-    OfNoise(Box<OfNoise>),
-    /// The norm of the noise in each item's measurement.
-    NoiseNorm,
-    /// A number for items that are frozen, and one for the others.
-    Frozen(f64, f64),
-}
-
-/// Columns of the coefficients; an unused one costs four bytes per item.
-const COLUMNS: usize = 32;
 
 /// Tweedie's estimate of x_0 at some x.
 #[derive(Clone, Copy, Debug)]
@@ -67,25 +48,6 @@ pub struct Posterior {
     pub sample: TensorId,
 }
 
-/// A state as one phase uses it.
-pub(super) struct StateUse {
-    pub name: &'static str,
-    /// The input that holds it before a run, where the phase reads it.
-    pub input: Option<TensorId>,
-    /// What it becomes, where the phase sets it.
-    pub next: Option<TensorId>,
-    /// Its values at the start of a batch; zeros if none.
-    pub start: Option<Vec<f32>>,
-}
-
-/// Inputs that hold the measurement.
-struct MeasurementInputs {
-    y: TensorId,
-    state: Option<TensorId>,
-    /// Weights of the frequencies of a whitened residual, and the standard deviation that they follow from.
-    whitening: Option<(TensorId, f64)>,
-}
-
 /// Records one phase of a method.
 pub struct Step<'a> {
     /// Model, operator, extents and schedule.
@@ -99,7 +61,6 @@ pub struct Step<'a> {
     keys: Vec<(TensorId, Draw)>,
     states: Vec<StateUse>,
     measurement: Option<MeasurementInputs>,
-    guess: Option<TensorId>,
     reported: Option<TensorId>,
     outputs: Vec<(&'static str, TensorId)>,
     evaluations: usize,
@@ -121,7 +82,6 @@ impl<'a> Step<'a> {
             keys: Vec::new(),
             states: Vec::new(),
             measurement: None,
-            guess: None,
             reported: None,
             outputs: Vec::new(),
             evaluations: 0,
@@ -215,7 +175,7 @@ impl<'a> Step<'a> {
 
     fn estimate_of(&mut self, x: TensorId, output: TensorId) -> Result<Estimate> {
         self.evaluations += 1;
-        let (prior, g) = (self.setup.prior, &mut self.graph);
+        let (prior, g) = (&self.setup.prior, &mut self.graph);
         let c = prior.channels;
         let (predicted, variance) = if prior.learn_sigma {
             let eps = g.one(ChannelSlice { start: 0, len: c }, "eps", &[output])?;
@@ -224,7 +184,7 @@ impl<'a> Step<'a> {
             (output, None)
         };
         let (by_x, by_output) = (self.scalar(|m| m.at.clean_x), self.scalar(|m| m.at.clean_output));
-        let mut x0 = self.mix("x0", &[(by_x, x), (by_output, predicted)])?;
+        let mut x0 = self.combine("x0", &[(by_x, x), (by_output, predicted)])?;
         // A latent has no range of its own.
         if self.setup.clip && prior.latent.is_none() {
             x0 = self.graph.one(Clamp { low: -1.0, high: 1.0 }, "x0.clip", &[x0])?;
@@ -240,7 +200,7 @@ impl<'a> Step<'a> {
     /// p(x_{t-1} | x_t), and a sample of it.
     pub fn posterior(&mut self, e: Estimate) -> Result<Posterior> {
         let (by_x0, by_x) = (self.scalar(|m| m.level.mean_x0), self.scalar(|m| m.level.mean_x));
-        let mean = self.mix("mean", &[(by_x0, e.x0), (by_x, e.x)])?;
+        let mean = self.combine("mean", &[(by_x0, e.x0), (by_x, e.x)])?;
         let noise = self.normal("noise", Draw::Ancestral)?;
         let sample = match e.variance.filter(|_| self.setup.variance == Variance::LearnedRange) {
             Some(v) => {
@@ -254,7 +214,7 @@ impl<'a> Step<'a> {
             }
             None => {
                 let (one, deviation) = (self.constant(1.0), self.scalar(|m| m.level.deviation));
-                self.mix("sample", &[(one, mean), (deviation, noise)])?
+                self.combine("sample", &[(one, mean), (deviation, noise)])?
             }
         };
         Ok(Posterior { mean, sample })
@@ -265,13 +225,6 @@ impl<'a> Step<'a> {
     /// y
     pub fn y(&mut self) -> TensorId {
         self.measurement().y
-    }
-
-    /// The naive restoration of the measurement on the canvas, (n, h, w, c): bicubic, the nearest known pixel, or y itself. Of pixel
-    /// models only.
-    pub fn guess(&mut self) -> TensorId {
-        let (graph, shape) = (&mut self.graph, self.setup.canvas());
-        *self.guess.get_or_insert_with(|| graph.input("guess", shape))
     }
 
     /// A(x) of the part of a canvas that is the image.
@@ -329,18 +282,14 @@ impl<'a> Step<'a> {
     // Moves.
 
     /// The sum of tensors times scalars, item by item.
-    pub fn mix(&mut self, name: &str, terms: &[(Scalar, TensorId)]) -> Result<TensorId> {
+    pub fn combine(&mut self, name: &str, terms: &[(Scalar, TensorId)]) -> Result<TensorId> {
         let terms: Vec<(usize, TensorId)> = terms.iter().map(|(s, t)| (s.0, *t)).collect();
         self.graph.combine(name, self.coefficients, &terms)
     }
 
     /// Standard normal noise of x's extent; the stream follows from `draw`, the level and the round.
     pub fn normal(&mut self, name: &str, draw: Draw) -> Result<TensorId> {
-        self.normal_of(name, draw, self.setup.canvas())
-    }
-
-    /// Standard normal noise of extent `shape`.
-    pub fn normal_of(&mut self, name: &str, draw: Draw, shape: Shape) -> Result<TensorId> {
+        let shape = self.setup.canvas();
         let keys = self.graph.input(&format!("{name}.keys"), Shape::rows(shape.n, KEY_WORDS));
         self.keys.push((keys, draw));
         self.graph.one(NormalNoise { shape }, name, &[keys])
@@ -364,7 +313,7 @@ impl<'a> Step<'a> {
     pub fn noise_in(&mut self, x: TensorId, x0: TensorId) -> Result<TensorId> {
         let by_x = self.scalar(|m| (1.0 - m.at.alpha_bar).sqrt().recip());
         let by_x0 = self.scalar(|m| -(m.at.alpha_bar / (1.0 - m.at.alpha_bar)).sqrt());
-        self.mix("eps", &[(by_x, x), (by_x0, x0)])
+        self.combine("eps", &[(by_x, x), (by_x0, x0)])
     }
 
     /// `from` moved down the gradient of an objective: by Polyak's step towards the noise's norm, within a share of the radius, or
@@ -432,86 +381,10 @@ impl<'a> Step<'a> {
             keys: self.keys,
             states: self.states,
             measurement: self.measurement,
-            guess: self.guess,
             reported: self.reported,
             outputs: self.outputs,
             items: self.setup.image.n,
             passes: self.evaluations + self.gradients,
         })
-    }
-}
-
-/// A phase of a method as it was recorded: its graph, and what the graph's inputs and outputs mean.
-pub struct Phase {
-    /// Its name.
-    pub name: &'static str,
-    /// What it computes.
-    pub graph: Graph,
-    /// Network passes of one run: forward evaluations and VJPs.
-    pub passes: usize,
-    pub(super) states: Vec<StateUse>,
-    pub(super) reported: Option<TensorId>,
-    pub(super) outputs: Vec<(&'static str, TensorId)>,
-    t: TensorId,
-    labels: Option<TensorId>,
-    coefficients: TensorId,
-    columns: Vec<Column>,
-    keys: Vec<(TensorId, Draw)>,
-    measurement: Option<MeasurementInputs>,
-    guess: Option<TensorId>,
-    items: usize,
-}
-
-impl Phase {
-    /// True if it starts from the naive restoration.
-    pub(super) fn reads_guess(&self) -> bool {
-        self.guess.is_some()
-    }
-
-    /// The standard deviation that its residual is whitened with.
-    pub(super) fn whitening(&self) -> Option<f64> {
-        self.measurement.as_ref().and_then(|m| m.whitening).map(|w| w.1)
-    }
-
-    /// Writes what stays the same for a whole run: labels and measurement.
-    pub fn write_batch(&self, e: &mut Executor, batch: &Batch) -> Result<()> {
-        if let Some(id) = self.labels {
-            e.write(id, &batch.labels)?;
-        }
-        if let Some(id) = self.guess {
-            e.write(id, &batch.guess)?;
-        }
-        let Some(m) = &self.measurement else { return Ok(()) };
-        e.write(m.y, &batch.y)?;
-        if let Some(state) = m.state {
-            e.write(state, &batch.state)?;
-        }
-        if let Some((weights, _)) = m.whitening {
-            e.write(weights, &batch.whitening)?;
-        }
-        Ok(())
-    }
-
-    /// Writes what has changed since the last run: timesteps, scalars, keys of the noise. `written` is what stands there.
-    pub fn write_moment(&self, e: &mut Executor, moment: &Moment, batch: &Batch, written: &mut Vec<f32>) -> Result<()> {
-        let mut coefficients = vec![0.0; COLUMNS * self.items];
-        for (k, column) in self.columns.iter().enumerate() {
-            for (n, row) in coefficients.chunks_mut(COLUMNS).enumerate() {
-                row[k] = match column {
-                    Column::Of(value) => value(moment) as f32,
-                    Column::OfNoise(value) => value(moment, batch.noise_deviation[n]) as f32,
-                    Column::NoiseNorm => batch.noise_norm[n],
-                    Column::Frozen(frozen, moving) => (if batch.is_frozen[n] { *frozen } else { *moving }) as f32,
-                };
-            }
-        }
-        coefficients.push(moment.at.timestep as f32);
-        if coefficients != *written {
-            *written = coefficients;
-            e.write(self.t, &vec![moment.at.timestep as f32; self.items])?;
-            e.write(self.coefficients, &written[..COLUMNS * self.items])?;
-        }
-        let round = moment.round as u32;
-        self.keys.iter().try_for_each(|&(id, draw)| e.write(id, &batch.keys(moment.level.index, draw.round(round))))
     }
 }

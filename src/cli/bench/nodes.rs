@@ -9,7 +9,7 @@ use crate::executor::Executor;
 use crate::launch::Limits;
 use crate::model::Model;
 use crate::operator::parse_task;
-use crate::sampler::{Phases, Settings, Setup};
+use crate::sampler::{Phases, Settings};
 use crate::tensor::Shape;
 use serde::Serialize;
 
@@ -36,22 +36,10 @@ struct SumRow {
 /// The step of DPS, with times of its nodes: (name, row), the longest first.
 fn node_rows(flags: &Bench, model: &Model, device: &Device) -> Result<Vec<(String, NodeRow)>> {
     let operator = parse_task("sr4")?;
-    let prior = model.network.prior();
-    let settings = Settings::parse("dps", &prior)?;
-    let schedule = settings.check(&prior, operator.as_ref())?;
+    let settings = Settings::parse("dps", &model.network.prior())?;
     let plan = flags.device.plan()?;
-    let setup = Setup {
-        network: model.network.as_ref(),
-        prior: &prior,
-        weights: &model.weights,
-        operator: operator.as_ref(),
-        image: Shape::new(flags.batch.first().copied().unwrap_or(1), flags.size, flags.size, 3),
-        schedule: &schedule,
-        variance: settings.variance,
-        clip: settings.clip,
-        plan,
-        device,
-    };
+    let image = Shape::new(flags.batch.first().copied().unwrap_or(1), flags.size, flags.size, 3);
+    let setup = settings.setup(model, operator.as_ref(), image, plan, device)?;
     let mut phases = Phases::new(&setup);
     settings.method.record(&mut phases)?;
     let step = phases.finish().remove(0);

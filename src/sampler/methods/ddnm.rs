@@ -2,7 +2,7 @@
 //! that it leaves open, A's null space, stays the model's.
 //!
 //! x0' = x0 + kappa A^+ (y - A x0), x_{t-1} = sqrt(abar') x0' + gamma (eta n + sqrt(1 - eta^2) eps). Without noise kappa is 1 and gamma^2 is
-//! 1 - abar'. With noise of standard deviation s (DDNM+, its simplified form) y brings sqrt(abar') kappa s of it along:
+//! 1 - abar'. With noise of standard deviation s, y brings sqrt(abar') kappa s of it along (DDNM+ with one kappa for all singular values):
 //! kappa = min(1, sqrt(1 - abar') / (sqrt(abar') s)), gamma^2 = 1 - abar' - abar' kappa^2 s^2.
 
 use super::dpir::check_proximal;
@@ -61,12 +61,12 @@ impl Method for Ddnm {
             let ranged = s.proximal(x0, exact, cg)?;
             let moved = s.scalar_of_noise(|m, noise| kappa(&m.level, noise));
             let kept = s.scalar_of_noise(|m, noise| 1.0 - kappa(&m.level, noise));
-            let corrected = s.mix("x0'", &[(moved, ranged), (kept, x0)])?;
+            let corrected = s.combine("x0'", &[(moved, ranged), (kept, x0)])?;
             let n = s.normal("noise", Draw::Ancestral)?;
             let by_x0 = s.scalar(|m| m.level.alpha_bar_before.sqrt());
             let by_n = s.scalar_of_noise(move |m, noise| eta * gamma(&m.level, noise));
             let by_eps = s.scalar_of_noise(move |m, noise| (1.0 - eta * eta).sqrt() * gamma(&m.level, noise));
-            let next = s.mix("next", &[(by_x0, corrected), (by_n, n), (by_eps, eps)])?;
+            let next = s.combine("next", &[(by_x0, corrected), (by_n, n), (by_eps, eps)])?;
             let residual = s.residual(x0, &Guidance::PLAIN)?;
             s.report(residual);
             s.set_x(next);

@@ -57,7 +57,7 @@ impl Method for Diffpir {
             let by_x0 = s.scalar(|m| m.level.alpha_bar_before.sqrt());
             let by_eps = s.scalar(move |m| ((1.0 - zeta) * (1.0 - m.level.alpha_bar_before)).sqrt());
             let by_n = s.scalar(move |m| (zeta * (1.0 - m.level.alpha_bar_before)).sqrt());
-            let next = s.mix("next", &[(by_x0, x0), (by_eps, eps), (by_n, n)])?;
+            let next = s.combine("next", &[(by_x0, x0), (by_eps, eps), (by_n, n)])?;
             let residual = s.residual(estimate.x0, &Guidance::PLAIN)?;
             s.report(residual);
             s.set_x(next);

@@ -14,9 +14,8 @@ use crate::noise::Draw;
 use crate::operator::Operator;
 use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
 use crate::options::Options;
-use crate::sampler::chain::Chain;
 use crate::sampler::guidance::Guidance;
-use crate::sampler::method::{Answer, Method};
+use crate::sampler::method::{Answer, Method, Start};
 use crate::sampler::phases::Phases;
 use crate::sampler::schedule::Schedule;
 use crate::sampler::step::Step;
@@ -76,11 +75,11 @@ impl Dpir {
     /// E[x_0 | x_t] with x_t = sqrt(abar) z and a share of the level's noise, by one view.
     fn denoised(&self, s: &mut Step<'_>, z: TensorId, view: usize) -> Result<TensorId> {
         let (shrink, share) = (s.scalar(|m| m.level.alpha_bar.sqrt()), self.noise);
-        let mut x_t = s.mix("x_t", &[(shrink, z)])?;
+        let mut x_t = s.combine("x_t", &[(shrink, z)])?;
         if share > 0.0 {
             let (one, amount) = (s.constant(1.0), s.scalar(move |m| share * (1.0 - m.level.alpha_bar).sqrt()));
             let n = s.normal("n", Draw::Estimate(view as u32))?;
-            x_t = s.mix("x_t.noisy", &[(one, x_t), (amount, n)])?;
+            x_t = s.combine("x_t.noisy", &[(one, x_t), (amount, n)])?;
         }
         let x_t = mirrored(s, x_t, view)?;
         let x0 = s.estimate(x_t)?.x0;
@@ -96,6 +95,9 @@ impl Method for Dpir {
     fn answer(&self) -> Answer {
         Answer::Map
     }
+    fn start(&self) -> Start {
+        Start::Baseline
+    }
     fn sigmas(&self) -> Option<(f64, f64)> {
         Some((self.from, self.to))
     }
@@ -106,13 +108,6 @@ impl Method for Dpir {
         check_proximal("dpir", prior, operator)
     }
     fn record(&self, phases: &mut Phases<'_>) -> Result<()> {
-        phases.add("start", |s| {
-            // The naive restoration: bicubic, the nearest known pixels, or the measurement itself.
-            let (guess, one) = (s.guess(), s.constant(1.0));
-            let x = s.mix("start", &[(one, guess)])?;
-            s.set_x(x);
-            Ok(())
-        })?;
         let (lambda, cg, views) = (self.lambda, self.cg, self.views);
         phases.add("step", |s| {
             let x = s.x();
@@ -121,17 +116,11 @@ impl Method for Dpir {
             let share = s.constant(1.0 / views as f64);
             let estimates = (0..views).map(|view| Ok((share, self.denoised(s, z, view)?)));
             let estimates = estimates.collect::<Result<Vec<_>>>()?;
-            let x0 = s.mix("x0.mean", &estimates)?;
+            let x0 = s.combine("x0.mean", &estimates)?;
             let residual = s.residual(x0, &Guidance::PLAIN)?;
             s.report(residual);
             s.set_x(x0);
             Ok(())
         })
-    }
-    fn run(&self, chain: &mut Chain<'_>) -> Result<()> {
-        if chain.level.is_first() {
-            chain.run("start")?;
-        }
-        chain.run("step")
     }
 }

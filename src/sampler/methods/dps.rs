@@ -37,7 +37,7 @@ pub(super) fn step(s: &mut Step<'_>, guidance: &Guidance, text: Option<TensorId>
     let residual = s.residual(estimate.x0, guidance)?;
     let p = s.posterior(estimate)?;
     let gradient = s.gradient(residual, x)?;
-    let next = s.descend(p.sample, gradient, residual, guidance.step, published(s.setup.prior))?;
+    let next = s.descend(p.sample, gradient, residual, guidance.step, published(&s.setup.prior))?;
     s.report(residual);
     s.set_x(next);
     Ok(())

@@ -56,8 +56,8 @@ impl Method for Dsg {
             // mean + (1 - zeta) d, then zeta r down the gradient from there, then out to the sphere.
             let [share, rest, one, minus] = [zeta, 1.0 - zeta, 1.0, -1.0].map(|v| s.constant(v));
             let length = s.scalar(move |m| zeta * m.level.radius);
-            let shortened = s.mix("shortened", &[(rest, p.sample), (share, p.mean)])?;
-            let down = s.mix("down", &[(one, shortened), (minus, gradient)])?;
+            let shortened = s.combine("shortened", &[(rest, p.sample), (share, p.mean)])?;
+            let down = s.combine("down", &[(one, shortened), (minus, gradient)])?;
             let turned = s.onto_sphere("turned", down, shortened, length)?;
             let radius = s.radius();
             let next = s.onto_sphere("projection", turned, p.mean, radius)?;

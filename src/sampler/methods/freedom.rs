@@ -55,7 +55,7 @@ impl Method for Freedom {
             let (by_x, by_n) = (s.scalar(|m| (1.0 - m.level.beta).sqrt()), s.scalar(|m| m.level.beta.sqrt()));
             // The first way back leads to pass number 1.
             let n = s.normal("noise", Draw::Travel.round(1))?;
-            let back = s.mix("travel", &[(by_x, x), (by_n, n)])?;
+            let back = s.combine("travel", &[(by_x, x), (by_n, n)])?;
             s.set_x(back);
             Ok(())
         })

@@ -49,13 +49,13 @@ impl Method for Lgd {
             let mut residuals = Vec::new();
             for j in 0..k as u32 {
                 let n = s.normal("estimate.noise", Draw::Estimate(j))?;
-                let x0_j = s.mix("estimate", &[(one, estimate.x0), (r, n)])?;
+                let x0_j = s.combine("estimate", &[(one, estimate.x0), (r, n)])?;
                 residuals.push((share, s.residual(x0_j, &self.guidance)?));
             }
-            let residual = s.mix("residual.mean", &residuals)?;
+            let residual = s.combine("residual.mean", &residuals)?;
             let p = s.posterior(estimate)?;
             let gradient = s.gradient(residual, x)?;
-            let next = s.descend(p.sample, gradient, residual, self.guidance.step, published(s.setup.prior))?;
+            let next = s.descend(p.sample, gradient, residual, self.guidance.step, published(&s.setup.prior))?;
             s.report(residual);
             s.set_x(next);
             Ok(())

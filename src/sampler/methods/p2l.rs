@@ -74,7 +74,7 @@ impl Method for P2l {
             let objective = mean_square(s, residual)?;
             let gradient = s.gradient(objective, c)?;
             let (one, minus_rate) = (s.constant(1.0), s.constant(-rate));
-            let next = s.mix("text", &[(one, c), (minus_rate, gradient)])?;
+            let next = s.combine("text", &[(one, c), (minus_rate, gradient)])?;
             s.set("text", next);
             Ok(())
         })?;

@@ -63,7 +63,7 @@ impl Method for Pigdm {
             let by_eps =
                 s.scalar(move |m| (1.0 - m.level.alpha_bar_before - (eta * noise(&m.level)).powi(2)).max(0.0).sqrt());
             let by_g = s.scalar(|m| (m.level.alpha_bar * m.level.alpha_bar_before).sqrt());
-            let next = s.mix("next", &[(by_x0, x0), (by_n, n), (by_eps, eps), (by_g, g)])?;
+            let next = s.combine("next", &[(by_x0, x0), (by_n, n), (by_eps, eps), (by_g, g)])?;
             s.report(residual);
             s.set_x(next);
             Ok(())

@@ -95,10 +95,10 @@ impl Method for Psld {
             let ze = encode(s, corrected)?;
             let distance = s.graph.one(ResidualNorm, "consistency", &[ze, z0])?;
             let (one, gamma) = (s.constant(1.0), s.constant(gamma));
-            let objective = s.mix("objective", &[(one, residual), (gamma, distance)])?;
+            let objective = s.combine("objective", &[(one, residual), (gamma, distance)])?;
             let p = s.posterior(estimate)?;
             let gradient = s.gradient(objective, x)?;
-            let next = s.descend(p.sample, gradient, objective, self.guidance.step, published(s.setup.prior))?;
+            let next = s.descend(p.sample, gradient, objective, self.guidance.step, published(&s.setup.prior))?;
             s.report(residual);
             s.set_x(next);
             Ok(())

@@ -81,7 +81,7 @@ impl Resample {
 pub(super) fn mean_square(s: &mut Step<'_>, residual: TensorId) -> Result<TensorId> {
     let square = s.graph.one(SquaredNorm, "residual.square", &[residual])?;
     let share = s.constant(1.0 / s.setup.measurement_shape().item() as f64);
-    s.mix("residual.mean", &[(share, square)])
+    s.combine("residual.mean", &[(share, square)])
 }
 
 impl Method for Resample {
@@ -107,7 +107,7 @@ impl Method for Resample {
             let (z, x) = (s.state("z"), s.x());
             let n = s.normal("noise", Draw::Travel)?;
             let [a, b, c] = [0, 1, 2].map(|k| s.scalar(move |m| redraw(&m.level)[k]));
-            let next = s.mix("redraw", &[(a, z), (b, x), (c, n)])?;
+            let next = s.combine("redraw", &[(a, z), (b, x), (c, n)])?;
             s.set_x(next);
             Ok(())
         })

@@ -50,7 +50,7 @@ impl Method for Sitcom {
         let rate = self.rate;
         phases.add("begin", |s| {
             let (x, one) = (s.x(), s.constant(1.0));
-            let v = s.mix("v", &[(one, x)])?;
+            let v = s.combine("v", &[(one, x)])?;
             s.set("v", v);
             Ok(())
         })?;
@@ -64,8 +64,8 @@ impl Method for Sitcom {
             // An item that is done keeps the estimate that it was done with, however long the others of its batch take.
             let (fresh, kept) = (s.unless_frozen(1.0, 0.0), s.unless_frozen(0.0, 1.0));
             let (x0_before, residual_before) = (s.state("x0"), s.state_of("residual", s.graph.shape(residual), None));
-            let x0 = s.mix("x0.kept", &[(fresh, x0), (kept, x0_before)])?;
-            let residual = s.mix("residual.kept", &[(fresh, residual), (kept, residual_before)])?;
+            let x0 = s.combine("x0.kept", &[(fresh, x0), (kept, x0_before)])?;
+            let residual = s.combine("residual.kept", &[(fresh, residual), (kept, residual_before)])?;
             s.set("x0", x0);
             s.set("residual", residual);
             s.output("residual", residual);
@@ -76,7 +76,7 @@ impl Method for Sitcom {
             let (x0, n) = (s.state("x0"), s.normal("noise", Draw::Ancestral)?);
             let by_x0 = s.scalar(|m| m.level.alpha_bar_before.sqrt());
             let by_n = s.scalar(|m| (1.0 - m.level.alpha_bar_before).sqrt());
-            let next = s.mix("next", &[(by_x0, x0), (by_n, n)])?;
+            let next = s.combine("next", &[(by_x0, x0), (by_n, n)])?;
             s.set_x(next);
             Ok(())
         })

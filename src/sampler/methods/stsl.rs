@@ -70,7 +70,7 @@ impl Method for Stsl {
             let by_plus = s.scalar(move |m| trace(m.level.alpha_bar));
             let by_minus = s.scalar(move |m| -trace(m.level.alpha_bar));
             let one = s.constant(1.0);
-            let objective = s.mix("objective", &[(one, residual), (by_plus, plus), (by_minus, minus)])?;
+            let objective = s.combine("objective", &[(one, residual), (by_plus, plus), (by_minus, minus)])?;
             let gradient = s.gradient(objective, x)?;
             let next = s.descend(x, gradient, residual, self.guidance.step, |l| l.alpha_bar)?;
             s.report(residual);

@@ -1,0 +1,111 @@
+//! A phase of a method as it was recorded, and what is written into it before it runs.
+
+use super::batch::Batch;
+use super::level::Moment;
+use crate::error::Result;
+use crate::executor::Executor;
+use crate::graph::{Graph, TensorId};
+use crate::noise::Draw;
+
+type OfMoment = dyn Fn(&Moment) -> f64 + Send + Sync;
+type OfNoise = dyn Fn(&Moment, f64) -> f64 + Send + Sync;
+
+/// Where the values of a [`Scalar`](super::step::Scalar) come from.
+pub(super) enum Column {
+    /// The moment.
+    Of(Box<OfMoment>),
+    /// The moment and the standard deviation of the noise in each item's measurement.
+    OfNoise(Box<OfNoise>),
+    /// The norm of the noise in each item's measurement.
+    NoiseNorm,
+    /// A number for items that are frozen, and one for the others.
+    Frozen(f64, f64),
+}
+
+/// Columns of the coefficients; an unused one costs four bytes per item.
+pub(super) const COLUMNS: usize = 32;
+
+/// A state as one phase uses it.
+pub(super) struct StateUse {
+    pub name: &'static str,
+    /// The input that holds it before a run, where the phase reads it.
+    pub input: Option<TensorId>,
+    /// What it becomes, where the phase sets it.
+    pub next: Option<TensorId>,
+    /// Its values at the start of a batch; zeros if none.
+    pub start: Option<Vec<f32>>,
+}
+
+/// Inputs that hold the measurement.
+pub(super) struct MeasurementInputs {
+    pub y: TensorId,
+    pub state: Option<TensorId>,
+    /// Weights of the frequencies of a whitened residual, and the standard deviation that they follow from.
+    pub whitening: Option<(TensorId, f64)>,
+}
+
+/// A phase of a method as it was recorded: its graph, and what the graph's inputs and outputs mean.
+pub struct Phase {
+    /// Its name.
+    pub name: &'static str,
+    /// What it computes.
+    pub graph: Graph,
+    /// Network passes of one run: forward evaluations and VJPs.
+    pub passes: usize,
+    pub(super) states: Vec<StateUse>,
+    pub(super) reported: Option<TensorId>,
+    pub(super) outputs: Vec<(&'static str, TensorId)>,
+    pub(super) t: TensorId,
+    pub(super) labels: Option<TensorId>,
+    pub(super) coefficients: TensorId,
+    pub(super) columns: Vec<Column>,
+    pub(super) keys: Vec<(TensorId, Draw)>,
+    pub(super) measurement: Option<MeasurementInputs>,
+    pub(super) items: usize,
+}
+
+impl Phase {
+    /// The standard deviation that its residual is whitened with.
+    pub(super) fn whitening(&self) -> Option<f64> {
+        self.measurement.as_ref().and_then(|m| m.whitening).map(|w| w.1)
+    }
+
+    /// Writes what stays the same for a whole run: labels and measurement.
+    pub fn write_batch(&self, e: &mut Executor, batch: &Batch) -> Result<()> {
+        if let Some(id) = self.labels {
+            e.write(id, &batch.labels)?;
+        }
+        let Some(m) = &self.measurement else { return Ok(()) };
+        e.write(m.y, &batch.y)?;
+        if let Some(state) = m.state {
+            e.write(state, &batch.state)?;
+        }
+        if let Some((weights, _)) = m.whitening {
+            e.write(weights, &batch.whitening)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what has changed since the last run: timesteps, scalars, keys of the noise. `written` is what stands there.
+    pub fn write_moment(&self, e: &mut Executor, moment: &Moment, batch: &Batch, written: &mut Vec<f32>) -> Result<()> {
+        let mut coefficients = vec![0.0; COLUMNS * self.items];
+        for (k, column) in self.columns.iter().enumerate() {
+            for (n, row) in coefficients.chunks_mut(COLUMNS).enumerate() {
+                row[k] = match column {
+                    Column::Of(value) => value(moment) as f32,
+                    Column::OfNoise(value) => value(moment, batch.noise_deviation[n]) as f32,
+                    Column::NoiseNorm => batch.noise_norm[n],
+                    Column::Frozen(frozen, moving) => (if batch.is_frozen[n] { *frozen } else { *moving }) as f32,
+                };
+            }
+        }
+        coefficients.push(moment.at.timestep as f32);
+        if coefficients != *written {
+            *written = coefficients;
+            e.write(self.t, &vec![moment.at.timestep as f32; self.items])?;
+            e.write(self.coefficients, &written[..COLUMNS * self.items])?;
+        }
+        let round = moment.round as u32;
+        self.keys.iter().try_for_each(|&(id, draw)| e.write(id, &batch.keys(moment.level.index, draw.round(round))))
+    }
+}

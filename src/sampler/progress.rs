@@ -1,0 +1,66 @@
+//! Where a run stands, and x as a picture.
+
+use super::chain::Machine;
+use crate::backend::Device;
+use crate::error::Result;
+use crate::executor::Executor;
+use crate::graph::TensorId;
+use crate::image::Picture;
+use crate::tensor::Shape;
+use std::sync::Mutex;
+
+/// Where a run stands after a step.
+#[derive(Clone, Copy)]
+pub struct Progress<'a> {
+    /// Steps done.
+    pub step: usize,
+    /// Steps in all.
+    pub steps: usize,
+    /// Residual norm of each item at the last gradient, in [-1, 1] units; of a blur whitened.
+    pub residual: &'a [f32],
+    pub(super) machine: &'a Machine,
+    pub(super) device: &'a Device,
+    pub(super) shape: Shape,
+    pub(super) decoder: Option<&'a Mutex<Decoder>>,
+}
+
+impl Progress<'_> {
+    /// The batch as pictures of the canvas; those of a latent model come through the decoder.
+    pub fn pictures(&self) -> Result<Vec<Picture>> {
+        let x = self.x()?;
+        let _turn = self.device.turn();
+        x.chunks(self.shape.item()).map(|x| picture(self.decoder, self.shape, x)).collect()
+    }
+
+    /// x of the whole batch as it is now, (n, h, w, c) on the canvas; fetched from the device when asked for.
+    pub fn x(&self) -> Result<Vec<f32>> {
+        let mut x = vec![0.0; self.shape.numel()];
+        let _turn = self.device.turn();
+        self.machine.read_state("x", &mut x)?;
+        Ok(x)
+    }
+}
+
+/// The decoder of a latent model, one latent at a time.
+pub(super) struct Decoder {
+    pub executor: Executor,
+    pub z: TensorId,
+    pub image: TensorId,
+}
+
+/// One item of x as a picture: itself, or the image of the latent that it is.
+pub(super) fn picture(decoder: Option<&Mutex<Decoder>>, canvas: Shape, x: &[f32]) -> Result<Picture> {
+    let Some(decoder) = decoder else {
+        return Ok(Picture { width: canvas.w, height: canvas.h, values: x.to_vec() });
+    };
+    let mut d = decoder.lock().unwrap_or_else(|e| e.into_inner());
+    let (z, image) = (d.z, d.image);
+    d.executor.write(z, x)?;
+    d.executor.run()?;
+    let s = d.executor.graph().shape(image);
+    let values = d.executor.read(image)?;
+    if !values.iter().all(|v| v.is_finite()) {
+        d.executor.run_stepwise()?;
+    }
+    Ok(Picture { width: s.w, height: s.h, values })
+}
