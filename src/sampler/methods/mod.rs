@@ -77,7 +77,7 @@ pub const METHODS: &[MethodRow] = &[
     MethodRow {
         name: "dpir",
         what: "plug-and-play: proximal steps of the measurement and the model as a denoiser, in turn; linear tasks, pixel models",
-        options: "lambda=0.23,from=0.384,to=0.05,noise=0,views=1,cg=8",
+        options: "lambda=0.23,from=0.384,to=0.05,views=1,cg=8",
         steps: 16,
         latent_steps: 16,
         parse: dpir::parse,
@@ -198,8 +198,8 @@ fn has_holes(operator: &dyn Operator) -> bool {
 }
 
 /// Proximal steps as they were tuned on eight photographs, five tasks, noise 0.025.
-const BEST_IMAGE: &str = "dpir:from=0.384,to=0.01,noise=0.5,views=2";
-const BEST_OF_HOLES: &str = "dpir:from=1,to=0.01,noise=0.5,views=2";
+const BEST_IMAGE: &str = "dpir:from=0.384,to=0.01,views=2";
+const BEST_OF_HOLES: &str = "dpir:from=1,to=0.01,views=2";
 
 /// Parses a method such as `dmap` or `dps:step=polyak:0.3`. An unknown name gets the nearest suggestion.
 pub fn parse_method(method: &str) -> Result<(&'static MethodRow, Arc<dyn Method>)> {
