@@ -1,174 +1,401 @@
 // sm_90a only
-// The convolution of conv.cu, 3x3 of stride 1 or 1x1, and its data gradient, by the products of a warpgroup.
+// The convolution of conv.cu, 3x3 of stride 1 (also over a doubled image) or 1x1, and its data gradient, by the products of a warpgroup.
 //
-// A block of two warpgroups makes BM pixels by 128 channels. Pixels are a patch 8 wide and BM / 8 high; a 1x1 convolution has no neighbours and
-// takes them as they follow each other. K runs over slices of 64 channels and the taps of each. The patch with its border is copied once
-// per slice, and each tap multiplies the same shared memory from another start: eight pixels of a row stand 128 bytes apart, the next
-// row follows after PITCH pixels. So a 256-pixel tile takes 190 KB out of the L2 cache for 37.7 Mflop, where 128x128 tiles of conv.cu take
-// 590 KB. Weights come tap by tap, four stages of them.
+// A tile is BM pixels by 128 channels. Pixels are a patch 8 wide and BM / 8 high; a 1x1 convolution has no neighbours and takes them as
+// they follow each other. K runs over slices of 64 channels and the taps of each. The patch with its border is loaded once per slice, and
+// each tap multiplies the same shared memory from another start: eight pixels of a row stand 128 bytes apart, the next row follows after
+// PITCH pixels. So a 256-pixel tile takes 190 KB out of the L2 cache for 37.7 Mflop, where 128x128 tiles of conv.cu take 590 KB. Of a doubled
+// image a tile makes the pixels of one parity: their taps read the pixels of the image itself, some of them twice.
 //
-// The loop of a stage: wait for its copies, barrier, start its products while those before still run, start the copies of the stage after
-// next (its buffer was read two products ago), wait for the products before. Two buffers for the patch (3x3): the next slice is copied under taps 2 to 6 of this one.
+// A block goes from tile to tile. Of its twelve warps eight multiply, in two warpgroups of BM / 2 pixels; one thread loads patches and weights
+// ahead of them, as far as the rings of buffers allow, also for the next tile; one thread brings what is added to the results and
+// stores the results. They wait for each other at barriers in shared memory alone. The last warpgroup leaves its registers to the others.
 //
-// Reads x, second, w, bias, item_bias, addend; overwrites y, which may be the addend's place: a thread reads what it adds where it writes.
-#include "include/conv_tile.cuh"
+// Reads x, second, w, bias, item_bias, addend; overwrites y, which may be the addend's place: a tile is read before it is written.
+#include "include/gelu.cuh"
 #include "include/wgmma.cuh"
 
-template <class S, int BM, int KERNEL_SIZE, bool GRADIENT> struct GroupTile {
-    static constexpr int BN = 128, BK = 64, ROW = 128, STAGES = 4, TAPS = KERNEL_SIZE * KERNEL_SIZE, THREADS = 256;
-    static constexpr int HEIGHT = BM / 8, PITCH = 8 + KERNEL_SIZE - 1, PIXELS = PITCH * (HEIGHT + KERNEL_SIZE - 1);
-    static constexpr int PATCH_BYTES = (PIXELS * ROW + 1023) / 1024 * 1024, PATCHES = KERNEL_SIZE == 1 ? STAGES : 2;
-    static constexpr int B_BYTES = BN * ROW, WEIGHTS_AT = PATCHES * PATCH_BYTES;
-    static constexpr int PARTS = KERNEL_SIZE == 1 ? 1 : 5, PART = PIXELS / PARTS, FIRST_PART = 2;
-    static constexpr int PRODUCTS = BM / 128;  // of 64 pixels, a warpgroup
-    // How results leave a warp, 16 rows at a time.
-    using Results = ConvTile<S, 128, 128, 32, 128, GRADIENT>;
-    static_assert(PIXELS % PARTS == 0 && sizeof(S) == 2, "parts of a patch are equal, values are of 16 bits");
+// Fields as src/ops/conv/wgmma.rs writes them.
+struct GroupConvParams {
+    TensorMap x, second, w, addend, y, gated;
+    const void *bias, *item_bias;
+    float* partial;
+    int n, yh, yw, co;                             // of y: of a doubled image half the rows and columns, of a 1x1 convolution one row of all pixels
+    int ci, slices_of_x, slices, slices_per_part;  // channels of x; slices of x and second together; of a part of the sum
+    int across, down, columns, tiles;              // tiles along a row, along a column, along the channels, all
+    int pad, splits, doubled, adds, silu, reserved;
+};
 
-    // Where a block's pixels lie.
-    struct Patch {
-        int image, y, x;  // KERNEL_SIZE 1: x is the first of all pixels
-        DEVICE Patch(const ConvParams& p) {
-            const int across = (p.yw + 7) / 8, down = (p.yh + HEIGHT - 1) / HEIGHT, rest = blockIdx.x / across;
-            image = rest / down;
-            y = rest % down * HEIGHT;
-            x = KERNEL_SIZE == 1 ? blockIdx.x * BM : blockIdx.x % across * 8;
+template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED> struct GroupConv {
+    static constexpr int BN = 128, BK = 64, ROW = 128, TAPS = KERNEL_SIZE * KERNEL_SIZE, MULTIPLIERS = 8;
+    static constexpr int HEIGHT = BM / 8, PITCH = 8 + KERNEL_SIZE - 1;
+    static constexpr int PATCH_BYTES = PITCH * (HEIGHT + KERNEL_SIZE - 1) * ROW, PATCH_STEP = (PATCH_BYTES + 1023) / 1024 * 1024;
+    static constexpr int WEIGHT_BYTES = BN * ROW, HALF_BYTES = BM * ROW;  // 64 columns of the results
+    // A 1x1 convolution has a patch for each of the weights, a 3x3 one two.
+    static constexpr int STAGES = BM == 256 ? (KERNEL_SIZE == 1 ? 3 : 4) : (KERNEL_SIZE == 1 ? 5 : 8);
+    static constexpr int PATCHES = KERNEL_SIZE == 1 ? STAGES : 2;
+    static constexpr int WEIGHTS_AT = PATCHES * PATCH_STEP, RESULTS_AT = WEIGHTS_AT + STAGES * WEIGHT_BYTES;
+    static constexpr int BARRIERS_AT = RESULTS_AT + 2 * HALF_BYTES;
+    static constexpr int PRODUCTS = BM / 128;  // of 64 pixels, a warpgroup
+    // The next patch is asked for when its buffer is sure to be free: its last reader ended STAGES taps ago.
+    static constexpr int AHEAD = STAGES < TAPS ? STAGES : TAPS - 1;
+
+    const GroupConvParams& p;
+    const u32 shared = shared_address(shared_memory());
+
+    DEVICE explicit GroupConv(const GroupConvParams& params) : p(params) {}
+
+    // Barriers: of each patch and each stage of weights whether it is full and empty, of the results' place whether a tile may be written there
+    // and whether it has been.
+    DEVICE u32 patch_full(int k) const { return shared + BARRIERS_AT + 8 * k; }
+    DEVICE u32 patch_empty(int k) const { return patch_full(PATCHES + k); }
+    DEVICE u32 full(int k) const { return patch_full(2 * PATCHES + k); }
+    DEVICE u32 empty(int k) const { return full(STAGES + k); }
+    DEVICE u32 results_free() const { return full(2 * STAGES); }
+    DEVICE u32 results_ready() const { return results_free() + 8; }
+
+    DEVICE void initialise_barriers() const {
+        for (int k = 0; k < PATCHES; k++) {
+            barrier_init(patch_full(k), 1);
+            barrier_init(patch_empty(k), MULTIPLIERS);
         }
-        // The output pixel in row r of the tile, or -1.
-        DEVICE int pixel(const ConvParams& p, int r) const {
-            if (KERNEL_SIZE == 1) return x + r < p.n * p.yh * p.yw ? x + r : -1;
+        for (int k = 0; k < STAGES; k++) {
+            barrier_init(full(k), 1);
+            barrier_init(empty(k), MULTIPLIERS);
+        }
+        barrier_init(results_free(), 1);
+        barrier_init(results_ready(), MULTIPLIERS);
+        fence_barrier_init();
+    }
+
+    // Which pixels, channels and slices a tile has. Blocks that run together share pixels: tiles of other channels come first.
+    struct Tile {
+        int n0, part, image, y, x, odd_y, odd_x, first, last;
+        DEVICE Tile(const GroupConvParams& p, int index) {
+            n0 = index % p.columns * BN;
+            int rest = index / p.columns;
+            odd_y = odd_x = 0;
+            if (p.doubled) {
+                odd_x = rest & 1;
+                odd_y = rest >> 1 & 1;
+                rest >>= 2;
+            }
+            x = rest % p.across * (KERNEL_SIZE == 1 ? BM : 8);
+            rest /= p.across;
+            y = rest % p.down * HEIGHT;
+            rest /= p.down;
+            image = rest % p.n;
+            part = rest / p.n;
+            first = part * p.slices_per_part;
+            last = smaller(first + p.slices_per_part, p.slices);
+        }
+        // The pixel of y in row r, or -1. Partial sums of a doubled image are not made.
+        DEVICE int pixel(const GroupConvParams& p, int r) const {
+            if (KERNEL_SIZE == 1) return x + r < p.yw ? x + r : -1;
             const int i = y + r / 8, j = x + r % 8;
             return i < p.yh && j < p.yw ? (image * p.yh + i) * p.yw + j : -1;
         }
-        // The input pixel that stands at pixel k of the patch with its border, or -1.
-        DEVICE int source(const ConvParams& p, int k) const {
-            if (KERNEL_SIZE == 1) return pixel(p, k);
-            const int i = y + k / PITCH - p.pad, j = x + k % PITCH - p.pad, shift = p.spread == DENSE ? 0 : 1;
-            const bool inside = u32(i >> shift) < u32(p.xh) && u32(j >> shift) < u32(p.xw);
-            return inside ? (image * p.xh + (i >> shift)) * p.xw + (j >> shift) : -1;
+        // Bytes from the start of a patch to what tap reads first.
+        DEVICE int start(int tap, bool doubled) const {
+            if (KERNEL_SIZE == 1) return 0;
+            int i = tap / KERNEL_SIZE, j = tap % KERNEL_SIZE;
+            if (doubled) {
+                i = (i + odd_y + 1) >> 1;
+                j = (j + odd_x + 1) >> 1;
+            }
+            return (i * PITCH + j) * ROW;
         }
     };
 
-    // A slice of the channels: of which source, from where on.
-    struct Slice {
-        const S* source;
-        int channels, channel, weight_channel;
-        DEVICE Slice(const ConvParams& p, int slice) {
-            const int of_x = (p.ci + BK - 1) / BK;
-            const bool in_second = slice >= of_x;
-            source = static_cast<const S*>(in_second ? p.second : p.x);
-            channels = in_second ? p.ci2 : p.ci;
-            channel = BK * (in_second ? slice - of_x : slice);
-            weight_channel = channel + (in_second ? p.ci : 0);
-        }
-    };
-
-    static DEVICE void copy_patch(const ConvParams& p, const Patch& patch, const Slice& s, u8* to, int part) {
-        const int chunk = threadIdx.x % 8, c = s.channel + 8 * chunk, end = (part + 1) * PART;
-        for (int k = part * PART + threadIdx.x / 8; k < end; k += THREADS / 8) {
-            const int pixel = patch.source(p, k);
-            copy_async(to + k * ROW + ((chunk ^ (k & 7)) << 4), s.source + i64(pixel) * s.channels + c, pixel >= 0 && c < s.channels);
-        }
+    DEVICE void load_patch(const Tile& t, int slice, u32 to, u32 barrier) const {
+        const bool in_second = slice >= p.slices_of_x;
+        const TensorMap& map = in_second ? p.second : p.x;
+        load_box(to, map, barrier, BK * (in_second ? slice - p.slices_of_x : slice), t.x - p.pad, t.y - p.pad, t.image, 0);
     }
 
-    static DEVICE void copy_weights(const ConvParams& p, const Slice& s, u8* to, int tap, int n0) {
-        const S* w = static_cast<const S*>(p.w);
-        if constexpr (GRADIENT) {
+    DEVICE void load_weights(const Tile& t, int slice, int tap, u32 to, u32 barrier) const {
+        if (GRADIENT) {
             // Rows are summed channels; 64 columns are 8 KB.
-            const int chunk = threadIdx.x % 16, o = n0 + 8 * chunk;
-            for (int k = threadIdx.x / 16; k < BK; k += THREADS / 16) {
-                const S* from = w + (i64(s.channel + k) * TAPS + TAPS - 1 - tap) * p.row + p.first + o;
-                copy_async(to + chunk / 8 * (BK * ROW) + k * ROW + ((chunk % 8 ^ (k & 7)) << 4), from, o < p.co && s.channel + k < s.channels);
+            for (int half = 0; half < 2; half++) {
+                load_box(to + half * BK * ROW, p.w, barrier, t.n0 + 64 * half, TAPS - 1 - tap, BK * slice, 0, 0);
             }
-        } else {
-            const int chunk = threadIdx.x % 8, c = 8 * chunk;
-            for (int row = threadIdx.x / 8; row < BN; row += THREADS / 8) {
-                const int o = p.gated ? Results::gate_column(p, n0 + row) : n0 + row;
-                const S* from = w + (i64(o) * TAPS + tap) * p.row + s.weight_channel + c;
-                copy_async(to + row * ROW + ((chunk ^ (row & 7)) << 4), from, n0 + row < p.co && s.channel + c < s.channels);
-            }
+            return;
         }
+        const int channel = slice < p.slices_of_x ? BK * slice : p.ci + BK * (slice - p.slices_of_x);
+        if (GATED) load_box(to, p.w, barrier, channel, 0, 0, t.n0 / 16, 0);
+        else load_box(to, p.w, barrier, channel, tap, t.n0, 0, 0);
     }
 
-    static DEVICE void run(const ConvParams& p) {
-        u8* shared = shared_memory();
-        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = warp / 4, n0 = blockIdx.y * BN;
-        const Patch patch(p);
-        const int slices = (p.ci + BK - 1) / BK + (p.ci2 + BK - 1) / BK, per = (slices + p.splits - 1) / p.splits;
-        const int first = blockIdx.z * per, last = smaller(first + per, slices), count = (last - first) * TAPS;
-
-        // Copies that stage t needs: its weights, and of a 1x1 convolution its pixels. Of a 3x3 one the pixels are copied ahead, in parts.
-        auto copy_stage = [&](int t) {
-            if (t >= count) return;
-            const Slice s(p, first + t / TAPS);
-            copy_weights(p, s, shared + WEIGHTS_AT + t % STAGES * B_BYTES, t % TAPS, n0);
-            if (KERNEL_SIZE == 1) copy_patch(p, patch, s, shared + t % STAGES * PATCH_BYTES, 0);
+    // One thread: fills the rings.
+    DEVICE void load() const {
+        Ring<STAGES> stage;
+        Ring<PATCHES> patch;
+        int next_tile = blockIdx.x, next_slice = Tile(p, next_tile).first;
+        auto load_next_patch = [&]() {
+            if (next_tile >= p.tiles) return;
+            const Tile t(p, next_tile);
+            barrier_wait(patch_empty(patch.at), patch.parity ^ 1);
+            barrier_expect(patch_full(patch.at), PATCH_BYTES);
+            load_patch(t, next_slice, shared + patch.at * PATCH_STEP, patch_full(patch.at));
+            patch.advance();
+            if (++next_slice < t.last) return;
+            next_tile += gridDim.x;
+            if (next_tile < p.tiles) next_slice = Tile(p, next_tile).first;
         };
-        auto copy_part = [&](int slice, int part) {
-            if (slice < last) copy_patch(p, patch, Slice(p, slice), shared + ((slice - first) & 1) * PATCH_BYTES, part);
-        };
-        if (KERNEL_SIZE != 1) {
-            for (int part = 0; part < PARTS; part++) copy_part(first, part);
-        }
-        for (int t = 0; t < 2; t++) {
-            copy_stage(t);
-            commit_copies();
-        }
-
-        float sum[PRODUCTS][16][4];
-        const u32 base = shared_address(shared);
-        int tap = 0, slice = first;
-        for (int t = 0; t < count; t++) {
-            wait_for_copies<1>();
-            fence_shared_for_products();
-            block_barrier();
-            const int start = KERNEL_SIZE == 1 ? t % STAGES * PATCH_BYTES : ((slice - first) & 1) * PATCH_BYTES + (tap / 3 * PITCH + tap % 3) * ROW;
-            const u32 weights = base + WEIGHTS_AT + t % STAGES * B_BYTES;
-            fence_products();
-#pragma unroll
-            for (int i = 0; i < PRODUCTS; i++) {
-                const u32 rows = base + start + (group * PRODUCTS + i) * 8 * PITCH * ROW;
-#pragma unroll
-                for (int k = 0; k < BK / 16; k++) {
-                    const u64 a = matrix_at(rows + 32 * k, PITCH * ROW);
-                    const u64 b = GRADIENT ? matrix_at(weights + 16 * ROW * k, 8 * ROW, BK * ROW) : matrix_at(weights + 32 * k, 8 * ROW);
-                    multiply_group<S, GRADIENT>(sum[i], a, b, t + k > 0);
+        if (KERNEL_SIZE != 1) load_next_patch();
+        for (int tile = blockIdx.x; tile < p.tiles; tile += gridDim.x) {
+            const Tile t(p, tile);
+            for (int slice = t.first; slice < t.last; slice++) {
+                for (int tap = 0; tap < TAPS; tap++) {
+                    barrier_wait(empty(stage.at), stage.parity ^ 1);
+                    barrier_expect(full(stage.at), WEIGHT_BYTES + (KERNEL_SIZE == 1 ? PATCH_BYTES : 0));
+                    if (KERNEL_SIZE == 1) load_patch(t, slice, shared + stage.at * PATCH_STEP, full(stage.at));
+                    load_weights(t, slice, tap, shared + WEIGHTS_AT + stage.at * WEIGHT_BYTES, full(stage.at));
+                    stage.advance();
+                    if (KERNEL_SIZE != 1 && tap == AHEAD) load_next_patch();
                 }
             }
-            commit_products();
-            copy_stage(t + 2);
-            if (KERNEL_SIZE != 1 && tap >= FIRST_PART && tap < FIRST_PART + PARTS) copy_part(slice + 1, tap - FIRST_PART);
-            commit_copies();
-            wait_for_products<1>();
-            if (++tap == TAPS) {
-                tap = 0;
-                slice++;
+        }
+    }
+
+    // 64 columns of results to channel `channel`.
+    DEVICE void store_half(const TensorMap& map, const Tile& t, int half, int channel) const {
+        store_box(map, shared + RESULTS_AT + half * HALF_BYTES, channel + t.odd_x * p.co, t.x, t.odd_y, t.y, t.image);
+    }
+
+    // One thread: what is added comes to where the results will stand, and these go to y.
+    DEVICE void bring_and_store_results() const {
+        u32 parity = 0;
+        auto wait_for_results = [&]() {
+            barrier_wait(results_ready(), parity);
+            parity ^= 1;
+        };
+        for (int tile = blockIdx.x; tile < p.tiles; tile += gridDim.x) {
+            const Tile t(p, tile);
+            if (p.adds) {
+                barrier_expect(results_free(), 2 * HALF_BYTES);
+                for (int half = 0; half < 2; half++) {
+                    const int channel = t.n0 + 64 * half + t.odd_x * p.co;
+                    load_box(shared + RESULTS_AT + half * HALF_BYTES, p.addend, results_free(), channel, t.x, t.odd_y, t.y, t.image);
+                }
+            } else {
+                barrier_arrive(results_free());
+            }
+            wait_for_results();
+            store_half(p.y, t, 0, GATED ? t.n0 / 2 : t.n0);
+            if (GATED) store_half(p.gated, t, 1, t.n0 / 2);
+            else if (t.n0 + 64 < p.co) store_half(p.y, t, 1, t.n0 + 64);
+            commit_stores();
+            wait_for_stores_to_read();
+            if (!GATED) continue;
+            barrier_arrive(results_free());
+            wait_for_results();
+            store_half(p.y, t, 0, p.co / 2 + t.n0 / 2);
+            commit_stores();
+            wait_for_stores_to_read();
+        }
+    }
+
+    // Eight warps.
+    DEVICE void multiply() const {
+        const int group = threadIdx.x / 128;
+        const bool speaks = threadIdx.x % 32 == 0;
+        Ring<STAGES> stage;
+        Ring<PATCHES> patch;
+        u32 results_parity = 0;
+        for (int tile = blockIdx.x; tile < p.tiles; tile += gridDim.x) {
+            const Tile t(p, tile);
+            float sum[PRODUCTS][16][4];
+            int read_stage = -1, read_patch = -1;  // by products that may still run
+            auto release = [&]() {
+                if (speaks && read_stage >= 0) barrier_arrive(empty(read_stage));
+                if (speaks && read_patch >= 0) barrier_arrive(patch_empty(read_patch));
+            };
+            for (int slice = t.first; slice < t.last; slice++) {
+                if (KERNEL_SIZE != 1) barrier_wait(patch_full(patch.at), patch.parity);
+#pragma unroll 1
+                for (int tap = 0; tap < TAPS; tap++) {
+                    barrier_wait(full(stage.at), stage.parity);
+                    const u32 pixels = shared + (KERNEL_SIZE == 1 ? stage.at : patch.at) * PATCH_STEP + t.start(tap, p.doubled);
+                    multiply_stage(sum, pixels + group * PRODUCTS * 8 * PITCH * ROW, shared + WEIGHTS_AT + stage.at * WEIGHT_BYTES,
+                                   slice > t.first || tap > 0);
+                    wait_for_products<1>();
+                    release();
+                    read_stage = stage.at;
+                    read_patch = KERNEL_SIZE != 1 && tap == TAPS - 1 ? patch.at : -1;
+                    stage.advance();
+                }
+                if (KERNEL_SIZE != 1) patch.advance();
+            }
+            float bias[16][2];
+            load_bias(bias, t);
+            wait_for_products<0>();
+            release();
+            if (p.splits > 1) {
+                store_partial(sum, t, group);
+            } else {
+                auto write = [&](auto results) {
+                    barrier_wait(results_free(), results_parity);
+                    results_parity ^= 1;
+                    results();
+                    fence_shared();
+                    warp_barrier();
+                    if (speaks) barrier_arrive(results_ready());
+                };
+                if constexpr (GATED) {
+                    write([&] { write_products(sum, bias, group); });
+                    write([&] { write_gates(sum, bias, group); });
+                } else {
+                    write([&] { write_results(sum, bias, group); });
+                }
             }
         }
-        wait_for_products<0>();
-        wait_for_copies<0>();
-        block_barrier();
-        float* stage = reinterpret_cast<float*>(shared) + warp * 16 * BN;
+    }
+
+    static DEVICE void multiply_stage(float (&sum)[PRODUCTS][16][4], u32 pixels, u32 weights, bool add) {
+        fence_products();
 #pragma unroll
         for (int i = 0; i < PRODUCTS; i++) {
-            const int row = (group * PRODUCTS + i) * 64 + warp % 4 * 16;
-            Results::stage_rows(stage, sum[i], lane);
-            warp_barrier();
-            Results::put_rows(p, stage, [&](int r) { return patch.pixel(p, row + r); }, n0, lane);
-            warp_barrier();
+#pragma unroll
+            for (int k = 0; k < BK / 16; k++) {
+                const u64 a = matrix_at(pixels + i * 8 * PITCH * ROW + 32 * k, PITCH * ROW);
+                const u64 b = GRADIENT ? matrix_at(weights + 16 * ROW * k, 8 * ROW, BK * ROW) : matrix_at(weights + 32 * k, 8 * ROW);
+                multiply_group<S, GRADIENT>(sum[i], a, b, add || k > 0);
+            }
+        }
+        commit_products();
+    }
+
+    // The f32 sums of a part of K.
+    DEVICE void store_partial(const float (&sum)[PRODUCTS][16][4], const Tile& t, int group) const {
+        const int lane = threadIdx.x % 32, column = t.n0 + lane % 4 * 2;
+        float* partial = p.partial + i64(t.part) * p.n * p.yh * p.yw * p.co;
+#pragma unroll
+        for (int i = 0; i < PRODUCTS; i++) {
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const int m = t.pixel(p, first_row(group, i) + 8 * half);
+                if (m < 0) continue;
+#pragma unroll
+                for (int j = 0; j < 16; j++) {
+                    const int o = column + 8 * j;
+                    if (o >= p.co) continue;
+                    store_words2(partial + i64(m) * p.co + o, Words2{{float_bits(sum[i][j][2 * half]), float_bits(sum[i][j][2 * half + 1])}});
+                }
+            }
+        }
+    }
+
+    // The first row of the tile that this lane has of product i.
+    static DEVICE int first_row(int group, int i) { return (group * PRODUCTS + i) * 64 + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4; }
+
+    // What is added to this lane's two columns of each eight, zeros where parameters are absent or have ended.
+    DEVICE void load_bias(float (&bias)[16][2], const Tile& t) const {
+#pragma unroll
+        for (int j = 0; j < 16; j++) {
+            int o = t.n0 + 8 * j;
+            if (GATED) o = t.n0 / 2 + j / 2 * 8 + (j & 1) * (p.co / 2);
+            o += threadIdx.x % 4 * 2;
+            u32 word = 0, of_item = 0;
+            if (p.bias && o < p.co) word = *reinterpret_cast<const u32*>(static_cast<const S*>(p.bias) + o);
+            if (p.item_bias && o < p.co) {
+                of_item = *reinterpret_cast<const u32*>(static_cast<const S*>(p.item_bias) + i64(t.image) * p.co + o);
+            }
+            for (int e = 0; e < 2; e++) bias[j][e] = unpack(word >> 16 * e, S{}) + unpack(of_item >> 16 * e, S{});
+        }
+    }
+
+    // Where this lane's results of product i, of the first or second eight rows, stand in chunk `chunk` of 128 bytes.
+    DEVICE u32 place_of(int group, int i, int half, int chunk) const {
+        const int row = first_row(group, 0);
+        return shared + RESULTS_AT + (row + 64 * i + 8 * half) * ROW + ((chunk ^ (row & 7)) << 4) + threadIdx.x % 4 * 4;
+    }
+
+    // Results in their storage type to where they are stored from.
+    DEVICE void write_results(const float (&sum)[PRODUCTS][16][4], const float (&bias)[16][2], int group) const {
+#pragma unroll
+        for (int i = 0; i < PRODUCTS; i++) {
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                u32 added[16];
+#pragma unroll
+                for (int j = 0; j < 16; j++) added[j] = p.adds ? load_shared(place_of(group, i, half, j % 8) + j / 8 * HALF_BYTES) : 0;
+#pragma unroll
+                for (int j = 0; j < 16; j++) {
+                    float v[2];
+                    for (int e = 0; e < 2; e++) {
+                        v[e] = sum[i][j][2 * half + e] + bias[j][e] + unpack(added[j] >> 16 * e, S{});
+                        if (!GRADIENT && p.silu) v[e] = silu_of(v[e]);
+                    }
+                    store_shared(place_of(group, i, half, j % 8) + j / 8 * HALF_BYTES, pack2<S>(v[0], v[1]));
+                }
+            }
+        }
+    }
+
+    // Values and gates alternate by eights. Values into the first half, products into the other.
+    DEVICE void write_products(const float (&sum)[PRODUCTS][16][4], const float (&bias)[16][2], int group) const {
+#pragma unroll
+        for (int i = 0; i < PRODUCTS; i++) {
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+#pragma unroll
+                for (int j = 0; j < 16; j += 2) {
+                    float value[2], product[2];
+                    for (int e = 0; e < 2; e++) {
+                        value[e] = sum[i][j][2 * half + e] + bias[j][e];
+                        product[e] = value[e] * gelu_of(sum[i][j + 1][2 * half + e] + bias[j + 1][e], false);
+                    }
+                    const u32 place = place_of(group, i, half, j / 2);
+                    store_shared(place, pack2<S>(value[0], value[1]));
+                    store_shared(place + HALF_BYTES, pack2<S>(product[0], product[1]));
+                }
+            }
+        }
+    }
+    // Gates into the first half.
+    DEVICE void write_gates(const float (&sum)[PRODUCTS][16][4], const float (&bias)[16][2], int group) const {
+#pragma unroll
+        for (int i = 0; i < PRODUCTS; i++) {
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+#pragma unroll
+                for (int j = 1; j < 16; j += 2) {
+                    const float low = sum[i][j][2 * half] + bias[j][0], high = sum[i][j][2 * half + 1] + bias[j][1];
+                    store_shared(place_of(group, i, half, j / 2), pack2<S>(low, high));
+                }
+            }
+        }
+    }
+
+    static DEVICE void run(const GroupConvParams& p) {
+        const GroupConv c(p);
+        if (threadIdx.x == 0) c.initialise_barriers();
+        block_barrier();
+        if (threadIdx.x / 32 < MULTIPLIERS) {
+            take_registers<224>();
+            c.multiply();
+        } else {
+            leave_registers<56>();
+            if (threadIdx.x == 32 * MULTIPLIERS) c.load();
+            else if (threadIdx.x == 32 * (MULTIPLIERS + 1) && p.splits == 1) c.bring_and_store_results();
         }
     }
 };
 
-#define CONV_WGMMA(type, S, bm, size, blocks)                                                                                        \
-    KERNEL(conv_wgmma_##type##_##bm##x128_##size##x##size, ConvParams, 256, blocks) { GroupTile<S, bm, size, false>::run(p); }       \
-    KERNEL(conv_vjp_wgmma_##type##_##bm##x128_##size##x##size, ConvParams, 256, blocks) { GroupTile<S, bm, size, true>::run(p); }
+#define CONV_WGMMA(type, S, bm, size)                                                                                                       \
+    KERNEL(conv_wgmma_##type##_##bm##x128_##size##x##size, GroupConvParams, 384, 1) { GroupConv<S, bm, size, false, false>::run(p); }       \
+    KERNEL(conv_vjp_wgmma_##type##_##bm##x128_##size##x##size, GroupConvParams, 384, 1) { GroupConv<S, bm, size, true, false>::run(p); }
 
-CONV_WGMMA(f16, f16, 256, 3, 1)
-CONV_WGMMA(f16, f16, 128, 3, 2)
-CONV_WGMMA(f16, f16, 256, 1, 1)
-CONV_WGMMA(f16, f16, 128, 1, 1)
-CONV_WGMMA(bf16, bf16, 256, 3, 1)
-CONV_WGMMA(bf16, bf16, 128, 3, 2)
-CONV_WGMMA(bf16, bf16, 256, 1, 1)
-CONV_WGMMA(bf16, bf16, 128, 1, 1)
+CONV_WGMMA(f16, f16, 256, 3)
+CONV_WGMMA(f16, f16, 128, 3)
+CONV_WGMMA(f16, f16, 256, 1)
+CONV_WGMMA(f16, f16, 128, 1)
+CONV_WGMMA(bf16, bf16, 256, 3)
+CONV_WGMMA(bf16, bf16, 128, 3)
+CONV_WGMMA(bf16, bf16, 256, 1)
+CONV_WGMMA(bf16, bf16, 128, 1)
+
+// 128 registers of sums and those of gelu are too many.
+KERNEL(conv_wgmma_f16_128x128_gated, GroupConvParams, 384, 1) { GroupConv<f16, 128, 1, false, true>::run(p); }
+KERNEL(conv_wgmma_bf16_128x128_gated, GroupConvParams, 384, 1) { GroupConv<bf16, 128, 1, false, true>::run(p); }

@@ -10,7 +10,7 @@ pub struct Limits {
     pub multiprocessors: usize,
     /// Bytes of shared memory that a block may ask for.
     pub shared_bytes: usize,
-    /// Whether it has the products of a warpgroup (`wgmma`), and this program kernels for them.
+    /// Whether it has the products of a warpgroup (`wgmma`) and copies of boxes, and this program kernels for them.
     pub wgmma: bool,
 }
 
@@ -54,6 +54,39 @@ pub struct Pointer {
     pub access: Access,
 }
 
+/// A tensor of 16-bit values as the copy engine sees it (kernels/include/bulk.cuh): boxes of it go to and from shared memory.
+#[derive(Clone, Copy, Debug)]
+pub struct TensorMap {
+    /// What it lies in.
+    pub operand: Operand,
+    /// Its first element there.
+    pub first: usize,
+    /// Extents, the fastest first; 1 where there are fewer than five.
+    pub extents: [usize; 5],
+    /// Elements from one to the next of the second extent and later ones.
+    pub strides: [usize; 4],
+    /// What one copy takes of each extent; 64 of the first.
+    pub extent_of_box: [usize; 5],
+    /// What the kernel does there.
+    pub access: Access,
+}
+
+impl TensorMap {
+    /// Bytes of a map in a parameter struct.
+    pub const BYTES: usize = 128;
+
+    /// Bytes between elements of the second extent and later ones.
+    pub(crate) fn stride_bytes(&self) -> [u64; 4] {
+        self.strides.map(|s| (s * self.operand.dtype.bytes()) as u64)
+    }
+
+    /// Bytes from the first element to the end of the last.
+    pub(crate) fn span(&self) -> u64 {
+        let steps = self.extents[1..].iter().zip(self.stride_bytes()).map(|(&n, stride)| (n - 1) as u64 * stride);
+        steps.sum::<u64>() + (self.extents[0] * self.operand.dtype.bytes()) as u64
+    }
+}
+
 /// The by-value parameter struct of a kernel: fields in the order of the .cu file, aligned as C++ aligns them.
 #[derive(Clone, Debug, Default)]
 pub struct Params {
@@ -61,6 +94,8 @@ pub struct Params {
     pub bytes: Vec<u8>,
     /// Its pointers.
     pub pointers: Vec<Pointer>,
+    /// Its maps, and the bytes at which they stand. Each starts with a pointer until the driver encodes it.
+    pub maps: Vec<(usize, TensorMap)>,
 }
 
 impl Params {
@@ -126,6 +161,17 @@ impl Params {
     pub fn view_out(self, o: &Operand) -> Params {
         self.view_out_at(o, 0)
     }
+    /// A `TensorMap` that may be absent.
+    pub fn map(mut self, map: Option<&TensorMap>) -> Params {
+        self.bytes.resize(self.bytes.len().next_multiple_of(64), 0);
+        let (at, end) = (self.bytes.len(), self.bytes.len() + TensorMap::BYTES);
+        if let Some(map) = map {
+            self.maps.push((at, *map));
+            self = self.pointer(&map.operand, map.first, map.access);
+        }
+        self.bytes.resize(end, 0);
+        self
+    }
     /// `i64`
     pub fn i64(self, v: usize) -> Params {
         self.push(8, &(v as i64).to_le_bytes())
@@ -146,9 +192,10 @@ impl Params {
     pub fn f32(self, v: f32) -> Params {
         self.push(4, &v.to_le_bytes())
     }
-    /// Whole struct: padded to the alignment of its pointers.
+    /// Whole struct: padded to the alignment of its pointers and maps.
     pub(super) fn finish(mut self) -> Params {
-        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+        let alignment = if self.maps.is_empty() { 8 } else { 64 };
+        self.bytes.resize(self.bytes.len().next_multiple_of(alignment), 0);
         self
     }
 }

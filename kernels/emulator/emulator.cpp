@@ -59,6 +59,7 @@ struct Warp {
 };
 
 #include "warpgroup.h"
+#include "bulk.h"
 
 struct Fiber {
     Registers registers;
@@ -74,7 +75,9 @@ struct Fiber {
     std::vector<GroupProduct> open_products;
     std::map<float*, Pending> pending;
     WarpGroup* warp_group;
-    bool fenced_products, wrote_shared;
+    bool fenced_products, wrote_shared, stored_shared;
+    std::vector<BoxCopy> open_stores, stores;
+    std::map<u32, i64> phases;  // of a barrier: the last one that this thread waited for
 };
 
 struct Block {
@@ -82,6 +85,8 @@ struct Block {
     std::vector<Warp> warps;
     std::vector<WarpGroup> warp_groups;
     std::vector<u8*> stacks;
+    std::map<u32, Barrier> barriers;
+    std::vector<BoxCopy> boxes;
     u32 shared_bytes = 0;
     bool early_copies = false;
     std::vector<u8> shared;
@@ -233,6 +238,9 @@ void wait_for_copies(int allowed) {
     }
 }
 
+static bool do_one_box(u32 random);
+static std::string state_of_barriers();
+
 static void fiber_main() {
     block.body(block.parameters);
     for (const auto& group : block.now->groups) {
@@ -240,6 +248,7 @@ static void fiber_main() {
     }
     if (!block.now->open.empty()) fail("the kernel ended with asynchronous copies under way");
     if (!block.now->pending.empty()) fail("the kernel ended with products under way");
+    if (!block.now->open_stores.empty() || !block.now->stores.empty()) fail("the kernel ended with stores of boxes that nobody waited for");
     block.now->done = true;
     block.finished++;
     if (block.waiting) fail("a thread ended while others wait at a barrier");
@@ -293,7 +302,12 @@ extern "C" int dmap_emulated_block(const char* name, const void* parameters, con
     block.error.clear();
     if (threads > kernel.threads) block.error = "more threads than the kernel's launch bound";
     block.body = kernel.body;
-    block.parameters = parameters;
+    // Where a struct with tensor maps may lie.
+    alignas(64) static thread_local u8 aligned[4096];
+    memcpy(aligned, parameters, kernel.parameter_bytes);
+    block.parameters = aligned;
+    block.barriers.clear();
+    block.boxes.clear();
     block.shared.assign(shared_bytes + 2 * GUARD + 1024, POISON);
     block.shared_bytes = shared_bytes;
     uintptr_t base = reinterpret_cast<uintptr_t>(block.shared.data()) + GUARD;
@@ -317,7 +331,7 @@ extern "C" int dmap_emulated_block(const char* name, const void* parameters, con
         f.warp = &block.warps[i / 32];
         f.lane = i % 32;
         f.warp_group = &block.warp_groups[i / 128];
-        f.fenced_products = f.wrote_shared = false;
+        f.fenced_products = f.wrote_shared = f.stored_shared = false;
         f.warp->size++;
         f.waits_for = nullptr;
         f.done = false;
@@ -336,8 +350,11 @@ extern "C" int dmap_emulated_block(const char* name, const void* parameters, con
             dmap_fiber_switch(&block.scheduler, f.stack_pointer);
             if (!block.error.empty()) break;
         }
-        if (!moved) block.error = "threads wait for each other: a barrier or collective is not reached by all";
+        if (!moved && !do_one_box(random.below(1 << 16))) {
+            block.error = "threads wait for each other: a barrier or collective is not reached by all" + state_of_barriers();
+        }
     }
+    if (block.error.empty() && !block.boxes.empty()) block.error = "the kernel ended with loads of boxes under way";
     if (block.error.empty()) {
         for (u8* p = block.shared.data(); p < block.shared_base; p++) {
             if (*p != POISON) { block.error = "a write before the shared memory"; break; }

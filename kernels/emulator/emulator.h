@@ -1,7 +1,7 @@
 // The device side of a GPU as C++20: threads of a block are fibers, barriers and warp collectives switch between them.
 //
 // Adversarial on purpose: shared memory starts as NaN and has a guard band, asynchronous copies happen at once or as late as their wait
-// allows (by the block's seed), products of a warpgroup as late as theirs allows and with accumulators of NaN until then, fibers run in a
+// allows (by the block's seed), boxes likewise, products of a warpgroup as late as theirs allows and with accumulators of NaN until then, fibers run in a
 // seeded random order, misaligned vectors and diverged collectives stop the launch with a message.
 #pragma once
 #include <cmath>
@@ -51,7 +51,20 @@ void multiply_group(Kind kind, float* d, u64 a, u64 b, bool add, bool transposed
 void fence_products();
 void commit_products();
 void wait_for_products(int groups);
-void fence_shared_for_products();
+
+// Barriers in shared memory and copies of boxes: addresses count from the start of the shared memory.
+void barrier_init(u32 barrier, u32 arrivals);
+void fence_barrier_init();
+void barrier_arrive(u32 barrier);
+void barrier_expect(u32 barrier, u32 bytes);
+void barrier_wait(u32 barrier, u32 parity);
+void load_box(u32 to, const void* map, u32 barrier, const int* start);
+void store_box(const void* map, u32 from, const int* start);
+void commit_stores();
+void wait_for_stores_to_read();
+void fence_shared();
+u32 load_shared(u32 at);
+void store_shared(u32 at, u32 word);
 
 inline void check_alignment(const void* p, size_t bytes) {
     if (reinterpret_cast<uintptr_t>(p) % bytes) fail("a vector access is not aligned");
@@ -136,6 +149,8 @@ inline void copy_async(void* to, const void* from, bool valid) { emulator::copy_
 inline void commit_copies() { emulator::commit_copies(); }
 template <int N> void wait_for_copies() { emulator::wait_for_copies(N); }
 
+struct alignas(64) TensorMap { u64 words[16]; };
+
 // Addresses of shared memory count from its start, as on a GPU.
 inline u32 shared_address(const void* p) { return u32(static_cast<const u8*>(p) - emulator::shared_memory()); }
 template <class S, bool TRANSPOSED> void multiply_group(float (&d)[16][4], u64 a, u64 b, bool add) {
@@ -145,7 +160,19 @@ template <class S, bool TRANSPOSED> void multiply_group(float (&d)[16][4], u64 a
 inline void fence_products() { emulator::fence_products(); }
 inline void commit_products() { emulator::commit_products(); }
 template <int N> void wait_for_products() { emulator::wait_for_products(N); }
-inline void fence_shared_for_products() { emulator::fence_shared_for_products(); }
+template <int COUNT> void take_registers() { static_assert(COUNT % 8 == 0 && COUNT >= 24 && COUNT <= 256); }
+template <int COUNT> void leave_registers() { static_assert(COUNT % 8 == 0 && COUNT >= 24 && COUNT <= 256); }
+
+using emulator::barrier_init, emulator::fence_barrier_init, emulator::barrier_arrive, emulator::barrier_expect, emulator::barrier_wait;
+using emulator::commit_stores, emulator::wait_for_stores_to_read, emulator::fence_shared, emulator::load_shared, emulator::store_shared;
+inline void load_box(u32 to, const TensorMap& from, u32 barrier, int i0, int i1, int i2, int i3, int i4) {
+    const int start[5] = {i0, i1, i2, i3, i4};
+    emulator::load_box(to, &from, barrier, start);
+}
+inline void store_box(const TensorMap& to, u32 from, int i0, int i1, int i2, int i3, int i4) {
+    const int start[5] = {i0, i1, i2, i3, i4};
+    emulator::store_box(&to, from, start);
+}
 
 // Each kernel file has an object of its own, which the linker keeps because a table names this symbol.
 #ifdef DMAP_EMULATED_FILE

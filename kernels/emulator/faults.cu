@@ -67,7 +67,7 @@ template <Mistake MISTAKE> DEVICE void product_of_a_group(const FaultParams& p) 
     if (threadIdx.x < 64) copy_async(shared + 16 * threadIdx.x, p.x + 4 * (threadIdx.x % 32), true);
     commit_copies();
     wait_for_copies<0>();
-    if (MISTAKE != NO_FENCE_OF_COPIES) fence_shared_for_products();
+    if (MISTAKE != NO_FENCE_OF_COPIES) fence_shared();
     block_barrier();
     float d[16][4];
     const u64 matrix = matrix_at(shared_address(shared), 0, 0);

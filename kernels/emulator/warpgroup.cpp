@@ -5,7 +5,6 @@
 namespace emulator {
 
 void fence_products() { block.now->fenced_products = true; }
-void fence_shared_for_products() { block.now->wrote_shared = false; }
 
 void multiply_group(Kind kind, float* d, u64 a, u64 b, bool add, bool transposed) {
     Fiber& fiber = *block.now;

@@ -5,7 +5,7 @@
 // holds of D what it would hold of m16n8 fragments: warp w of the group has rows 16 w to 16 w + 15, d[j] columns 8 j to 8 j + 7.
 // A product is asynchronous: the operands must stay and the accumulators must not be touched until wait_for_products.
 #pragma once
-#include "mma.cuh"
+#include "bulk.cuh"
 
 // A matrix in shared memory: `stride` bytes from one group of eight rows to the next. K-major: a row is one row (or column) of the product,
 // and 16 values of k are 32 bytes. For B also transposed: a row is one k, and `columns` bytes lead to the next 64 columns.
@@ -40,7 +40,9 @@ DEVICE void fence_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "mem
 DEVICE void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 // Waits until at most N groups of products are under way.
 template <int N> DEVICE void wait_for_products() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
-// Makes what this thread wrote to shared memory visible to products; then comes a barrier.
-DEVICE void fence_shared_for_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// By all threads of a warpgroup: from here on they have COUNT registers each, more or fewer than at the start.
+template <int COUNT> DEVICE void take_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT)); }
+template <int COUNT> DEVICE void leave_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT)); }
 
 #endif

@@ -129,7 +129,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("diagonal_gaussian", DiagonalGaussian, vec![stored(s(2, 16, 24, 6)), full(image)], &[0]),
         case("layer_norm", LayerNorm { eps: 1e-5 }, vec![stored(x), vector, vector], &[0]),
         case("gelu", Gelu { quick: false }, vec![stored(x)], &[0]),
-        case("geglu", Geglu, vec![stored(x), stored(s(272, 1, 1, 32)), stored(Shape::vector(272))], &[0]),
+        case("geglu", Geglu, vec![stored(x), stored(s(256, 1, 1, 32)), stored(Shape::vector(256))], &[0]),
         case(
             "linear",
             Linear::default(),
@@ -142,6 +142,17 @@ pub(super) fn cases() -> Vec<Case> {
         case("clamp", Clamp { low: -0.5, high: 0.75 }, vec![full(image)], &[0]),
         case("concat", Concat, vec![stored(x), stored(s(2, 12, 20, 24))], &[0, 1]),
         case("channel_slice", ChannelSlice { start: 8, len: 12 }, vec![stored(x)], &[0]),
+        case(
+            "conv of a doubled image, whole tiles",
+            Conv { doubled: true, residual: true, ..Conv::new(3, 1) },
+            vec![
+                stored(s(2, 16, 16, 32)),
+                stored(s(192, 3, 3, 32)),
+                stored(Shape::vector(192)),
+                stored(s(2, 32, 32, 192)),
+            ],
+            &[0],
+        ),
         case(
             "conv of a doubled image, item bias",
             Conv { doubled: true, item_bias: true, ..Conv::new(3, 1) },

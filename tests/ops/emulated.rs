@@ -207,12 +207,12 @@ fn kernel_cases() -> Vec<Case> {
         conv_case(s(1, 10, 12, 104), 120, (1, 1), false),
         joined_conv_case(s(1, 14, 16, 240), 120, 104, (3, 1), true),
         conv_variant_case(
-            s(1, 7, 8, 104),
-            120,
+            s(1, 15, 8, 104),
+            192,
             Conv { doubled: true, item_bias: true, residual: true, ..Conv::new(3, 1) },
         ),
         linear_case(s(120, 1, 1, 520), 120, true),
-        geglu_case(s(1, 20, 24, 40), 120),
+        geglu_case(s(1, 20, 24, 40), 128),
         // All that is added, after the parts of a sum.
         conv_variant_case(
             s(2, 4, 3, 64),

@@ -6,7 +6,7 @@
 use super::driver::{Driver, Replay};
 use crate::error::{Error, Result};
 use crate::launch::Limits;
-use crate::launch::{Access, Launch, NodeLaunches, Pointer};
+use crate::launch::{Access, Launch, NodeLaunches, Pointer, TensorMap};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char};
@@ -28,6 +28,13 @@ unsafe extern "C" {
         seed: u64,
         message: *mut c_char,
         room: usize,
+    ) -> i32;
+    fn dmap_emulated_encode(
+        map: *mut u8,
+        address: u64,
+        extents: *const u64,
+        strides: *const u64,
+        extent_of_box: *const u32,
     ) -> i32;
 }
 
@@ -243,6 +250,9 @@ fn run_launch(memory: &Mutex<Memory>, launch: &Launch, limits: &Limits, seed: u6
         let moved = island.all().as_ptr() as u64 + island.start as u64 + (u64::from_le_bytes(field) - base);
         parameters[*at..*at + 8].copy_from_slice(&moved.to_le_bytes());
     }
+    for (at, map) in &launch.params.maps {
+        encode(&mut parameters[*at..*at + TensorMap::BYTES], map).map_err(fault)?;
+    }
     let before: Vec<Vec<u8>> =
         islands.values().map(|i| if i.access == Access::Read { i.contents().to_vec() } else { Vec::new() }).collect();
     // The struct holds pointers: it has to lie where they can.
@@ -294,6 +304,20 @@ fn run_launch(memory: &Mutex<Memory>, launch: &Launch, limits: &Limits, seed: u6
         }
     }
     Ok(())
+}
+
+/// Writes a map over its pointer.
+fn encode(to: &mut [u8], map: &TensorMap) -> Result<(), String> {
+    let address = u64::from_le_bytes(to[..8].try_into().expect("eight bytes"));
+    if (map.first * map.operand.dtype.bytes()) as u64 + map.span() > map.operand.bytes {
+        return Err(format!("a map reaches past a tensor of {} bytes: {map:?}", map.operand.bytes));
+    }
+    let (extents, strides) = (map.extents.map(|n| n as u64), map.stride_bytes());
+    let extent_of_box = map.extent_of_box.map(|n| n as u32);
+    let (extents, strides, extent_of_box) = (extents.as_ptr(), strides.as_ptr(), extent_of_box.as_ptr());
+    // SAFETY: 128 bytes to write, and arrays of five, four and five numbers.
+    let refused = unsafe { dmap_emulated_encode(to.as_mut_ptr(), address, extents, strides, extent_of_box) };
+    if refused == 0 { Ok(()) } else { Err(format!("the driver would refuse a map: {map:?}")) }
 }
 
 struct EmulatedReplay {

@@ -39,13 +39,12 @@ fn stages(r: &Recorder<'_>, rows: usize, columns: usize) -> (usize, usize) {
 struct Tiling {
     kernel: String,
     grid: [usize; 3],
-    threads: usize,
     shared: usize,
     stages: usize,
 }
 
 /// At most `splits` parts of so many slices, none without work: parts are rounded up.
-fn parts_with_work(slices: usize, splits: usize) -> usize {
+pub(super) fn parts_with_work(slices: usize, splits: usize) -> usize {
     slices.div_ceil(slices.div_ceil(splits))
 }
 
@@ -95,8 +94,10 @@ impl CudaConv {
         } else if !one_type || !to_one_type || !read_whole {
             self.record_simt(r);
         } else if to == dtype && whole(&[self.y.shape.c, self.weight.shape.c, self.first_channel]) {
-            let tiling = self.group_tiles(r).unwrap_or_else(|| self.square_tiles(r, slice));
-            self.record_mma(r, tiling);
+            match self.group_tiling(r) {
+                Some(tiling) => self.record_wgmma(r, &tiling),
+                None => self.record_mma(r, slice),
+            }
         } else if self.item_bias.is_none()
             && self.gated.is_none()
             && !self.silu
@@ -117,7 +118,7 @@ impl CudaConv {
         gathered && self.x.shape.c <= MOST && self.second.is_none() && self.gated.is_none()
     }
 
-    fn second_channels(&self) -> usize {
+    pub(super) fn second_channels(&self) -> usize {
         self.second.map_or(0, |s| s.shape.c)
     }
 
@@ -148,58 +149,20 @@ impl CudaConv {
         let (stages, shared) = stages(r, size, size);
         let grid = [rows.div_ceil(size), channels.div_ceil(size), splits];
         let kernel = format!("conv::{}_mma_{}_{size}x{size}", self.way(), self.y.dtype.name());
-        Tiling { kernel, grid, threads: 128, shared, stages }
-    }
-
-    /// Tiles of a warpgroup's products (kernels/conv_wgmma.cu), where the chip has them and the shapes fill them.
-    fn group_tiles(&self, r: &Recorder<'_>) -> Option<Tiling> {
-        const COLUMNS: usize = 128;
-        let (rows, channels) = self.results();
-        let plain = self.pad == 0 && matches!(self.spread, Spread::Dense);
-        let known = self.kernel == 3 && !matches!(self.spread, Spread::Zeros) || self.kernel == 1 && plain;
-        if !r.limits.wgmma || self.y.dtype == Dtype::F32 || self.stride != 1 || !known {
-            return None;
-        }
-        let y = self.y.shape;
-        let patches = |pixels: usize| match self.kernel {
-            1 => rows.div_ceil(pixels),
-            _ => y.n * y.h.div_ceil(pixels / 8) * y.w.div_ceil(8),
-        };
-        let tiles = |pixels: usize| patches(pixels) * channels.div_ceil(COLUMNS);
-        let is_filled = |pixels: usize| 10 * rows * channels >= 7 * tiles(pixels) * pixels * COLUMNS;
-        let slices = self.x.shape.c.div_ceil(64) + self.second_channels().div_ceil(64);
-        let chip = r.limits.multiprocessors;
-        let (pixels, splits) = if is_filled(256) && 4 * tiles(256) >= 3 * chip {
-            (256, 1)
-        } else if is_filled(128) {
-            // A part is worth its sum from nine stages on, one slice of a 3x3 convolution.
-            let most = if self.kernel == 1 { slices.div_ceil(8) } else { slices };
-            (128, (chip / tiles(128)).clamp(1, 16).min(most))
-        } else {
-            return None;
-        };
-        let splits = parts_with_work(slices, splits);
-        // The patch with its border, twice, or a stage of pixels for each of the weights.
-        let around = self.kernel - 1;
-        let patch = ((8 + around) * (pixels / 8 + around) * 128).next_multiple_of(1024);
-        let stages = 4;
-        let shared = if self.kernel == 1 { stages } else { 2 } * patch + stages * COLUMNS * 128;
-        let grid = [patches(pixels), channels.div_ceil(COLUMNS), splits];
-        let (way, dtype, k) = (self.way(), self.y.dtype.name(), self.kernel);
-        let kernel = format!("conv_wgmma::{way}_wgmma_{dtype}_{pixels}x{COLUMNS}_{k}x{k}");
-        Some(Tiling { kernel, grid, threads: 256, shared, stages })
+        Tiling { kernel, grid, shared, stages }
     }
 
     /// Pixels and channels of what is made.
-    fn results(&self) -> (usize, usize) {
+    pub(super) fn results(&self) -> (usize, usize) {
         (self.y.shape.numel() / self.y.shape.c, self.y.shape.c)
     }
 
-    fn way(&self) -> &'static str {
+    pub(super) fn way(&self) -> &'static str {
         if self.gradient { "conv_vjp" } else { "conv" }
     }
 
-    fn record_mma(&self, r: &mut Recorder<'_>, tiling: Tiling) {
+    fn record_mma(&self, r: &mut Recorder<'_>, slice: usize) {
+        let tiling = self.square_tiles(r, slice);
         let (rows, channels) = self.results();
         let splits = tiling.grid[2];
         let partial = (splits > 1).then(|| r.scratch(splits * rows * channels));
@@ -212,18 +175,24 @@ impl CudaConv {
         let params = params.read_if(fused(&self.addend).as_ref());
         let params = params.write_if(partial.as_ref());
         let params = params.i32s(&self.geometry()).i32s(&[splits, self.pad, 0, self.silu.into(), tiling.stages]);
-        r.launch(tiling.kernel, tiling.grid, tiling.threads, tiling.shared, params);
+        r.launch(tiling.kernel, tiling.grid, 128, tiling.shared, params);
         if let Some(partial) = partial {
-            let count = rows * channels;
-            let params = Params::new().view_out(&self.y).view_if(self.bias.as_ref());
-            let params = params.view_if(self.item_bias.as_ref()).view_if(self.addend.as_ref());
-            let params = params.read(&partial).i64(count).i64(self.y.shape.item());
-            let params = params.i32s(&[channels, splits, self.silu.into(), 0]);
-            r.each("conv::conv_finish", count / 4, 1, params);
+            self.record_finish(r, &partial, splits);
         }
         if gated.is_none() {
             self.record_gate(r);
         }
+    }
+
+    /// Adds up the parts of a sum, and then what the convolution adds.
+    pub(super) fn record_finish(&self, r: &mut Recorder<'_>, partial: &Operand, splits: usize) {
+        let (rows, channels) = self.results();
+        let count = rows * channels;
+        let params = Params::new().view_out(&self.y).view_if(self.bias.as_ref());
+        let params = params.view_if(self.item_bias.as_ref()).view_if(self.addend.as_ref());
+        let params = params.read(partial).i64(count).i64(self.y.shape.item());
+        let params = params.i32s(&[channels, splits, self.silu.into(), 0]);
+        r.each("conv::conv_finish", count / 4, 1, params);
     }
 
     /// Few channels, of any number, in the type that they have: the image side of a network.
@@ -262,7 +231,7 @@ impl CudaConv {
     }
 
     /// Values times gelu of gates as a launch of its own.
-    fn record_gate(&self, r: &mut Recorder<'_>) {
+    pub(super) fn record_gate(&self, r: &mut Recorder<'_>) {
         if let Some(y) = self.gated {
             let (pixels, c) = (y.shape.numel() / y.shape.c, y.shape.c);
             let params = Params::new().view_out(&y).view(&self.y).i64(pixels).i32s(&[c, 0]);

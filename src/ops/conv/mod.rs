@@ -11,6 +11,7 @@
 mod cpu;
 mod launch;
 pub(crate) mod problem;
+mod wgmma;
 
 use super::prelude::*;
 use super::resample::Pool;

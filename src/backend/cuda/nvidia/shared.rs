@@ -1,7 +1,8 @@
 //! The context of one device, shared by what works on it.
 
 use crate::error::{Error, Result};
-use crate::launch::{Launch, NodeLaunches};
+use crate::launch::{Launch, NodeLaunches, TensorMap};
+use crate::tensor::Dtype;
 use cudarc::driver::{result, sys};
 use std::collections::HashMap;
 use std::ffi::{CStr, c_void};
@@ -14,9 +15,17 @@ pub(super) const OLDEST_DRIVER: i32 = 12020;
 #[derive(Default)]
 pub(super) struct Functions {
     pub(super) modules: HashMap<&'static str, sys::CUmodule>,
-    pub(super) by_name: HashMap<String, sys::CUfunction>,
+    pub(super) by_name: HashMap<String, Function>,
     /// The most shared memory that a launch of a kernel was allowed so far.
     pub(super) shared: HashMap<String, u32>,
+}
+
+/// A kernel that is loaded.
+#[derive(Clone, Copy)]
+pub(super) struct Function {
+    pub(super) handle: sys::CUfunction,
+    /// Whether its image was made for a chip that lets kernels overlap.
+    pub(super) waits_for_earlier: bool,
 }
 
 /// Handles of one device.
@@ -26,6 +35,8 @@ pub(super) struct Shared {
     pub(super) capability: (i32, i32),
     /// The newest CUDA version that the driver speaks, as 1000 major + 10 minor.
     pub(super) driver: i32,
+    /// Whether a kernel may start before the one before it has ended.
+    pub(super) overlap: bool,
     pub(super) functions: Mutex<Functions>,
 }
 
@@ -49,28 +60,42 @@ impl Shared {
         unsafe { result::ctx::set_current(self.context).map_err(failed("context")) }
     }
 
-    pub(super) fn launch(&self, launch: &Launch) -> Result<()> {
-        let function = self.function(launch)?;
-        let [x, y, z] = launch.grid;
+    /// Launches a kernel. One that follows a kernel may start while that one still runs: it waits by itself (kernels/include/kernel.cuh).
+    fn launch(&self, launch: &Launch, follows_kernel: bool) -> Result<()> {
+        let Function { handle, waits_for_earlier } = self.function(launch)?;
         let mut words = vec![0u64; launch.params.bytes.len().div_ceil(8)];
         bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..launch.params.bytes.len()]
             .copy_from_slice(&launch.params.bytes);
-        // SAFETY: `check` compared the struct with the kernel's; its pointers lead into live allocations of the program.
-        unsafe {
-            result::launch_kernel(
-                function,
-                (x, y, z),
-                (launch.block, 1, 1),
-                launch.shared,
-                self.stream,
-                &mut [words.as_mut_ptr().cast::<c_void>()],
-            )
+        for (at, map) in &launch.params.maps {
+            encode(&mut words[at / 8..(at + TensorMap::BYTES) / 8], map)?;
         }
-        .map_err(failed(&format!("launching {}", launch.kernel)))
+        let overlaps = follows_kernel && waits_for_earlier && self.overlap;
+        let mut attribute = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        };
+        let [x, y, z] = launch.grid;
+        let config = sys::CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: launch.block,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: launch.shared,
+            hStream: self.stream,
+            attrs: &mut attribute,
+            numAttrs: overlaps.into(),
+        };
+        let mut params = [words.as_mut_ptr().cast::<c_void>()];
+        // SAFETY: `check` compared the struct with the kernel's; its pointers lead into live allocations of the program.
+        unsafe { sys::cuLaunchKernelEx(&config, handle, params.as_mut_ptr(), std::ptr::null_mut()).result() }
+            .map_err(failed(&format!("launching {}", launch.kernel)))
     }
 
-    /// Copies from the host and launches of one node.
-    pub(super) fn run(&self, node: &NodeLaunches) -> Result<()> {
+    /// Copies from the host and launches of one node. `follows_kernel`: the last thing in the stream is a kernel.
+    pub(super) fn run(&self, node: &NodeLaunches, follows_kernel: bool) -> Result<()> {
         for (to, from) in &node.copies {
             // SAFETY: pinned memory that is kept as long as the program, and room in its arena.
             unsafe {
@@ -78,11 +103,45 @@ impl Shared {
                 result::memcpy_htod_async(to.address, bytes, self.stream).map_err(failed("copying weights"))?;
             }
         }
-        node.launches.iter().try_for_each(|l| self.launch(l))
+        let follows_kernel = follows_kernel && node.copies.is_empty();
+        node.launches.iter().enumerate().try_for_each(|(k, l)| self.launch(l, follows_kernel || k > 0))
     }
 
     pub(super) fn synchronize(&self) -> Result<()> {
         // SAFETY: the stream lives as long as `self`.
         unsafe { result::stream::synchronize(self.stream).map_err(failed("a kernel failed")) }
     }
+}
+
+/// Writes a map over its pointer.
+fn encode(to: &mut [u64], map: &TensorMap) -> Result<()> {
+    let dtype = match map.operand.dtype {
+        Dtype::F16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+        Dtype::Bf16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+        Dtype::F32 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
+    };
+    let (extents, strides) = (map.extents.map(|n| n as u64), map.stride_bytes());
+    let (extent_of_box, step) = (map.extent_of_box.map(|n| n as u32), [1u32; 5]);
+    let mut encoded = sys::CUtensorMap { opaque: [0; 16] };
+    // SAFETY: arrays of as many numbers as the rank asks for; the address leads into a live allocation.
+    unsafe {
+        sys::cuTensorMapEncodeTiled(
+            &mut encoded,
+            dtype,
+            5,
+            to[0] as *mut c_void,
+            extents.as_ptr(),
+            strides.as_ptr(),
+            extent_of_box.as_ptr(),
+            step.as_ptr(),
+            sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+            sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+            sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+            sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+        )
+        .result()
+        .map_err(failed(&format!("a tensor map of {:?}", map.extents)))?;
+    }
+    to.copy_from_slice(&encoded.opaque);
+    Ok(())
 }

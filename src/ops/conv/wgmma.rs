@@ -1,0 +1,195 @@
+//! Launches of kernels/conv_wgmma.cu.
+
+use super::launch::{CudaConv, parts_with_work};
+use super::problem::Spread;
+use crate::launch::{Access, Operand, Params, Recorder, TensorMap};
+use crate::tensor::Dtype;
+
+/// Channels of a tile, and of a slice of the sum.
+const COLUMNS: usize = 128;
+const SLICE: usize = 64;
+
+/// How a product is cut into tiles of so many pixels by [`COLUMNS`] channels.
+pub(super) struct GroupTiling {
+    pixels: usize,
+    /// Tiles along a row of pixels, along a column, along the channels.
+    tiles: [usize; 3],
+    /// Parts of the sum.
+    splits: usize,
+}
+
+/// Of a convolution with one source of pixels: items, rows, columns. A 1x1 convolution takes all pixels as one row.
+type Pixels = (usize, usize, usize);
+
+impl CudaConv {
+    fn is_doubled(&self) -> bool {
+        matches!(self.spread, Spread::Repeat)
+    }
+
+    /// What the tiles are laid over: the results, or of a doubled image those of one parity.
+    fn tiled_pixels(&self) -> Pixels {
+        let y = self.y.shape;
+        match (self.kernel, self.is_doubled()) {
+            (1, _) => (1, 1, y.n * y.h * y.w),
+            (_, true) => (y.n, y.h / 2, y.w / 2),
+            _ => (y.n, y.h, y.w),
+        }
+    }
+
+    /// Tiles where the chip has these products and the shapes fill them.
+    pub(super) fn group_tiling(&self, r: &Recorder<'_>) -> Option<GroupTiling> {
+        let channels = self.y.shape.c;
+        let is_known = match self.spread {
+            // Rows of a tile of a 1x1 convolution may be of several items.
+            Spread::Dense => self.kernel == 3 || self.pad == 0 && self.item_bias.is_none(),
+            // A box of results must not reach from the pixels of one parity to the next.
+            Spread::Repeat => self.kernel == 3 && self.pad == 1 && channels % SLICE == 0,
+            Spread::Zeros => false,
+        };
+        // Values and gates are stored apart, 64 channels at a time.
+        let has_whole_gates = self.gated.is_none_or(|y| y.shape.c % SLICE == 0);
+        if !r.limits.wgmma || self.y.dtype == Dtype::F32 || self.stride != 1 || !is_known || !has_whole_gates {
+            return None;
+        }
+        let (n, h, w) = self.tiled_pixels();
+        let parities = if self.is_doubled() { 4 } else { 1 };
+        let tiles_of = |pixels: usize| match self.kernel {
+            1 => [w.div_ceil(pixels), 1, channels.div_ceil(COLUMNS)],
+            _ => [w.div_ceil(8), h.div_ceil(pixels / 8), channels.div_ceil(COLUMNS)],
+        };
+        let count = |pixels: usize| n * parities * tiles_of(pixels).iter().product::<usize>();
+        let is_filled = |pixels: usize| 10 * self.y.shape.numel() >= 7 * count(pixels) * pixels * COLUMNS;
+        let slices = self.x.shape.c.div_ceil(SLICE) + self.second_channels().div_ceil(SLICE);
+        let chip = r.limits.multiprocessors;
+        // A gated tile of 256 pixels would need more registers than there are.
+        let (pixels, splits) = if self.gated.is_none() && is_filled(256) && 4 * count(256) >= 3 * chip {
+            (256, 1)
+        } else if is_filled(128) {
+            // A part is worth its sum from nine stages on, one slice of a 3x3 convolution.
+            let most = if self.kernel == 1 { slices.div_ceil(8) } else { slices };
+            let most = if self.is_doubled() { 1 } else { most };
+            (128, (chip / count(128)).clamp(1, 16).min(most))
+        } else {
+            return None;
+        };
+        Some(GroupTiling { pixels, tiles: tiles_of(pixels), splits: parts_with_work(slices, splits) })
+    }
+
+    pub(super) fn record_wgmma(&self, r: &mut Recorder<'_>, tiling: &GroupTiling) {
+        let (rows, channels) = self.results();
+        let &GroupTiling { pixels, tiles: [across, down, columns], splits } = tiling;
+        let (n, h, w) = self.tiled_pixels();
+        let doubled = self.is_doubled();
+        let partial = (splits > 1).then(|| r.scratch(splits * rows * channels));
+        let fused = |o: &Option<Operand>| if splits == 1 { *o } else { None };
+        let (addend, gated) = (fused(&self.addend), fused(&self.gated));
+        let source = |o: &Operand| self.map_of_source(o, pixels);
+        let result = |o: &Operand, access| self.map_of_results(o, pixels, access);
+        let params = Params::new().map(Some(&source(&self.x))).map(self.second.as_ref().map(source).as_ref());
+        let params = params.map(Some(&self.map_of_weights(gated.is_some())));
+        let params = params.map(addend.map(|o| result(&o, Access::Read)).as_ref());
+        let params = params.map((splits == 1).then(|| result(&self.y, Access::Write)).as_ref());
+        let params = params.map(gated.map(|o| result(&o, Access::Write)).as_ref());
+        let params = params.read_if(fused(&self.bias).as_ref()).read_if(fused(&self.item_bias).as_ref());
+        let params = params.write_if(partial.as_ref());
+        let of_x = self.x.shape.c.div_ceil(SLICE);
+        let slices = of_x + self.second_channels().div_ceil(SLICE);
+        let count = n * if doubled { 4 } else { 1 } * across * down * columns * splits;
+        let params = params.i32s(&[n, h, w, channels]);
+        let params = params.i32s(&[self.x.shape.c, of_x, slices, slices.div_ceil(splits)]);
+        let params = params.i32s(&[across, down, columns, count]);
+        let has = |o: Option<Operand>| usize::from(o.is_some());
+        let params = params.i32s(&[self.pad, splits, doubled.into(), has(addend), self.silu.into(), 0]);
+        let blocks = count.min(r.limits.multiprocessors);
+        let (way, dtype, k) = (self.way(), self.y.dtype.name(), self.kernel);
+        let form = if gated.is_some() { "gated".to_string() } else { format!("{k}x{k}") };
+        let kernel = format!("conv_wgmma::{way}_wgmma_{dtype}_{pixels}x{COLUMNS}_{form}");
+        r.launch(kernel, [blocks, 1, 1], 384, self.shared_bytes(pixels), params);
+        if let Some(partial) = partial {
+            self.record_finish(r, &partial, splits);
+        }
+        if gated.is_none() {
+            self.record_gate(r);
+        }
+    }
+
+    /// As GroupConv of the kernel lays out its shared memory.
+    fn shared_bytes(&self, pixels: usize) -> usize {
+        const ROW: usize = 128;
+        let around = self.kernel - 1;
+        let patch = ((8 + around) * (pixels / 8 + around) * ROW).next_multiple_of(1024);
+        let (stages, patches) = match (self.kernel, pixels) {
+            (1, 256) => (3, 3),
+            (1, _) => (5, 5),
+            (_, 256) => (4, 2),
+            _ => (8, 2),
+        };
+        let barriers = 8 * (2 * patches + 2 * stages + 2);
+        patches * patch + stages * COLUMNS * ROW + 2 * pixels * ROW + barriers
+    }
+
+    /// Boxes are patches with their border.
+    fn map_of_source(&self, o: &Operand, pixels: usize) -> TensorMap {
+        let s = o.shape;
+        let around = self.kernel - 1;
+        let (extents, extent_of_box) = match self.kernel {
+            1 => ([s.c, s.n * s.h * s.w, 1, 1, 1], [SLICE, pixels, 1, 1, 1]),
+            _ => ([s.c, s.w, s.h, s.n, 1], [SLICE, 8 + around, pixels / 8 + around, 1, 1]),
+        };
+        let strides = strides_of(extents);
+        TensorMap { operand: *o, first: 0, extents, strides, extent_of_box, access: Access::Read }
+    }
+
+    /// Boxes are 64 channels of a tile's pixels. Extents are channels, columns, rows' parity, rows, items: of a doubled image a pixel and its
+    /// right neighbour are one with twice the channels.
+    fn map_of_results(&self, o: &Operand, pixels: usize, access: Access) -> TensorMap {
+        let c = o.shape.c;
+        let (n, h, w) = self.tiled_pixels();
+        let (extents, extent_of_box) = match (self.kernel, self.is_doubled()) {
+            (1, _) => ([c, w, 1, 1, 1], [SLICE, pixels, 1, 1, 1]),
+            (_, true) => ([2 * c, w, 2, h, n], [SLICE, 8, 1, pixels / 8, 1]),
+            _ => ([c, w, 1, h, n], [SLICE, 8, 1, pixels / 8, 1]),
+        };
+        TensorMap { operand: *o, first: 0, extents, strides: strides_of(extents), extent_of_box, access }
+    }
+
+    /// Boxes are a slice of one tap's input channels by [`COLUMNS`] output channels; of the gradient 64 of its channels by a slice of
+    /// those that are summed; of a gated layer eight values, eight gates, and so on.
+    fn map_of_weights(&self, has_gates: bool) -> TensorMap {
+        let w = self.weight.shape;
+        let (row, taps) = (w.c, self.kernel * self.kernel);
+        let (first, extents, strides, extent_of_box) = if self.gradient {
+            (self.first_channel, [self.y.shape.c, taps, w.n, 1, 1], [row, taps * row], [SLICE, 1, SLICE, 1, 1])
+        } else if has_gates {
+            let extents = [row, 8, 2, w.n / 16, 1];
+            return TensorMap {
+                operand: self.weight,
+                first: 0,
+                extents,
+                strides: [row, w.n / 2 * row, 8 * row, w.n * row],
+                extent_of_box: [SLICE, 8, 2, COLUMNS / 16, 1],
+                access: Access::Read,
+            };
+        } else {
+            (0, [row, taps, w.n, 1, 1], [row, taps * row], [SLICE, 1, COLUMNS, 1, 1])
+        };
+        let all = w.n * taps * row;
+        TensorMap {
+            operand: self.weight,
+            first,
+            extents,
+            strides: [strides[0], strides[1], all, all],
+            extent_of_box,
+            access: Access::Read,
+        }
+    }
+}
+
+/// Of a tensor whose values follow each other.
+fn strides_of(extents: [usize; 5]) -> [usize; 4] {
+    let mut next = 1;
+    [0, 1, 2, 3].map(|d| {
+        next *= extents[d];
+        next
+    })
+}
