@@ -234,20 +234,25 @@ template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED> struct Gr
             if (p.splits > 1) {
                 store_partial(sum, t, group);
             } else {
-                auto write = [&](auto results) {
+                auto begin_results = [&]() {
                     barrier_wait(results_free(), results_parity);
                     results_parity ^= 1;
-                    results();
+                };
+                auto end_results = [&]() {
                     fence_shared();
                     warp_barrier();
                     if (speaks) barrier_arrive(results_ready());
                 };
+                begin_results();
                 if constexpr (GATED) {
-                    write([&] { write_products(sum, bias, group); });
-                    write([&] { write_gates(sum, bias, group); });
+                    write_products(sum, bias, group);
+                    end_results();
+                    begin_results();
+                    write_gates(sum, bias, group);
                 } else {
-                    write([&] { write_results(sum, bias, group); });
+                    write_results(sum, bias, group);
                 }
+                end_results();
             }
         }
     }

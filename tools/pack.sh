@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds what travels to a machine with a GPU and without Rust: a stripped binary with the kernels of one chip, and says how large it is
-# together with the tracked files.
+# Builds what travels to a machine with a GPU and without Rust: a stripped binary with the kernels of one chip, packed with gzip, and says how
+# large it is together with the tracked files.
 #
-#     tools/pack.sh [ARCHITECTURE] [OUT]        (90a, target/pack/dmap)
+#     tools/pack.sh [ARCHITECTURE] [OUT]        (90a, target/pack/dmap: OUT and OUT.gz)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 architecture=${1:-90a} to=${2:-target/pack/dmap} most_mib=64
@@ -15,9 +15,10 @@ export DMAP_NVRTC
 DMAP_CUDA_ARCHS=$architecture CARGO_TARGET_DIR=target/pack/build cargo build --release --locked
 mkdir -p "$(dirname "$to")"
 strip -o "$to" target/pack/build/release/dmap
-binary=$(stat -c %s "$to")
+gzip -kf "$to"
+binary=$(stat -c %s "$to.gz")
 tree=$(git ls-files -z | xargs -0 stat -c %s | awk '{ sum += $1 } END { print sum }')
-echo "$to: $((binary >> 20)) MiB; tracked files: $((tree >> 20)) MiB"
+echo "$to.gz: $((binary >> 20)) MiB; tracked files: $((tree >> 20)) MiB"
 if ((binary + tree > most_mib << 20)); then
     echo "together more than $most_mib MiB: leave something out" >&2
     exit 1
