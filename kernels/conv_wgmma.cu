@@ -4,8 +4,11 @@
 // A tile is BM pixels by 128 channels. Pixels are a patch 8 wide and BM / 8 high; a 1x1 convolution has no neighbours and takes them as
 // they follow each other. K runs over slices of 64 channels and the taps of each. The patch with its border is loaded once per slice, and
 // each tap multiplies the same shared memory from another start: eight pixels of a row stand 128 bytes apart, the next row follows after
-// PITCH pixels. So a 256-pixel tile takes 190 KB out of the L2 cache for 37.7 Mflop, where 128x128 tiles of conv.cu take 590 KB. Of a doubled
-// image a tile makes the pixels of one parity: their taps read the pixels of the image itself, some of them twice.
+// PITCH pixels. So a 256-pixel tile takes 190 KB out of the L2 cache for 37.7 Mflop, where 128x128 tiles of conv.cu take 590 KB.
+//
+// A doubled image is four convolutions of the image itself with 2x2 taps, one for each parity of the pixel that is made: 16 products in
+// place of 36. Their weights are sums of those of the 3x3 taps that read the same pixel (conv_doubled_weights); a tile makes pixels of one
+// parity. The data gradient, by the image itself, adds up the four: K runs over the parities of dy too.
 //
 // A block goes from tile to tile. Of its twelve warps eight multiply, in two warpgroups of BM / 2 pixels; one thread loads patches and weights
 // ahead of them, as far as the rings of buffers allow, also for the next tile; one thread brings what is added to the results and
@@ -21,13 +24,14 @@ struct GroupConvParams {
     const void *bias, *item_bias;
     float* partial;
     int n, yh, yw, co;                             // of y: of a doubled image half the rows and columns, of a 1x1 convolution one row of all pixels
-    int ci, slices_of_x, slices, slices_per_part;  // channels of x; slices of x and second together; of a part of the sum
+    int ci, slices_of_x, slices, slices_per_part;  // channels of x; slices of x and second together, of all parities; of a part of the sum
     int across, down, columns, tiles;              // tiles along a row, along a column, along the channels, all
-    int pad, splits, doubled, adds, silu, reserved;
+    int pad, adds, silu;
 };
 
-template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED> struct GroupConv {
-    static constexpr int BN = 128, BK = 64, ROW = 128, TAPS = KERNEL_SIZE * KERNEL_SIZE, MULTIPLIERS = 8;
+template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED, bool DOUBLED> struct GroupConv {
+    static constexpr int BN = 128, BK = 64, ROW = 128, TAPS = DOUBLED ? 4 : KERNEL_SIZE * KERNEL_SIZE, MULTIPLIERS = 8;
+    static constexpr bool BY_PARITY = DOUBLED && !GRADIENT;  // of the tile's pixels
     static constexpr int HEIGHT = BM / 8, PITCH = 8 + KERNEL_SIZE - 1;
     static constexpr int PATCH_BYTES = PITCH * (HEIGHT + KERNEL_SIZE - 1) * ROW, PATCH_STEP = (PATCH_BYTES + 1023) / 1024 * 1024;
     static constexpr int WEIGHT_BYTES = BN * ROW, HALF_BYTES = BM * ROW;  // 64 columns of the results
@@ -75,7 +79,7 @@ template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED> struct Gr
             n0 = index % p.columns * BN;
             int rest = index / p.columns;
             odd_y = odd_x = 0;
-            if (p.doubled) {
+            if (BY_PARITY) {
                 odd_x = rest & 1;
                 odd_y = rest >> 1 & 1;
                 rest >>= 2;
@@ -95,19 +99,28 @@ template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED> struct Gr
             const int i = y + r / 8, j = x + r % 8;
             return i < p.yh && j < p.yw ? (image * p.yh + i) * p.yw + j : -1;
         }
-        // Bytes from the start of a patch to what tap reads first.
-        DEVICE int start(int tap, bool doubled) const {
+        // Bytes from the start of a patch to what a tap of a slice reads first.
+        DEVICE int start(int slice, int tap) const {
             if (KERNEL_SIZE == 1) return 0;
-            int i = tap / KERNEL_SIZE, j = tap % KERNEL_SIZE;
-            if (doubled) {
-                i = (i + odd_y + 1) >> 1;
-                j = (j + odd_x + 1) >> 1;
+            constexpr int SIDE = DOUBLED ? 2 : KERNEL_SIZE;
+            int i = tap / SIDE, j = tap % SIDE;
+            if (BY_PARITY) {
+                i += odd_y;
+                j += odd_x;
+            } else if (DOUBLED) {
+                i = 2 - i - (slice >> 1 & 1);
+                j = 2 - j - (slice & 1);
             }
             return (i * PITCH + j) * ROW;
         }
     };
 
     DEVICE void load_patch(const Tile& t, int slice, u32 to, u32 barrier) const {
+        if (DOUBLED && GRADIENT) {
+            // Slice by slice the four parities of dy.
+            load_box(to, p.x, barrier, BK * (slice >> 2) + (slice & 1) * p.ci, t.x - 1, slice >> 1 & 1, t.y - 1, t.image);
+            return;
+        }
         const bool in_second = slice >= p.slices_of_x;
         const TensorMap& map = in_second ? p.second : p.x;
         load_box(to, map, barrier, BK * (in_second ? slice - p.slices_of_x : slice), t.x - p.pad, t.y - p.pad, t.image, 0);
@@ -117,13 +130,15 @@ template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED> struct Gr
         if (GRADIENT) {
             // Rows are summed channels; 64 columns are 8 KB.
             for (int half = 0; half < 2; half++) {
-                load_box(to + half * BK * ROW, p.w, barrier, t.n0 + 64 * half, TAPS - 1 - tap, BK * slice, 0, 0);
+                const u32 at = to + half * BK * ROW;
+                if (DOUBLED) load_box(at, p.w, barrier, t.n0 + 64 * half, tap, BK * (slice >> 2), slice & 3, 0);
+                else load_box(at, p.w, barrier, t.n0 + 64 * half, TAPS - 1 - tap, BK * slice, 0, 0);
             }
             return;
         }
         const int channel = slice < p.slices_of_x ? BK * slice : p.ci + BK * (slice - p.slices_of_x);
         if (GATED) load_box(to, p.w, barrier, channel, 0, 0, t.n0 / 16, 0);
-        else load_box(to, p.w, barrier, channel, tap, t.n0, 0, 0);
+        else load_box(to, p.w, barrier, channel, tap, t.n0, BY_PARITY ? 2 * t.odd_y + t.odd_x : 0, 0);
     }
 
     // One thread: fills the rings.
@@ -216,7 +231,7 @@ template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED> struct Gr
 #pragma unroll 1
                 for (int tap = 0; tap < TAPS; tap++) {
                     barrier_wait(full(stage.at), stage.parity);
-                    const u32 pixels = shared + (KERNEL_SIZE == 1 ? stage.at : patch.at) * PATCH_STEP + t.start(tap, p.doubled);
+                    const u32 pixels = shared + (KERNEL_SIZE == 1 ? stage.at : patch.at) * PATCH_STEP + t.start(slice, tap);
                     multiply_stage(sum, pixels + group * PRODUCTS * 8 * PITCH * ROW, shared + WEIGHTS_AT + stage.at * WEIGHT_BYTES,
                                    slice > t.first || tap > 0);
                     wait_for_products<1>();
@@ -231,7 +246,7 @@ template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED> struct Gr
             load_bias(bias, t);
             wait_for_products<0>();
             release();
-            if (p.splits > 1) {
+            if (p.partial) {
                 store_partial(sum, t, group);
             } else {
                 auto begin_results = [&]() {
@@ -383,24 +398,58 @@ template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED> struct Gr
         } else {
             leave_registers<56>();
             if (threadIdx.x == 32 * MULTIPLIERS) c.load();
-            else if (threadIdx.x == 32 * (MULTIPLIERS + 1) && p.splits == 1) c.bring_and_store_results();
+            else if (threadIdx.x == 32 * (MULTIPLIERS + 1) && !p.partial) c.bring_and_store_results();
         }
     }
 };
 
-#define CONV_WGMMA(type, S, bm, size)                                                                                                       \
-    KERNEL(conv_wgmma_##type##_##bm##x128_##size##x##size, GroupConvParams, 384, 1) { GroupConv<S, bm, size, false, false>::run(p); }       \
-    KERNEL(conv_vjp_wgmma_##type##_##bm##x128_##size##x##size, GroupConvParams, 384, 1) { GroupConv<S, bm, size, true, false>::run(p); }
+#define CONV_WGMMA(type, S, bm, size, form, doubled)                                                                                     \
+    KERNEL(conv_wgmma_##type##_##bm##x128_##form, GroupConvParams, 384, 1) { GroupConv<S, bm, size, false, false, doubled>::run(p); }    \
+    KERNEL(conv_vjp_wgmma_##type##_##bm##x128_##form, GroupConvParams, 384, 1) { GroupConv<S, bm, size, true, false, doubled>::run(p); }
+#define CONV_WGMMA_ALL(type, S)                                                                                                          \
+    CONV_WGMMA(type, S, 256, 3, 3x3, false)                                                                                              \
+    CONV_WGMMA(type, S, 128, 3, 3x3, false)                                                                                              \
+    CONV_WGMMA(type, S, 256, 1, 1x1, false)                                                                                              \
+    CONV_WGMMA(type, S, 128, 1, 1x1, false)                                                                                              \
+    CONV_WGMMA(type, S, 256, 3, doubled, true)                                                                                           \
+    CONV_WGMMA(type, S, 128, 3, doubled, true)                                                                                           \
+    /* 128 registers of sums and those of gelu are too many for 256 pixels. */                                                           \
+    KERNEL(conv_wgmma_##type##_128x128_gated, GroupConvParams, 384, 1) { GroupConv<S, 128, 1, false, true, false>::run(p); }
 
-CONV_WGMMA(f16, f16, 256, 3)
-CONV_WGMMA(f16, f16, 128, 3)
-CONV_WGMMA(f16, f16, 256, 1)
-CONV_WGMMA(f16, f16, 128, 1)
-CONV_WGMMA(bf16, bf16, 256, 3)
-CONV_WGMMA(bf16, bf16, 128, 3)
-CONV_WGMMA(bf16, bf16, 256, 1)
-CONV_WGMMA(bf16, bf16, 128, 1)
+CONV_WGMMA_ALL(f16, f16)
+CONV_WGMMA_ALL(bf16, bf16)
 
-// 128 registers of sums and those of gelu are too many.
-KERNEL(conv_wgmma_f16_128x128_gated, GroupConvParams, 384, 1) { GroupConv<f16, 128, 1, false, true>::run(p); }
-KERNEL(conv_wgmma_bf16_128x128_gated, GroupConvParams, 384, 1) { GroupConv<bf16, 128, 1, false, true>::run(p); }
+// y (parity, co, 2x2, row) of w (co, 3x3, row): along an axis an even pixel sees tap 0 and the sum of taps 1 and 2, an odd one the sum
+// of taps 0 and 1, and tap 2. A thread takes eight channels of `row` of one output channel; co_row = co row.
+struct DoubledWeightsParams { void* y; const void* w; i64 co_row; int row, reserved; };
+
+template <class S> DEVICE void doubled_weights(const DoubledWeightsParams& p) {
+    constexpr int V = VECTOR<S>;
+    const i64 vectors = p.co_row / V, k = i64(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (k >= vectors) return;
+    const i64 o = k * V / p.row, c = k * V % p.row;
+    const S* w = static_cast<const S*>(p.w) + o * 9 * p.row + c;
+    float tap[9][V];
+#pragma unroll
+    for (int t = 0; t < 9; t++) load_vector(w + i64(t) * p.row, tap[t]);
+#pragma unroll
+    for (int parity = 0; parity < 4; parity++) {
+#pragma unroll
+        for (int t = 0; t < 4; t++) {
+            // The first and last row and column of taps that are added up.
+            const int odd_y = parity / 2, odd_x = parity % 2, i = t / 2, j = t % 2;
+            const int top = i == 0 ? 0 : 1 + odd_y, bottom = i == 0 ? odd_y : 2, left = j == 0 ? 0 : 1 + odd_x, right = j == 0 ? odd_x : 2;
+            float sum[V] = {};
+#pragma unroll
+            for (int y = top; y <= bottom; y++) {
+#pragma unroll
+                for (int x = left; x <= right; x++) {
+                    for (int e = 0; e < V; e++) sum[e] += tap[3 * y + x][e];
+                }
+            }
+            store_vector(static_cast<S*>(p.y) + parity * 4 * p.co_row + (o * 4 + t) * p.row + c, sum);
+        }
+    }
+}
+KERNEL(conv_doubled_weights_f16, DoubledWeightsParams, 256, 2) { doubled_weights<f16>(p); }
+KERNEL(conv_doubled_weights_bf16, DoubledWeightsParams, 256, 2) { doubled_weights<bf16>(p); }

@@ -6,7 +6,7 @@
 //
 // Three launches each way. _statistics leaves per chunk of pixels and group the mean and the squared deviations, summed per channel around
 // the chunk's first pixel (one pass: no value is far from it in units of the deviation), or the two sums of the VJP; _combine adds the
-// chunks up in a fixed order (Chan); the last one reads x (and dy) once more and overwrites y or dx, to which it adds what is in
+// chunks up in a fixed order; the last one reads x (and dy) once more and overwrites y or dx, to which it adds what is in
 // `addend`; dx may take dy's place. Where the pixels of a group fit a cache, one launch does it all: _of_group, a block per item and group.
 // x is one tensor or two whose channels follow each other (x, then second); dx then goes to two tensors as well.
 // Threads: a vector of V channels each, as many as a pixel has, the rest of the block on other pixels of the chunk.
@@ -45,19 +45,23 @@ template <class S, int V> DEVICE void statistics(const GroupNormParams& p) {
     }
     add_rows(sums, part.rows, p.channels);
     add_rows(squares, part.rows, p.channels);
-    const int per = p.channels / p.groups;
-    const float pixels = float(smaller(p.chunk, p.pixels - int(blockIdx.x) * p.chunk));
-    for (int g = threadIdx.x; g < p.groups; g += blockDim.x) {
+    // A warp for each group.
+    const int per = p.channels / p.groups, lane = threadIdx.x % 32;
+    const float pixels = float(smaller(p.chunk, p.pixels - int(blockIdx.x) * p.chunk)), share = 1.0f / pixels;
+    for (int g = threadIdx.x / 32; g < p.groups; g += blockDim.x / 32) {
         float mean = 0, deviations = 0;
-        for (int c = g * per; c < (g + 1) * per; c++) mean += centres[c] + sums[c] / pixels;
-        mean /= float(per);
-        for (int c = g * per; c < (g + 1) * per; c++) {
-            const float offset = sums[c] / pixels, from_mean = centres[c] + offset - mean;
+        for (int c = g * per + lane; c < (g + 1) * per; c += 32) mean += centres[c] + sums[c] * share;
+        mean = warp_sum(mean) / float(per);
+        for (int c = g * per + lane; c < (g + 1) * per; c += 32) {
+            const float offset = sums[c] * share, from_mean = centres[c] + offset - mean;
             deviations += larger(squares[c] - sums[c] * offset, 0.0f) + pixels * from_mean * from_mean;
         }
+        deviations = warp_sum(deviations);
         float* out = p.partial + ((i64(blockIdx.y) * p.chunks + blockIdx.x) * p.groups + g) * 2;
-        out[0] = mean;
-        out[1] = deviations;
+        if (lane == 0) {
+            out[0] = mean;
+            out[1] = deviations;
+        }
     }
 }
 
@@ -135,21 +139,25 @@ template <class S, int V> DEVICE void vjp_statistics(const GroupNormParams& p) {
     }
     add_rows(scratch, part.rows, p.channels);
     add_rows(by_x, part.rows, p.channels);
-    const int per = p.channels / p.groups;
-    for (int g = threadIdx.x; g < p.groups; g += blockDim.x) {
+    // A warp for each group.
+    const int per = p.channels / p.groups, lane = threadIdx.x % 32;
+    for (int g = threadIdx.x / 32; g < p.groups; g += blockDim.x / 32) {
         float sum = 0, sum_x = 0;
-        for (int c = g * per; c < (g + 1) * per; c++) {
+        for (int c = g * per + lane; c < (g + 1) * per; c += 32) {
             sum += scratch[c];
             sum_x += by_x[c];
         }
+        sum = warp_sum(sum);
+        sum_x = warp_sum(sum_x);
         float* out = p.partial + ((i64(blockIdx.y) * p.chunks + blockIdx.x) * p.groups + g) * 2;
-        out[0] = sum;
-        out[1] = sum_x;
+        if (lane == 0) {
+            out[0] = sum;
+            out[1] = sum_x;
+        }
     }
 }
 
 template <class S, int V> DEVICE void vjp(const GroupNormParams& p, const Part<V>& part) {
-    const int per = p.channels / p.groups;
     for (int v = part.first; v < part.end; v += part.across) {
         const Channels<S, V> k(p, part.n, v * V);
         const Source<S> source(p, part.base, v * V);
@@ -158,12 +166,11 @@ template <class S, int V> DEVICE void vjp(const GroupNormParams& p, const Part<V
         const S* dy = static_cast<const S*>(p.dy) + at;
         const S* addend = p.addend ? static_cast<const S*>(p.addend) + at : nullptr;
         S* dx = source.dx(p);
-        float by_x[V], one[V], by_du[V];
-        for (int e = 0; e < V; e++) {
-            const int g = part.n * p.groups + (v * V + e) / per;
-            by_du[e] = p.rstd[g] * k.factor[e];
-            one[e] = p.sums[2 * g];
-            by_x[e] = p.sums[2 * g + 1];
+        float by_x[V], one[V];
+        GroupOf group(p, part.n, v * V);
+        for (int e = 0; e < V; e++, group.advance()) {
+            by_x[e] = p.sums[2 * group.index + 1];
+            one[e] = p.sums[2 * group.index] - by_x[e] * k.centre[e];
         }
         for (int pixel = part.row; pixel < part.count; pixel += AT_ONCE * part.rows) {
             Stored<S, V> in[AT_ONCE], gradient[AT_ONCE], added[AT_ONCE];
@@ -179,7 +186,7 @@ template <class S, int V> DEVICE void vjp(const GroupNormParams& p, const Part<V
                 gradient[u].unpack(du);
                 if (addend) added[u].unpack(sum);
                 through_silu<S, V>(p, k, value, du);
-                for (int e = 0; e < V; e++) sum[e] += by_du[e] * du[e] + by_x[e] * (value[e] - k.centre[e]) + one[e];
+                for (int e = 0; e < V; e++) sum[e] += k.a[e] * du[e] + by_x[e] * value[e] + one[e];
                 store_channels<S, V>(dx + part.after(pixel, u) * source.stride, sum);
             }
         }
@@ -249,43 +256,40 @@ template <class S, int V> DEVICE void vjp_of_group(const GroupNormParams& p) {
     vjp<S, V>(p, part);
 }
 
-// One warp per item and group.
-KERNEL(group_norm_combine, GroupNormParams, 32, 8) {
+// One block per item and group: the mean of all chunks, then the squared deviations from it.
+KERNEL(group_norm_combine, GroupNormParams, 256, 4) {
+    float* scratch = reinterpret_cast<float*>(shared_memory());
     const int n = blockIdx.x / p.groups, g = blockIdx.x % p.groups, per = p.channels / p.groups;
-    float count = 0, mean = 0, squares = 0;
-    for (int chunk = threadIdx.x; chunk < p.chunks; chunk += 32) {
-        const float* in = p.partial + ((i64(n) * p.chunks + chunk) * p.groups + g) * 2;
-        float k = float(smaller(p.chunk, p.pixels - chunk * p.chunk) * per), delta = in[0] - mean;
-        mean += delta * k / (count + k);
-        squares += in[1] + delta * delta * count * k / (count + k);
-        count += k;
+    const float* partial = p.partial + (i64(n) * p.chunks * p.groups + g) * 2;
+    const float values = float(p.pixels) * float(per);
+    auto values_of = [&](int chunk) { return float(smaller(p.chunk, p.pixels - chunk * p.chunk)) * float(per); };
+    float sum = 0, squares = 0;
+    for (int chunk = threadIdx.x; chunk < p.chunks; chunk += blockDim.x) sum += values_of(chunk) * partial[i64(chunk) * p.groups * 2];
+    const float mean = block_sum(sum, scratch) / values;
+    for (int chunk = threadIdx.x; chunk < p.chunks; chunk += blockDim.x) {
+        const float* in = partial + i64(chunk) * p.groups * 2;
+        const float from_mean = in[0] - mean;
+        squares += in[1] + values_of(chunk) * from_mean * from_mean;
     }
-    for (int mask = 1; mask < 32; mask *= 2) {
-        float other_count = shuffle_xor(count, mask), other_mean = shuffle_xor(mean, mask), other = shuffle_xor(squares, mask);
-        float both = count + other_count, delta = other_mean - mean;
-        // Lane 0 gets the sum of all in a fixed order; what the higher lane of a pair gets is not used.
-        if (both > 0) {
-            mean += delta * other_count / both;
-            squares += other + delta * delta * count * other_count / both;
-        }
-        count = both;
-    }
+    squares = block_sum(squares, scratch);
     if (threadIdx.x == 0) {
         p.mean[blockIdx.x] = mean;
-        p.rstd[blockIdx.x] = 1.0f / sqrtf(squares / count + p.eps);
+        p.rstd[blockIdx.x] = 1.0f / sqrtf(squares / values + p.eps);
     }
 }
 
-KERNEL(group_norm_vjp_combine, GroupNormParams, 32, 8) {
+KERNEL(group_norm_vjp_combine, GroupNormParams, 256, 4) {
+    float* scratch = reinterpret_cast<float*>(shared_memory());
     const int n = blockIdx.x / p.groups, g = blockIdx.x % p.groups;
+    const float* partial = p.partial + (i64(n) * p.chunks * p.groups + g) * 2;
     float sum = 0, sum_x = 0;
-    for (int chunk = threadIdx.x; chunk < p.chunks; chunk += 32) {
-        const float* in = p.partial + ((i64(n) * p.chunks + chunk) * p.groups + g) * 2;
+    for (int chunk = threadIdx.x; chunk < p.chunks; chunk += blockDim.x) {
+        const float* in = partial + i64(chunk) * p.groups * 2;
         sum += in[0];
         sum_x += in[1];
     }
-    sum = warp_sum(sum);
-    sum_x = warp_sum(sum_x);
+    sum = block_sum(sum, scratch);
+    sum_x = block_sum(sum_x, scratch);
     if (threadIdx.x == 0) put_sums(p, blockIdx.x, sum, sum_x);
 }
 

@@ -124,6 +124,14 @@ impl Params {
     pub fn write(self, o: &Operand) -> Params {
         self.pointer(o, 0, Access::Write)
     }
+    /// `const T*`, from element `first` on.
+    pub fn read_from(self, o: &Operand, first: usize) -> Params {
+        self.pointer(o, first, Access::Read)
+    }
+    /// `T*`, from element `first` on.
+    pub fn write_from(self, o: &Operand, first: usize) -> Params {
+        self.pointer(o, first, Access::Write)
+    }
     /// `const T*` that may be absent.
     pub fn read_if(self, o: Option<&Operand>) -> Params {
         match o {

@@ -7,7 +7,7 @@ use dmap::backend::cuda::emulated::Emulated;
 use dmap::backend::cuda::{Driver, launches_for};
 use dmap::compare::relative_error;
 use dmap::graph::{Dtype, Plan, PlanOptions, Shape};
-use dmap::launch::{Launch, Limits, NodeLaunches, Operand, Params};
+use dmap::launch::{Access, Launch, Limits, NodeLaunches, Operand, Params, TensorMap};
 use dmap::model::Model;
 use dmap::operator::parse_task;
 use dmap::sampler::{Item, METHODS, Measurement, Measurer, Restorer, Settings, Variance};
@@ -40,6 +40,97 @@ fn run_fault(kernel: &str, seed: u64) -> Result<Vec<f32>, String> {
     let mut out = vec![0f32; COUNT];
     driver.download(y.address, bytemuck::cast_slice_mut(&mut out)).unwrap();
     Ok(out)
+}
+
+/// Runs one of its kernels that copy boxes: whether y, 24 rows of 64 values, is x then, or what the device said.
+fn run_box_fault(kernel: &str, seed: u64) -> Result<bool, String> {
+    const ROWS: usize = 24;
+    let driver = Emulated::new(seed);
+    let bytes = (2 * 64 * ROWS) as u64;
+    let place = |address| Operand { address, bytes, dtype: Dtype::Bf16, shape: Shape::rows(ROWS, 64) };
+    let (x, y) = (place(driver.allocate(bytes).unwrap()), place(driver.allocate(bytes).unwrap()));
+    let values: Vec<u16> = (0..64 * ROWS as u16).collect();
+    driver.upload(x.address, bytemuck::cast_slice(&values)).unwrap();
+    let map = |operand, access| TensorMap {
+        operand,
+        first: 0,
+        extents: [64, ROWS, 1, 1, 1],
+        strides: [64, 64 * ROWS, 64 * ROWS, 64 * ROWS],
+        extent_of_box: [64, 8, 1, 1, 1],
+        access,
+    };
+    let launch = Launch {
+        file: "emulator/faults".into(),
+        kernel: kernel.into(),
+        grid: [1; 3],
+        block: 96,
+        shared: 3 * 1024 + 48,
+        params: Params::new().map(Some(&map(x, Access::Read))).map(Some(&map(y, Access::Write))),
+    };
+    driver.check(&launch).map_err(|e| e.to_string())?;
+    let node =
+        NodeLaunches { node: kernel.into(), copies: Vec::new(), outputs: vec![(y, false)], launches: vec![launch] };
+    driver.instantiate(vec![node]).unwrap().run().map_err(|e| e.to_string())?;
+    let mut out = vec![0u16; values.len()];
+    driver.download(y.address, bytemuck::cast_slice_mut(&mut out)).unwrap();
+    Ok(out == values)
+}
+
+#[test]
+fn mistakes_with_boxes_are_caught() {
+    for seed in 0..8 {
+        assert_eq!(run_box_fault("fault_none_of_boxes", seed), Ok(true), "seed {seed}");
+    }
+    for (kernel, message) in [
+        ("fault_boxes_expect_less", "more bytes come to a barrier than it expects"),
+        ("fault_boxes_expect_more", "128 bytes to come"),
+        ("fault_boxes_count_two", "1 arrivals and 0 bytes to come"),
+        ("fault_boxes_not_fenced", "not fenced"),
+        ("fault_boxes_stores_left", "stores of boxes that nobody waited for"),
+        ("fault_boxes_init_not_fenced", "initialisation is not fenced"),
+        ("fault_boxes_misaligned", "not aligned to 128 bytes"),
+    ] {
+        for seed in 0..8 {
+            let error = run_box_fault(kernel, seed).expect_err(kernel);
+            assert!(error.contains(message) && error.contains(kernel), "{kernel}: {error}");
+        }
+    }
+    // Races: some order of threads and copies shows them.
+    for kernel in ["fault_boxes_read_too_early", "fault_boxes_overwritten", "fault_boxes_results_reused"] {
+        let caught = (0..8).filter(|&seed| run_box_fault(kernel, seed) != Ok(true)).count();
+        assert!(caught >= 2, "{kernel}: caught with {caught} of 8 seeds");
+    }
+}
+
+#[test]
+fn a_map_that_the_driver_would_refuse_or_that_is_too_long_is_caught() {
+    let driver = Emulated::new(0);
+    let bytes = 2 * 64 * 8;
+    let operand =
+        Operand { address: driver.allocate(bytes).unwrap(), bytes, dtype: Dtype::Bf16, shape: Shape::rows(8, 64) };
+    let run = |change: &dyn Fn(&mut TensorMap)| {
+        let mut map = TensorMap {
+            operand,
+            first: 0,
+            extents: [64, 8, 1, 1, 1],
+            strides: [64, 512, 512, 512],
+            extent_of_box: [64, 8, 1, 1, 1],
+            access: Access::Write,
+        };
+        change(&mut map);
+        let params = Params::new().map(Some(&map)).map(Some(&map));
+        let kernel = "fault_none_of_boxes".to_string();
+        let launch = Launch { file: String::new(), kernel, grid: [1; 3], block: 96, shared: 3 * 1024 + 48, params };
+        let node = NodeLaunches { node: "map".into(), copies: Vec::new(), outputs: Vec::new(), launches: vec![launch] };
+        driver.instantiate(vec![node]).unwrap().run().unwrap_err().to_string()
+    };
+    assert!(run(&|m| m.extents[1] = 9).contains("reaches past a tensor"));
+    assert!(run(&|m| m.first = 4).contains("reaches past a tensor"));
+    // A row of 63 values; a box of half a row; one that is too wide.
+    let refused = "the driver would refuse";
+    assert!(run(&|m| (m.extents, m.strides[0]) = ([63, 8, 1, 1, 1], 63)).contains(refused));
+    assert!(run(&|m| m.extent_of_box[0] = 32).contains(refused));
+    assert!(run(&|m| m.extent_of_box[1] = 257).contains(refused));
 }
 
 #[test]

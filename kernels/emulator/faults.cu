@@ -89,3 +89,69 @@ KERNEL(fault_products_of_copies_not_fenced, FaultParams, 128, 1) { product_of_a_
 KERNEL(fault_products_not_fenced, FaultParams, 128, 1) { product_of_a_group<NO_FENCE_OF_PRODUCTS>(p); }
 KERNEL(fault_products_read_too_early, FaultParams, 128, 1) { product_of_a_group<READ_BEFORE_THE_WAIT>(p); }
 KERNEL(fault_products_overwritten, FaultParams, 128, 1) { product_of_a_group<OVERWRITTEN>(p); }
+
+// y = x, three boxes of eight rows of 64 values, through two buffers: one thread loads, a warp copies, one thread stores.
+struct BoxFaultParams { TensorMap x, y; };
+enum BoxMistake {
+    BOX_NONE, EXPECTS_LESS, EXPECTS_MORE, READS_TOO_EARLY, OVERWRITES, COUNTS_TWO, NOT_FENCED, RESULTS_REUSED, STORES_LEFT, INIT_NOT_FENCED,
+    MISALIGNED_BOX,
+};
+template <BoxMistake MISTAKE> DEVICE void copy_boxes(const BoxFaultParams& p) {
+    constexpr int BOXES = 3, BYTES = 1024, WORDS = BYTES / 4;
+    const u32 shared = shared_address(shared_memory()), results = shared + 2 * BYTES, barriers = results + BYTES;
+    auto full = [&](int k) { return barriers + 8 * k; };
+    auto empty = [&](int k) { return barriers + 16 + 8 * k; };
+    const u32 results_free = barriers + 32, results_ready = barriers + 40;
+    if (threadIdx.x == 0) {
+        for (int k = 0; k < 2; k++) {
+            barrier_init(full(k), 1);
+            barrier_init(empty(k), MISTAKE == COUNTS_TWO ? 2 : 1);
+        }
+        barrier_init(results_free, 1);
+        barrier_init(results_ready, 1);
+        if (MISTAKE != INIT_NOT_FENCED) fence_barrier_init();
+    }
+    block_barrier();
+    Ring<2> ring;
+    if (threadIdx.x == 0) {
+        for (int box = 0; box < BOXES; box++, ring.advance()) {
+            if (MISTAKE != OVERWRITES) barrier_wait(empty(ring.at), ring.parity ^ 1);
+            barrier_expect(full(ring.at), BYTES + (MISTAKE == EXPECTS_LESS ? -128 : MISTAKE == EXPECTS_MORE ? 128 : 0));
+            load_box(shared + ring.at * BYTES + (MISTAKE == MISALIGNED_BOX ? 64 : 0), p.x, full(ring.at), 0, 8 * box, 0, 0, 0);
+        }
+    } else if (threadIdx.x / 32 == 1) {
+        u32 parity = 0;
+        for (int box = 0; box < BOXES; box++, ring.advance(), parity ^= 1) {
+            barrier_wait(full(ring.at), MISTAKE == READS_TOO_EARLY ? ring.parity ^ 1 : ring.parity);
+            barrier_wait(results_free, parity);
+            for (int i = threadIdx.x % 32; i < WORDS; i += 32) store_shared(results + 4 * i, load_shared(shared + ring.at * BYTES + 4 * i));
+            if (MISTAKE != NOT_FENCED) fence_shared();
+            warp_barrier();
+            if (threadIdx.x % 32) continue;
+            barrier_arrive(empty(ring.at));
+            barrier_arrive(results_ready);
+        }
+    } else if (threadIdx.x == 64) {
+        u32 parity = 0;
+        for (int box = 0; box < BOXES; box++, parity ^= 1) {
+            barrier_arrive(results_free);
+            barrier_wait(results_ready, parity);
+            store_box(p.y, results, 0, 8 * box, 0, 0, 0);
+            commit_stores();
+            if (MISTAKE != RESULTS_REUSED && MISTAKE != STORES_LEFT) wait_for_stores_to_read();
+        }
+        if (MISTAKE == RESULTS_REUSED) wait_for_stores_to_read();
+    }
+}
+#define BOX_FAULT(name, mistake) KERNEL(fault_##name, BoxFaultParams, 96, 1) { copy_boxes<mistake>(p); }
+BOX_FAULT(none_of_boxes, BOX_NONE)
+BOX_FAULT(boxes_expect_less, EXPECTS_LESS)
+BOX_FAULT(boxes_expect_more, EXPECTS_MORE)
+BOX_FAULT(boxes_read_too_early, READS_TOO_EARLY)
+BOX_FAULT(boxes_overwritten, OVERWRITES)
+BOX_FAULT(boxes_count_two, COUNTS_TWO)
+BOX_FAULT(boxes_not_fenced, NOT_FENCED)
+BOX_FAULT(boxes_results_reused, RESULTS_REUSED)
+BOX_FAULT(boxes_stores_left, STORES_LEFT)
+BOX_FAULT(boxes_init_not_fenced, INIT_NOT_FENCED)
+BOX_FAULT(boxes_misaligned, MISALIGNED_BOX)

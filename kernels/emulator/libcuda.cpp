@@ -33,7 +33,7 @@ enum Result {
     INVALID_CONTEXT = 201, NO_BINARY_FOR_GPU = 209, UNSUPPORTED_PTX_VERSION = 222, NOT_FOUND = 500, NOT_READY = 600, LAUNCH_FAILED = 719,
 };
 enum Attribute { MULTIPROCESSORS = 16, MAJOR = 75, MINOR = 76, SHARED_OPT_IN = 97 };
-constexpr int PTX_VERSION = 5, MAX_DYNAMIC_SHARED = 8, PROGRAMMATIC_SERIALIZATION = 6;
+constexpr int MAX_DYNAMIC_SHARED = 8;
 constexpr u32 SHARED_WITHOUT_ASKING = 48 << 10, SHARED_AT_MOST = 227 << 10;
 
 [[noreturn]] void misuse(const std::string& what) {
@@ -61,7 +61,7 @@ struct Stream {
 };
 struct Event { bool reached = false; std::chrono::steady_clock::time_point at; };
 struct Module { std::string image; };
-struct Function { std::string name; int compiled_for; u32 shared = SHARED_WITHOUT_ASKING; };
+struct Function { std::string name; u32 shared = SHARED_WITHOUT_ASKING; };
 
 std::recursive_mutex mutex;
 std::map<u64, std::pair<void*, u64>> device_memory, pinned_memory;  // by address: allocation, bytes
@@ -257,33 +257,16 @@ API cuModuleGetFunction(Function** out, Module* module, const char* name) {
     bool cubin = module->image[0] == '\177';
     std::string wanted = cubin ? '\0' + std::string(name) + '\0' : " " + std::string(name) + "(";
     bool there = module->image.find(wanted) != std::string::npos && dmap_emulated_parameter_bytes(name) != 0;
-    return *out = there ? new Function{name, cubin ? 10 * capability(0) + capability(1) : 80} : nullptr, there ? SUCCESS : NOT_FOUND;
+    return *out = there ? new Function{name} : nullptr, there ? SUCCESS : NOT_FOUND;
 }
 API cuFuncSetAttribute(Function* f, int attribute, int value) {
     Call call("cuFuncSetAttribute");
     if (attribute != MAX_DYNAMIC_SHARED || value < 0 || u32(value) > SHARED_AT_MOST) return INVALID_VALUE;
     return f->shared = u32(value), SUCCESS;
 }
-API cuFuncGetAttribute(int* value, int attribute, Function* f) {
-    Call call("cuFuncGetAttribute");
-    if (attribute != PTX_VERSION) return INVALID_VALUE;
-    return *value = f->compiled_for, SUCCESS;
-}
-
-struct LaunchAttribute { int id; char padding[4]; int value[16]; };
-struct LaunchConfig {
-    u32 gx, gy, gz, bx, by, bz, shared;
-    Stream* s;
-    LaunchAttribute* attributes;
-    u32 count;
-};
-API cuLaunchKernelEx(const LaunchConfig* config, Function* f, void** parameters, void** extra) {
-    Call call("cuLaunchKernelEx", DURING_CAPTURE);
-    const auto [gx, gy, gz, bx, by, bz, shared, s, attributes, count] = *config;
-    for (u32 i = 0; i < count; i++) {
-        if (attributes[i].id != PROGRAMMATIC_SERIALIZATION) return INVALID_VALUE;
-        if (f->compiled_for < 90) misuse("cuLaunchKernelEx: a kernel that does not wait for earlier ones may not overlap them");
-    }
+API cuLaunchKernel(Function* f, u32 gx, u32 gy, u32 gz, u32 bx, u32 by, u32 bz, u32 shared, Stream* s, void** parameters,
+                   void** extra) {
+    Call call("cuLaunchKernel", DURING_CAPTURE);
     bool fits = gx && gy && gz && gy <= 65535 && gz <= 65535 && bx && by * bz == 1 && bx <= dmap_emulated_threads(f->name.c_str());
     if (!fits || shared > f->shared || extra || f->name == environment("STAND_IN_FAILS_LAUNCH", "")) return INVALID_VALUE;
     // The struct is copied at the launch, as the real driver does.

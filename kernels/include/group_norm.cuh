@@ -48,20 +48,46 @@ template <class S> struct Source {
     DEVICE S* dx(const GroupNormParams& p) const { return static_cast<S*>(is_second ? p.second_y : p.y) + at; }
 };
 
-// u = a x + b for V channels from c on of item n, and factor = gamma (1 + scale).
+// The group of a channel of item n, and of those after it.
+struct GroupOf {
+    int index, left, per;
+    DEVICE GroupOf(const GroupNormParams& p, int n, int c) {
+        per = p.channels / p.groups;
+        index = n * p.groups + c / per;
+        left = per - c % per;
+    }
+    DEVICE void advance() {
+        if (--left) return;
+        left = per;
+        index++;
+    }
+};
+
+// V values of a parameter.
+template <class S, int V> DEVICE void load_parameter(const void* vector, i64 first, float (&out)[V]) {
+    Stored<S, V> stored;
+    stored.load(static_cast<const S*>(vector) + first);
+    stored.unpack(out);
+}
+
+// u = a x + b for V channels from c on of item n, and factor = gamma (1 + scale); a = rstd factor.
 template <class S, int V> struct Channels {
     float a[V], b[V], factor[V], centre[V];
 
     DEVICE Channels(const GroupNormParams& p, int n, int c) {
-        int per = p.channels / p.groups;
-        for (int e = 0; e < V; e++) {
-            int g = n * p.groups + (c + e) / per;
-            const S* film = static_cast<const S*>(p.film) + i64(n) * 2 * p.channels + c + e;
-            float scale = p.film ? 1.0f + to_float(film[0]) : 1.0f, shift = p.film ? to_float(film[p.channels]) : 0.0f;
-            centre[e] = p.mean[g];
-            factor[e] = to_float(static_cast<const S*>(p.gamma)[c + e]) * scale;
-            a[e] = p.rstd[g] * factor[e];
-            b[e] = to_float(static_cast<const S*>(p.beta)[c + e]) * scale + shift - centre[e] * a[e];
+        float beta[V], scale[V] = {}, shift[V] = {};
+        load_parameter<S, V>(p.gamma, c, factor);
+        load_parameter<S, V>(p.beta, c, beta);
+        if (p.film) {
+            load_parameter<S, V>(p.film, i64(n) * 2 * p.channels + c, scale);
+            load_parameter<S, V>(p.film, i64(n) * 2 * p.channels + p.channels + c, shift);
+        }
+        GroupOf group(p, n, c);
+        for (int e = 0; e < V; e++, group.advance()) {
+            centre[e] = p.mean[group.index];
+            factor[e] *= 1.0f + scale[e];
+            a[e] = p.rstd[group.index] * factor[e];
+            b[e] = beta[e] * (1.0f + scale[e]) + shift[e] - centre[e] * a[e];
         }
     }
 };

@@ -18,22 +18,9 @@ typedef long long i64;
 
 #define DEVICE __device__ __forceinline__
 
-// A kernel may be started while the one before it still runs. It lets the next one start too, and then waits until all before it have
-// written what they write.
-DEVICE void wait_for_earlier_kernels() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents; griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
 // An entry point: name, type of its one by-value parameter `p`, threads per block, blocks that should fit on a multiprocessor.
-#define KERNEL(name, Params, threads, blocks)                                                             \
-    static DEVICE void name##_body(const Params& p);                                                      \
-    extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Params p) { \
-        wait_for_earlier_kernels();                                                                       \
-        name##_body(p);                                                                                   \
-    }                                                                                                     \
-    static DEVICE void name##_body(const Params& p)
+#define KERNEL(name, Params, threads, blocks) \
+    extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Params p)
 
 // All shared memory is dynamic; the launch states its size.
 DEVICE u8* shared_memory() {

@@ -4,6 +4,7 @@
 //! pool: `y[i, j] = gain * sum over a, b of x[2i + a, 2j + b]` (average: gain 1/4). VJP: `up` with that gain.
 
 use super::prelude::*;
+use crate::launch::Operand;
 use rayon::prelude::*;
 
 /// Nearest-neighbour x2. Input: x.
@@ -48,7 +49,7 @@ impl Op for Upsample {
         });
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
-        record(r, "resample::upsample", r.inputs[0].shape, self.gain);
+        record(r, "resample::upsample", r.inputs[0], r.outputs[0], self.gain);
         Ok(())
     }
 }
@@ -75,26 +76,30 @@ impl Op for Pool {
         inputs[0].numel() as u64
     }
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
-        let (s, x, gain) = (launch.output_shapes[0], launch.inputs[0], self.gain);
-        launch.outputs[0].par_chunks_mut(s.w * s.c).enumerate().for_each(|(row, out)| {
-            let (above, below) = x[2 * row * 2 * s.w * s.c..][..4 * s.w * s.c].split_at(2 * s.w * s.c);
-            for (j, out) in out.chunks_mut(s.c).enumerate() {
-                let (a, b) = (&above[2 * j * s.c..][..2 * s.c], &below[2 * j * s.c..][..2 * s.c]);
-                for (c, o) in out.iter_mut().enumerate() {
-                    *o = gain * (a[c] + a[c + s.c] + b[c] + b[c + s.c]);
-                }
-            }
-        });
+        pool(launch.inputs[0], launch.output_shapes[0], self.gain, launch.outputs[0]);
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
-        record(r, "resample::pool", r.outputs[0].shape, self.gain);
+        record(r, "resample::pool", r.inputs[0], r.outputs[0], self.gain);
         Ok(())
     }
 }
 
-/// `small` is the extent of the smaller image.
-fn record(r: &mut Recorder<'_>, kernel: &str, small: Shape, gain: f32) {
-    let (x, y) = (r.inputs[0], r.outputs[0]);
+/// Sums of 2x2 blocks of x into `out`, whose extent is s.
+pub(super) fn pool(x: &[f32], s: Shape, gain: f32, out: &mut [f32]) {
+    out.par_chunks_mut(s.w * s.c).enumerate().for_each(|(row, out)| {
+        let (above, below) = x[2 * row * 2 * s.w * s.c..][..4 * s.w * s.c].split_at(2 * s.w * s.c);
+        for (j, out) in out.chunks_mut(s.c).enumerate() {
+            let (a, b) = (&above[2 * j * s.c..][..2 * s.c], &below[2 * j * s.c..][..2 * s.c]);
+            for (c, o) in out.iter_mut().enumerate() {
+                *o = gain * (a[c] + a[c + s.c] + b[c] + b[c + s.c]);
+            }
+        }
+    });
+}
+
+/// `resample::upsample` or `resample::pool` of x.
+pub(super) fn record(r: &mut Recorder<'_>, kernel: &str, x: Operand, y: Operand, gain: f32) {
+    let small = if x.shape.h < y.shape.h { x.shape } else { y.shape };
     let vectors = if small.c % 4 == 0 { small.c / 4 } else { small.c };
     let params = Params::new().view_out(&y).view(&x).i64(small.n * small.h).i32s(&[small.w, small.c]).f32(gain);
     r.each(kernel, small.n * small.h * small.w * vectors, 1, params);

@@ -211,6 +211,11 @@ fn kernel_cases() -> Vec<Case> {
             192,
             Conv { doubled: true, item_bias: true, residual: true, ..Conv::new(3, 1) },
         ),
+        conv_variant_case(
+            s(1, 30, 15, 104),
+            256,
+            Conv { doubled: true, item_bias: true, residual: true, ..Conv::new(3, 1) },
+        ),
         linear_case(s(120, 1, 1, 520), 120, true),
         geglu_case(s(1, 20, 24, 40), 128),
         // All that is added, after the parts of a sum.
@@ -263,6 +268,8 @@ fn kernel_cases() -> Vec<Case> {
         cross_attention_case(s(2, 3, 9, 40), 90, 2, 1, false),
         cross_attention_case(s(1, 3, 5, 512), 15, 1, 1, false),
         cross_attention_case(s(1, 7, 10, 512), 75, 1, 1, false),
+        // By products of a warpgroup.
+        cross_attention_case(s(2, 12, 12, 512), 136, 2, 1, false),
         cross_attention_case(s(2, 5, 7, 2 * 200), 40, 2, 2, false),
         linear_combination_case(vec![3, 0]),
         linear_combination_case(vec![1, 2, 0, 3]),

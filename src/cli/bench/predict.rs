@@ -1,5 +1,5 @@
 //! The time that a node should take on an H100, by its operations, bytes and launches. The constants come from the measurements in
-//! `benches/records/2026-11-27-h100`; `dmap bench --only nodes` prints the prediction beside the measured time.
+//! `benches/records/2026-11-27-h100` and `2026-11-28-h200`; `dmap bench --only nodes` prints the prediction beside the measured time.
 
 use super::ops::size_of_tensor;
 use crate::graph::{Graph, Node, TensorId};
@@ -18,10 +18,10 @@ const WIDE_TILE: f64 = 500e12;
 const SMALL_TILE: f64 = 370e12;
 const ATTENTION: f64 = 200e12;
 const PLAIN: f64 = 30e12;
-/// Operations per second of a warpgroup's products on the whole chip, and seconds that each of its tiles takes beside them. A
-/// multiprocessor has one such tile at a time.
-const GROUP_TILE: f64 = 620e12;
-const GROUP_TILE_START: f64 = 6e-6;
+/// Operations per second of a warpgroup's products on the whole chip, and seconds that a launch takes beside them. A multiprocessor has one
+/// such block, which goes from tile to tile.
+const GROUP_TILE: f64 = 740e12;
+const GROUP_TILE_START: f64 = 2e-6;
 const MULTIPROCESSORS: f64 = 132.0;
 /// Blocks of a product that run at the same time: two a multiprocessor.
 const SLOTS: f64 = 264.0;

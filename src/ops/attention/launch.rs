@@ -26,29 +26,29 @@ enum Instance {
 
 /// A matrix of tokens inside a tensor: elements between items, tokens and heads, and its first element.
 #[derive(Clone, Copy)]
-struct CudaMatrix {
-    operand: Operand,
-    first: usize,
-    item: usize,
-    row: usize,
-    head: usize,
+pub(super) struct CudaMatrix {
+    pub(super) operand: Operand,
+    pub(super) first: usize,
+    pub(super) item: usize,
+    pub(super) row: usize,
+    pub(super) head: usize,
 }
 
 /// Everything that kernels/attention.cu is given.
 pub(super) struct CudaAttention {
-    q: CudaMatrix,
-    k: CudaMatrix,
-    v: CudaMatrix,
-    o: CudaMatrix,
-    lse: Operand,
+    pub(super) q: CudaMatrix,
+    pub(super) k: CudaMatrix,
+    pub(super) v: CudaMatrix,
+    pub(super) o: CudaMatrix,
+    pub(super) lse: Operand,
     /// do and dq, then dk and dv if wanted, in the reverse.
-    reverse: Vec<CudaMatrix>,
-    items: usize,
-    heads: usize,
-    queries: usize,
-    keys: usize,
-    d: usize,
-    causal: bool,
+    pub(super) reverse: Vec<CudaMatrix>,
+    pub(super) items: usize,
+    pub(super) heads: usize,
+    pub(super) queries: usize,
+    pub(super) keys: usize,
+    pub(super) d: usize,
+    pub(super) causal: bool,
 }
 
 /// A tensor of tokens by itself, head by head; the only item of one serves all.
@@ -185,11 +185,17 @@ impl CudaAttention {
         // lse is an output of the forward pass; delta is scratch of the reverse.
         let params = if self.reverse.is_empty() { params.write(&self.lse) } else { params.read(&self.lse) };
         let params = params.write_if(delta);
-        let scale = (self.d as f32).sqrt().recip();
-        params.i32s(&[self.queries, self.keys, self.d, self.heads]).f32(scale).i32(self.causal.into())
+        params.i32s(&[self.queries, self.keys, self.d, self.heads]).f32(self.scale()).i32(self.causal.into())
+    }
+
+    pub(super) fn scale(&self) -> f32 {
+        (self.d as f32).sqrt().recip()
     }
 
     pub(super) fn record_forward(&self, r: &mut Recorder<'_>) {
+        if self.is_by_products(r) {
+            return self.record_forward_by_products(r);
+        }
         let params = self.params(None, &[3]);
         match self.instance(r, self.queries) {
             Some(instance) => self.launch(r, instance, "", self.queries, params),
@@ -205,6 +211,9 @@ impl CudaAttention {
         let grid = |tokens: usize, rows: usize| [tokens.div_ceil(rows), self.heads, self.items];
         let d = self.d;
         r.launch("attention_simt::attention_delta", grid(self.queries, 8), 256, 0, self.params(Some(&delta), &[]));
+        if self.is_by_products(r) {
+            return self.record_reverse_by_products(r, &delta);
+        }
         let parts = [("_dq", &[5][..], self.queries, 12), ("_dkv", &[6, 7][..], self.keys, 16)];
         for (part, writes, tokens, simt_rows) in parts.into_iter().take(if self.reverse.len() > 2 { 2 } else { 1 }) {
             let params = self.params(Some(&delta), writes);

@@ -3,6 +3,7 @@
 mod cpu;
 mod cross;
 mod launch;
+mod products;
 mod self_attention;
 
 pub use cross::{CrossAttention, CrossAttentionVjp};

@@ -2,9 +2,11 @@
 
 use super::problem::Spread;
 use crate::launch::{Operand, Params, Recorder};
+use crate::ops::resample;
 use crate::tensor::{Dtype, Shape};
 
-/// A convolution or its data gradient as kernels/conv.cu takes it. For the gradient x is dy.
+/// A convolution or its data gradient as kernels/conv.cu takes it. For the gradient x is dy, and a spread of `Repeat` is that of y.
+#[derive(Clone)]
 pub(crate) struct CudaConv {
     pub x: Operand,
     /// What follows x's channels.
@@ -89,7 +91,15 @@ impl CudaConv {
         let writes_whole = to == dtype && to_one_type && whole(&[self.y.shape.c]);
         let parameters_alike = [self.bias, self.item_bias].iter().flatten().all(|o| o.dtype == dtype);
         let strict = r.strict && dtype == Dtype::F32;
-        if writes_whole && parameters_alike && !strict && self.is_of_image() {
+        let is_doubled_gradient = self.gradient && matches!(self.spread, Spread::Repeat);
+        if is_doubled_gradient {
+            let is_whole = read_whole && writes_whole && whole(&[self.weight.shape.c, self.first_channel]);
+            let tiling = self.group_tiling(r).filter(|_| one_type && is_whole);
+            match tiling {
+                Some(tiling) => self.record_wgmma(r, &tiling),
+                None => self.record_doubled_gradient(r),
+            }
+        } else if writes_whole && parameters_alike && !strict && self.is_of_image() {
             self.record_image(r);
         } else if !one_type || !to_one_type || !read_whole {
             self.record_simt(r);
@@ -108,6 +118,17 @@ impl CudaConv {
         } else {
             self.record_simt(r);
         }
+    }
+
+    /// The gradient by the doubled image, and the sums of its 2x2 blocks.
+    fn record_doubled_gradient(&self, r: &mut Recorder<'_>) {
+        let y = self.y.shape;
+        let shape = Shape { h: 2 * y.h, w: 2 * y.w, ..y };
+        let wide = r.scratch((shape.numel() * self.y.dtype.bytes()).div_ceil(4));
+        let bytes = (shape.numel() * self.y.dtype.bytes()) as u64;
+        let wide = Operand { dtype: self.y.dtype, shape, bytes, ..wide };
+        CudaConv { y: wide, spread: Spread::Dense, ..self.clone() }.record(r);
+        resample::record(r, "resample::pool", wide, self.y, 1.0);
     }
 
     /// Of few channels, which are no whole vectors or not of the weight's type.

@@ -14,7 +14,7 @@ pub(crate) mod problem;
 mod wgmma;
 
 use super::prelude::*;
-use super::resample::Pool;
+use super::resample::pool;
 use crate::graph::record::{Graph, TensorId};
 use crate::tensor::Precision;
 pub(crate) use launch::CudaConv;
@@ -110,8 +110,10 @@ pub struct ConvVjp {
     pub stride: usize,
     /// Padding of the forward convolution.
     pub padding: Padding,
-    /// Rows and columns of the forward input.
+    /// Rows and columns of the forward input, before it is doubled.
     pub size: (usize, usize),
+    /// The forward convolution saw each pixel of its input four times.
+    pub doubled: bool,
     /// Input channels of the weight that belong to this source; the gradient has these channels.
     pub channels: Range<usize>,
     /// The gradient is f32, as x is.
@@ -164,7 +166,6 @@ impl Op for Conv {
         r.not_differentiable(1..2 + self.bias as usize, "weights are fixed")?;
         r.not_differentiable(self.item_bias_input(), "the time embedding does not depend on x")?;
         let (dout, name, x, weight) = (r.dout(0)?, r.name(), r.shape(0), r.input(1));
-        let size = if self.doubled { (2 * x.h, 2 * x.w) } else { (x.h, x.w) };
         let all = r.shape(1).c;
         for (i, channels) in [(Some(0), 0..x.c), (self.second_input(), x.c..all)] {
             let Some(i) = i.filter(|&i| r.wants(i)) else { continue };
@@ -173,11 +174,9 @@ impl Op for Conv {
                 inputs.extend(r.accumulate(i));
             }
             let full = r.graph.tensor(r.input(i)).precision == Precision::Full && !self.doubled;
-            let vjp = ConvVjp { kernel: self.kernel, stride: self.stride, padding: self.padding, size, channels, full };
-            let mut dx = r.graph.one(vjp, &name, &inputs)?;
-            if self.doubled {
-                dx = r.graph.one(Pool { gain: 1.0 }, &format!("{name}.halved"), &[dx])?;
-            }
+            let Conv { kernel, stride, padding, doubled, .. } = *self;
+            let vjp = ConvVjp { kernel, stride, padding, size: (x.h, x.w), doubled, channels, full };
+            let dx = r.graph.one(vjp, &name, &inputs)?;
             r.give(i, dx);
         }
         if let Some(i) = self.residual_input().filter(|&i| r.wants(i)) {
@@ -255,7 +254,11 @@ impl Op for Conv {
 
 impl ConvVjp {
     fn spread(&self) -> Spread {
-        if self.stride == 2 { Spread::Zeros } else { Spread::Dense }
+        match (self.stride, self.doubled) {
+            (2, _) => Spread::Zeros,
+            (_, true) => Spread::Repeat,
+            _ => Spread::Dense,
+        }
     }
 }
 
@@ -269,7 +272,8 @@ impl Op for ConvVjp {
         }
         let (dy, w) = (inputs[0].shape, inputs[1].shape);
         let (h, width) = self.size;
-        expect_shape(inputs[0], Shape::new(dy.n, h.div_ceil(self.stride), width.div_ceil(self.stride), w.n))?;
+        let made = |side: usize| if self.doubled { 2 * side } else { side.div_ceil(self.stride) };
+        expect_shape(inputs[0], Shape::new(dy.n, made(h), made(width), w.n))?;
         if self.channels.end > w.c {
             return Err(format!("input channels {:?} of a weight with {}", self.channels, w.c));
         }
@@ -290,14 +294,16 @@ impl Op for ConvVjp {
     }
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (dy, dx) = (launch.input_shapes[0], launch.output_shapes[0]);
+        let doubled = Shape { h: 2 * dx.h, w: 2 * dx.w, ..dx };
+        let through = if self.doubled { doubled } else { dx };
         let conv = DirectConv {
             geometry: Geometry {
                 n: dy.n,
                 input: (dy.h, dy.w, dy.c),
-                output: (dx.h, dx.w, dx.c),
+                output: (through.h, through.w, through.c),
                 kernel: self.kernel,
                 stride: 1,
-                spread: self.spread(),
+                spread: if self.doubled { Spread::Dense } else { self.spread() },
                 pad: self.kernel - 1 - self.padding.before(self.kernel),
             },
             x: launch.inputs[0],
@@ -309,7 +315,17 @@ impl Op for ConvVjp {
             addend: if launch.inputs.len() == 3 { launch.input_unless_in_place(2) } else { None },
             addend_in_out: launch.in_place == Some(2),
         };
-        conv.run(launch.outputs[0]);
+        if !self.doubled {
+            return conv.run(launch.outputs[0]);
+        }
+        // Item by item, so that no more than one gradient by a doubled image is in memory.
+        let mut wide = vec![0.0; doubled.item()];
+        let items = launch.inputs[0].chunks(dy.item()).zip(launch.outputs[0].chunks_mut(dx.item()));
+        for (x, out) in items {
+            DirectConv { geometry: Geometry { n: 1, ..conv.geometry }, x, channels: conv.channels.clone(), ..conv }
+                .run(&mut wide);
+            pool(&wide, Shape { n: 1, ..dx }, 1.0, out);
+        }
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         CudaConv {

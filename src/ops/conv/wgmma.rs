@@ -3,7 +3,7 @@
 use super::launch::{CudaConv, parts_with_work};
 use super::problem::Spread;
 use crate::launch::{Access, Operand, Params, Recorder, TensorMap};
-use crate::tensor::Dtype;
+use crate::tensor::{Dtype, Shape};
 
 /// Channels of a tile, and of a slice of the sum.
 const COLUMNS: usize = 128;
@@ -26,14 +26,25 @@ impl CudaConv {
         matches!(self.spread, Spread::Repeat)
     }
 
-    /// What the tiles are laid over: the results, or of a doubled image those of one parity.
+    /// Whether a tile makes pixels of one parity.
+    fn is_by_parity(&self) -> bool {
+        self.is_doubled() && !self.gradient
+    }
+
+    /// What the tiles are laid over: the results, or those of one parity.
     fn tiled_pixels(&self) -> Pixels {
         let y = self.y.shape;
-        match (self.kernel, self.is_doubled()) {
+        match (self.kernel, self.is_by_parity()) {
             (1, _) => (1, 1, y.n * y.h * y.w),
             (_, true) => (y.n, y.h / 2, y.w / 2),
             _ => (y.n, y.h, y.w),
         }
+    }
+
+    /// 64 channels of all that is summed, slice by slice, of a doubled image's gradient for each parity.
+    fn slices(&self) -> usize {
+        let slices = self.x.shape.c.div_ceil(SLICE) + self.second_channels().div_ceil(SLICE);
+        if self.is_doubled() && self.gradient { 4 * slices } else { slices }
     }
 
     /// Tiles where the chip has these products and the shapes fill them.
@@ -43,7 +54,7 @@ impl CudaConv {
             // Rows of a tile of a 1x1 convolution may be of several items.
             Spread::Dense => self.kernel == 3 || self.pad == 0 && self.item_bias.is_none(),
             // A box of results must not reach from the pixels of one parity to the next.
-            Spread::Repeat => self.kernel == 3 && self.pad == 1 && channels % SLICE == 0,
+            Spread::Repeat => self.kernel == 3 && self.pad == 1 && (self.gradient || channels % SLICE == 0),
             Spread::Zeros => false,
         };
         // Values and gates are stored apart, 64 channels at a time.
@@ -52,14 +63,14 @@ impl CudaConv {
             return None;
         }
         let (n, h, w) = self.tiled_pixels();
-        let parities = if self.is_doubled() { 4 } else { 1 };
+        let parities = if self.is_by_parity() { 4 } else { 1 };
         let tiles_of = |pixels: usize| match self.kernel {
             1 => [w.div_ceil(pixels), 1, channels.div_ceil(COLUMNS)],
             _ => [w.div_ceil(8), h.div_ceil(pixels / 8), channels.div_ceil(COLUMNS)],
         };
         let count = |pixels: usize| n * parities * tiles_of(pixels).iter().product::<usize>();
         let is_filled = |pixels: usize| 10 * self.y.shape.numel() >= 7 * count(pixels) * pixels * COLUMNS;
-        let slices = self.x.shape.c.div_ceil(SLICE) + self.second_channels().div_ceil(SLICE);
+        let slices = self.slices();
         let chip = r.limits.multiprocessors;
         // A gated tile of 256 pixels would need more registers than there are.
         let (pixels, splits) = if self.gated.is_none() && is_filled(256) && 4 * count(256) >= 3 * chip {
@@ -67,7 +78,7 @@ impl CudaConv {
         } else if is_filled(128) {
             // A part is worth its sum from nine stages on, one slice of a 3x3 convolution.
             let most = if self.kernel == 1 { slices.div_ceil(8) } else { slices };
-            let most = if self.is_doubled() { 1 } else { most };
+            let most = if self.is_by_parity() { 1 } else { most };
             (128, (chip / count(128)).clamp(1, 16).min(most))
         } else {
             return None;
@@ -77,40 +88,68 @@ impl CudaConv {
 
     pub(super) fn record_wgmma(&self, r: &mut Recorder<'_>, tiling: &GroupTiling) {
         let (rows, channels) = self.results();
+        let splits = tiling.splits;
+        let partial = (splits > 1).then(|| r.scratch(splits * rows * channels));
+        self.launch_wgmma(r, tiling, partial.as_ref());
+        if let Some(partial) = partial {
+            self.record_finish(r, &partial, splits);
+            self.record_gate(r);
+        }
+    }
+
+    /// The sums as they are, in f32, of a product whose operands are stored in 16 bits and whole vectors.
+    pub(crate) fn record_sums(&self, r: &mut Recorder<'_>) {
+        let channels = self.y.shape.c;
+        let (_, _, w) = self.tiled_pixels();
+        let tiles = |pixels: usize| [w.div_ceil(pixels), 1, channels.div_ceil(COLUMNS)];
+        let is_large = 4 * tiles(256).iter().product::<usize>() >= 3 * r.limits.multiprocessors;
+        let pixels = if is_large { 256 } else { 128 };
+        self.launch_wgmma(r, &GroupTiling { pixels, tiles: tiles(pixels), splits: 1 }, Some(&self.y));
+    }
+
+    /// Into y with all that is added, or only the parts of the sum into `partial`.
+    fn launch_wgmma(&self, r: &mut Recorder<'_>, tiling: &GroupTiling, partial: Option<&Operand>) {
+        let channels = self.y.shape.c;
         let &GroupTiling { pixels, tiles: [across, down, columns], splits } = tiling;
         let (n, h, w) = self.tiled_pixels();
-        let doubled = self.is_doubled();
-        let partial = (splits > 1).then(|| r.scratch(splits * rows * channels));
-        let fused = |o: &Option<Operand>| if splits == 1 { *o } else { None };
+        let weight = if self.is_doubled() { self.record_doubled_weights(r) } else { self.weight };
+        let fused = |o: &Option<Operand>| o.filter(|_| partial.is_none());
         let (addend, gated) = (fused(&self.addend), fused(&self.gated));
         let source = |o: &Operand| self.map_of_source(o, pixels);
         let result = |o: &Operand, access| self.map_of_results(o, pixels, access);
         let params = Params::new().map(Some(&source(&self.x))).map(self.second.as_ref().map(source).as_ref());
-        let params = params.map(Some(&self.map_of_weights(gated.is_some())));
+        let params = params.map(Some(&self.map_of_weights(weight, gated.is_some())));
         let params = params.map(addend.map(|o| result(&o, Access::Read)).as_ref());
-        let params = params.map((splits == 1).then(|| result(&self.y, Access::Write)).as_ref());
+        let params = params.map(partial.is_none().then(|| result(&self.y, Access::Write)).as_ref());
         let params = params.map(gated.map(|o| result(&o, Access::Write)).as_ref());
         let params = params.read_if(fused(&self.bias).as_ref()).read_if(fused(&self.item_bias).as_ref());
-        let params = params.write_if(partial.as_ref());
-        let of_x = self.x.shape.c.div_ceil(SLICE);
-        let slices = of_x + self.second_channels().div_ceil(SLICE);
-        let count = n * if doubled { 4 } else { 1 } * across * down * columns * splits;
+        let params = params.write_if(partial);
+        let slices = self.slices();
+        let count = n * if self.is_by_parity() { 4 } else { 1 } * across * down * columns * splits;
         let params = params.i32s(&[n, h, w, channels]);
-        let params = params.i32s(&[self.x.shape.c, of_x, slices, slices.div_ceil(splits)]);
+        let params = params.i32s(&[self.x.shape.c, self.x.shape.c.div_ceil(SLICE), slices, slices.div_ceil(splits)]);
         let params = params.i32s(&[across, down, columns, count]);
-        let has = |o: Option<Operand>| usize::from(o.is_some());
-        let params = params.i32s(&[self.pad, splits, doubled.into(), has(addend), self.silu.into(), 0]);
+        let params = params.i32s(&[self.pad, addend.is_some().into(), self.silu.into()]);
         let blocks = count.min(r.limits.multiprocessors);
-        let (way, dtype, k) = (self.way(), self.y.dtype.name(), self.kernel);
-        let form = if gated.is_some() { "gated".to_string() } else { format!("{k}x{k}") };
+        let (way, dtype, k) = (self.way(), self.weight.dtype.name(), self.kernel);
+        let form = match self.spread {
+            Spread::Repeat => "doubled".to_string(),
+            _ if gated.is_some() => "gated".to_string(),
+            _ => format!("{k}x{k}"),
+        };
         let kernel = format!("conv_wgmma::{way}_wgmma_{dtype}_{pixels}x{COLUMNS}_{form}");
         r.launch(kernel, [blocks, 1, 1], 384, self.shared_bytes(pixels), params);
-        if let Some(partial) = partial {
-            self.record_finish(r, &partial, splits);
-        }
-        if gated.is_none() {
-            self.record_gate(r);
-        }
+    }
+
+    /// The weights of the four convolutions that one of a doubled image is.
+    fn record_doubled_weights(&self, r: &mut Recorder<'_>) -> Operand {
+        let w = self.weight;
+        let count = 16 * w.shape.n * w.shape.c;
+        let place = r.scratch(count * w.dtype.bytes() / 4);
+        let params = Params::new().write(&place).read(&w).i64(w.shape.n * w.shape.c).i32s(&[w.shape.c, 0]);
+        let blocks = (w.shape.n * w.shape.c * w.dtype.bytes() / 16).div_ceil(256);
+        r.launch(format!("conv_wgmma::conv_doubled_weights_{}", w.dtype.name()), [blocks, 1, 1], 256, 0, params);
+        Operand { dtype: w.dtype, ..place }
     }
 
     /// As GroupConv of the kernel lays out its shared memory.
@@ -128,61 +167,52 @@ impl CudaConv {
         patches * patch + stages * COLUMNS * ROW + 2 * pixels * ROW + barriers
     }
 
-    /// Boxes are patches with their border.
+    /// Boxes are patches with their border; of a doubled image's gradient those of one parity of the pixels.
     fn map_of_source(&self, o: &Operand, pixels: usize) -> TensorMap {
         let s = o.shape;
-        let around = self.kernel - 1;
-        let (extents, extent_of_box) = match self.kernel {
-            1 => ([s.c, s.n * s.h * s.w, 1, 1, 1], [SLICE, pixels, 1, 1, 1]),
-            _ => ([s.c, s.w, s.h, s.n, 1], [SLICE, 8 + around, pixels / 8 + around, 1, 1]),
+        let (width, height) = (8 + self.kernel - 1, pixels / 8 + self.kernel - 1);
+        let (extents, extent_of_box) = match (self.kernel, self.is_doubled() && self.gradient) {
+            (1, _) => ([s.c, s.n * s.h * s.w, 1, 1, 1], [SLICE, pixels, 1, 1, 1]),
+            (_, true) => (by_parity(s), [SLICE, width, 1, height, 1]),
+            _ => ([s.c, s.w, s.h, s.n, 1], [SLICE, width, height, 1, 1]),
         };
         let strides = strides_of(extents);
         TensorMap { operand: *o, first: 0, extents, strides, extent_of_box, access: Access::Read }
     }
 
-    /// Boxes are 64 channels of a tile's pixels. Extents are channels, columns, rows' parity, rows, items: of a doubled image a pixel and its
-    /// right neighbour are one with twice the channels.
+    /// Boxes are 64 channels of a tile's pixels.
     fn map_of_results(&self, o: &Operand, pixels: usize, access: Access) -> TensorMap {
         let c = o.shape.c;
         let (n, h, w) = self.tiled_pixels();
-        let (extents, extent_of_box) = match (self.kernel, self.is_doubled()) {
+        let (extents, extent_of_box) = match (self.kernel, self.is_by_parity()) {
             (1, _) => ([c, w, 1, 1, 1], [SLICE, pixels, 1, 1, 1]),
-            (_, true) => ([2 * c, w, 2, h, n], [SLICE, 8, 1, pixels / 8, 1]),
+            (_, true) => (by_parity(o.shape), [SLICE, 8, 1, pixels / 8, 1]),
             _ => ([c, w, 1, h, n], [SLICE, 8, 1, pixels / 8, 1]),
         };
         TensorMap { operand: *o, first: 0, extents, strides: strides_of(extents), extent_of_box, access }
     }
 
     /// Boxes are a slice of one tap's input channels by [`COLUMNS`] output channels; of the gradient 64 of its channels by a slice of
-    /// those that are summed; of a gated layer eight values, eight gates, and so on.
-    fn map_of_weights(&self, has_gates: bool) -> TensorMap {
-        let w = self.weight.shape;
-        let (row, taps) = (w.c, self.kernel * self.kernel);
-        let (first, extents, strides, extent_of_box) = if self.gradient {
-            (self.first_channel, [self.y.shape.c, taps, w.n, 1, 1], [row, taps * row], [SLICE, 1, SLICE, 1, 1])
-        } else if has_gates {
-            let extents = [row, 8, 2, w.n / 16, 1];
-            return TensorMap {
-                operand: self.weight,
-                first: 0,
-                extents,
-                strides: [row, w.n / 2 * row, 8 * row, w.n * row],
-                extent_of_box: [SLICE, 8, 2, COLUMNS / 16, 1],
-                access: Access::Read,
-            };
-        } else {
-            (0, [row, taps, w.n, 1, 1], [row, taps * row], [SLICE, 1, COLUMNS, 1, 1])
+    /// those that are summed; of a gated layer eight values, eight gates, and so on. Of a doubled image there are weights for each parity.
+    fn map_of_weights(&self, weight: Operand, has_gates: bool) -> TensorMap {
+        let (out, row) = (self.weight.shape.n, self.weight.shape.c);
+        let (taps, parities) = if self.is_doubled() { (4, 4) } else { (self.kernel * self.kernel, 1) };
+        let first = if self.gradient { self.first_channel } else { 0 };
+        let (extents, strides, extent_of_box) = match (self.gradient, has_gates) {
+            (true, _) => {
+                ([self.y.shape.c, taps, out, parities, 1], [row, taps * row, out * taps * row], [SLICE, 1, SLICE, 1, 1])
+            }
+            (_, true) => ([row, 8, 2, out / 16, 1], [row, out / 2 * row, 8 * row], [SLICE, 8, 2, COLUMNS / 16, 1]),
+            _ => ([row, taps, out, parities, 1], [row, taps * row, out * taps * row], [SLICE, 1, COLUMNS, 1, 1]),
         };
-        let all = w.n * taps * row;
-        TensorMap {
-            operand: self.weight,
-            first,
-            extents,
-            strides: [strides[0], strides[1], all, all],
-            extent_of_box,
-            access: Access::Read,
-        }
+        let strides = [strides[0], strides[1], strides[2], parities * taps * out * row];
+        TensorMap { operand: weight, first, extents, strides, extent_of_box, access: Access::Read }
     }
+}
+
+/// Extents of a doubled image: channels, columns, rows' parity, rows, items. A pixel of an even column and its right neighbour are one with twice the channels.
+fn by_parity(s: Shape) -> [usize; 5] {
+    [2 * s.c, s.w / 2, 2, s.h / 2, s.n]
 }
 
 /// Of a tensor whose values follow each other.

@@ -110,7 +110,7 @@ impl CudaNorm {
     fn fits_a_block(&self) -> bool {
         let per = self.channels() / self.options.groups;
         let bytes = self.x.shape.h * self.x.shape.w * per * self.x.dtype.bytes();
-        self.vector() > 1 && per % self.vector() == 0 && bytes <= 128 << 10
+        self.vector() > 1 && per % self.vector() == 0 && bytes <= 64 << 10
     }
 
     /// One launch by `in_one`, or the three of `names`.
@@ -132,7 +132,7 @@ impl CudaNorm {
         let first = self.params(Some(&partial), None, false, r);
         r.launch(self.name(names[0])?, grid, 256, shared, first);
         let second = self.params(Some(&partial), Some(&sums), false, r);
-        r.launch(format!("group_norm::{}", names[1]), [s.n * self.options.groups, 1, 1], 32, 0, second);
+        r.launch(format!("group_norm::{}", names[1]), [s.n * self.options.groups, 1, 1], 256, 4 * 256 / 32, second);
         let last = self.params(None, Some(&sums), true, r);
         r.launch(self.name(names[2])?, grid, 256, 0, last);
         Ok(())

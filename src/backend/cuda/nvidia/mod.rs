@@ -86,8 +86,7 @@ impl Nvidia {
             let context = result::primary_ctx::retain(device).map_err(failed("context"))?;
             result::ctx::set_current(context).map_err(failed("context"))?;
             let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("stream"))?;
-            let overlap = modules::is_on("DMAP_OVERLAP")?;
-            let shared = Shared { context, stream, capability, driver: version, overlap, functions: Mutex::default() };
+            let shared = Shared { context, stream, capability, driver: version, functions: Mutex::default() };
             Ok(Nvidia { shared: Arc::new(shared), name: format!("{name} (cuda:{ordinal})"), limits })
         }
     }
@@ -200,7 +199,7 @@ impl Driver for Nvidia {
             let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: a function of a loaded module.
             unsafe {
-                result::function::set_function_attribute(function.handle, attribute, launch.shared as i32)
+                result::function::set_function_attribute(function, attribute, launch.shared as i32)
                     .map_err(failed(&launch.kernel))?;
             }
             *allowed = launch.shared;

@@ -2,7 +2,7 @@
 
 use super::super::first_use;
 use super::super::images::{HEADERS, IMAGES, Image, NVRTC_VERSION, SOURCES, Source};
-use super::shared::{Function, OLDEST_DRIVER, Shared, failed};
+use super::shared::{OLDEST_DRIVER, Shared, failed};
 use crate::error::{Error, Result};
 use crate::launch::Launch;
 use cudarc::driver::{result, sys};
@@ -19,18 +19,14 @@ pub(super) fn least_driver() -> i32 {
     of_images.max(OLDEST_DRIVER)
 }
 
-/// A switch of the environment for measuring, on if it is not set.
-pub(super) fn is_on(name: &str) -> Result<bool> {
-    match std::env::var(name).as_deref() {
-        Ok("0") => Ok(false),
-        Ok("1") | Err(_) => Ok(true),
-        Ok(other) => Err(Error::Invalid(format!("{name} is {other}; expected 0 or 1"))),
-    }
-}
-
 /// Whether there are kernels for the products of a warpgroup: embedded, or compiled here. `DMAP_WGMMA=0` leaves them alone.
 pub(super) fn have_wgmma() -> Result<bool> {
-    Ok(is_on("DMAP_WGMMA")? && (first_use::is_asked_for() || IMAGES.iter().any(|i| i.file == "conv_wgmma.cu")))
+    match std::env::var("DMAP_WGMMA").as_deref() {
+        Ok("0") => return Ok(false),
+        Ok("1") | Err(_) => {}
+        Ok(other) => return Err(Error::Invalid(format!("DMAP_WGMMA is {other}; expected 0 or 1"))),
+    }
+    Ok(first_use::is_asked_for() || IMAGES.iter().any(|i| i.file == "conv_wgmma.cu"))
 }
 
 impl Shared {
@@ -95,7 +91,7 @@ impl Shared {
         Err(Error::Device(format!("{images}; and compiling it here failed: {error}")))
     }
 
-    pub(super) fn function(&self, launch: &Launch) -> Result<Function> {
+    pub(super) fn function(&self, launch: &Launch) -> Result<sys::CUfunction> {
         let kernel = launch.kernel.as_str();
         let mut functions = self.functions.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(found) = functions.by_name.get(kernel) {
@@ -118,11 +114,7 @@ impl Shared {
         // SAFETY: a loaded module; the name ends with a zero.
         unsafe {
             let name = CString::new(kernel).map_err(|e| Error::Failed(e.to_string()))?;
-            let handle = result::module::get_function(module, name).map_err(failed(kernel))?;
-            let mut compiled_for = 0;
-            let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_PTX_VERSION;
-            sys::cuFuncGetAttribute(&mut compiled_for, attribute, handle).result().map_err(failed(kernel))?;
-            let function = Function { handle, waits_for_earlier: compiled_for >= 90 };
+            let function = result::module::get_function(module, name).map_err(failed(kernel))?;
             functions.by_name.insert(kernel.to_string(), function);
             Ok(function)
         }

@@ -26,7 +26,7 @@ impl Captured {
         let graph = unsafe {
             result::stream::begin_capture(shared.stream, sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
                 .map_err(failed("recording"))?;
-            let launched = nodes.iter().enumerate().try_for_each(|(k, n)| shared.run(n, k > 0));
+            let launched = nodes.iter().try_for_each(|n| shared.run(n));
             // A capture is ended whatever became of it, so that the stream can be used again; it may leave no graph.
             let captured = result::stream::end_capture(shared.stream).map_err(failed("recording"));
             if let (Err(_), Ok(graph)) = (&launched, &captured)
@@ -61,7 +61,7 @@ impl Replay for Captured {
             let kernels: Vec<_> = node.launches.iter().map(|l| l.kernel.as_str()).collect();
             Error::Failed(format!("node {} ({}): {e}", node.node, kernels.join(", ")))
         };
-        self.shared.run(node, false).and_then(|()| self.shared.synchronize()).map_err(named)
+        self.shared.run(node).and_then(|()| self.shared.synchronize()).map_err(named)
     }
     fn time(&mut self) -> Result<Duration> {
         self.shared.enter()?;

@@ -15,17 +15,9 @@ pub(super) const OLDEST_DRIVER: i32 = 12020;
 #[derive(Default)]
 pub(super) struct Functions {
     pub(super) modules: HashMap<&'static str, sys::CUmodule>,
-    pub(super) by_name: HashMap<String, Function>,
+    pub(super) by_name: HashMap<String, sys::CUfunction>,
     /// The most shared memory that a launch of a kernel was allowed so far.
     pub(super) shared: HashMap<String, u32>,
-}
-
-/// A kernel that is loaded.
-#[derive(Clone, Copy)]
-pub(super) struct Function {
-    pub(super) handle: sys::CUfunction,
-    /// Whether its image was made for a chip that lets kernels overlap.
-    pub(super) waits_for_earlier: bool,
 }
 
 /// Handles of one device.
@@ -35,8 +27,6 @@ pub(super) struct Shared {
     pub(super) capability: (i32, i32),
     /// The newest CUDA version that the driver speaks, as 1000 major + 10 minor.
     pub(super) driver: i32,
-    /// Whether a kernel may start before the one before it has ended.
-    pub(super) overlap: bool,
     pub(super) functions: Mutex<Functions>,
 }
 
@@ -60,42 +50,31 @@ impl Shared {
         unsafe { result::ctx::set_current(self.context).map_err(failed("context")) }
     }
 
-    /// Launches a kernel. One that follows a kernel may start while that one still runs: it waits by itself (kernels/include/kernel.cuh).
-    fn launch(&self, launch: &Launch, follows_kernel: bool) -> Result<()> {
-        let Function { handle, waits_for_earlier } = self.function(launch)?;
+    pub(super) fn launch(&self, launch: &Launch) -> Result<()> {
+        let function = self.function(launch)?;
+        let [x, y, z] = launch.grid;
         let mut words = vec![0u64; launch.params.bytes.len().div_ceil(8)];
         bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..launch.params.bytes.len()]
             .copy_from_slice(&launch.params.bytes);
         for (at, map) in &launch.params.maps {
             encode(&mut words[at / 8..(at + TensorMap::BYTES) / 8], map)?;
         }
-        let overlaps = follows_kernel && waits_for_earlier && self.overlap;
-        let mut attribute = sys::CUlaunchAttribute {
-            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-            pad: [0; 4],
-            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
-        };
-        let [x, y, z] = launch.grid;
-        let config = sys::CUlaunchConfig {
-            gridDimX: x,
-            gridDimY: y,
-            gridDimZ: z,
-            blockDimX: launch.block,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: launch.shared,
-            hStream: self.stream,
-            attrs: &mut attribute,
-            numAttrs: overlaps.into(),
-        };
-        let mut params = [words.as_mut_ptr().cast::<c_void>()];
         // SAFETY: `check` compared the struct with the kernel's; its pointers lead into live allocations of the program.
-        unsafe { sys::cuLaunchKernelEx(&config, handle, params.as_mut_ptr(), std::ptr::null_mut()).result() }
-            .map_err(failed(&format!("launching {}", launch.kernel)))
+        unsafe {
+            result::launch_kernel(
+                function,
+                (x, y, z),
+                (launch.block, 1, 1),
+                launch.shared,
+                self.stream,
+                &mut [words.as_mut_ptr().cast::<c_void>()],
+            )
+        }
+        .map_err(failed(&format!("launching {}", launch.kernel)))
     }
 
-    /// Copies from the host and launches of one node. `follows_kernel`: the last thing in the stream is a kernel.
-    pub(super) fn run(&self, node: &NodeLaunches, follows_kernel: bool) -> Result<()> {
+    /// Copies from the host and launches of one node.
+    pub(super) fn run(&self, node: &NodeLaunches) -> Result<()> {
         for (to, from) in &node.copies {
             // SAFETY: pinned memory that is kept as long as the program, and room in its arena.
             unsafe {
@@ -103,8 +82,7 @@ impl Shared {
                 result::memcpy_htod_async(to.address, bytes, self.stream).map_err(failed("copying weights"))?;
             }
         }
-        let follows_kernel = follows_kernel && node.copies.is_empty();
-        node.launches.iter().enumerate().try_for_each(|(k, l)| self.launch(l, follows_kernel || k > 0))
+        node.launches.iter().try_for_each(|l| self.launch(l))
     }
 
     pub(super) fn synchronize(&self) -> Result<()> {

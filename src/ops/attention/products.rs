@@ -1,0 +1,99 @@
+//! One head that is as wide as a layer, by products of a warpgroup: kernels/conv_wgmma.cu and kernels/attention_scores.cu.
+
+use super::launch::{CudaAttention, CudaMatrix};
+use crate::launch::{Operand, Params, Recorder};
+use crate::ops::conv::CudaConv;
+use crate::tensor::{Dtype, Shape};
+
+/// Tokens of one item, each a row of channels.
+fn rows_of(m: &CudaMatrix, item: usize, tokens: usize, channels: usize) -> Operand {
+    let size = m.operand.dtype.bytes();
+    let address = m.operand.address + ((m.first + item * m.item) * size) as u64;
+    Operand {
+        address,
+        bytes: (tokens * channels * size) as u64,
+        shape: Shape::new(1, 1, tokens, channels),
+        ..m.operand
+    }
+}
+
+/// A matrix as a weight: its rows are outputs, or what the gradient sums.
+fn as_weight(o: Operand) -> Operand {
+    Operand { shape: Shape::new(o.shape.w, 1, 1, o.shape.c), ..o }
+}
+
+/// a b, where b has as many rows as a has columns.
+fn multiply(r: &mut Recorder<'_>, a: Operand, b: Operand, y: Operand) {
+    CudaConv { gradient: true, ..CudaConv::product(a, as_weight(b), None, y) }.record(r);
+}
+
+impl CudaAttention {
+    /// Whether the products and what is between them are faster: the scores take (queries, keys) f32 values of scratch.
+    pub(super) fn is_by_products(&self, r: &Recorder<'_>) -> bool {
+        let dtype = self.o.operand.dtype;
+        let matrices = [&self.q, &self.k, &self.v, &self.o];
+        let is_plain = matrices.into_iter().chain(&self.reverse).all(|m| m.row == self.d && m.operand.dtype == dtype);
+        let (whole, least) = (|n: usize| n % 8 == 0, 128);
+        r.limits.wgmma
+            && dtype != Dtype::F32
+            && is_plain
+            && (self.heads, self.causal) == (1, false)
+            && self.d > 160
+            && whole(self.d)
+            && [self.queries, self.keys].into_iter().all(|tokens| whole(tokens) && tokens >= least)
+    }
+
+    /// (queries, keys) values of scratch.
+    fn scores(&self, r: &mut Recorder<'_>, dtype: Dtype, transposed: bool) -> Operand {
+        let shape = match transposed {
+            false => Shape::new(1, 1, self.queries, self.keys),
+            true => Shape::new(1, 1, self.keys, self.queries),
+        };
+        let bytes = shape.numel() * dtype.bytes();
+        Operand { dtype, shape, bytes: bytes as u64, ..r.scratch(bytes / 4) }
+    }
+
+    pub(super) fn record_forward_by_products(&self, r: &mut Recorder<'_>) {
+        let dtype = self.o.operand.dtype;
+        let (scores, probabilities) = (self.scores(r, Dtype::F32, false), self.scores(r, dtype, false));
+        for item in 0..self.items {
+            let q = rows_of(&self.q, item, self.queries, self.d);
+            let [k, v] = [&self.k, &self.v].map(|m| rows_of(m, item, self.keys, self.d));
+            CudaConv::product(q, as_weight(k), None, scores).record_sums(r);
+            let params = Params::new().write(&probabilities).write_from(&self.lse, item * self.queries).read(&scores);
+            let params = params.i32s(&[self.queries, self.keys]).f32(self.scale()).i32(0);
+            let name = format!("attention_scores::attention_softmax_{}", dtype.name());
+            r.launch(name, [self.queries, 1, 1], 256, 4 * 256 / 32, params);
+            multiply(r, probabilities, v, rows_of(&self.o, item, self.queries, self.d));
+        }
+    }
+
+    /// `delta` is the sum over channels of do o, for every query of every item.
+    pub(super) fn record_reverse_by_products(&self, r: &mut Recorder<'_>, delta: &Operand) {
+        let dtype = self.o.operand.dtype;
+        let [scores, dp] = [(); 2].map(|()| self.scores(r, Dtype::F32, false));
+        let ds = self.scores(r, dtype, false);
+        let wants_keys = self.reverse.len() > 2;
+        let transposed = wants_keys.then(|| [(); 2].map(|()| self.scores(r, dtype, true)));
+        for item in 0..self.items {
+            let queries = |m: &CudaMatrix| rows_of(m, item, self.queries, self.d);
+            let keys = |m: &CudaMatrix| rows_of(m, item, self.keys, self.d);
+            let (q, k, v, dout) = (queries(&self.q), keys(&self.k), keys(&self.v), queries(&self.reverse[0]));
+            CudaConv::product(q, as_weight(k), None, scores).record_sums(r);
+            CudaConv::product(dout, as_weight(v), None, dp).record_sums(r);
+            let first = item * self.queries;
+            let params = Params::new().write(&ds);
+            let params = transposed.iter().flatten().fold(params, |params, o| params.write(o));
+            let params = if wants_keys { params } else { params.i64(0).i64(0) };
+            let params = params.read(&scores).read(&dp).read_from(&self.lse, first).read_from(delta, first);
+            let params = params.i32s(&[self.queries, self.keys]).f32(self.scale()).i32(0);
+            let name = format!("attention_scores::attention_score_gradients_{}", dtype.name());
+            r.launch(name, [self.keys.div_ceil(64), self.queries.div_ceil(64), 1], 256, 2 * 2 * 64 * 68, params);
+            multiply(r, ds, k, queries(&self.reverse[1]));
+            if let Some([ds_transposed, p_transposed]) = transposed {
+                multiply(r, ds_transposed, q, keys(&self.reverse[2]));
+                multiply(r, p_transposed, dout, keys(&self.reverse[3]));
+            }
+        }
+    }
+}
