@@ -244,6 +244,8 @@ pub struct NodeLaunches {
     pub outputs: Vec<(Operand, bool)>,
     /// In order.
     pub launches: Vec<Launch>,
+    /// Bytes of scratch that they share with those of other nodes.
+    pub scratch_bytes: u64,
 }
 
 /// Collects the launches of a node.

@@ -34,8 +34,13 @@ fn run_fault(kernel: &str, seed: u64) -> Result<Vec<f32>, String> {
         params: Params::new().write(&y).read(&x).i32s(&[COUNT, 0]),
     };
     driver.check(&launch).map_err(|e| e.to_string())?;
-    let node =
-        NodeLaunches { node: kernel.into(), copies: Vec::new(), outputs: vec![(y, false)], launches: vec![launch] };
+    let node = NodeLaunches {
+        node: kernel.into(),
+        copies: Vec::new(),
+        outputs: vec![(y, false)],
+        launches: vec![launch],
+        scratch_bytes: 0,
+    };
     driver.instantiate(vec![node]).unwrap().run().map_err(|e| e.to_string())?;
     let mut out = vec![0f32; COUNT];
     driver.download(y.address, bytemuck::cast_slice_mut(&mut out)).unwrap();
@@ -68,8 +73,13 @@ fn run_box_fault(kernel: &str, seed: u64) -> Result<bool, String> {
         params: Params::new().map(Some(&map(x, Access::Read))).map(Some(&map(y, Access::Write))),
     };
     driver.check(&launch).map_err(|e| e.to_string())?;
-    let node =
-        NodeLaunches { node: kernel.into(), copies: Vec::new(), outputs: vec![(y, false)], launches: vec![launch] };
+    let node = NodeLaunches {
+        node: kernel.into(),
+        copies: Vec::new(),
+        outputs: vec![(y, false)],
+        launches: vec![launch],
+        scratch_bytes: 0,
+    };
     driver.instantiate(vec![node]).unwrap().run().map_err(|e| e.to_string())?;
     let mut out = vec![0u16; values.len()];
     driver.download(y.address, bytemuck::cast_slice_mut(&mut out)).unwrap();
@@ -121,7 +131,13 @@ fn a_map_that_the_driver_would_refuse_or_that_is_too_long_is_caught() {
         let params = Params::new().map(Some(&map)).map(Some(&map));
         let kernel = "fault_none_of_boxes".to_string();
         let launch = Launch { file: String::new(), kernel, grid: [1; 3], block: 96, shared: 3 * 1024 + 48, params };
-        let node = NodeLaunches { node: "map".into(), copies: Vec::new(), outputs: Vec::new(), launches: vec![launch] };
+        let node = NodeLaunches {
+            node: "map".into(),
+            copies: Vec::new(),
+            outputs: Vec::new(),
+            launches: vec![launch],
+            scratch_bytes: 0,
+        };
         driver.instantiate(vec![node]).unwrap().run().unwrap_err().to_string()
     };
     assert!(run(&|m| m.extents[1] = 9).contains("reaches past a tensor"));

@@ -256,7 +256,8 @@ fn transcribed(method: &str, o: &mut Oracle, p: &Problem, x: Vec<f64>, l: Step) 
             let z = p.proximal(&x, 0.3 * (p.s / l.sigma()).powi(2));
             let estimates: Vec<Vec<f64>> = (0..4)
                 .map(|view| {
-                    let x_t = mix(&[(l.bar.sqrt(), &z)]);
+                    let n = normal(l.index, Draw::Estimate(view), x.len());
+                    let x_t = mix(&[(l.bar.sqrt(), &z), (0.5 * (1.0 - l.bar).sqrt(), &n)]);
                     mirrored(&o.x0(&mirrored(&x_t, view), l), view)
                 })
                 .collect();
@@ -325,7 +326,7 @@ fn five_steps_equal_transcriptions_with_dense_matrices() {
     let mut oracle = Oracle::new(&model, image);
     for typed in [
         "dpir:lambda=0.3,from=1,to=0.05,cg=60",
-        "dpir:lambda=0.3,from=1,to=0.05,views=4,cg=60",
+        "dpir:lambda=0.3,from=1,to=0.05,noise=0.5,views=4,cg=60",
         "diffpir:lambda=2,zeta=0.3,cg=60",
         "ddnm:eta=0.85,cg=60",
         "pigdm:eta=0.2,cg=60",

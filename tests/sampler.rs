@@ -263,7 +263,7 @@ fn batch_size_and_order_never_change_an_image() {
         ("dps", "inpaint-random"),
         ("dmap", "inpaint-random"),
         ("dmap", "motion-blur:size=9"),
-        ("dpir:views=2", "motion-blur:size=9"),
+        ("dpir:noise=0.5,views=2", "motion-blur:size=9"),
         // Items whose optimisation ends at different steps.
         ("sitcom:k=12,rate=0.2", "inpaint-random"),
         ("resample:iterations=60,rate=0.05", "inpaint-random"),

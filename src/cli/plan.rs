@@ -74,6 +74,8 @@ struct Report<'a> {
     io_bytes: u64,
     total_bytes: u64,
     minimum_total_bytes: u64,
+    /// Of a GPU like an H100, beside the total: what kernels hand to each other within a node.
+    scratch_bytes: u64,
     flops_forward: u64,
     flops_vjp: u64,
     flops_recompute: u64,
@@ -92,6 +94,7 @@ struct Planned {
     graph: Graph,
     plan: Plan,
     launches: usize,
+    scratch_bytes: u64,
     smallest: u64,
 }
 
@@ -100,8 +103,9 @@ impl Planned {
         let plan = Plan::new(&graph, options)?;
         let nodes = launches_for(&graph, &plan, &Limits::HOPPER)?;
         let launches = nodes.iter().map(|n| n.launches.len()).sum();
+        let scratch_bytes = nodes.iter().map(|n| n.scratch_bytes).max().unwrap_or_default();
         let smallest = Plan::smallest(&graph, options).total_bytes().min(plan.total_bytes());
-        Ok(Planned { name, runs, graph, plan, launches, smallest })
+        Ok(Planned { name, runs, graph, plan, launches, scratch_bytes, smallest })
     }
 
     fn row(&self) -> GraphRow {
@@ -173,6 +177,7 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
         io_bytes,
         total_bytes: weight_bytes + arena_bytes + io_bytes,
         minimum_total_bytes: all.iter().map(|p| p.smallest).max().unwrap_or_default(),
+        scratch_bytes: all.iter().map(|p| p.scratch_bytes).max().unwrap_or_default(),
         flops_forward: sum(&|p| p.flops_forward),
         flops_vjp: sum(&|p| p.flops_vjp),
         flops_recompute: sum(&|p| p.flops_recompute),
@@ -201,6 +206,7 @@ fn print(r: &Report<'_>, largest: &Planned, live_count: usize) -> Result<()> {
     say!("  arena            {}", readable(r.arena_bytes))?;
     say!("  inputs           {}", readable(r.io_bytes))?;
     say!("  total            {} (smallest plan found: {})", readable(r.total_bytes), readable(r.minimum_total_bytes))?;
+    say!("  scratch          {} more on a Hopper GPU", readable(r.scratch_bytes))?;
     let share = 100.0 * r.flops_recompute as f64 / (r.flops_forward + r.flops_vjp).max(1) as f64;
     say!("  forward          {}", giga(r.flops_forward))?;
     say!("  reverse          {}", giga(r.flops_vjp))?;

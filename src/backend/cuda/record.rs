@@ -50,8 +50,9 @@ pub(super) fn record_steps(
             launches: Vec::new(),
         };
         node.op.record_cuda(&mut recorder)?;
-        needed = recorder.scratch_used.max(needed);
-        all.push(NodeLaunches { node: node.name.clone(), copies, outputs: written, launches: recorder.launches });
+        let (launches, scratch_bytes) = (recorder.launches, recorder.scratch_used);
+        needed = scratch_bytes.max(needed);
+        all.push(NodeLaunches { node: node.name.clone(), copies, outputs: written, launches, scratch_bytes });
     }
     Ok((all, needed))
 }

@@ -4,11 +4,13 @@
 //! rho = lambda s^2 / sigma^2 is the image nearest to x that explains the measurement; x = E[x_0 | x_t] with x_t = sqrt(abar) z is what the
 //! model makes of it, as if the error of z were noise of this level. sigma is that of VE coordinates, in [-1, 1] units.
 //!
-//! One thing is not in the paper: `views` takes the mean of the estimates for the image, its mirror image, and both upside down.
+//! Two things are not in the paper. The model has only seen images with noise in them: `noise` adds a share of the level's, and
+//! the estimate gets sharper. `views` takes the mean of the estimates for the image, its mirror image, and both upside down.
 
 use crate::error::{Error, Result};
 use crate::graph::TensorId;
 use crate::model::Prior;
+use crate::noise::Draw;
 use crate::operator::Operator;
 use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
 use crate::options::Options;
@@ -28,6 +30,8 @@ pub struct Dpir {
     pub from: f64,
     /// Last sigma.
     pub to: f64,
+    /// Share of a level's noise that is added before the model sees the image; 0 as published.
+    pub noise: f64,
     /// Evaluations of the model per level, each of another mirror image: 1 as published, 2 or 4.
     pub views: usize,
     /// Conjugate gradients of a proximal step.
@@ -39,6 +43,7 @@ pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Method>> {
         lambda: options.number("lambda", 0.23, 1e-6..=1e6)?,
         from: options.number("from", 0.384, 1e-3..=100.0)?,
         to: options.number("to", 0.05, 1e-3..=100.0)?,
+        noise: options.number("noise", 0.0, 0.0..=1.0)?,
         views: [1, 2, 4][options.choice("views", &["1", "2", "4"])?],
         cg: options.count("cg", 8, 1..=200)?,
     }))
@@ -66,10 +71,26 @@ fn mirrored(s: &mut Step<'_>, mut x: TensorId, view: usize) -> Result<TensorId> 
     Ok(x)
 }
 
+impl Dpir {
+    /// E[x_0 | x_t] with x_t = sqrt(abar) z and a share of the level's noise, by one view.
+    fn denoised(&self, s: &mut Step<'_>, z: TensorId, view: usize) -> Result<TensorId> {
+        let (shrink, share) = (s.scalar(|m| m.level.alpha_bar.sqrt()), self.noise);
+        let mut x_t = s.combine("x_t", &[(shrink, z)])?;
+        if share > 0.0 {
+            let (one, amount) = (s.constant(1.0), s.scalar(move |m| share * (1.0 - m.level.alpha_bar).sqrt()));
+            let n = s.normal("n", Draw::Estimate(view as u32))?;
+            x_t = s.combine("x_t.noisy", &[(one, x_t), (amount, n)])?;
+        }
+        let x_t = mirrored(s, x_t, view)?;
+        let x0 = s.estimate(x_t)?.x0;
+        mirrored(s, x0, view)
+    }
+}
+
 impl Method for Dpir {
     fn method(&self) -> String {
-        let Dpir { lambda, from, to, views, cg } = self;
-        format!("dpir:lambda={lambda},from={from},to={to},views={views},cg={cg}")
+        let Dpir { lambda, from, to, noise, views, cg } = self;
+        format!("dpir:lambda={lambda},from={from},to={to},noise={noise},views={views},cg={cg}")
     }
     fn answer(&self) -> Answer {
         Answer::Map
@@ -92,14 +113,9 @@ impl Method for Dpir {
             let x = s.x();
             let rho = s.scalar_of_noise(move |m, noise| lambda * (noise / m.level.sigma()).powi(2));
             let z = s.proximal(x, rho, cg)?;
-            let shrink = s.scalar(|m| m.level.alpha_bar.sqrt());
-            let x_t = s.combine("x_t", &[(shrink, z)])?;
-            let (share, mut estimates) = (s.constant(1.0 / views as f64), Vec::new());
-            for view in 0..views {
-                let seen = mirrored(s, x_t, view)?;
-                let x0 = s.estimate(seen)?.x0;
-                estimates.push((share, mirrored(s, x0, view)?));
-            }
+            let share = s.constant(1.0 / views as f64);
+            let estimates = (0..views).map(|view| Ok((share, self.denoised(s, z, view)?)));
+            let estimates = estimates.collect::<Result<Vec<_>>>()?;
             let x0 = s.combine("x0.mean", &estimates)?;
             let residual = s.residual(x0, &Guidance::PLAIN)?;
             s.report(residual);

@@ -77,7 +77,7 @@ pub const METHODS: &[MethodRow] = &[
     MethodRow {
         name: "dpir",
         what: "plug-and-play: proximal steps of the measurement and the model as a denoiser, in turn; linear tasks, pixel models",
-        options: "lambda=0.23,from=0.384,to=0.05,views=1,cg=8",
+        options: "lambda=0.23,from=0.384,to=0.05,noise=0,views=1,cg=8",
         steps: 16,
         latent_steps: 16,
         parse: dpir::parse,
@@ -191,16 +191,16 @@ pub fn auto_method(answer: Answer, prior: &Prior, operator: &dyn Operator) -> &'
     }
 }
 
-/// True of masks that leave out whole regions. The nearest pixels say little about what is inside: the chain starts at a larger sigma,
-/// and ends where the model still changes the region.
+/// True of masks that leave out whole regions. The nearest pixels say little about what is inside: the chain starts at a larger sigma, and
+/// there the model sees an image with half of the level's noise.
 fn has_holes(operator: &dyn Operator) -> bool {
     let task = operator.task();
     task.starts_with("inpaint-box") || task.starts_with("inpaint-mask")
 }
 
-/// Proximal steps as they were tuned on four photographs, five tasks, noise 0.025: a smaller last sigma than published, and two views.
+/// Proximal steps as they were tuned on eight photographs, five tasks, noise 0.025: a smaller last sigma than published, and two views.
 const BEST_IMAGE: &str = "dpir:from=0.384,to=0.01,views=2";
-const BEST_OF_HOLES: &str = "dpir:from=1,to=0.05,views=2";
+const BEST_OF_HOLES: &str = "dpir:from=1,to=0.01,noise=0.5,views=2";
 
 /// Parses a method such as `dmap` or `dps:step=polyak:0.3`. An unknown name gets the nearest suggestion.
 pub fn parse_method(method: &str) -> Result<(&'static MethodRow, Arc<dyn Method>)> {
