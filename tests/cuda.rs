@@ -17,6 +17,14 @@ use std::path::Path;
 
 const COUNT: usize = 128;
 
+/// Runs a launch as a node that writes y.
+fn run_alone(driver: &Emulated, launch: Launch, y: Operand) -> Result<(), String> {
+    driver.check(&launch).map_err(|e| e.to_string())?;
+    let (node, outputs) = (launch.kernel.clone(), vec![(y, false)]);
+    let node = NodeLaunches { node, copies: Vec::new(), outputs, launches: vec![launch], scratch_bytes: 0 };
+    driver.instantiate(vec![node]).unwrap().run().map_err(|e| e.to_string())
+}
+
 /// Runs one kernel of kernels/emulator/faults.cu as a node and gives its output, or what the device said.
 fn run_fault(kernel: &str, seed: u64) -> Result<Vec<f32>, String> {
     let driver = Emulated::new(seed);
@@ -33,15 +41,7 @@ fn run_fault(kernel: &str, seed: u64) -> Result<Vec<f32>, String> {
         shared: if kernel.contains("products") { 1024 } else { 4 * COUNT as u32 },
         params: Params::new().write(&y).read(&x).i32s(&[COUNT, 0]),
     };
-    driver.check(&launch).map_err(|e| e.to_string())?;
-    let node = NodeLaunches {
-        node: kernel.into(),
-        copies: Vec::new(),
-        outputs: vec![(y, false)],
-        launches: vec![launch],
-        scratch_bytes: 0,
-    };
-    driver.instantiate(vec![node]).unwrap().run().map_err(|e| e.to_string())?;
+    run_alone(&driver, launch, y)?;
     let mut out = vec![0f32; COUNT];
     driver.download(y.address, bytemuck::cast_slice_mut(&mut out)).unwrap();
     Ok(out)
@@ -72,15 +72,7 @@ fn run_box_fault(kernel: &str, seed: u64) -> Result<bool, String> {
         shared: 3 * 1024 + 48,
         params: Params::new().map(Some(&map(x, Access::Read))).map(Some(&map(y, Access::Write))),
     };
-    driver.check(&launch).map_err(|e| e.to_string())?;
-    let node = NodeLaunches {
-        node: kernel.into(),
-        copies: Vec::new(),
-        outputs: vec![(y, false)],
-        launches: vec![launch],
-        scratch_bytes: 0,
-    };
-    driver.instantiate(vec![node]).unwrap().run().map_err(|e| e.to_string())?;
+    run_alone(&driver, launch, y)?;
     let mut out = vec![0u16; values.len()];
     driver.download(y.address, bytemuck::cast_slice_mut(&mut out)).unwrap();
     Ok(out == values)

@@ -262,6 +262,59 @@ impl ConvVjp {
     }
 }
 
+impl ConvVjp {
+    /// The gradient `dx` by an input that is seen as it is.
+    fn direct<'a>(&self, x: &'a [f32], dy: Shape, weight: &'a [f32], dx: Shape) -> DirectConv<'a> {
+        DirectConv {
+            geometry: Geometry {
+                n: dy.n,
+                input: (dy.h, dy.w, dy.c),
+                output: (dx.h, dx.w, dx.c),
+                kernel: self.kernel,
+                stride: 1,
+                spread: if self.doubled { Spread::Dense } else { self.spread() },
+                pad: self.kernel - 1 - self.padding.before(self.kernel),
+            },
+            x,
+            weight,
+            channels: self.channels.clone(),
+            order: WeightOrder::Transposed,
+            bias: None,
+            item_bias: None,
+            addend: None,
+            addend_in_out: false,
+        }
+    }
+
+    /// The gradient by a doubled image and the sums of its 2x2 blocks, in bands of about `rows` rows: the plan has no room for the whole.
+    fn run_doubled(&self, x: &[f32], dy: Shape, weight: &[f32], out: &mut [f32], dx: Shape, rows: usize) {
+        // Rows beside a band that its convolution sees; even, so that a band's pixels fall into the same Winograd tiles as the image's.
+        const BESIDE: usize = 2;
+        let (rows, row, small_row) = (rows.next_multiple_of(2), dy.w * dy.c, dx.w * dx.c);
+        let mut wide = Vec::new();
+        for (x, out) in x.chunks(dy.item()).zip(out.chunks_mut(dx.item())) {
+            for from in (0..dy.h).step_by(rows) {
+                let to = (from + rows).min(dy.h);
+                let (first, last) = (from.saturating_sub(BESIDE), (to + BESIDE).min(dy.h));
+                let band = Shape { n: 1, h: last - first, ..dy };
+                let gradient = Shape { c: dx.c, ..band };
+                wide.resize(gradient.numel(), 0.0);
+                self.direct(&x[first * row..last * row], band, weight, gradient).run(&mut wide);
+                let inside = &wide[(from - first) * dy.w * dx.c..][..(to - from) * dy.w * dx.c];
+                pool(
+                    inside,
+                    Shape { n: 1, h: (to - from) / 2, ..dx },
+                    1.0,
+                    &mut out[from / 2 * small_row..to / 2 * small_row],
+                );
+            }
+        }
+    }
+}
+
+/// Values of a band of the gradient by a doubled image: 16 MiB.
+const MOST_OF_BAND: usize = 1 << 22;
+
 impl Op for ConvVjp {
     fn name(&self) -> &'static str {
         "conv_vjp"
@@ -294,38 +347,17 @@ impl Op for ConvVjp {
     }
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (dy, dx) = (launch.input_shapes[0], launch.output_shapes[0]);
-        let doubled = Shape { h: 2 * dx.h, w: 2 * dx.w, ..dx };
-        let through = if self.doubled { doubled } else { dx };
-        let conv = DirectConv {
-            geometry: Geometry {
-                n: dy.n,
-                input: (dy.h, dy.w, dy.c),
-                output: (through.h, through.w, through.c),
-                kernel: self.kernel,
-                stride: 1,
-                spread: if self.doubled { Spread::Dense } else { self.spread() },
-                pad: self.kernel - 1 - self.padding.before(self.kernel),
-            },
-            x: launch.inputs[0],
-            weight: launch.inputs[1],
-            channels: self.channels.clone(),
-            order: WeightOrder::Transposed,
-            bias: None,
-            item_bias: None,
-            addend: if launch.inputs.len() == 3 { launch.input_unless_in_place(2) } else { None },
+        if self.doubled {
+            let rows = (MOST_OF_BAND / (dy.w * dx.c)).max(16);
+            return self.run_doubled(launch.inputs[0], dy, launch.inputs[1], launch.outputs[0], dx, rows);
+        }
+        let addend = if launch.inputs.len() == 3 { launch.input_unless_in_place(2) } else { None };
+        DirectConv {
+            addend,
             addend_in_out: launch.in_place == Some(2),
-        };
-        if !self.doubled {
-            return conv.run(launch.outputs[0]);
+            ..self.direct(launch.inputs[0], dy, launch.inputs[1], dx)
         }
-        // Item by item, so that no more than one gradient by a doubled image is in memory.
-        let mut wide = vec![0.0; doubled.item()];
-        let items = launch.inputs[0].chunks(dy.item()).zip(launch.outputs[0].chunks_mut(dx.item()));
-        for (x, out) in items {
-            DirectConv { geometry: Geometry { n: 1, ..conv.geometry }, x, channels: conv.channels.clone(), ..conv }
-                .run(&mut wide);
-            pool(&wide, Shape { n: 1, ..dx }, 1.0, out);
-        }
+        .run(launch.outputs[0]);
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         CudaConv {
@@ -375,5 +407,28 @@ impl Graph {
         }
         inputs.extend(added);
         self.one(op, name, &inputs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bands_of_a_doubled_gradient_have_the_bits_of_the_whole() {
+        let (dy, dx, c) = (Shape::new(2, 44, 36, 24), Shape::new(2, 22, 18, 20), 20);
+        let values = |count: usize, step: f32| (0..count).map(|i| (i as f32 * step).sin()).collect::<Vec<_>>();
+        let (x, weight) = (values(dy.numel(), 0.7), values(dy.c * 9 * c, 0.3));
+        let (kernel, stride, padding) = (3, 1, Padding::default());
+        let vjp = ConvVjp { kernel, stride, padding, size: (22, 18), doubled: true, channels: 0..c, full: false };
+        let gradient = |rows: usize| {
+            let mut out = vec![f32::NAN; dx.numel()];
+            vjp.run_doubled(&x, dy, &weight, &mut out, dx, rows);
+            out
+        };
+        let whole = gradient(dy.h);
+        for rows in [8, 15, 16, 40] {
+            assert!(gradient(rows) == whole, "bands of {rows} rows");
+        }
     }
 }
