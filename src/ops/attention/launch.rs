@@ -7,7 +7,8 @@ use crate::tensor::{Dtype, Shape};
 
 /// Head sizes that the kernels of attention.cu are made for, a head of fewer channels padded with zeros, and rows of the other side
 /// in a tile, forward and in reverse: see the end of kernels/attention.cu.
-const MMA_HEADS: [(usize, usize, usize); 5] = [(32, 64, 32), (48, 64, 32), (64, 64, 32), (80, 32, 32), (160, 32, 16)];
+pub(super) const MMA_HEADS: [(usize, usize, usize); 5] =
+    [(32, 64, 32), (48, 64, 32), (64, 64, 32), (80, 32, 32), (160, 32, 16)];
 
 /// Head sizes for which 16-bit types also have a kernel with 128 rows per block (tiles of 64 rows forward, 32 in reverse).
 const PAIRED_HEADS: [usize; 2] = [48, 64];

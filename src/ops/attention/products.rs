@@ -1,6 +1,6 @@
 //! One head that is as wide as a layer, by products of a warpgroup: kernels/conv_wgmma.cu and kernels/attention_scores.cu.
 
-use super::launch::{CudaAttention, CudaMatrix};
+use super::launch::{CudaAttention, CudaMatrix, MMA_HEADS};
 use crate::launch::{Operand, Params, Recorder};
 use crate::ops::conv::CudaConv;
 use crate::tensor::{Dtype, Shape};
@@ -38,7 +38,7 @@ impl CudaAttention {
             && dtype != Dtype::F32
             && is_plain
             && (self.heads, self.causal) == (1, false)
-            && self.d > 160
+            && MMA_HEADS.iter().all(|&(size, ..)| size < self.d)
             && whole(self.d)
             && [self.queries, self.keys].into_iter().all(|tokens| whole(tokens) && tokens >= least)
     }
