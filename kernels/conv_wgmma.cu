@@ -7,7 +7,7 @@
 // PITCH pixels. So a 256-pixel tile takes 190 KB out of the L2 cache for 37.7 Mflop, where 128x128 tiles of conv.cu take 590 KB.
 //
 // A doubled image is four convolutions of the image itself with 2x2 taps, one for each parity of the pixel that is made: 16 products in
-// place of 36. Their weights are sums of those of the 3x3 taps that read the same pixel (conv_doubled_weights); a tile makes pixels of one
+// place of 36. Their weights are sums of those of the 3x3 taps that read the same pixel (conv_doubled_weights.cu); a tile makes pixels of one
 // parity. The data gradient, by the image itself, adds up the four: K runs over the parities of dy too.
 //
 // A block goes from tile to tile. Of its twelve warps eight multiply, in two warpgroups of BM / 2 pixels; one thread loads patches and weights
@@ -16,23 +16,13 @@
 //
 // Reads x, second, w, bias, item_bias, addend; overwrites y, which may be the addend's place: a tile is read before it is written.
 #include "include/gelu.cuh"
+#include "include/group_tile.cuh"
 #include "include/wgmma.cuh"
 
-// Fields as src/ops/conv/wgmma.rs writes them.
-struct GroupConvParams {
-    TensorMap x, second, w, addend, y, gated;
-    const void *bias, *item_bias;
-    float* partial;
-    int n, yh, yw, co;                             // of y: of a doubled image half the rows and columns, of a 1x1 convolution one row of all pixels
-    int ci, slices_of_x, slices, slices_per_part;  // channels of x; slices of x and second together, of all parities; of a part of the sum
-    int across, down, columns, tiles;              // tiles along a row, along a column, along the channels, all
-    int pad, adds, silu;
-};
-
 template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED, bool DOUBLED> struct GroupConv {
-    static constexpr int BN = 128, BK = 64, ROW = 128, TAPS = DOUBLED ? 4 : KERNEL_SIZE * KERNEL_SIZE, MULTIPLIERS = 8;
-    static constexpr bool BY_PARITY = DOUBLED && !GRADIENT;  // of the tile's pixels
-    static constexpr int HEIGHT = BM / 8, PITCH = 8 + KERNEL_SIZE - 1;
+    using Tile = GroupTile<BM, KERNEL_SIZE, GRADIENT, DOUBLED>;
+    static constexpr int BN = Tile::BN, BK = 64, ROW = Tile::ROW, MULTIPLIERS = 8;
+    static constexpr int TAPS = DOUBLED ? 4 : KERNEL_SIZE * KERNEL_SIZE, HEIGHT = Tile::HEIGHT, PITCH = Tile::PITCH;
     static constexpr int PATCH_BYTES = PITCH * (HEIGHT + KERNEL_SIZE - 1) * ROW, PATCH_STEP = (PATCH_BYTES + 1023) / 1024 * 1024;
     static constexpr int WEIGHT_BYTES = BN * ROW, HALF_BYTES = BM * ROW;  // 64 columns of the results
     // A 1x1 convolution has a patch for each of the weights, a 3x3 one two.
@@ -72,49 +62,6 @@ template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED, bool DOUB
         fence_barrier_init();
     }
 
-    // Which pixels, channels and slices a tile has. Blocks that run together share pixels: tiles of other channels come first.
-    struct Tile {
-        int n0, part, image, y, x, odd_y, odd_x, first, last;
-        DEVICE Tile(const GroupConvParams& p, int index) {
-            n0 = index % p.columns * BN;
-            int rest = index / p.columns;
-            odd_y = odd_x = 0;
-            if (BY_PARITY) {
-                odd_x = rest & 1;
-                odd_y = rest >> 1 & 1;
-                rest >>= 2;
-            }
-            x = rest % p.across * (KERNEL_SIZE == 1 ? BM : 8);
-            rest /= p.across;
-            y = rest % p.down * HEIGHT;
-            rest /= p.down;
-            image = rest % p.n;
-            part = rest / p.n;
-            first = part * p.slices_per_part;
-            last = smaller(first + p.slices_per_part, p.slices);
-        }
-        // The pixel of y in row r, or -1. Partial sums of a doubled image are not made.
-        DEVICE int pixel(const GroupConvParams& p, int r) const {
-            if (KERNEL_SIZE == 1) return x + r < p.yw ? x + r : -1;
-            const int i = y + r / 8, j = x + r % 8;
-            return i < p.yh && j < p.yw ? (image * p.yh + i) * p.yw + j : -1;
-        }
-        // Bytes from the start of a patch to what a tap of a slice reads first.
-        DEVICE int start(int slice, int tap) const {
-            if (KERNEL_SIZE == 1) return 0;
-            constexpr int SIDE = DOUBLED ? 2 : KERNEL_SIZE;
-            int i = tap / SIDE, j = tap % SIDE;
-            if (BY_PARITY) {
-                i += odd_y;
-                j += odd_x;
-            } else if (DOUBLED) {
-                i = 2 - i - (slice >> 1 & 1);
-                j = 2 - j - (slice & 1);
-            }
-            return (i * PITCH + j) * ROW;
-        }
-    };
-
     DEVICE void load_patch(const Tile& t, int slice, u32 to, u32 barrier) const {
         if (DOUBLED && GRADIENT) {
             // Slice by slice the four parities of dy.
@@ -138,7 +85,7 @@ template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED, bool DOUB
         }
         const int channel = slice < p.slices_of_x ? BK * slice : p.ci + BK * (slice - p.slices_of_x);
         if (GATED) load_box(to, p.w, barrier, channel, 0, 0, t.n0 / 16, 0);
-        else load_box(to, p.w, barrier, channel, tap, t.n0, BY_PARITY ? 2 * t.odd_y + t.odd_x : 0, 0);
+        else load_box(to, p.w, barrier, channel, tap, t.n0, Tile::BY_PARITY ? 2 * t.odd_y + t.odd_x : 0, 0);
     }
 
     // One thread: fills the rings.
@@ -418,38 +365,3 @@ template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED, bool DOUB
 
 CONV_WGMMA_ALL(f16, f16)
 CONV_WGMMA_ALL(bf16, bf16)
-
-// y (parity, co, 2x2, row) of w (co, 3x3, row): along an axis an even pixel sees tap 0 and the sum of taps 1 and 2, an odd one the sum
-// of taps 0 and 1, and tap 2. A thread takes eight channels of `row` of one output channel; co_row = co row.
-struct DoubledWeightsParams { void* y; const void* w; i64 co_row; int row, reserved; };
-
-template <class S> DEVICE void doubled_weights(const DoubledWeightsParams& p) {
-    constexpr int V = VECTOR<S>;
-    const i64 vectors = p.co_row / V, k = i64(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (k >= vectors) return;
-    const i64 o = k * V / p.row, c = k * V % p.row;
-    const S* w = static_cast<const S*>(p.w) + o * 9 * p.row + c;
-    float tap[9][V];
-#pragma unroll
-    for (int t = 0; t < 9; t++) load_vector(w + i64(t) * p.row, tap[t]);
-#pragma unroll
-    for (int parity = 0; parity < 4; parity++) {
-#pragma unroll
-        for (int t = 0; t < 4; t++) {
-            // The first and last row and column of taps that are added up.
-            const int odd_y = parity / 2, odd_x = parity % 2, i = t / 2, j = t % 2;
-            const int top = i == 0 ? 0 : 1 + odd_y, bottom = i == 0 ? odd_y : 2, left = j == 0 ? 0 : 1 + odd_x, right = j == 0 ? odd_x : 2;
-            float sum[V] = {};
-#pragma unroll
-            for (int y = top; y <= bottom; y++) {
-#pragma unroll
-                for (int x = left; x <= right; x++) {
-                    for (int e = 0; e < V; e++) sum[e] += tap[3 * y + x][e];
-                }
-            }
-            store_vector(static_cast<S*>(p.y) + parity * 4 * p.co_row + (o * 4 + t) * p.row + c, sum);
-        }
-    }
-}
-KERNEL(conv_doubled_weights_f16, DoubledWeightsParams, 256, 2) { doubled_weights<f16>(p); }
-KERNEL(conv_doubled_weights_bf16, DoubledWeightsParams, 256, 2) { doubled_weights<bf16>(p); }

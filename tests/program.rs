@@ -325,6 +325,8 @@ fn plan_prints_json_and_draws_memory() {
             && number("launches") > 0
     );
     assert_eq!(number("total_bytes"), number("weight_bytes") + number("arena_bytes") + number("io_bytes"));
+    // Sums in parts of the small layers.
+    assert!((1..100 << 20).contains(&number("scratch_bytes")), "{}", number("scratch_bytes"));
     assert!(number("total_bytes") <= 150 << 20 && number("minimum_total_bytes") <= number("total_bytes"));
     let names: Vec<&str> = report["graphs"].as_array().unwrap().iter().map(|g| g["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["outer", "inner"]);

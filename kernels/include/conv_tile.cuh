@@ -222,7 +222,7 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
             for (int i = 0; i < MI / 2; i++) stage_rows(stage + 16 * i * WN, sum[part * MI / 2 + i], lane);
             warp_barrier();
             const int from = m0 + part * HALF;
-            put_rows(p, stage, [&](int r) { return from + r < rows ? from + r : -1; }, n0, lane);
+            put_rows(p, stage, from, rows, n0, lane);
             warp_barrier();
         }
     }
@@ -238,8 +238,9 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
         }
     }
 
-    // HALF rows of staged results to y, or to `partial`; pixel(r) is where row r goes, or -1.
-    template <class Pixel> static DEVICE void put_rows(const ConvParams& p, const float* stage, Pixel pixel, int n0, int lane) {
+    // HALF rows of staged results to y, or to `partial`: pixels from `from` on, below `rows`.
+    static DEVICE void put_rows(const ConvParams& p, const float* stage, int from, int rows, int n0, int lane) {
+        auto pixel = [&](int r) { return from + r < rows ? from + r : -1; };
         if (p.splits > 1) {
             float* partial = p.partial + i64(blockIdx.z) * p.n * p.yh * p.yw * p.co;
             for (int r = lane / (WN / 4); r < HALF; r += 32 / (WN / 4)) {
@@ -264,7 +265,7 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
             return;
         }
         if constexpr (!GRADIENT) {
-            if (p.gated) return finish_gated(p, stage, pixel, n0, lane);
+            if (p.gated) return finish_gated(p, stage, from, rows, n0, lane);
         }
         constexpr int V = VECTOR<S>, VECTORS = WN / V;
         const int c = lane % VECTORS * V, o = n0 + c;
@@ -308,7 +309,7 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
         }
     }
 
-    template <class Pixel> static DEVICE void finish_gated(const ConvParams& p, const float* stage, Pixel pixel, int n0, int lane) {
+    static DEVICE void finish_gated(const ConvParams& p, const float* stage, int from, int rows, int n0, int lane) {
         constexpr int V = VECTOR<S>, VECTORS = WN / 2 / V;
         const int c = lane % VECTORS * V, column = c / 8 * 16 + c % 8, o = n0 / 2 + c, half = p.co / 2;
         if (o >= half) return;
@@ -318,8 +319,8 @@ template <class S, int BM, int BN, int WM, int WN, bool GRADIENT, bool FEW = fal
             load_vector(static_cast<const S*>(p.bias) + half + o, gate_bias);
         }
         for (int r = lane / VECTORS; r < HALF; r += 32 / VECTORS) {
-            const int m = pixel(r);
-            if (m < 0) continue;
+            const int m = from + r;
+            if (m >= rows) continue;
             float value[V], gate[V];
             staged(stage, r, column, value_bias, value);
             staged(stage, r, column + 8, gate_bias, gate);

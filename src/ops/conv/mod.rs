@@ -11,15 +11,16 @@
 mod cpu;
 mod launch;
 pub(crate) mod problem;
+mod vjp;
 mod wgmma;
 
 use super::prelude::*;
-use super::resample::pool;
 use crate::graph::record::{Graph, TensorId};
 use crate::tensor::Precision;
 pub(crate) use launch::CudaConv;
 use problem::{DirectConv, Geometry, Spread, WeightOrder};
 use std::ops::Range;
+pub use vjp::ConvVjp;
 
 /// Where a convolution adds zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -99,25 +100,6 @@ impl Conv {
     fn spread(&self) -> Spread {
         if self.doubled { Spread::Repeat } else { Spread::Dense }
     }
-}
-
-/// The data gradient. Inputs: dy, weight, then the gradient to add to if any.
-#[derive(Debug, Clone)]
-pub struct ConvVjp {
-    /// Kernel of the forward convolution.
-    pub kernel: usize,
-    /// Stride of the forward convolution.
-    pub stride: usize,
-    /// Padding of the forward convolution.
-    pub padding: Padding,
-    /// Rows and columns of the forward input, before it is doubled.
-    pub size: (usize, usize),
-    /// The forward convolution saw each pixel of its input four times.
-    pub doubled: bool,
-    /// Input channels of the weight that belong to this source; the gradient has these channels.
-    pub channels: Range<usize>,
-    /// The gradient is f32, as x is.
-    pub full: bool,
 }
 
 fn multiply_adds(pixels: Shape, weight: Shape) -> u64 {
@@ -252,136 +234,6 @@ impl Op for Conv {
     }
 }
 
-impl ConvVjp {
-    fn spread(&self) -> Spread {
-        match (self.stride, self.doubled) {
-            (2, _) => Spread::Zeros,
-            (_, true) => Spread::Repeat,
-            _ => Spread::Dense,
-        }
-    }
-}
-
-impl ConvVjp {
-    /// The gradient `dx` by an input that is seen as it is.
-    fn direct<'a>(&self, x: &'a [f32], dy: Shape, weight: &'a [f32], dx: Shape) -> DirectConv<'a> {
-        DirectConv {
-            geometry: Geometry {
-                n: dy.n,
-                input: (dy.h, dy.w, dy.c),
-                output: (dx.h, dx.w, dx.c),
-                kernel: self.kernel,
-                stride: 1,
-                spread: if self.doubled { Spread::Dense } else { self.spread() },
-                pad: self.kernel - 1 - self.padding.before(self.kernel),
-            },
-            x,
-            weight,
-            channels: self.channels.clone(),
-            order: WeightOrder::Transposed,
-            bias: None,
-            item_bias: None,
-            addend: None,
-            addend_in_out: false,
-        }
-    }
-
-    /// The gradient by a doubled image and the sums of its 2x2 blocks, in bands of about `rows` rows: the plan has no room for the whole.
-    fn run_doubled(&self, x: &[f32], dy: Shape, weight: &[f32], out: &mut [f32], dx: Shape, rows: usize) {
-        // Rows beside a band that its convolution sees; even, so that a band's pixels fall into the same Winograd tiles as the image's.
-        const BESIDE: usize = 2;
-        let (rows, row, small_row) = (rows.next_multiple_of(2), dy.w * dy.c, dx.w * dx.c);
-        let mut wide = Vec::new();
-        for (x, out) in x.chunks(dy.item()).zip(out.chunks_mut(dx.item())) {
-            for from in (0..dy.h).step_by(rows) {
-                let to = (from + rows).min(dy.h);
-                let (first, last) = (from.saturating_sub(BESIDE), (to + BESIDE).min(dy.h));
-                let band = Shape { n: 1, h: last - first, ..dy };
-                let gradient = Shape { c: dx.c, ..band };
-                wide.resize(gradient.numel(), 0.0);
-                self.direct(&x[first * row..last * row], band, weight, gradient).run(&mut wide);
-                let inside = &wide[(from - first) * dy.w * dx.c..][..(to - from) * dy.w * dx.c];
-                pool(
-                    inside,
-                    Shape { n: 1, h: (to - from) / 2, ..dx },
-                    1.0,
-                    &mut out[from / 2 * small_row..to / 2 * small_row],
-                );
-            }
-        }
-    }
-}
-
-/// Values of a band of the gradient by a doubled image: 16 MiB.
-const MOST_OF_BAND: usize = 1 << 22;
-
-impl Op for ConvVjp {
-    fn name(&self) -> &'static str {
-        "conv_vjp"
-    }
-    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
-        if inputs.len() != 3 {
-            expect_inputs(inputs, 2)?;
-        }
-        let (dy, w) = (inputs[0].shape, inputs[1].shape);
-        let (h, width) = self.size;
-        let made = |side: usize| if self.doubled { 2 * side } else { side.div_ceil(self.stride) };
-        expect_shape(inputs[0], Shape::new(dy.n, made(h), made(width), w.n))?;
-        if self.channels.end > w.c {
-            return Err(format!("input channels {:?} of a weight with {}", self.channels, w.c));
-        }
-        let dx = Shape::new(dy.n, h, width, self.channels.len());
-        if let Some(sum) = inputs.get(2) {
-            expect_shape(sum, dx)?;
-        }
-        Ok(vec![if self.full { full("", dx) } else { storage(dx) }])
-    }
-    fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
-        r.not_differentiable(0..r.node.inputs.len(), FIRST_ORDER_ONLY)
-    }
-    fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
-        multiply_adds(inputs[0], Shape { c: self.channels.len(), ..inputs[1] })
-    }
-    fn in_place(&self) -> &'static [usize] {
-        &[2]
-    }
-    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
-        let (dy, dx) = (launch.input_shapes[0], launch.output_shapes[0]);
-        if self.doubled {
-            let rows = (MOST_OF_BAND / (dy.w * dx.c)).max(16);
-            return self.run_doubled(launch.inputs[0], dy, launch.inputs[1], launch.outputs[0], dx, rows);
-        }
-        let addend = if launch.inputs.len() == 3 { launch.input_unless_in_place(2) } else { None };
-        DirectConv {
-            addend,
-            addend_in_out: launch.in_place == Some(2),
-            ..self.direct(launch.inputs[0], dy, launch.inputs[1], dx)
-        }
-        .run(launch.outputs[0]);
-    }
-    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
-        CudaConv {
-            x: r.inputs[0],
-            second: None,
-            weight: r.inputs[1],
-            first_channel: self.channels.start,
-            bias: None,
-            item_bias: None,
-            addend: r.inputs.get(2).copied(),
-            y: r.outputs[0],
-            gated: None,
-            silu: false,
-            kernel: self.kernel,
-            stride: 1,
-            spread: self.spread(),
-            pad: self.kernel - 1 - self.padding.before(self.kernel),
-            gradient: true,
-        }
-        .record(r);
-        Ok(())
-    }
-}
-
 impl Graph {
     /// The convolution whose weights are `name.weight` and `name.bias`; `residual` is added to its output.
     pub fn conv(
@@ -407,28 +259,5 @@ impl Graph {
         }
         inputs.extend(added);
         self.one(op, name, &inputs)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bands_of_a_doubled_gradient_have_the_bits_of_the_whole() {
-        let (dy, dx, c) = (Shape::new(2, 44, 36, 24), Shape::new(2, 22, 18, 20), 20);
-        let values = |count: usize, step: f32| (0..count).map(|i| (i as f32 * step).sin()).collect::<Vec<_>>();
-        let (x, weight) = (values(dy.numel(), 0.7), values(dy.c * 9 * c, 0.3));
-        let (kernel, stride, padding) = (3, 1, Padding::default());
-        let vjp = ConvVjp { kernel, stride, padding, size: (22, 18), doubled: true, channels: 0..c, full: false };
-        let gradient = |rows: usize| {
-            let mut out = vec![f32::NAN; dx.numel()];
-            vjp.run_doubled(&x, dy, &weight, &mut out, dx, rows);
-            out
-        };
-        let whole = gradient(dy.h);
-        for rows in [8, 15, 16, 40] {
-            assert!(gradient(rows) == whole, "bands of {rows} rows");
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! Launches of kernels/conv_wgmma.cu.
+//! Launches of kernels/conv_wgmma.cu and kernels/conv_doubled_weights.cu.
 
 use super::launch::{CudaConv, parts_with_work};
 use super::problem::Spread;
@@ -148,7 +148,13 @@ impl CudaConv {
         let place = r.scratch(count * w.dtype.bytes() / 4);
         let params = Params::new().write(&place).read(&w).i64(w.shape.n * w.shape.c).i32s(&[w.shape.c, 0]);
         let blocks = (w.shape.n * w.shape.c * w.dtype.bytes() / 16).div_ceil(256);
-        r.launch(format!("conv_wgmma::conv_doubled_weights_{}", w.dtype.name()), [blocks, 1, 1], 256, 0, params);
+        r.launch(
+            format!("conv_doubled_weights::conv_doubled_weights_{}", w.dtype.name()),
+            [blocks, 1, 1],
+            256,
+            0,
+            params,
+        );
         Operand { dtype: w.dtype, ..place }
     }
 
