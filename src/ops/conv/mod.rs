@@ -18,26 +18,10 @@ use super::prelude::*;
 use crate::graph::record::{Graph, TensorId};
 use crate::tensor::Precision;
 pub(crate) use launch::CudaConv;
-use problem::{DirectConv, Geometry, Spread, WeightOrder};
+pub use problem::Padding;
+use problem::{DirectConv, Geometry, Spread, WeightOrder, multiply_adds};
 use std::ops::Range;
 pub use vjp::ConvVjp;
-
-/// Where a convolution adds zeros.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Padding {
-    /// `kernel / 2` on every side.
-    #[default]
-    Around,
-    /// One row below and one column to the right of an even image, for stride 2: the down-sampling of the latent encoders.
-    After,
-}
-
-impl Padding {
-    /// Zeros before the first pixel.
-    fn before(self, kernel: usize) -> usize {
-        if self == Padding::Around { kernel / 2 } else { 0 }
-    }
-}
 
 /// The convolution. Inputs: x, weight (cout, kernel, kernel, cin), then bias (1, 1, 1, cout), item bias (n, 1, 1, cout), residual and
 /// the second source if any.
@@ -100,10 +84,6 @@ impl Conv {
     fn spread(&self) -> Spread {
         if self.doubled { Spread::Repeat } else { Spread::Dense }
     }
-}
-
-fn multiply_adds(pixels: Shape, weight: Shape) -> u64 {
-    2 * (pixels.n * pixels.h * pixels.w) as u64 * weight.numel() as u64
 }
 
 impl Op for Conv {

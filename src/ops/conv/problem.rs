@@ -1,11 +1,29 @@
 //! One convolution, as every solver takes it.
 
+use crate::tensor::Shape;
 use std::ops::Range;
 
 /// Winograd pays for its transforms from this many output pixels per item and input channels on. The batch size is left out on
 /// purpose: the choice, and so the rounding of an image, must not depend on it.
 const WINOGRAD_PIXELS: usize = 128;
 const WINOGRAD_CHANNELS: usize = 16;
+
+/// Where a convolution adds zeros.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Padding {
+    /// `kernel / 2` on every side.
+    #[default]
+    Around,
+    /// One row below and one column to the right of an even image, for stride 2: the down-sampling of the latent encoders.
+    After,
+}
+
+impl Padding {
+    /// Zeros before the first pixel.
+    pub(super) fn before(self, kernel: usize) -> usize {
+        if self == Padding::Around { kernel / 2 } else { 0 }
+    }
+}
 
 /// Which value of the weight (cout, kernel, kernel, cin) multiplies what.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -73,4 +91,9 @@ impl Geometry {
         let pixels = self.output.0 * self.output.1;
         self.kernel == 3 && self.stride == 1 && self.input.2 >= WINOGRAD_CHANNELS && pixels >= WINOGRAD_PIXELS
     }
+}
+
+/// Floating-point operations of a convolution that makes `pixels` with `weight`: two for each multiply-add.
+pub(super) fn multiply_adds(pixels: Shape, weight: Shape) -> u64 {
+    2 * (pixels.n * pixels.h * pixels.w) as u64 * weight.numel() as u64
 }

@@ -1,7 +1,7 @@
 //! The data gradient of a convolution: see mod.rs for its derivation.
 
-use super::problem::{DirectConv, Geometry, Spread, WeightOrder};
-use super::{CudaConv, Padding, multiply_adds};
+use super::launch::CudaConv;
+use super::problem::{DirectConv, Geometry, Padding, Spread, WeightOrder, multiply_adds};
 use crate::ops::prelude::*;
 use crate::ops::resample::pool;
 use std::ops::Range;
