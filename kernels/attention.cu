@@ -3,8 +3,8 @@
 //   S = scale q k^T,  P = softmax(S),  o = P v,  lse = log sum exp S per row
 //   P = exp(S - lse),  delta = rowsum(do * o),  dv = P^T do,  dS = P * (do v^T - delta),  dq = scale dS k,  dk = scale dS^T q
 //
-// attention_mma: a block takes 64 R rows of one head, a warp 16 R of them, and walks over tiles of the other side through two
-// buffers of cp.async. Forward and dq rows are queries; dk, dv rows are keys, with the transposed scores. P goes from the accumulators
+// attention_mma: a warp takes 16 R rows of one head, a block those of four or five warps, and walks over tiles of the other side
+// through two buffers of cp.async. Forward and dq rows are queries; dk, dv rows are keys, with the transposed scores. P goes from the accumulators
 // of one product into the left operand of the next without leaving the registers. R = 2 reads shared memory half as often, where there are
 // blocks enough for the chip.
 // Heads of more than 160 channels: attention_wide.cu. Mixed storage types and odd head sizes: attention_simt.cu.
@@ -12,12 +12,13 @@
 #include "include/attention_tile.cuh"
 
 // Shared memory: q, then two buffers of (k, v).
-template <class S, int D, int R, int KEYS> DEVICE void attention_forward(const AttentionParams& p) {
-    using T = Tile<S, D>;
-    const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * R, q0 = blockIdx.x * 64 * R;
+template <class S, int D, int R, int WARPS, int KEYS> DEVICE void attention_forward(const AttentionParams& p) {
+    using T = Tile<S, D, 32 * WARPS>;
+    constexpr int ROWS = 16 * R * WARPS;
+    const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * R, q0 = blockIdx.x * ROWS;
     u8* q = shared_memory();
-    u8* buffers = q + 64 * R * T::STRIDE;
-    T::template copy<64 * R>(q, p.q, q0, p.queries, p.d);
+    u8* buffers = q + ROWS * T::STRIDE;
+    T::template copy<ROWS>(q, p.q, q0, p.queries, p.d);
     T::template copy_pair<KEYS>(buffers, p.k, p.v, 0, p.keys, p.d);
     const float to_log2 = p.scale * LOG2E;
     float out[R][D / 8][4] = {}, largest[R][2], total[R][2] = {};
@@ -71,14 +72,15 @@ template <class S, int D, int R, int KEYS> DEVICE void attention_forward(const A
 }
 
 // Shared memory: q, do, then two buffers of (k, v).
-template <class S, int D, int R, int KEYS> DEVICE void attention_dq(const AttentionParams& p) {
-    using T = Tile<S, D>;
-    const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * R, q0 = blockIdx.x * 64 * R;
+template <class S, int D, int R, int WARPS, int KEYS> DEVICE void attention_dq(const AttentionParams& p) {
+    using T = Tile<S, D, 32 * WARPS>;
+    constexpr int ROWS = 16 * R * WARPS;
+    const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * R, q0 = blockIdx.x * ROWS;
     u8* q = shared_memory();
-    u8* dout = q + 64 * R * T::STRIDE;
-    u8* buffers = dout + 64 * R * T::STRIDE;
-    T::template copy<64 * R>(q, p.q, q0, p.queries, p.d);
-    T::template copy<64 * R>(dout, p.dout, q0, p.queries, p.d);
+    u8* dout = q + ROWS * T::STRIDE;
+    u8* buffers = dout + ROWS * T::STRIDE;
+    T::template copy<ROWS>(q, p.q, q0, p.queries, p.d);
+    T::template copy<ROWS>(dout, p.dout, q0, p.queries, p.d);
     T::template copy_pair<KEYS>(buffers, p.k, p.v, 0, p.keys, p.d);
     const float to_log2 = p.scale * LOG2E;
     float out[R][D / 8][4] = {}, lse[R][2], delta[R][2];
@@ -117,14 +119,15 @@ template <class S, int D, int R, int KEYS> DEVICE void attention_dq(const Attent
 }
 
 // Shared memory: k, v, then two buffers of (q, do).
-template <class S, int D, int R, int QUERIES> DEVICE void attention_dkv(const AttentionParams& p) {
-    using T = Tile<S, D>;
-    const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * R, k0 = blockIdx.x * 64 * R;
+template <class S, int D, int R, int WARPS, int QUERIES> DEVICE void attention_dkv(const AttentionParams& p) {
+    using T = Tile<S, D, 32 * WARPS>;
+    constexpr int ROWS = 16 * R * WARPS;
+    const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * R, k0 = blockIdx.x * ROWS;
     u8* k = shared_memory();
-    u8* v = k + 64 * R * T::STRIDE;
-    u8* buffers = v + 64 * R * T::STRIDE;
-    T::template copy<64 * R>(k, p.k, k0, p.keys, p.d);
-    T::template copy<64 * R>(v, p.v, k0, p.keys, p.d);
+    u8* v = k + ROWS * T::STRIDE;
+    u8* buffers = v + ROWS * T::STRIDE;
+    T::template copy<ROWS>(k, p.k, k0, p.keys, p.d);
+    T::template copy<ROWS>(v, p.v, k0, p.keys, p.d);
     T::template copy_pair<QUERIES>(buffers, p.q, p.dout, 0, p.queries, p.d);
     const float to_log2 = p.scale * LOG2E;
     float dk[R][D / 8][4] = {}, dv[R][D / 8][4] = {};
@@ -169,15 +172,21 @@ template <class S, int D, int R, int QUERIES> DEVICE void attention_dkv(const At
 }
 
 // `wide` tiles of the other side forward, `narrow` ones in reverse, where a row needs more registers.
-#define ATTENTION_MMA(type, S, D, name, R, wide, narrow, blocks, reverse)                                          \
-    KERNEL(attention_mma_##type##_##name, AttentionParams, 128, blocks) { attention_forward<S, D, R, wide>(p); }   \
-    KERNEL(attention_dq_mma_##type##_##name, AttentionParams, 128, reverse) { attention_dq<S, D, R, narrow>(p); }  \
-    KERNEL(attention_dkv_mma_##type##_##name, AttentionParams, 128, reverse) { attention_dkv<S, D, R, narrow>(p); }
+#define ATTENTION_MMA(type, S, D, name, R, warps, wide, narrow, blocks, reverse)     \
+    KERNEL(attention_mma_##type##_##name, AttentionParams, 32 * warps, blocks) {     \
+        attention_forward<S, D, R, warps, wide>(p);                                  \
+    }                                                                                \
+    KERNEL(attention_dq_mma_##type##_##name, AttentionParams, 32 * warps, reverse) { \
+        attention_dq<S, D, R, warps, narrow>(p);                                     \
+    }                                                                                \
+    KERNEL(attention_dkv_mma_##type##_##name, AttentionParams, 32 * warps, reverse) { \
+        attention_dkv<S, D, R, warps, narrow>(p);                                    \
+    }
 
-#define ATTENTION_TYPES(D, wide, narrow, blocks, reverse)             \
-    ATTENTION_MMA(f16, f16, D, D, 1, wide, narrow, blocks, reverse)   \
-    ATTENTION_MMA(bf16, bf16, D, D, 1, wide, narrow, blocks, reverse) \
-    ATTENTION_MMA(f32, tf32, D, D, 1, wide, narrow, blocks, reverse)
+#define ATTENTION_TYPES(D, wide, narrow, blocks, reverse)                \
+    ATTENTION_MMA(f16, f16, D, D, 1, 4, wide, narrow, blocks, reverse)   \
+    ATTENTION_MMA(bf16, bf16, D, D, 1, 4, wide, narrow, blocks, reverse) \
+    ATTENTION_MMA(f32, tf32, D, D, 1, 4, wide, narrow, blocks, reverse)
 
 ATTENTION_TYPES(32, 64, 32, 3, 3)
 ATTENTION_TYPES(48, 64, 32, 3, 2)
@@ -185,10 +194,13 @@ ATTENTION_TYPES(64, 64, 32, 3, 2)
 ATTENTION_TYPES(80, 32, 32, 2, 2)
 ATTENTION_TYPES(160, 32, 16, 1, 1)
 
-// The head sizes with most tokens in the networks that are known, and 128 rows.
-#define ATTENTION_PAIRS(D)                                    \
-    ATTENTION_MMA(f16, f16, D, D##x2, 2, 64, 32, 2, 2)        \
-    ATTENTION_MMA(bf16, bf16, D, D##x2, 2, 64, 32, 2, 2)
+// The head sizes with most tokens in the networks that are known. Blocks of 128 rows; blocks of 160 rows where those take two turns
+// of the chip and these one: 4096 tokens of five heads are 160 blocks of 128 rows or 130 of 160, for 132 multiprocessors.
+#define ATTENTION_PAIRS(D)                                       \
+    ATTENTION_MMA(f16, f16, D, D##x2, 2, 4, 64, 32, 2, 2)        \
+    ATTENTION_MMA(bf16, bf16, D, D##x2, 2, 4, 64, 32, 2, 2)      \
+    ATTENTION_MMA(f16, f16, D, D##x2x5, 2, 5, 64, 32, 1, 1)      \
+    ATTENTION_MMA(bf16, bf16, D, D##x2x5, 2, 5, 64, 32, 1, 1)
 
 ATTENTION_PAIRS(48)
 ATTENTION_PAIRS(64)

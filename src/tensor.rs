@@ -45,6 +45,15 @@ impl std::fmt::Display for Shape {
     }
 }
 
+/// A tensor of a model's files as the graph lays it out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightPart {
+    /// Its name.
+    pub name: String,
+    /// Its extent.
+    pub shape: Shape,
+}
+
 /// Storage type of a tensor in memory. Arithmetic accumulates in f32 whatever the storage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Dtype {

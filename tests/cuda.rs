@@ -332,6 +332,20 @@ fn weights_of_closed_models_leave_the_device() {
 }
 
 #[test]
+fn weights_share_an_allocation() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/adm_a.safetensors");
+    let opened = Model::open(model).unwrap();
+    let device = Device::emulated(2);
+    let before = device.free_bytes().unwrap().unwrap();
+    let settings = Settings { steps: 1, ..Settings::parse("dps", &opened.network.prior()).unwrap() };
+    restore(model, "sr2", &settings, PlanOptions::default(), &device);
+    let taken = before - device.free_bytes().unwrap().unwrap();
+    // Arena, scratch, and the weights that each program was the first to ask for. The device rounds up each allocation to 2 MiB.
+    let tensors = opened.weights.files().names().count() as u64;
+    assert!(taken <= 4 * (2 << 20) && tensors > 40, "{taken} bytes for {tensors} tensors");
+}
+
+#[test]
 fn the_selftest_passes_on_the_emulated_device() {
     use dmap::selftest::{MODES, checks, large_checks};
     let mode = |name| MODES.iter().find(|m| m.name == name).unwrap();

@@ -1,6 +1,6 @@
 //! The tensors of published latent models, by name and shape, are those that the graphs read: tools/tensor_lists.py made the lists.
 
-use dmap::graph::{Graph, Shape, Source};
+use dmap::graph::{Graph, Shape};
 use dmap::model::{LatentDiffusion, Network, TextConfig, text_encoder};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,8 +20,8 @@ fn expect(g: &Graph, prefix: &str, list: &str, tensors: usize, parameters: usize
     let listed = listed(list);
     assert_eq!(listed.len(), tensors, "{list}");
     assert_eq!(listed.values().map(|s| s.iter().product::<usize>()).sum::<usize>(), parameters, "{list}");
-    let weights = g.tensors().iter().filter(|t| matches!(t.source, Source::Weight));
-    let read: BTreeMap<&str, Shape> = weights.filter_map(|t| Some((t.name.strip_prefix(prefix)?, t.shape))).collect();
+    let read: BTreeMap<&str, Shape> =
+        g.weight_parts().filter_map(|t| Some((t.name.strip_prefix(prefix)?, t.shape))).collect();
     assert!(read.keys().copied().eq(listed.keys().map(|k| k.as_str())), "{list}: the names differ");
     for (name, shape) in &listed {
         let Shape { n, h, w, c } = read[&name[..]];

@@ -126,8 +126,7 @@ fn parameters_of_the_presets_are_those_of_the_published_files() {
         let t = g.input("t", Shape::rows(1, 1));
         let labels = config.class_cond.then(|| g.input("labels", Shape::rows(1, 1)));
         config.record(&mut g, x, t, labels).unwrap();
-        let weights = g.tensors().iter().filter(|t| matches!(t.source, dmap::graph::Source::Weight));
-        let (count, sum) = weights.fold((0, 0), |(n, s), t| (n + 1, s + t.shape.numel()));
+        let (count, sum) = g.weight_parts().fold((0, 0), |(n, s), t| (n + 1, s + t.shape.numel()));
         assert_eq!((count, sum), (tensors, parameters), "{preset}");
     }
 }

@@ -159,7 +159,7 @@ impl Plan {
     /// Moves large weights to the host; the arena grows by a window for those of one step.
     fn with_window(mut self, graph: &Graph) -> Plan {
         let bytes = |i: usize| tensor_bytes(&graph.tensors()[i], self.storage);
-        let large = |i: usize| matches!(graph.tensors()[i].source, Source::Weight) && bytes(i) >= SMALL_WEIGHT;
+        let large = |i: usize| matches!(graph.tensors()[i].source, Source::Weight(_)) && bytes(i) >= SMALL_WEIGHT;
         let streamed: Vec<bool> = (0..graph.tensors().len()).map(large).collect();
         let host_bytes = (0..streamed.len()).filter(|&i| streamed[i]).map(bytes).sum();
         let tensor = |v: &super::Instance| self.placements[v.0 as usize].tensor.0 as usize;
@@ -236,7 +236,7 @@ impl Plan {
         let stored_bytes: u64 = stored.map(|(t, _)| tensor_bytes(t, storage)).sum();
         let made = schedule.steps.iter().flat_map(|s| &s.outputs);
         let made_bytes: u64 = made.map(|o| tensor_bytes(graph.tensor(schedule.tensor_of[o.0 as usize]), storage)).sum();
-        let weights = graph.tensors().iter().filter(|t| matches!(t.source, Source::Weight));
+        let weights = graph.tensors().iter().filter(|t| matches!(t.source, Source::Weight(_)));
         let weight_bytes = weights.map(|t| tensor_bytes(t, storage)).sum();
         let memory = (schedule.steps.iter().zip(&lifetimes.live))
             .map(|(s, &live)| MemoryPoint { live, reverse: graph.node(s.node).reverse, recomputed: s.recomputed })

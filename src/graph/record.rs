@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::launch::Recorder;
-use crate::tensor::{Precision, Shape};
+use crate::tensor::{Precision, Shape, WeightPart};
 use std::sync::Arc;
 
 /// Names a tensor of one [`Graph`].
@@ -21,8 +21,8 @@ pub struct NodeId(pub(crate) u32);
 pub enum Source {
     /// Written by the host before a run.
     Input,
-    /// A weight of the model, named as in the checkpoint.
-    Weight,
+    /// A weight of the model: tensors of the checkpoint whose rows (output channels) follow each other, mostly one.
+    Weight(Arc<[WeightPart]>),
     /// A fixed table made with the graph, for example the taps of a resize.
     Constant(Arc<Vec<f32>>),
     /// Output of a node.
@@ -120,12 +120,27 @@ impl Graph {
 
     /// The weight `name` of the model. Asking twice for one name gives the same tensor.
     pub fn weight(&mut self, name: &str, shape: Shape) -> TensorId {
-        let known =
-            self.tensors.iter().position(|t| matches!(t.source, Source::Weight) && t.name == name && t.shape == shape);
-        if let Some(i) = known {
+        self.weight_of_parts(name, &[WeightPart { name: name.into(), shape }])
+    }
+
+    /// Weights of the model whose rows (n) follow each other, as one called `name`: layers that read the same values become one
+    /// product. The parts have the same h, w and c.
+    pub fn weight_of_parts(&mut self, name: &str, parts: &[WeightPart]) -> TensorId {
+        let shape = Shape { n: parts.iter().map(|p| p.shape.n).sum(), ..parts[0].shape };
+        let is_known = |t: &Tensor| matches!(t.source, Source::Weight(_)) && t.name == name && t.shape == shape;
+        if let Some(i) = self.tensors.iter().position(is_known) {
             return TensorId(i as u32);
         }
-        self.push(Tensor { name: name.into(), shape, precision: Precision::Storage, source: Source::Weight })
+        let source = Source::Weight(parts.into());
+        self.push(Tensor { name: name.into(), shape, precision: Precision::Storage, source })
+    }
+
+    /// The tensors of the model's files that the graph reads.
+    pub fn weight_parts(&self) -> impl Iterator<Item = &WeightPart> {
+        self.tensors.iter().flat_map(|t| match &t.source {
+            Source::Weight(parts) => &parts[..],
+            _ => &[],
+        })
     }
 
     /// A fixed table.

@@ -28,7 +28,7 @@ pub use scheduler_config::SchedulerConfig;
 pub use stable_diffusion::LatentDiffusion;
 
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Source};
+use crate::graph::Graph;
 use crate::noise::{Draw, NoiseKey, fill_normal};
 use crate::tensor::Shape;
 use crate::weights::{Checkpoint, Weights, hexadecimal};
@@ -117,7 +117,7 @@ impl Model {
         let labels = prior.classes.map(|_| g.input("labels", Shape::rows(1, 1)));
         let recorded = self.network.record(&mut g, x, t, labels).and_then(|_| self.network.decode(&mut g, x));
         debug_assert!(recorded.is_ok(), "a known architecture");
-        let values = g.tensors().iter().filter(|t| matches!(t.source, Source::Weight)).enumerate().map(|(k, t)| {
+        let values = g.weight_parts().enumerate().map(|(k, t)| {
             let mut values = vec![0.0; t.shape.numel()];
             fill_normal(&NoiseKey { seed: 0, image: k as u32, step: 0, draw: Draw::Start }.to_words(), 0, &mut values);
             // About the variance that keeps activations of size 1.

@@ -2,7 +2,7 @@
 
 use super::network::Network;
 use crate::error::Result;
-use crate::graph::{Graph, Source};
+use crate::graph::Graph;
 use crate::tensor::Shape;
 use crate::weights::{Checkpoint, Weights};
 use std::collections::HashSet;
@@ -22,8 +22,8 @@ pub struct Model {
 
 /// Compares the weights that a graph reads under `prefix` with the tensors of the files that have to hold them.
 pub(crate) fn check_tensors(g: &Graph, prefix: &str, files: &[Checkpoint]) -> Result<()> {
-    let of_files = g.tensors().iter().filter(|t| matches!(t.source, Source::Weight));
-    let weights: Vec<(&str, Shape)> = of_files.filter_map(|t| Some((t.name.strip_prefix(prefix)?, t.shape))).collect();
+    let weights: Vec<(&str, Shape)> =
+        g.weight_parts().filter_map(|w| Some((w.name.strip_prefix(prefix)?, w.shape))).collect();
     let names: HashSet<&str> = weights.iter().map(|w| w.0).collect();
     let held = |name: &str| files.iter().find(|f| f.tensors.contains_key(name));
     let missing: Vec<&str> = weights.iter().map(|w| w.0).filter(|n| held(n).is_none()).collect();

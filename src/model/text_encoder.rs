@@ -28,7 +28,7 @@ pub fn text_encoder(g: &mut Graph, c: &TextConfig, tokens: TensorId) -> Result<T
         let q = g.conv(&layer("self_attn.q_proj"), u, (1, 1), width, None)?;
         let k = g.conv(&layer("self_attn.k_proj"), u, (1, 1), width, None)?;
         let v = g.conv(&layer("self_attn.v_proj"), u, (1, 1), width, None)?;
-        let attention = CrossAttention { heads: c.num_attention_heads, causal: true };
+        let attention = CrossAttention { causal: true, ..CrossAttention::new(c.num_attention_heads) };
         let o = g.one(attention, &layer("self_attn"), &[q, k, v])?;
         h = g.conv(&layer("self_attn.out_proj"), o, (1, 1), width, Some(h))?;
         let u = g.layer_norm(&layer("layer_norm2"), h, c.layer_norm_eps)?;

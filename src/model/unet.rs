@@ -3,11 +3,12 @@
 
 use super::latent_config::UnetConfig;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, TensorId};
-use crate::ops::attention::CrossAttention;
+use crate::graph::{Graph, Source, TensorId};
+use crate::ops::attention::{Attention, CrossAttention, QkvOrder};
 use crate::ops::conv::Conv;
 use crate::ops::group_norm::GroupNormOptions;
 use crate::ops::timestep_embedding::TimestepEmbedding;
+use crate::tensor::{Shape, WeightPart};
 
 /// A linear layer over the channels of every pixel.
 const POINTWISE: Conv = Conv::new(1, 1);
@@ -22,7 +23,8 @@ pub fn unet(g: &mut Graph, c: &UnetConfig, x: TensorId, t: TensorId, context: Te
     }
     let levels = c.block_out_channels.len();
     let emb = time_embedding(g, c, t)?;
-    let mut unet = Unet { g, c, emb, context };
+    let text = text(g, c, context)?;
+    let mut unet = Unet { g, c, emb, text };
 
     // Down: every block's output is kept for the way up.
     let mut h = unet.g.conv("unet.conv_in", x, (3, 1), c.block_out_channels[0], None)?;
@@ -75,11 +77,57 @@ fn time_embedding(g: &mut Graph, c: &UnetConfig, t: TensorId) -> Result<TensorId
     g.linear_silu("unet.time_embedding.linear_2", e, 4 * channels)
 }
 
+/// What the layers read of the text.
+enum Text {
+    /// Its embedding: every layer makes its own keys and values, and the embedding has a gradient.
+    Embedded(TensorId),
+    /// Keys and values of all layers (n or 1, 1, tokens, ..), layer by layer, and the channels that earlier layers have taken.
+    Projected { keys_and_values: TensorId, taken: usize },
+}
+
+/// One product makes keys and values of a fixed text for all layers: as two small products for each they take 1 % of a step.
+fn text(g: &mut Graph, c: &UnetConfig, context: TensorId) -> Result<Text> {
+    if !matches!(g.tensor(context).source, Source::Weight(_)) {
+        return Ok(Text::Embedded(context));
+    }
+    let width = c.cross_attention_dim;
+    let layers = transformers(c).into_iter().flat_map(|(name, channels)| {
+        let shape = Shape::new(channels, 1, 1, width);
+        ["to_k", "to_v"].map(|p| (format!("{name}.transformer_blocks.0.attn2.{p}"), shape))
+    });
+    let keys_and_values = product(g, "unet.text", context, layers)?;
+    Ok(Text::Projected { keys_and_values, taken: 0 })
+}
+
+/// Name and channels of every transformer, in the order in which they run.
+fn transformers(c: &UnetConfig) -> Vec<(String, usize)> {
+    let levels = c.block_out_channels.len();
+    let (channels, layers) = (|level: usize| c.block_out_channels[level], c.layers_per_block);
+    let down = (0..levels).filter(|&level| c.down_attention(level));
+    let down = down.flat_map(|level| (0..layers).map(move |j| (format!("down_blocks.{level}.attentions.{j}"), level)));
+    let middle = ("mid_block.attentions.0".to_string(), levels - 1);
+    let up = (0..levels).filter(|&i| c.up_attention(i));
+    let up = up.flat_map(|i| (0..=layers).map(move |j| (format!("up_blocks.{i}.attentions.{j}"), levels - 1 - i)));
+    down.chain([middle]).chain(up).map(|(name, level)| (format!("unet.{name}"), channels(level))).collect()
+}
+
+/// Linear layers of x without bias, given by name and weight (out, 1, 1, in), as one product; their outputs follow each other.
+fn product(
+    g: &mut Graph,
+    name: &str,
+    x: TensorId,
+    layers: impl IntoIterator<Item = (String, Shape)>,
+) -> Result<TensorId> {
+    let parts = layers.into_iter().map(|(layer, shape)| WeightPart { name: format!("{layer}.weight"), shape });
+    let weight = g.weight_of_parts(&format!("{name}.weight"), &parts.collect::<Vec<_>>());
+    g.one(Conv { bias: false, ..POINTWISE }, name, &[x, weight])
+}
+
 struct Unet<'a> {
     g: &'a mut Graph,
     c: &'a UnetConfig,
     emb: TensorId,
-    context: TensorId,
+    text: Text,
 }
 
 impl Unet<'_> {
@@ -107,9 +155,9 @@ impl Unet<'_> {
         let block = |part: &str| format!("{name}.transformer_blocks.0.{part}");
 
         let u = self.g.layer_norm(&block("norm1"), h, 1e-5)?;
-        let h = self.attention(&block("attn1"), u, u, heads, h)?;
+        let h = self.self_attention(&block("attn1"), u, heads, h)?;
         let u = self.g.layer_norm(&block("norm2"), h, 1e-5)?;
-        let h = self.attention(&block("attn2"), u, self.context, heads, h)?;
+        let h = self.text_attention(&block("attn2"), u, heads, h)?;
         let u = self.g.layer_norm(&block("norm3"), h, 1e-5)?;
         let u = self.g.geglu(&block("ff.net.0.proj"), u, 4 * c)?;
         let h = self.g.conv(&block("ff.net.2"), u, (1, 1), c, Some(h))?;
@@ -117,21 +165,33 @@ impl Unet<'_> {
         self.g.conv(&format!("{name}.proj_out"), h, (1, 1), c, Some(x))
     }
 
-    /// residual + to_out(attention(to_q(x), to_k(source), to_v(source)))
-    fn attention(
-        &mut self,
-        name: &str,
-        x: TensorId,
-        source: TensorId,
-        heads: usize,
-        residual: TensorId,
-    ) -> Result<TensorId> {
+    /// residual + to_out(attention(to_q(x), to_k(x), to_v(x)))
+    fn self_attention(&mut self, name: &str, x: TensorId, heads: usize, residual: TensorId) -> Result<TensorId> {
         let c = self.g.shape(x).c;
-        let unbiased = Conv { bias: false, ..POINTWISE };
-        let q = self.g.conv_as(unbiased.clone(), &format!("{name}.to_q"), x, c, &[])?;
-        let k = self.g.conv_as(unbiased.clone(), &format!("{name}.to_k"), source, c, &[])?;
-        let v = self.g.conv_as(unbiased, &format!("{name}.to_v"), source, c, &[])?;
-        let o = self.g.one(CrossAttention { heads, causal: false }, name, &[q, k, v])?;
+        let layers = ["to_q", "to_k", "to_v"].map(|p| (format!("{name}.{p}"), Shape::new(c, 1, 1, c)));
+        let qkv = product(self.g, &format!("{name}.to_qkv"), x, layers)?;
+        let o = self.g.one(Attention { heads, order: QkvOrder::ByKind }, name, &[qkv])?;
         self.g.conv(&format!("{name}.to_out.0"), o, (1, 1), c, Some(residual))
+    }
+
+    /// residual + to_out(attention(to_q(x), to_k(text), to_v(text)))
+    fn text_attention(&mut self, name: &str, x: TensorId, heads: usize, residual: TensorId) -> Result<TensorId> {
+        let c = self.g.shape(x).c;
+        let layer = |part: &str| format!("{name}.{part}");
+        let unbiased = Conv { bias: false, ..POINTWISE };
+        let q = self.g.conv_as(unbiased.clone(), &layer("to_q"), x, c, &[])?;
+        let (k, v, first_channels) = match &mut self.text {
+            Text::Embedded(text) => {
+                let k = self.g.conv_as(unbiased.clone(), &layer("to_k"), *text, c, &[])?;
+                (k, self.g.conv_as(unbiased, &layer("to_v"), *text, c, &[])?, [0, 0])
+            }
+            Text::Projected { keys_and_values, taken } => {
+                let first = std::mem::replace(taken, *taken + 2 * c);
+                (*keys_and_values, *keys_and_values, [first, first + c])
+            }
+        };
+        let attention = CrossAttention { first_channels, ..CrossAttention::new(heads) };
+        let o = self.g.one(attention, name, &[q, k, v])?;
+        self.g.conv(&layer("to_out.0"), o, (1, 1), c, Some(residual))
     }
 }

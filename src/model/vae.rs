@@ -94,6 +94,6 @@ fn attention(g: &mut Graph, c: &VaeConfig, name: &str, x: TensorId) -> Result<Te
     let q = g.conv(&format!("{name}.to_q"), u, (1, 1), channels, None)?;
     let k = g.conv(&format!("{name}.to_k"), u, (1, 1), channels, None)?;
     let v = g.conv(&format!("{name}.to_v"), u, (1, 1), channels, None)?;
-    let o = g.one(CrossAttention { heads: 1, causal: false }, name, &[q, k, v])?;
+    let o = g.one(CrossAttention::new(1), name, &[q, k, v])?;
     g.conv(&format!("{name}.to_out.0"), o, (1, 1), channels, Some(x))
 }

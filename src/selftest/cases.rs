@@ -86,10 +86,13 @@ pub(super) fn cases() -> Vec<Case> {
     let attention = |name, heads, d: usize, order| {
         case(name, Attention { heads, order }, vec![stored(s(2, 9, 11, 3 * heads * d))], &[0])
     };
+    // On two multiprocessors 150 tokens of two heads are one turn of blocks of 160 rows.
+    let one_turn =
+        |name, d: usize, order| case(name, Attention { heads: 2, order }, vec![stored(s(1, 10, 15, 6 * d))], &[0]);
     let cross = |name, heads, c: usize, keys: Shape, causal| {
         let wanted: &[usize] = if keys.n == 1 { &[0] } else { &[0, 1, 2] };
         let inputs = vec![stored(s(2, 9, 11, c)), stored(keys), stored(keys)];
-        case(name, CrossAttention { heads, causal }, inputs, wanted)
+        case(name, CrossAttention { causal, ..CrossAttention::new(heads) }, inputs, wanted)
     };
     let norm = GroupNorm(GroupNormOptions { film: true, ..GroupNormOptions::new(16, 1e-5, true) });
     let (vector, vector48, x16) = (stored(Shape::vector(32)), stored(Shape::vector(48)), s(2, 12, 20, 16));
@@ -128,12 +131,14 @@ pub(super) fn cases() -> Vec<Case> {
         attention("attention, heads of 64", 2, 64, QkvOrder::ByKind),
         attention("attention, heads of 80", 1, 80, QkvOrder::ByHead),
         attention("attention, heads of 160", 1, 160, QkvOrder::ByKind),
+        one_turn("attention, heads of 40, blocks of 160 rows", 40, QkvOrder::ByHead),
+        one_turn("attention, heads of 64, blocks of 160 rows", 64, QkvOrder::ByKind),
         cross("cross_attention of an image", 2, 128, s(2, 9, 11, 128), false),
         cross("cross_attention to a text", 2, 128, s(1, 1, 77, 128), false),
         cross("cross_attention, a head of 512", 1, 512, s(2, 9, 11, 512), false),
         case(
             "cross_attention, a head of 512 by products",
-            CrossAttention { heads: 1, causal: false },
+            CrossAttention::new(1),
             vec![stored(s(2, 12, 12, 512)), stored(s(2, 16, 10, 512)), stored(s(2, 16, 10, 512))],
             &[0, 1, 2],
         ),
@@ -232,7 +237,7 @@ pub(super) fn large_cases(shrink: usize) -> Vec<Case> {
     vec![
         case("conv 3x3", Conv::new(3, 1), conv, &[0]),
         case("attention", Attention { heads, order: QkvOrder::ByKind }, vec![stored(tokens)], &[0]),
-        case("cross_attention", CrossAttention { heads, causal: false }, vec![stored(pair), text, text], &[0]),
+        case("cross_attention", CrossAttention::new(heads), vec![stored(pair), text, text], &[0]),
         case("group_norm", GroupNorm(norm), vec![stored(image), vector, vector], &[0]),
         case(
             "geglu",

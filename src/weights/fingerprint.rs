@@ -12,11 +12,11 @@ impl Weights {
     /// SHA-256, in hexadecimal, over name, shape, type and first bytes of every tensor of the files, and over all given values.
     pub fn sha256(&self) -> Result<String> {
         let mut hash = Sha256::new();
-        for (prefix, file) in &self.parts.0 {
+        for (prefix, file) in &self.files.0 {
             file.add_to(prefix, &mut hash)?;
         }
         let loaded = self.loaded.lock().unwrap_or_else(|e| e.into_inner());
-        let mut given: Vec<_> = loaded.iter().filter(|(name, _)| !self.parts.hold(name)).collect();
+        let mut given: Vec<_> = loaded.iter().filter(|(name, _)| !self.files.holds(name)).collect();
         given.sort_by_key(|(name, _)| name.as_str());
         for (name, values) in given {
             hash.update(name);

@@ -2,7 +2,7 @@
 
 use super::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::tensor::Shape;
+use crate::tensor::{Shape, WeightPart};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 
@@ -20,14 +20,26 @@ impl WeightFiles {
         Some((file, &name[prefix.len()..]))
     }
 
-    /// True if a file holds the weight.
-    pub fn hold(&self, name: &str) -> bool {
+    /// True if a file holds the weight `name`.
+    pub(super) fn holds(&self, name: &str) -> bool {
         self.file(name).is_some()
     }
 
-    /// The weight `name` in the layout of the graph, read now; none if no file holds it.
-    pub fn values(&self, name: &str, shape: Shape) -> Option<Result<Vec<f32>>> {
-        self.file(name).map(|(file, name)| file.values_as(name, shape))
+    /// True if files hold all of these weights.
+    pub fn hold(&self, parts: &[WeightPart]) -> bool {
+        parts.iter().all(|p| self.holds(&p.name))
+    }
+
+    /// Weights one after the other in the layout of the graph, read now; none if no file holds one of them.
+    pub fn values(&self, parts: &[WeightPart]) -> Option<Result<Vec<f32>>> {
+        let read = |p: &WeightPart| self.file(&p.name).map(|(file, name)| file.values_as(name, p.shape));
+        let [first, rest @ ..] = parts else { return None };
+        let mut values = read(first)?;
+        for part in rest {
+            let more = read(part)?;
+            values = values.and_then(|values| Ok([values, more?].concat()));
+        }
+        Some(values)
     }
 }
 
@@ -37,8 +49,10 @@ impl WeightFiles {
 pub struct Weights {
     /// Shared with nobody: whoever holds a `Weak` of it knows these weights from others, and whether they are still there.
     identity: Arc<()>,
-    pub(super) parts: Arc<WeightFiles>,
+    pub(super) files: Arc<WeightFiles>,
     pub(super) loaded: Mutex<HashMap<String, Arc<Vec<f32>>>>,
+    /// Weights of several tensors, made from them.
+    joined: Mutex<HashMap<String, Arc<Vec<f32>>>>,
 }
 
 impl Weights {
@@ -50,7 +64,7 @@ impl Weights {
     /// Weights out of the files of several networks, told apart by what comes before the names of
     /// their tensors; and values in the layout of the graph.
     pub fn of_parts(parts: Vec<(String, Checkpoint)>, values: impl IntoIterator<Item = (String, Vec<f32>)>) -> Weights {
-        Weights { parts: Arc::new(WeightFiles(parts)), ..Weights::from_values(values) }
+        Weights { files: Arc::new(WeightFiles(parts)), ..Weights::from_values(values) }
     }
 
     /// No weights at all, for graphs that have none.
@@ -74,6 +88,7 @@ impl Weights {
     pub fn replace(&mut self, name: &str, values: Vec<f32>) {
         let loaded = self.loaded.get_mut().unwrap_or_else(|e| e.into_inner());
         loaded.insert(name.to_string(), Arc::new(values));
+        self.joined = Mutex::default();
         self.identity = Arc::default();
     }
 
@@ -83,18 +98,35 @@ impl Weights {
         Arc::downgrade(&self.identity)
     }
 
-    /// Weight `name` with extent `shape`, for a device that keeps its own copy: nothing stays on
-    /// the host.
-    pub fn read(&self, name: &str, shape: Shape) -> Result<Arc<Vec<f32>>> {
-        match self.parts.values(name, shape) {
-            Some(values) => Ok(Arc::new(values?)),
-            None => self.get(name, shape),
+    /// Weights one after the other, for a device that keeps its own copy: nothing stays on the host.
+    pub fn read(&self, parts: &[WeightPart]) -> Result<Arc<Vec<f32>>> {
+        match (self.files.values(parts), parts) {
+            (Some(values), _) => Ok(Arc::new(values?)),
+            (None, [one]) => self.get(&one.name, one.shape),
+            (None, _) => {
+                let parts = parts.iter().map(|p| self.get(&p.name, p.shape)).collect::<Result<Vec<_>>>()?;
+                Ok(Arc::new(parts.iter().flat_map(|p| p.iter().copied()).collect()))
+            }
         }
+    }
+
+    /// Weights one after the other, kept as `name` for all that ask.
+    pub(crate) fn get_parts(&self, name: &str, parts: &[WeightPart]) -> Result<Arc<Vec<f32>>> {
+        if let [one] = parts {
+            return self.get(&one.name, one.shape);
+        }
+        let mut joined = self.joined.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(values) = joined.get(name) {
+            return Ok(values.clone());
+        }
+        let values = self.read(parts)?;
+        joined.insert(name.to_string(), values.clone());
+        Ok(values)
     }
 
     /// The files, to read weights again and again without keeping them.
     pub fn files(&self) -> Arc<WeightFiles> {
-        self.parts.clone()
+        self.files.clone()
     }
 
     /// Weight `name` with extent `shape` (see [`Shape`]), kept for all that ask.
@@ -106,8 +138,8 @@ impl Weights {
             }
             return Ok(values.clone());
         }
-        let Some(values) = self.parts.values(name, shape) else {
-            return Err(match self.parts.0.first() {
+        let Some(values) = self.files.values(&[WeightPart { name: name.into(), shape }]) else {
+            return Err(match self.files.0.first() {
                 Some((_, file)) => file.error(format!("tensor {name} is missing")),
                 None => Error::Invalid(format!("weight {name} was not given")),
             });

@@ -28,7 +28,7 @@ fn sparse_with(folder: &Folder, name: &str, config: &AdmConfig, table: &str, val
     let labels = config.class_cond.then(|| g.input("labels", Shape::rows(1, 1)));
     config.record(&mut g, x, t, labels).unwrap();
     let (mut end, mut entries) = (0, Vec::new());
-    for tensor in g.tensors().iter().filter(|t| matches!(t.source, Source::Weight)) {
+    for tensor in g.weight_parts() {
         let extents = match tensor.shape {
             Shape { n: 1, h: 1, w: 1, c } => vec![c],
             Shape { n, h: 1, w: 1, c } => vec![n, c],

@@ -2,7 +2,7 @@
 
 use crate::network_cases::{
     attention_case, bypassed_norm_case, conv_case, conv_variant_case, cross_attention_case, geglu_case,
-    group_norm_case, joined_conv_case, joined_group_norm_case, linear_case,
+    group_norm_case, joined_conv_case, joined_group_norm_case, linear_case, packed_cross_attention_case,
 };
 use crate::real::{Real, gelu, silu, zero};
 use crate::reference as r;
@@ -218,6 +218,12 @@ pub fn cases() -> Vec<Case> {
         cross_attention_case(s(2, 3, 3, 10), 7, 2, 2, false),
         cross_attention_case(s(2, 3, 3, 10), 7, 1, 2, false),
         cross_attention_case(s(2, 1, 9, 12), 9, 2, 3, true),
+        packed_cross_attention_case(s(2, 3, 3, 10), 7, 2, 2),
+        packed_cross_attention_case(s(2, 3, 5, 64), 77, 1, 2),
+        packed_cross_attention_case(s(1, 3, 5, 24), 40, 1, 3),
+        // Blocks of 160 rows: of 128 there would be two turns of two multiprocessors.
+        attention_case(1, 10, 15, 2, 64, QkvOrder::ByKind),
+        attention_case(1, 10, 15, 2, 40, QkvOrder::ByHead),
         // Keys in several parts for one head, more than one block of them.
         cross_attention_case(s(1, 3, 50, 6), 1100, 1, 1, false),
         diagonal_gaussian_case("diagonal_gaussian"),

@@ -92,7 +92,7 @@ pub fn conv_variant_case(x: Shape, co: usize, op: Conv) -> Case {
 /// `items` is the number of sets of keys.
 pub fn cross_attention_case(q: Shape, keys: usize, items: usize, heads: usize, causal: bool) -> Case {
     let k = s(items, 1, keys, q.c);
-    let op = CrossAttention { heads, causal };
+    let op = CrossAttention { causal, ..CrossAttention::new(heads) };
     let name = format!("cross_attention {q} to {k}, {heads} heads, causal {causal}");
     let label = name.clone();
     Case {
@@ -102,6 +102,28 @@ pub fn cross_attention_case(q: Shape, keys: usize, items: usize, heads: usize, c
         record: Box::new(move |g, i| g.one(op.clone(), &label, i)),
         truth: Box::new(move |i| r::cross_attention([&i[0], &i[1], &i[2]], q, k, heads, causal)),
         plain: Box::new(move |i| r::cross_attention([&i[0], &i[1], &i[2]], q, k, heads, causal)),
+    }
+}
+
+/// Keys and values are channels of one tensor that has others before, between and behind them.
+pub fn packed_cross_attention_case(q: Shape, keys: usize, items: usize, heads: usize) -> Case {
+    let (k, packed) = (s(items, 1, keys, q.c), s(items, 1, keys, 5 * q.c));
+    let op = CrossAttention { first_channels: [q.c, 3 * q.c], ..CrossAttention::new(heads) };
+    let name = format!("cross_attention {q} to {k} inside {packed}, {heads} heads");
+    let label = name.clone();
+    fn reference<T: Real>(i: &[Vec<T>], (q, k): (Shape, Shape), heads: usize) -> Vec<T> {
+        let channels = |first: usize| -> Vec<T> {
+            i[1].chunks(5 * q.c).flat_map(|token| token[first..first + q.c].to_vec()).collect()
+        };
+        r::cross_attention([&i[0], &channels(q.c), &channels(3 * q.c)], q, k, heads, false)
+    }
+    Case {
+        name,
+        shapes: vec![q, packed],
+        differentiable: vec![0],
+        record: Box::new(move |g, i| g.one(op.clone(), &label, &[i[0], i[1], i[1]])),
+        truth: Box::new(move |i| reference(i, (q, k), heads)),
+        plain: Box::new(move |i| reference(i, (q, k), heads)),
     }
 }
 

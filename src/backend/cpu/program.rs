@@ -65,10 +65,10 @@ impl CpuProgram {
         let files = weights.files();
         let outside = (graph.tensors().iter().enumerate())
             .map(|(i, t)| match &t.source {
-                Source::Weight if plan.is_streamed(TensorId(i as u32)) && files.hold(&t.name) => Ok(None),
+                Source::Weight(parts) if plan.is_streamed(TensorId(i as u32)) && files.hold(parts) => Ok(None),
                 Source::Input => Ok(Some(Arc::new(vec![0.0; t.shape.numel()]))),
                 Source::Constant(values) => Ok(Some(values.clone())),
-                Source::Weight => weights.get(&t.name, t.shape).map(Some),
+                Source::Weight(parts) => weights.get_parts(&t.name, parts).map(Some),
                 Source::Node(_) => Ok(None),
             })
             .collect::<Result<_>>()?;
@@ -87,9 +87,8 @@ impl CpuProgram {
         for (slot, input) in step.inputs.iter().enumerate() {
             let id = self.plan.placements[input.0 as usize].tensor;
             if self.plan.is_streamed(id) && self.outside[id.0 as usize].is_none() {
-                let t = self.graph.tensor(id);
-                let values = self.files.values(&t.name, t.shape);
-                read.push((slot, values.expect("the file was found to hold it")?));
+                let Source::Weight(parts) = &self.graph.tensor(id).source else { unreachable!("a streamed weight") };
+                read.push((slot, self.files.values(parts).expect("the file was found to hold it")?));
             }
         }
         Ok(read)

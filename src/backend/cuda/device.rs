@@ -2,7 +2,8 @@
 
 use super::driver::Driver;
 use crate::error::{Error, Result};
-use crate::tensor::{Dtype, Shape};
+use crate::graph::ALIGNMENT;
+use crate::tensor::{Dtype, WeightPart};
 use crate::weights::Weights;
 use rayon::prelude::*;
 use std::collections::HashMap;
@@ -59,6 +60,59 @@ impl Drop for Buffer {
     }
 }
 
+/// Memory of one tensor outside the arena: a part of an allocation, which stays as long as one of its parts.
+#[derive(Clone)]
+pub(super) struct Part {
+    _of: Arc<Buffer>,
+    pub address: u64,
+}
+
+/// One allocation for values of these sizes in bytes: the driver rounds up every allocation, up to 2 MiB.
+fn parts(sizes: &[u64], allocate: impl FnOnce(u64) -> Result<Buffer>) -> Result<Vec<Part>> {
+    let (mut starts, mut end) = (Vec::with_capacity(sizes.len()), 0);
+    for bytes in sizes {
+        starts.push(end);
+        end += bytes.next_multiple_of(ALIGNMENT);
+    }
+    if starts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let buffer = Arc::new(allocate(end)?);
+    Ok(starts.into_iter().map(|start| Part { address: buffer.address + start, _of: buffer.clone() }).collect())
+}
+
+/// A weight that a program reads.
+pub(super) struct Wanted<'a> {
+    pub name: &'a str,
+    pub parts: &'a [WeightPart],
+    pub dtype: Dtype,
+    /// It stays in memory of the host: a window takes it over when a step reads it.
+    pub on_host: bool,
+}
+
+impl Wanted<'_> {
+    fn bytes(&self) -> u64 {
+        (self.parts.iter().map(|p| p.shape.numel()).sum::<usize>() * self.dtype.bytes()) as u64
+    }
+
+    fn key(&self, model: &Weak<()>) -> WeightKey {
+        // An address is not given twice while the cache holds the `Weak`.
+        (model.as_ptr() as usize, self.name.to_string(), self.dtype, self.on_host)
+    }
+
+    /// The values in their storage type.
+    fn encoded(&self, weights: &Weights) -> Result<Vec<u8>> {
+        let values = weights.read(self.parts)?;
+        if self.dtype == Dtype::F16
+            && let Some(v) = values.iter().find(|v| half::f16::from_f32(**v).is_infinite())
+        {
+            let name = self.name;
+            return Err(Error::Invalid(format!("weight {name} holds {v}, and f16 ends at 65504: choose bf16 or f32")));
+        }
+        Ok(encode(&values, self.dtype))
+    }
+}
+
 /// Values in their storage type.
 pub(super) fn encode(values: &[f32], dtype: Dtype) -> Vec<u8> {
     const CHUNK: usize = 1 << 16;
@@ -88,18 +142,25 @@ pub(super) fn decode(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
     }
 }
 
+/// Model, weight, storage type, whether it stays with the host.
+type WeightKey = (usize, String, Dtype, bool);
+
 /// Weights of one model in one storage type, shared by all programs of a device.
-pub(super) type WeightCache = HashMap<(usize, String, Dtype, bool), (Weak<()>, Arc<Buffer>)>;
+pub(super) type WeightCache = HashMap<WeightKey, (Weak<()>, Part)>;
 
 impl CudaDevice {
     pub(super) fn owner(&self) -> MutexGuard<'_, u64> {
         self.owner.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    pub(super) fn filled(&self, values: &[f32]) -> Result<Buffer> {
-        let buffer = Buffer::new(&self.driver, 4 * values.len() as u64)?;
-        self.driver.upload(buffer.address, bytemuck::cast_slice(values))?;
-        Ok(buffer)
+    /// Inputs and constants of a program, in one allocation.
+    pub(super) fn filled(&self, values: &[&[f32]]) -> Result<Vec<Part>> {
+        let sizes: Vec<u64> = values.iter().map(|v| size_of_val(*v) as u64).collect();
+        let parts = parts(&sizes, |bytes| Buffer::new(&self.driver, bytes))?;
+        for (part, values) in parts.iter().zip(values) {
+            self.driver.upload(part.address, bytemuck::cast_slice(values))?;
+        }
+        Ok(parts)
     }
 
     /// Gives back the weights of models that are closed. A program that still runs one holds its buffers itself.
@@ -108,41 +169,30 @@ impl CudaDevice {
         shared.weights.retain(|_, (model, _)| model.strong_count() > 0);
     }
 
-    /// A weight in its storage type, on the device or, for a window, with the host.
-    pub(super) fn weight(
-        &self,
-        weights: &Weights,
-        name: &str,
-        shape: Shape,
-        dtype: Dtype,
-        on_host: bool,
-    ) -> Result<Arc<Buffer>> {
+    /// Weights in their storage types, on the device or, for a window, with the host. All that are not there yet share one
+    /// allocation of each kind.
+    pub(super) fn weights(&self, weights: &Weights, wanted: &[Wanted<'_>]) -> Result<Vec<Part>> {
         let model = weights.identity();
-        // An address is not given twice while the cache holds the `Weak`.
-        let key = (model.as_ptr() as usize, name.to_string(), dtype, on_host);
         let mut shared = self.shared.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some((_, buffer)) = shared.weights.get(&key) {
-            return Ok(buffer.clone());
+        for on_host in [false, true] {
+            let is_missing = |w: &&Wanted<'_>| w.on_host == on_host && !shared.weights.contains_key(&w.key(&model));
+            let missing: Vec<&Wanted<'_>> = wanted.iter().filter(is_missing).collect();
+            let sizes: Vec<u64> = missing.iter().map(|w| w.bytes()).collect();
+            let parts = parts(&sizes, |bytes| match on_host {
+                true => Buffer::on_host(&self.driver, bytes),
+                false => Buffer::new(&self.driver, bytes),
+            })?;
+            for (weight, part) in missing.iter().zip(&parts) {
+                let bytes = weight.encoded(weights)?;
+                match on_host {
+                    true => self.driver.write_host(part.address, &bytes)?,
+                    false => self.driver.upload(part.address, &bytes)?,
+                }
+            }
+            let keys = missing.iter().map(|w| w.key(&model));
+            shared.weights.extend(keys.zip(parts.into_iter().map(|part| (model.clone(), part))));
         }
-        let values = weights.read(name, shape)?;
-        if dtype == Dtype::F16
-            && let Some(v) = values.iter().find(|v| half::f16::from_f32(**v).is_infinite())
-        {
-            return Err(Error::Invalid(format!("weight {name} holds {v}, and f16 ends at 65504: choose bf16 or f32")));
-        }
-        let bytes = encode(&values, dtype);
-        let buffer = if on_host {
-            let buffer = Buffer::on_host(&self.driver, bytes.len() as u64)?;
-            self.driver.write_host(buffer.address, &bytes)?;
-            buffer
-        } else {
-            let buffer = Buffer::new(&self.driver, bytes.len() as u64)?;
-            self.driver.upload(buffer.address, &bytes)?;
-            buffer
-        };
-        let buffer = Arc::new(buffer);
-        shared.weights.insert(key, (model, buffer.clone()));
-        Ok(buffer)
+        Ok(wanted.iter().map(|w| shared.weights[&w.key(&model)].1.clone()).collect())
     }
 
     /// Addresses of arena and scratch, and bytes of scratch.

@@ -147,7 +147,9 @@ impl Driver for Emulated {
         self.upload(to, bytes)
     }
     fn free_bytes(&self) -> Result<Option<u64>> {
-        let taken: u64 = self.memory().allocations.values().map(|a| a.len() as u64).sum();
+        // As NVIDIA's driver does with large allocations, and here with all, so that many small ones show.
+        let rounded = |a: &Vec<u8>| (a.len() as u64).next_multiple_of(2 << 20);
+        let taken: u64 = self.memory().allocations.values().map(rounded).sum();
         Ok(Some(MEMORY.saturating_sub(taken)))
     }
     fn upload(&self, to: u64, bytes: &[u8]) -> Result<()> {

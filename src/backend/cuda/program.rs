@@ -1,11 +1,11 @@
 //! Runs a plan on a CUDA device: everything is allocated and recorded once, a run replays.
 
-use super::device::{Buffer, CudaDevice, decode};
+use super::device::{Buffer, CudaDevice, Part, Wanted, decode};
 use super::driver::Replay;
 use super::record::{Places, located, record_steps};
 use crate::backend::program::{Program, check_finite, check_owner, program_id};
 use crate::error::Result;
-use crate::graph::{Graph, Plan, Source, TensorId};
+use crate::graph::{Graph, Plan, Source, Tensor, TensorId};
 use crate::launch::{NodeLaunches, Operand};
 use crate::tensor::Dtype;
 use crate::weights::Weights;
@@ -19,7 +19,7 @@ pub struct CudaProgram {
     graph: Arc<Graph>,
     plan: Arc<Plan>,
     /// Per tensor: inputs, weights and constants.
-    outside: Vec<Option<Arc<Buffer>>>,
+    outside: Vec<Option<Part>>,
     /// Per tensor: the value that stands at the end of a run.
     newest: Vec<Option<usize>>,
     /// Tables of the nodes, in the order in which they are asked for.
@@ -34,18 +34,7 @@ impl CudaProgram {
     /// Uploads weights and constants, reserves the shared arena, records every launch.
     pub fn new(graph: Arc<Graph>, plan: Arc<Plan>, weights: &Weights, device: CudaDevice) -> Result<Self> {
         device.forget_closed_models();
-        let storage = plan.storage;
-        let mut outside = Vec::with_capacity(graph.tensors().len());
-        for (i, t) in graph.tensors().iter().enumerate() {
-            let on_host = plan.is_streamed(TensorId(i as u32));
-            let buffer = match &t.source {
-                Source::Node(_) => None,
-                Source::Weight => Some(device.weight(weights, &t.name, t.shape, storage, on_host)?),
-                Source::Input => Some(Arc::new(device.filled(&vec![0.0; t.shape.numel()])?)),
-                Source::Constant(values) => Some(Arc::new(device.filled(values)?)),
-            };
-            outside.push(buffer);
-        }
+        let outside = outside(&graph, &plan, weights, &device)?;
         let mut newest = vec![None; graph.tensors().len()];
         for output in plan.steps.iter().flat_map(|s| &s.outputs) {
             newest[plan.placements[output.0 as usize].tensor.0 as usize] = Some(output.0 as usize);
@@ -86,7 +75,7 @@ impl CudaProgram {
                 asked += 1;
                 Ok(tables[asked - 1].address)
             };
-            let of_outside = |tensor: TensorId| outside[tensor.0 as usize].as_ref().map(|buffer| buffer.address);
+            let of_outside = |tensor: TensorId| outside[tensor.0 as usize].as_ref().map(|part| part.address);
             let places = Places { arena, scratch, outside: &of_outside };
             let (all, needed) = record_steps(&self.graph, &self.plan, driver.limits(), &places, &mut table)?;
             for launch in all.iter().flat_map(|n| &n.launches) {
@@ -130,14 +119,38 @@ impl CudaProgram {
 
     fn located(&self, tensor: TensorId, place: u64) -> Operand {
         let outside = self.outside[tensor.0 as usize].as_ref();
-        located(&self.graph, &self.plan, tensor, outside.map_or(place, |buffer| buffer.address))
+        located(&self.graph, &self.plan, tensor, outside.map_or(place, |part| part.address))
     }
+}
+
+/// Per tensor: where inputs, weights and constants of a graph lie.
+fn outside(graph: &Graph, plan: &Plan, weights: &Weights, device: &CudaDevice) -> Result<Vec<Option<Part>>> {
+    let longest_input = graph.tensors().iter().filter(|t| matches!(t.source, Source::Input)).map(|t| t.shape.numel());
+    let zeros = vec![0.0; longest_input.max().unwrap_or(0)];
+    let (mut wanted, mut values) = (Vec::new(), Vec::new());
+    for (i, t) in graph.tensors().iter().enumerate() {
+        let on_host = plan.is_streamed(TensorId(i as u32));
+        match &t.source {
+            Source::Node(_) => (),
+            Source::Weight(parts) => wanted.push(Wanted { name: &t.name, parts, dtype: plan.storage, on_host }),
+            Source::Input => values.push(&zeros[..t.shape.numel()]),
+            Source::Constant(constant) => values.push(constant),
+        }
+    }
+    let mut weights = device.weights(weights, &wanted)?.into_iter();
+    let mut values = device.filled(&values)?.into_iter();
+    let place = |t: &Tensor| match &t.source {
+        Source::Node(_) => None,
+        Source::Weight(_) => weights.next(),
+        Source::Input | Source::Constant(_) => values.next(),
+    };
+    Ok(graph.tensors().iter().map(place).collect())
 }
 
 impl Program for CudaProgram {
     fn write(&mut self, input: TensorId, values: &[f32]) -> Result<()> {
-        let buffer = self.outside[input.0 as usize].as_ref().expect("an input of this graph");
-        self.device.driver.upload(buffer.address, bytemuck::cast_slice(values))
+        let part = self.outside[input.0 as usize].as_ref().expect("an input of this graph");
+        self.device.driver.upload(part.address, bytemuck::cast_slice(values))
     }
 
     fn read(&self, output: TensorId, values: &mut [f32]) -> Result<()> {
@@ -163,7 +176,7 @@ impl Program for CudaProgram {
         *owner = self.id;
         self.ready()?;
         let (arena, scratch, _) = device.places();
-        let outside = |tensor: TensorId| self.outside[tensor.0 as usize].as_ref().map(|buffer| buffer.address);
+        let outside = |tensor: TensorId| self.outside[tensor.0 as usize].as_ref().map(|part| part.address);
         let places = Places { arena, scratch, outside: &outside };
         let mut tables = self.tables.iter();
         let mut table = |_: &[u8]| Ok(tables.next().expect("recorded before").address);
@@ -206,7 +219,7 @@ impl Program for CudaProgram {
     }
 
     fn input_address(&self, input: TensorId) -> Option<u64> {
-        self.outside[input.0 as usize].as_ref().map(|b| b.address)
+        self.outside[input.0 as usize].as_ref().map(|part| part.address)
     }
 
     fn copy_out(&self, output: TensorId, count: usize, to: &mut dyn Program, input: TensorId) -> Result<()> {

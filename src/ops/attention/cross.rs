@@ -1,18 +1,22 @@
 //! Attention whose queries and keys are tensors of their own: of one image, or of an image and a text.
 //!
 //! Formulas and VJP as in `self_attention.rs`. One set of keys and values may serve all items; a causal query sees only the keys
-//! up to its own position. dk and dv are made only if asked for: a fixed text has no use for them.
+//! up to its own position. dk and dv are made only if asked for: a fixed text has no use for them. Keys and values may be channels
+//! of one wider tensor: those of a fixed text for all layers of a network come out of one product.
 
 use super::super::prelude::*;
 use super::cpu::{Heads, Rows};
 
-/// Inputs: q (n, h, w, c), k and v (n or 1, kh, kw, c). Outputs: o (n, h, w, c), lse (n, heads, h w, 1).
+/// Inputs: q (n, h, w, c), then tensors (n or 1, kh, kw, ..) with the c channels of k and of v. Outputs: o (n, h, w, c),
+/// lse (n, heads, h w, 1).
 #[derive(Debug, Clone)]
 pub struct CrossAttention {
     /// Heads; c is divisible by it.
     pub heads: usize,
     /// A query sees only the keys up to its own position.
     pub causal: bool,
+    /// First channel of k in the second input, and of v in the third. Where these have more than c channels, they have no gradient.
+    pub first_channels: [usize; 2],
 }
 
 /// Gradient by q, and by k and v if `keys`. Inputs: do, q, k, v, o, lse.
@@ -29,13 +33,25 @@ fn tokens(s: Shape) -> usize {
 }
 
 impl CrossAttention {
+    /// Of whole tensors; every query sees every key.
+    pub const fn new(heads: usize) -> CrossAttention {
+        CrossAttention { heads, causal: false, first_channels: [0, 0] }
+    }
+
     fn heads(&self, q: Shape) -> Heads {
         Heads { items: q.n, heads: self.heads, d: q.c / self.heads, causal: self.causal }
     }
 
-    /// Tokens of one head of one item of x; the only item of x serves all.
-    fn rows<'a>(&self, x: &'a [f32], s: Shape, item: usize, head: usize) -> Rows<'a> {
-        Rows::new(x, (tokens(s), s.c), if s.n == 1 { 0 } else { item }, head * s.c / self.heads)
+    /// Tokens of one head of `d` channels of one item of x, from channel `first` on; the only item of x serves all.
+    fn rows<'a>(&self, x: &'a [f32], s: Shape, item: usize, first: usize) -> Rows<'a> {
+        Rows::new(x, (tokens(s), s.c), if s.n == 1 { 0 } else { item }, first)
+    }
+
+    /// q, k and v of one head of one item.
+    fn qkv<'a>(&self, x: [&'a [f32]; 3], shapes: [Shape; 3], item: usize, head: usize) -> [Rows<'a>; 3] {
+        let (d, [k, v]) = (shapes[0].c / self.heads, self.first_channels);
+        let firsts = [0, k, v].map(|first| first + head * d);
+        std::array::from_fn(|i| self.rows(x[i], shapes[i], item, firsts[i]))
     }
 }
 
@@ -49,8 +65,14 @@ impl Op for CrossAttention {
         if self.heads == 0 || q.c % self.heads != 0 {
             return Err(format!("{} channels do not divide into {} heads", q.c, self.heads));
         }
-        expect_shape(inputs[1], Shape { n: if k.n == 1 { 1 } else { q.n }, c: q.c, ..k })?;
-        expect_shape(inputs[2], k)?;
+        let items = if k.n == 1 { 1 } else { q.n };
+        for (i, first) in [1, 2].into_iter().zip(self.first_channels) {
+            let c = inputs[i].shape.c;
+            expect_shape(inputs[i], Shape { n: items, c, ..k })?;
+            if first + q.c > c {
+                return Err(format!("channels {first} .. {} of a tensor with {c}", first + q.c));
+            }
+        }
         if self.causal && tokens(q) != tokens(k) {
             return Err(format!("causal attention of {} queries to {} keys", tokens(q), tokens(k)));
         }
@@ -58,8 +80,12 @@ impl Op for CrossAttention {
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         let keys = r.wants(1) || r.wants(2);
-        if r.shape(1).n != r.shape(0).n {
+        let (q, k, v) = (r.shape(0), r.shape(1), r.shape(2));
+        if k.n != q.n {
             r.not_differentiable(1..3, "one set of keys serves several items")?;
+        }
+        if (k.c, v.c) != (q.c, q.c) {
+            r.not_differentiable(1..3, "keys and values are channels of a wider tensor")?;
         }
         let name = r.name();
         let inputs = [r.dout(0)?, r.input(0), r.input(1), r.input(2), r.out(0), r.out(1)];
@@ -75,10 +101,9 @@ impl Op for CrossAttention {
     }
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let [q, k, v] = launch.inputs[..] else { unreachable!("three inputs") };
-        let [qs, ks, _] = launch.input_shapes[..] else { unreachable!("three inputs") };
+        let [qs, ks, vs] = launch.input_shapes[..] else { unreachable!("three inputs") };
         let [out, lse] = &mut launch.outputs[..] else { unreachable!("two outputs") };
-        let rows = |item, head| [(q, qs), (k, ks), (v, ks)].map(|(x, s)| self.rows(x, s, item, head));
-        self.heads(qs).forward(rows, out, lse);
+        self.heads(qs).forward(|item, head| self.qkv([q, k, v], [qs, ks, vs], item, head), out, lse);
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let [q, k, v] = r.inputs[..] else { unreachable!("three inputs") };
@@ -113,11 +138,12 @@ impl Op for CrossAttentionVjp {
     }
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let [dout, q, k, v, out, lse] = launch.inputs[..] else { unreachable!("six inputs") };
-        let (qs, ks, f) = (launch.input_shapes[1], launch.input_shapes[2], &self.forward);
+        let [_, qs, ks, vs, ..] = launch.input_shapes[..] else { unreachable!("six inputs") };
+        let f = &self.forward;
         let (heads, d) = (f.heads, qs.c / f.heads);
         let results = f.heads(qs).reverse(
-            |item, head| [(q, qs), (k, ks), (v, ks)].map(|(x, s)| f.rows(x, s, item, head)),
-            |item, head| [dout, out].map(|x| f.rows(x, qs, item, head)),
+            |item, head| f.qkv([q, k, v], [qs, ks, vs], item, head),
+            |item, head| [dout, out].map(|x| f.rows(x, qs, item, head * d)),
             lse,
         );
         for (part, to) in launch.outputs.iter_mut().enumerate() {

@@ -10,7 +10,7 @@ use crate::tensor::{Dtype, Shape};
 pub(super) const MMA_HEADS: [(usize, usize, usize); 5] =
     [(32, 64, 32), (48, 64, 32), (64, 64, 32), (80, 32, 32), (160, 32, 16)];
 
-/// Head sizes for which 16-bit types also have a kernel with 128 rows per block (tiles of 64 rows forward, 32 in reverse).
+/// Head sizes for which 16-bit types also have kernels with 128 and with 160 rows per block (tiles of 64 rows forward, 32 in reverse).
 const PAIRED_HEADS: [usize; 2] = [48, 64];
 
 /// Head size of the kernels of attention_wide.cu.
@@ -96,8 +96,11 @@ impl CrossAttention {
         lse: Operand,
         reverse: Option<&[Operand]>,
     ) -> CudaAttention {
-        let [q, k, v] = qkv.map(|m| plain(m, self.heads));
         let (s, keys) = (qkv[0].shape, qkv[1].shape);
+        let d = s.c / self.heads;
+        let inside = |o: Operand, first: usize| CudaMatrix { first, head: d, ..plain(o, self.heads) };
+        let ([q, k, v], [first_key, first_value]) = (qkv, self.first_channels);
+        let (q, k, v) = (plain(q, self.heads), inside(k, first_key), inside(v, first_value));
         CudaAttention {
             q,
             k,
@@ -109,7 +112,7 @@ impl CrossAttention {
             heads: self.heads,
             queries: s.h * s.w,
             keys: keys.h * keys.w,
-            d: s.c / self.heads,
+            d,
             causal: self.causal,
         }
     }
@@ -119,17 +122,26 @@ impl CudaAttention {
     /// The tensor-core kernels that take these heads, if any do, for `tokens` rows: one way's, since the reverse needs other tiles.
     fn instance(&self, r: &Recorder<'_>, tokens: usize) -> Option<Instance> {
         let dtype = self.o.operand.dtype;
-        let one_type = [&self.q, &self.k, &self.v].into_iter().chain(&self.reverse).all(|m| m.operand.dtype == dtype);
+        let matrices = || [&self.q, &self.k, &self.v].into_iter().chain(&self.reverse);
+        let one_type = matrices().all(|m| m.operand.dtype == dtype);
+        // Tokens are copied in vectors of 16 bytes.
+        let vector = 16 / dtype.bytes();
+        let whole = |m: &CudaMatrix| [m.first, m.item, m.row, m.head].iter().all(|elements| elements % vector == 0);
         // Only text encoders are causal, and they run once.
-        if self.causal || !one_type || self.d % (16 / dtype.bytes()) != 0 || (r.strict && dtype == Dtype::F32) {
+        let vectors = self.d % vector == 0 && matrices().all(whole);
+        if self.causal || !one_type || !vectors || (r.strict && dtype == Dtype::F32) {
             return None;
         }
         let reverse = !self.reverse.is_empty();
-        let fill_chip = tokens.div_ceil(128) * self.heads * self.items >= r.limits.multiprocessors;
+        // A multiprocessor multiplies as fast for one block of 128 or 160 rows as for two of 64, so the rows of the busiest one count.
+        let blocks = |rows: usize| tokens.div_ceil(rows) * self.heads * self.items;
+        let turns = |rows: usize| blocks(rows).div_ceil(r.limits.multiprocessors);
+        let rows_in_pairs = if turns(160) == 1 && turns(128) == 2 { 160 } else { 128 };
+        let fill_chip = blocks(128) >= r.limits.multiprocessors;
         let narrow = MMA_HEADS.into_iter().find(|(size, ..)| *size >= self.d);
         let found = match (narrow, dtype.bytes()) {
             (Some((head, forward, back)), bytes) => {
-                let rows = if bytes == 2 && fill_chip && PAIRED_HEADS.contains(&head) { 128 } else { 64 };
+                let rows = if bytes == 2 && fill_chip && PAIRED_HEADS.contains(&head) { rows_in_pairs } else { 64 };
                 Instance::Narrow { head, rows, tile: if reverse { back } else { forward } }
             }
             (None, _) if self.d > WIDE_HEAD => return None,
@@ -158,8 +170,12 @@ impl CudaAttention {
         let dtype = self.o.operand.dtype.name();
         let (name, rows, threads) = match instance {
             Instance::Narrow { head, rows, .. } => {
-                let pairs = if rows == 128 { "x2" } else { "" };
-                (format!("attention::attention{part}_mma_{dtype}_{head}{pairs}"), rows, 128)
+                let (name, threads) = match rows {
+                    64 => ("", 128),
+                    128 => ("x2", 128),
+                    _ => ("x2x5", 160),
+                };
+                (format!("attention::attention{part}_mma_{dtype}_{head}{name}"), rows, threads)
             }
             Instance::Wide { rows, .. } => (format!("attention_wide::attention{part}_wide_{dtype}"), rows, 256),
         };
