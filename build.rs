@@ -1,9 +1,11 @@
-//! Compiles kernels/*.cu with NVRTC to one CUBIN per architecture and one PTX, and embeds them with their sources.
+//! Compiles the kernel files of kernels/ with NVRTC to one CUBIN per architecture and one PTX, and embeds them with their sources.
 //!
 //! No GPU and no CUDA toolkit is needed: NVRTC alone does it, from the toolkit, the loader's path or the PyPI wheel. Without it the
 //! build says so in one line and the program compiles at first use. With the feature `emulate` the same files are also compiled as
 //! C++ for the emulated driver.
 
+#[path = "src/backend/cuda/kernel_files.rs"]
+mod kernel_files;
 #[allow(dead_code)]
 #[path = "src/backend/cuda/nvrtc.rs"]
 mod nvrtc;
@@ -28,28 +30,18 @@ fn main() {
     }
     println!("cargo:rerun-if-changed=kernels");
     println!("cargo:rerun-if-changed=src/backend/cuda/nvrtc.rs");
+    println!("cargo:rerun-if-changed=src/backend/cuda/kernel_files.rs");
     // Watching a file that is not there would run this script at every build; tools/nvrtc.sh touches it instead.
-    let files = texts(&root.join("kernels"), "cu", "");
-    let headers = texts(&root.join("kernels/include"), "cuh", "include/");
+    let read = |extension| {
+        let found = kernel_files::read(&root.join("kernels"), extension);
+        found.unwrap_or_else(|(path, e)| panic!("{}: {e}", path.display()))
+    };
+    let (files, headers) = (read("cu"), read("cuh"));
     let images = compile_all(&root, &out, &files, &headers);
     write_table(&out, &files, &headers, &images);
     if std::env::var_os("CARGO_FEATURE_EMULATE").is_some() {
         compile_emulated(&root, &out, &files);
     }
-}
-
-/// (name, text) of every file with this extension, sorted.
-fn texts(folder: &Path, extension: &str, prefix: &str) -> Vec<(String, String)> {
-    let entries = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-    let mut all: Vec<_> = (entries.flatten().map(|e| e.path()))
-        .filter(|p| p.extension().is_some_and(|e| e == extension))
-        .map(|p| {
-            let text = std::fs::read_to_string(&p).unwrap_or_else(|e| panic!("{}: {e}", p.display()));
-            (format!("{prefix}{}", p.file_name().unwrap_or_default().to_string_lossy()), text)
-        })
-        .collect();
-    all.sort();
-    all
 }
 
 struct Image {
@@ -72,11 +64,10 @@ fn compile_all(root: &Path, out: &Path, files: &[(String, String)], headers: &[(
     let number = |a: &str| a.trim_end_matches(char::is_alphabetic).parse().unwrap_or(0);
     let known = listed.split(',').map(str::trim).filter(|a| supported.contains(&number(a)));
     let architectures: Vec<String> = known.map(|a| format!("sm_{a}")).chain([PTX.to_string()]).collect();
-    let header_names: Vec<_> = with_short_names(headers);
     // Largest files first, so that the cores finish together.
     let mut work: Vec<(usize, &String)> =
         (0..files.len()).flat_map(|f| architectures.iter().map(move |a| (f, a))).collect();
-    work.retain(|(f, a)| only_for(&files[*f].1).is_none_or(|only| only == a.as_str()));
+    work.retain(|(f, a)| is_for(&files[*f].1, a));
     work.sort_by_key(|(f, _)| files[*f].1.len());
     let (work, images, failures) = (Mutex::new(work), Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -87,12 +78,12 @@ fn compile_all(root: &Path, out: &Path, files: &[(String, String)], headers: &[(
                     let (name, source) = &files[file];
                     let mut hash = DefaultHasher::new();
                     (source, headers, architecture, nvrtc.version).hash(&mut hash);
-                    let path = out.join(format!("{name}.{architecture}.{:016x}", hash.finish()));
+                    let path = out.join(format!("{}.{architecture}.{:016x}", kernel_files::flat(name), hash.finish()));
                     let log_path = path.with_extension(format!("{:016x}.log", hash.finish()));
                     let cached = path.exists().then(|| std::fs::read_to_string(&log_path).ok()).flatten();
                     let log = match cached {
                         Some(log) => log,
-                        None => match nvrtc.compile(name, source, &header_names, architecture) {
+                        None => match nvrtc.compile(name, source, headers, architecture) {
                             Ok(compiled) => {
                                 std::fs::write(&path, &compiled.image).expect("OUT_DIR can be written");
                                 std::fs::write(&log_path, &compiled.log).expect("OUT_DIR can be written");
@@ -127,15 +118,11 @@ fn compile_all(root: &Path, out: &Path, files: &[(String, String)], headers: &[(
     images
 }
 
-/// The one architecture that a kernel file is for, if its first line says so: `// sm_90a only`.
-fn only_for(text: &str) -> Option<&str> {
-    text.lines().next()?.strip_prefix("// ")?.strip_suffix(" only")
-}
-
-/// Headers include each other by their bare names, kernel files by `include/`.
-fn with_short_names(headers: &[(String, String)]) -> Vec<(String, String)> {
-    let short = headers.iter().map(|(name, text)| (name.trim_start_matches("include/").to_string(), text.clone()));
-    headers.iter().cloned().chain(short).collect()
+/// Whether a kernel file is compiled for an architecture. A first line `// chips: 90a` names the chips that it is for, with commas
+/// between them; a file without that line is for all.
+fn is_for(text: &str, architecture: &str) -> bool {
+    let chips = text.lines().next().and_then(|line| line.strip_prefix("// chips:"));
+    chips.is_none_or(|chips| chips.split(',').any(|chip| format!("sm_{}", chip.trim()) == architecture))
 }
 
 /// images.rs: sources, headers, and the compiled images with what the compiler said about them.
@@ -145,7 +132,7 @@ fn write_table(out: &Path, files: &[(String, String)], headers: &[(String, Strin
         writeln!(table, "    Source {{ name: {name:?}, text: {text:?} }},").expect("memory");
     }
     table.push_str("];\n/// What they include: (name, text).\npub static HEADERS: &[(&str, &str)] = &[\n");
-    for (name, text) in with_short_names(headers) {
+    for (name, text) in headers {
         writeln!(table, "    ({name:?}, {text:?}),").expect("memory");
     }
     table.push_str("];\n/// Every image made at build time.\npub static IMAGES: &[Image] = &[\n");
@@ -184,8 +171,7 @@ fn compile_emulated(root: &Path, out: &Path, files: &[(String, String)]) {
     let names = files.iter().map(|(name, _)| name.as_str()).chain(["emulator/faults.cu"]);
     let mut symbols = Vec::new();
     for name in names {
-        let stem = Path::new(name).file_stem().unwrap_or_default().to_string_lossy();
-        let symbol = format!("dmap_emulated_file_{stem}");
+        let symbol = format!("dmap_emulated_file_{}", name.trim_end_matches(".cu").replace('/', "_"));
         let wrapper = out.join(format!("{symbol}.cpp"));
         std::fs::write(&wrapper, format!("#define DMAP_EMULATED_FILE {symbol}\n#include \"{name}\"\n"))
             .expect("OUT_DIR can be written");

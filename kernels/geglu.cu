@@ -1,5 +1,5 @@
 // geglu: y = a gelu(b), the first and second half of a pixel's 2c channels; da = dy gelu(b), db = dy a gelu'(b). The product that makes a
-// and b takes y along (conv.cu); geglu is for those that can't. A thread takes four channels.
+// and b takes y along (conv/mma.cu); geglu is for those that can't. A thread takes four channels.
 // Reads x (and dy), overwrites y or dx; geglu_vjp may be in place over x: a thread reads both halves of what it writes.
 #include "include/gelu.cuh"
 

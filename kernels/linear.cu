@@ -1,5 +1,5 @@
 // y[r, o] = sum over i of x[r, i] w[o, i] + bias[o], or silu of that, for a few rows r (a batch of time embeddings), where reading w is all the
-// cost: a warp per output o, eight warps a block. Many rows go through conv.cu as a 1x1 convolution. dx of a linear layer likewise.
+// cost: a warp per output o, eight warps a block. Many rows go through conv/mma.cu as a 1x1 convolution. dx of a linear layer likewise.
 #include "include/reduce.cuh"
 #include "include/view.cuh"
 

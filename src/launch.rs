@@ -219,7 +219,7 @@ fn dtype_code(dtype: Dtype) -> usize {
 /// One kernel launch.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// The kernel file, without its ending.
+    /// The kernel file in `kernels/`, without its ending: `conv/mma`.
     pub file: String,
     /// Symbol of the kernel.
     pub kernel: String,

@@ -3,7 +3,7 @@
     pip install nvidia-cuda-nvdisasm
     python tools/sass_counts.py CUBIN... [--nvdisasm PATH]
 
-A CUBIN lies in target/release/build/dmap-*/out/conv.cu.sm_90a.* after a build. The hottest loop is the span of a backward branch that
+A CUBIN lies in target/release/build/dmap-*/out/conv-mma.cu.sm_90a.* after a build. The hottest loop is the span of a backward branch that
 holds most products, without what a branch in it skips that neither copies nor multiplies: that is done once per slice of a convolution's channels.
 Prints a markdown table.
 """

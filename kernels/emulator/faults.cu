@@ -1,5 +1,5 @@
 // Kernels with one mistake each, and one without: the emulator has to catch every one. Never part of a GPU build.
-#include "../include/wgmma.cuh"
+#include "include/wgmma.cuh"
 
 struct FaultParams { float* y; const float* x; int count, reserved; };
 

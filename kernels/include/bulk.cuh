@@ -8,7 +8,7 @@
 // A barrier is 8 bytes. A phase of it ends when as many threads have arrived as barrier_init said and all bytes that were announced
 // have come. Phases have parities 0, 1, 0, ...; to wait for parity 1 on a fresh barrier passes at once.
 #pragma once
-#include "mma.cuh"
+#include "include/mma.cuh"
 
 #ifndef DMAP_EMULATE
 

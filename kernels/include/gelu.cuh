@@ -1,6 +1,6 @@
 // x Phi(x) with the normal distribution function Phi, or x s(1.702 x) in the quick form, and its slope.
 #pragma once
-#include "view.cuh"
+#include "include/view.cuh"
 
 DEVICE float phi(float x) { return 0.5f * (1.0f + erff(x * 0.70710678f)); }
 DEVICE float gelu_of(float x, bool quick) { return quick ? x * sigmoid(1.702f * x) : x * phi(x); }

@@ -1,8 +1,8 @@
 // || a - b ||^2 of every batch item in two launches: partial sums by PARTIALS blocks an item, then whoever needs the norm adds
 // them up in one fixed order.
 #pragma once
-#include "reduce.cuh"
-#include "view.cuh"
+#include "include/reduce.cuh"
+#include "include/view.cuh"
 
 constexpr int PARTIALS = 64;
 

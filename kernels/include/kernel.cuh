@@ -6,7 +6,7 @@
 
 #ifdef DMAP_EMULATE
 
-#include "../emulator/emulator.h"
+#include "emulator/emulator.h"
 
 #else
 

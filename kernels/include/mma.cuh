@@ -4,7 +4,7 @@
 // Seen as bytes both have the same fragments: lane = 4 g + t holds word t of row g in each 8-row, 16-byte matrix, so ldmatrix
 // serves both. The accumulator's lane holds columns 2t, 2t + 1 of rows g (c[0], c[1]) and g + 8 (c[2], c[3]).
 #pragma once
-#include "kernel.cuh"
+#include "include/kernel.cuh"
 
 // f32 storage, products in TF32.
 using tf32 = float;

@@ -1,6 +1,6 @@
 // Sums over a warp and a block, in one fixed order: the same bits each run.
 #pragma once
-#include "kernel.cuh"
+#include "include/kernel.cuh"
 
 DEVICE float warp_sum(float v) {
     for (int mask = 16; mask > 0; mask /= 2) v += shuffle_xor(v, mask);

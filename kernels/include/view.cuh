@@ -1,7 +1,7 @@
 // Tensors whose storage type is known at launch only: for the kernels that memory bounds, where one uniform branch per four
 // values costs nothing and the number of type combinations would be large.
 #pragma once
-#include "kernel.cuh"
+#include "include/kernel.cuh"
 
 // Storage types as the host numbers them.
 enum Dtype { F32 = 0, F16 = 1, BF16 = 2 };

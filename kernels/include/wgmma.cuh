@@ -5,7 +5,7 @@
 // holds of D what it would hold of m16n8 fragments: warp w of the group has rows 16 w to 16 w + 15, d[j] columns 8 j to 8 j + 7.
 // A product is asynchronous: the operands must stay and the accumulators must not be touched until wait_for_products.
 #pragma once
-#include "bulk.cuh"
+#include "include/bulk.cuh"
 
 // A matrix in shared memory: `stride` bytes from one group of eight rows to the next. K-major: a row is one row (or column) of the product,
 // and 16 values of k are 32 bytes. For B also transposed: a row is one k, and `columns` bytes lead to the next 64 columns.

@@ -4,6 +4,7 @@
 //! `DMAP_KERNELS`, so that a kernel can be changed without a build.
 
 use super::images::Source;
+use super::kernel_files;
 use super::nvrtc::Nvrtc;
 use crate::error::{Error, Result};
 use std::collections::hash_map::DefaultHasher;
@@ -34,7 +35,8 @@ pub fn compiled(source: &Source, headers: &[(&str, &str)], architecture: &str) -
     };
     let mut hash = DefaultHasher::new();
     (&text, &headers, architecture, nvrtc.version, env!("CARGO_PKG_VERSION")).hash(&mut hash);
-    let path = cache_folder().join(format!("{}.{architecture}.{:016x}", source.name, hash.finish()));
+    let path =
+        cache_folder().join(format!("{}.{architecture}.{:016x}", kernel_files::flat(source.name), hash.finish()));
     if let Ok(image) = std::fs::read(&path) {
         return Ok(image);
     }
@@ -50,20 +52,11 @@ pub fn compiled(source: &Source, headers: &[(&str, &str)], architecture: &str) -
     Ok(compiled.image)
 }
 
-/// A kernel file of a folder laid out as `kernels/`, and the headers in its `include`, by both names under which they are included.
+/// A kernel file of a folder laid out as `kernels/`, and the headers of that folder.
 fn in_folder(folder: &Path, name: &str) -> Result<(String, Vec<(String, String)>)> {
-    let read = |path: &Path| std::fs::read_to_string(path).map_err(Error::io(path));
-    let include = folder.join("include");
-    let mut headers = Vec::new();
-    for entry in std::fs::read_dir(&include).map_err(Error::io(&include))? {
-        let path = entry.map_err(Error::io(&include))?.path();
-        let short = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let text = read(&path)?;
-        headers.push((format!("include/{short}"), text.clone()));
-        headers.push((short, text));
-    }
-    headers.sort();
-    Ok((read(&folder.join(name))?, headers))
+    let path = folder.join(name);
+    let headers = kernel_files::read(folder, "cuh").map_err(|(path, e)| Error::io(&path)(e))?;
+    Ok((std::fs::read_to_string(&path).map_err(Error::io(&path))?, headers))
 }
 
 fn cache_folder() -> PathBuf {

@@ -4,7 +4,7 @@ use std::io::Read;
 
 /// A kernel file.
 pub struct Source {
-    /// Its file name.
+    /// Its place in `kernels/`: `conv/mma.cu`.
     pub name: &'static str,
     /// Its text.
     pub text: &'static str,

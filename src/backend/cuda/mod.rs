@@ -9,6 +9,7 @@ pub mod driver;
 pub mod emulated;
 mod first_use;
 pub mod images;
+mod kernel_files;
 pub mod nvidia;
 #[allow(missing_docs)]
 #[path = "nvrtc.rs"]

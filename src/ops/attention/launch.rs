@@ -1,27 +1,27 @@
-//! Launches of kernels/attention.cu, kernels/attention_wide.cu and kernels/attention_simt.cu.
+//! Launches of the kernels of kernels/attention, but for scores.cu.
 
 use super::cross::CrossAttention;
 use super::self_attention::{Attention, QkvOrder};
 use crate::launch::{Operand, Params, Recorder};
 use crate::tensor::{Dtype, Shape};
 
-/// Head sizes that the kernels of attention.cu are made for, a head of fewer channels padded with zeros, and rows of the other side
-/// in a tile, forward and in reverse: see the end of kernels/attention.cu.
+/// Head sizes that the kernels of attention/mma.cu are made for, a head of fewer channels padded with zeros, and rows of the other side
+/// in a tile, forward and in reverse: see the end of kernels/attention/mma.cu.
 pub(super) const MMA_HEADS: [(usize, usize, usize); 5] =
     [(32, 64, 32), (48, 64, 32), (64, 64, 32), (80, 32, 32), (160, 32, 16)];
 
 /// Head sizes for which 16-bit types also have kernels with 128 and with 160 rows per block (tiles of 64 rows forward, 32 in reverse).
 const PAIRED_HEADS: [usize; 2] = [48, 64];
 
-/// Head size of the kernels of attention_wide.cu.
+/// Head size of the kernels of attention/wide.cu.
 const WIDE_HEAD: usize = 512;
 
 /// Kernels on tensor cores that take a head.
 #[derive(Clone, Copy)]
 enum Instance {
-    /// attention.cu: padded head size, rows of a block, rows of the other side in a tile.
+    /// attention/mma.cu: padded head size, rows of a block, rows of the other side in a tile.
     Narrow { head: usize, rows: usize, tile: usize },
-    /// attention_wide.cu: rows of a block, rows of the other side in a tile.
+    /// attention/wide.cu: rows of a block, rows of the other side in a tile.
     Wide { rows: usize, tile: usize },
 }
 
@@ -35,7 +35,7 @@ pub(super) struct CudaMatrix {
     pub(super) head: usize,
 }
 
-/// Everything that kernels/attention.cu is given.
+/// Everything that the kernels of kernels/attention are given.
 pub(super) struct CudaAttention {
     pub(super) q: CudaMatrix,
     pub(super) k: CudaMatrix,
@@ -175,9 +175,9 @@ impl CudaAttention {
                     128 => ("x2", 128),
                     _ => ("x2x5", 160),
                 };
-                (format!("attention::attention{part}_mma_{dtype}_{head}{name}"), rows, threads)
+                (format!("attention/mma::attention{part}_mma_{dtype}_{head}{name}"), rows, threads)
             }
-            Instance::Wide { rows, .. } => (format!("attention_wide::attention{part}_wide_{dtype}"), rows, 256),
+            Instance::Wide { rows, .. } => (format!("attention/wide::attention{part}_wide_{dtype}"), rows, 256),
         };
         r.launch(name, [tokens.div_ceil(rows), self.heads, self.items], threads, self.shared(instance), params);
     }
@@ -218,7 +218,13 @@ impl CudaAttention {
             Some(instance) => self.launch(r, instance, "", self.queries, params),
             None => {
                 let shared = 4 * ((8 + 16 + 16 + 8) * (self.d + 1) + 128 + 24);
-                r.launch("attention_simt", [self.queries.div_ceil(8), self.heads, self.items], 128, shared, params);
+                r.launch(
+                    "attention/simt::attention_simt",
+                    [self.queries.div_ceil(8), self.heads, self.items],
+                    128,
+                    shared,
+                    params,
+                );
             }
         }
     }
@@ -227,7 +233,7 @@ impl CudaAttention {
         let delta = r.scratch(self.items * self.heads * self.queries);
         let grid = |tokens: usize, rows: usize| [tokens.div_ceil(rows), self.heads, self.items];
         let d = self.d;
-        r.launch("attention_simt::attention_delta", grid(self.queries, 8), 256, 0, self.params(Some(&delta), &[]));
+        r.launch("attention/simt::attention_delta", grid(self.queries, 8), 256, 0, self.params(Some(&delta), &[]));
         if self.is_by_products(r) {
             return self.record_reverse_by_products(r, &delta);
         }
@@ -238,7 +244,7 @@ impl CudaAttention {
                 Some(instance) => self.launch(r, instance, part, tokens, params),
                 None => {
                     let shared = 4 * ((simt_rows + 32) * (d + 1) + 128);
-                    r.launch(format!("attention_simt::attention{part}_simt"), grid(tokens, 4), 64, shared, params);
+                    r.launch(format!("attention/simt::attention{part}_simt"), grid(tokens, 4), 64, shared, params);
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! One head that is as wide as a layer, by products of a warpgroup: kernels/conv_wgmma.cu and kernels/attention_scores.cu.
+//! One head that is as wide as a layer, by products of a warpgroup: kernels/conv/wgmma.cu and kernels/attention/scores.cu.
 
 use super::launch::{CudaAttention, CudaMatrix, MMA_HEADS};
 use crate::launch::{Operand, Params, Recorder};
@@ -62,7 +62,7 @@ impl CudaAttention {
             CudaConv::product(q, as_weight(k), None, scores).record_sums(r);
             let params = Params::new().write(&probabilities).write_from(&self.lse, item * self.queries).read(&scores);
             let params = params.i32s(&[self.queries, self.keys]).f32(self.scale()).i32(0);
-            let name = format!("attention_scores::attention_softmax_{}", dtype.name());
+            let name = format!("attention/scores::attention_softmax_{}", dtype.name());
             r.launch(name, [self.queries, 1, 1], 256, 4 * 256 / 32, params);
             multiply(r, probabilities, v, rows_of(&self.o, item, self.queries, self.d));
         }
@@ -87,7 +87,7 @@ impl CudaAttention {
             let params = if wants_keys { params } else { params.i64(0).i64(0) };
             let params = params.read(&scores).read(&dp).read_from(&self.lse, first).read_from(delta, first);
             let params = params.i32s(&[self.queries, self.keys]).f32(self.scale()).i32(0);
-            let name = format!("attention_scores::attention_score_gradients_{}", dtype.name());
+            let name = format!("attention/scores::attention_score_gradients_{}", dtype.name());
             r.launch(name, [self.keys.div_ceil(64), self.queries.div_ceil(64), 1], 256, 2 * 2 * 64 * 68, params);
             multiply(r, ds, k, queries(&self.reverse[1]));
             if let Some([ds_transposed, p_transposed]) = transposed {

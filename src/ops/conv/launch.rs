@@ -1,15 +1,15 @@
-//! Launches of kernels/conv.cu.
+//! Launches of the kernels of kernels/conv, but for wgmma.cu.
 
 use super::problem::Spread;
 use crate::launch::{Operand, Params, Recorder};
 use crate::ops::resample;
 use crate::tensor::{Dtype, Shape};
 
-/// A convolution or its data gradient as kernels/conv.cu takes it. For the gradient x is dy, and a spread of `Repeat` is that of y.
+/// A convolution or its data gradient as the kernels of kernels/conv take it. For the gradient x is dy, and a spread of `Repeat` is that of y.
 #[derive(Clone)]
 pub(crate) struct CudaConv {
     pub x: Operand,
-    /// What follows x's channels.
+    /// Its channels follow those of x.
     pub second: Option<Operand>,
     pub weight: Operand,
     /// The gradient's first channel among the weight's input channels.
@@ -145,7 +145,7 @@ impl CudaConv {
 
     fn geometry(&self) -> [usize; 13] {
         let (x, y) = (self.x.shape, self.y.shape);
-        // As kernels/conv.cu numbers them.
+        // As kernels/conv/spread.cuh numbers them.
         let spread = match self.spread {
             Spread::Dense => 1,
             Spread::Zeros => 2,
@@ -169,7 +169,7 @@ impl CudaConv {
         let splits = parts_with_work(slices, splits);
         let (stages, shared) = stages(r, size, size);
         let grid = [rows.div_ceil(size), channels.div_ceil(size), splits];
-        let kernel = format!("conv::{}_mma_{}_{size}x{size}", self.way(), self.y.dtype.name());
+        let kernel = format!("conv/mma::{}_mma_{}_{size}x{size}", self.way(), self.y.dtype.name());
         Tiling { kernel, grid, shared, stages }
     }
 
@@ -213,7 +213,7 @@ impl CudaConv {
         let params = params.view_if(self.item_bias.as_ref()).view_if(self.addend.as_ref());
         let params = params.read(partial).i64(count).i64(self.y.shape.item());
         let params = params.i32s(&[channels, splits, self.silu.into(), 0]);
-        r.each("conv::conv_finish", count / 4, 1, params);
+        r.each("conv/mma::conv_finish", count / 4, 1, params);
     }
 
     /// Few channels, of any number, in the type that they have: the image side of a network.
@@ -225,7 +225,7 @@ impl CudaConv {
         let params =
             params.i32s(&self.geometry()).i32s(&[1, self.pad, usize::from(self.y.dtype == Dtype::F32), 0, stages]);
         let way = if self.gradient { "conv_vjp" } else { "conv" };
-        let name = format!("conv::{way}_mma_{}_few", self.weight.dtype.name());
+        let name = format!("conv/mma::{way}_mma_{}_few", self.weight.dtype.name());
         r.launch(name, [rows.div_ceil(128), channels.div_ceil(32), 1], 128, shared, params);
     }
 
@@ -237,7 +237,7 @@ impl CudaConv {
         let params = params.read_if(self.addend.as_ref()).i64(0);
         let params = params.i32s(&self.geometry()).i32s(&[1, self.pad, 0, self.silu.into(), 1]);
         let params = params.dtype(self.x.dtype).i32s(&[self.gradient.into(), 0]);
-        let name = format!("conv_image::conv_image_{}", self.weight.dtype.name());
+        let name = format!("conv/image::conv_image_{}", self.weight.dtype.name());
         r.launch(name, [rows.div_ceil(64), channels.div_ceil(64), 1], 128, 128 * 64, params);
     }
 
@@ -247,7 +247,7 @@ impl CudaConv {
         let params = params.view_if(self.bias.as_ref()).view_if(self.item_bias.as_ref());
         let params = params.view_if(self.addend.as_ref());
         let params = params.i32s(&self.geometry()).i32s(&[self.gradient.into(), self.pad, self.silu.into()]);
-        r.launch("conv_simt", [rows.div_ceil(64), channels.div_ceil(64), 1], 256, 2 * 16 * 68 * 4, params);
+        r.launch("conv/simt::conv_simt", [rows.div_ceil(64), channels.div_ceil(64), 1], 256, 2 * 16 * 68 * 4, params);
         self.record_gate(r);
     }
 

@@ -1,4 +1,4 @@
-//! Launches of kernels/conv_wgmma.cu and kernels/conv_doubled_weights.cu.
+//! Launches of kernels/conv/wgmma.cu and kernels/conv/doubled_weights.cu.
 
 use super::launch::{CudaConv, parts_with_work};
 use super::problem::Spread;
@@ -137,7 +137,7 @@ impl CudaConv {
             _ if gated.is_some() => "gated".to_string(),
             _ => format!("{k}x{k}"),
         };
-        let kernel = format!("conv_wgmma::{way}_wgmma_{dtype}_{pixels}x{COLUMNS}_{form}");
+        let kernel = format!("conv/wgmma::{way}_wgmma_{dtype}_{pixels}x{COLUMNS}_{form}");
         r.launch(kernel, [blocks, 1, 1], 384, self.shared_bytes(pixels), params);
     }
 
@@ -149,7 +149,7 @@ impl CudaConv {
         let params = Params::new().write(&place).read(&w).i64(w.shape.n * w.shape.c).i32s(&[w.shape.c, 0]);
         let blocks = (w.shape.n * w.shape.c * w.dtype.bytes() / 16).div_ceil(256);
         r.launch(
-            format!("conv_doubled_weights::conv_doubled_weights_{}", w.dtype.name()),
+            format!("conv/doubled_weights::conv_doubled_weights_{}", w.dtype.name()),
             [blocks, 1, 1],
             256,
             0,

@@ -1,10 +1,10 @@
-//! Launches of kernels/group_norm.cu.
+//! Launches of the kernels of kernels/group_norm.
 
 use super::options::GroupNormOptions;
 use crate::error::{Error, Result};
 use crate::launch::{Operand, Params, Recorder};
 
-/// What the kernels of one node are given; see kernels/group_norm.cu.
+/// What the kernels of one node are given; see kernels/group_norm.
 pub(super) struct CudaNorm {
     x: Operand,
     second: Option<Operand>,
@@ -96,6 +96,11 @@ impl CudaNorm {
         if self.x.shape.c % vector == 0 && self.channels() % vector == 0 { vector } else { 1 }
     }
 
+    /// The kernel file, without its ending.
+    fn file(&self) -> &'static str {
+        if self.dy.is_some() { "vjp" } else { "forward" }
+    }
+
     fn name(&self, what: &str) -> Result<String> {
         let dtype = self.x.dtype;
         let all = [Some(self.gamma), Some(self.beta), Some(self.y), self.film, self.second, self.dy, self.addend];
@@ -103,7 +108,7 @@ impl CudaNorm {
             return Err(Error::Failed("group_norm: its tensors are not stored in one type".into()));
         }
         let any = if self.vector() > 1 { "" } else { "_any" };
-        Ok(format!("group_norm::{what}_{}{any}", dtype.name()))
+        Ok(format!("group_norm/{}::{what}_{}{any}", self.file(), dtype.name()))
     }
 
     /// Whether a block can take all pixels of a group: its channels are whole vectors, and its values stay in a multiprocessor's cache.
@@ -132,7 +137,13 @@ impl CudaNorm {
         let first = self.params(Some(&partial), None, false, r);
         r.launch(self.name(names[0])?, grid, 256, shared, first);
         let second = self.params(Some(&partial), Some(&sums), false, r);
-        r.launch(format!("group_norm::{}", names[1]), [s.n * self.options.groups, 1, 1], 256, 4 * 256 / 32, second);
+        r.launch(
+            format!("group_norm/{}::{}", self.file(), names[1]),
+            [s.n * self.options.groups, 1, 1],
+            256,
+            4 * 256 / 32,
+            second,
+        );
         let last = self.params(None, Some(&sums), true, r);
         r.launch(self.name(names[2])?, grid, 256, 0, last);
         Ok(())
@@ -142,7 +153,7 @@ impl CudaNorm {
     pub(super) fn record_film(&self, r: &mut Recorder<'_>) -> Result<()> {
         self.name("")?;
         let s = self.x.shape;
-        let name = format!("group_norm::group_norm_film_vjp_{}", self.x.dtype.name());
+        let name = format!("group_norm/vjp::group_norm_film_vjp_{}", self.x.dtype.name());
         r.launch(name, [self.channels().div_ceil(32), s.n, 1], 256, 2048, self.params(None, None, true, r));
         Ok(())
     }

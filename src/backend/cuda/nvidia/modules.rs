@@ -26,7 +26,7 @@ pub(super) fn have_wgmma() -> Result<bool> {
         Ok("1") | Err(_) => {}
         Ok(other) => return Err(Error::Invalid(format!("DMAP_WGMMA is {other}; expected 0 or 1"))),
     }
-    Ok(first_use::is_asked_for() || IMAGES.iter().any(|i| i.file == "conv_wgmma.cu"))
+    Ok(first_use::is_asked_for() || IMAGES.iter().any(|i| i.file == "conv/wgmma.cu"))
 }
 
 impl Shared {

@@ -1,11 +1,11 @@
-// Attention with heads of up to 512 channels, as the autoencoders have one: the formulas of attention.cu, where a row of results
+// Attention with heads of up to 512 channels, as the autoencoders have one: the formulas of mma.cu, where a row of results
 // no longer fits the registers of one warp.
 //
 // A block of eight warps takes ROWS rows of one head and walks over tiles of TILE tokens of the other side. A tile's scores are shared out
 // by 16 x 16 among the warps and pass through shared memory; of the results every warp has all rows of 64 channels.
 // Forward and dq rows are queries; dk, dv rows are keys, with the transposed scores.
 // All overwrite their outputs. blockIdx.x is the tile of rows, blockIdx.y the head, blockIdx.z the item.
-#include "include/attention_tile.cuh"
+#include "attention/tile.cuh"
 
 constexpr int CHANNELS = 512, WARPS = 8, THREADS = 32 * WARPS, WARP_CHANNELS = CHANNELS / WARPS;
 

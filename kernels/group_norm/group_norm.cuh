@@ -1,7 +1,7 @@
 // The parts of a group norm that all its kernels share: parameters, sources, coefficients, and the part of a thread.
 #pragma once
-#include "reduce.cuh"
-#include "view.cuh"
+#include "include/reduce.cuh"
+#include "include/view.cuh"
 
 struct GroupNormParams {
     void *y, *second_y;              // y, or dx by x and by second

@@ -1,5 +1,5 @@
-// sm_90a only
-// What stands between the products of an attention whose head is as wide as a layer: those are launches of conv_wgmma.cu.
+// chips: 90a
+// What stands between the products of an attention whose head is as wide as a layer: those are launches of conv/wgmma.cu.
 //
 //   forward: S = q k^T, P = softmax(scale S), o = P v, and lse = log of the sum of exp(scale S) over the keys
 //   reverse: dP = do v^T, dS = scale P (dP - delta), dq = dS k, dk = dS^T q, dv = P^T do, with delta = sum over channels of do o

@@ -1,6 +1,6 @@
-// What the attention kernels are given: tensor-core ones in attention.cu, plain ones in attention_simt.cu.
+// The parameters of the attention kernels: on tensor cores mma.cu and wide.cu, in plain arithmetic simt.cu.
 #pragma once
-#include "view.cuh"
+#include "include/view.cuh"
 
 // One of q, k, v, o: elements between items, between tokens, between heads.
 struct Matrix {

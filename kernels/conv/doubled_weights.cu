@@ -1,5 +1,5 @@
-// sm_90a only
-// The weights of the four convolutions of 2x2 taps that a 3x3 convolution of a doubled image is: see conv_wgmma.cu.
+// chips: 90a
+// The weights of the four convolutions of 2x2 taps that a 3x3 convolution of a doubled image is: see wgmma.cu.
 //
 // y (parity, co, 2x2, row) of w (co, 3x3, row); overwrites y. Along an axis an even pixel sees tap 0 and the sum of taps 1 and 2, an odd one the sum
 // of taps 0 and 1, and tap 2. A thread takes eight channels of `row` of one output channel; co_row = co row. The sums are f32, rounded once. They

@@ -7,9 +7,9 @@
 // through two buffers of cp.async. Forward and dq rows are queries; dk, dv rows are keys, with the transposed scores. P goes from the accumulators
 // of one product into the left operand of the next without leaving the registers. R = 2 reads shared memory half as often, where there are
 // blocks enough for the chip.
-// Heads of more than 160 channels: attention_wide.cu. Mixed storage types and odd head sizes: attention_simt.cu.
+// Heads of more than 160 channels: wide.cu. Mixed storage types and odd head sizes: simt.cu.
 // All overwrite their outputs. blockIdx.x is the tile of rows, blockIdx.y the head, blockIdx.z the item.
-#include "include/attention_tile.cuh"
+#include "attention/tile.cuh"
 
 // Shared memory: q, then two buffers of (k, v).
 template <class S, int D, int R, int WARPS, int KEYS> DEVICE void attention_forward(const AttentionParams& p) {

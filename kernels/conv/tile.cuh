@@ -1,8 +1,8 @@
-// A block's tile of the convolution of conv.cu: operands through shared memory to tensor cores, results to y.
+// A block's tile of the convolution of mma.cu: operands through shared memory to tensor cores, results to y.
 #pragma once
-#include "gelu.cuh"
-#include "mma.cuh"
-#include "spread.cuh"
+#include "include/gelu.cuh"
+#include "include/mma.cuh"
+#include "conv/spread.cuh"
 
 struct ConvParams {
     void *y, *gated;

@@ -1,13 +1,13 @@
-// sm_90a only
-// The convolution of conv.cu, 3x3 of stride 1 (also over a doubled image) or 1x1, and its data gradient, by the products of a warpgroup.
+// chips: 90a
+// The convolution of mma.cu, 3x3 of stride 1 (also over a doubled image) or 1x1, and its data gradient, by the products of a warpgroup.
 //
 // A tile is BM pixels by 128 channels. Pixels are a patch 8 wide and BM / 8 high; a 1x1 convolution has no neighbours and takes them as
 // they follow each other. K runs over slices of 64 channels and the taps of each. The patch with its border is loaded once per slice, and
 // each tap multiplies the same shared memory from another start: eight pixels of a row stand 128 bytes apart, the next row follows after
-// PITCH pixels. So a 256-pixel tile takes 190 KB out of the L2 cache for 37.7 Mflop, where 128x128 tiles of conv.cu take 590 KB.
+// PITCH pixels. So a 256-pixel tile takes 190 KB out of the L2 cache for 37.7 Mflop, where 128x128 tiles of mma.cu take 590 KB.
 //
 // A doubled image is four convolutions of the image itself with 2x2 taps, one for each parity of the pixel that is made: 16 products in
-// place of 36. Their weights are sums of those of the 3x3 taps that read the same pixel (conv_doubled_weights.cu); a tile makes pixels of one
+// place of 36. Their weights are sums of those of the 3x3 taps that read the same pixel (doubled_weights.cu); a tile makes pixels of one
 // parity. The data gradient, by the image itself, adds up the four: K runs over the parities of dy too.
 //
 // A block goes from tile to tile. Of its twelve warps eight multiply, in two warpgroups of BM / 2 pixels; one thread loads patches and weights
@@ -16,7 +16,7 @@
 //
 // Reads x, second, w, bias, item_bias, addend; overwrites y, which may be the addend's place: a tile is read before it is written.
 #include "include/gelu.cuh"
-#include "include/group_tile.cuh"
+#include "conv/group_tile.cuh"
 #include "include/wgmma.cuh"
 
 template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED, bool DOUBLED> struct GroupConv {

@@ -1,6 +1,6 @@
-// What the kernels of conv_wgmma.cu are given, and which part of it a tile is.
+// The parameters of the kernels of wgmma.cu, and the part of the work that a tile is.
 #pragma once
-#include "bulk.cuh"
+#include "include/bulk.cuh"
 
 // Fields as src/ops/conv/wgmma.rs writes them.
 struct GroupConvParams {

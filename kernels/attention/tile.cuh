@@ -1,7 +1,7 @@
 // Tiles of tokens in shared memory and their fragments, for the attention kernels on tensor cores.
 #pragma once
-#include "attention.cuh"
-#include "mma.cuh"
+#include "attention/attention.cuh"
+#include "include/mma.cuh"
 
 constexpr float LOG2E = 1.4426950408889634f;
 

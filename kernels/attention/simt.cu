@@ -1,6 +1,6 @@
-// Attention for any head size and any mix of storage types, in plain f32 arithmetic; formulas and derivation in attention.cu.
+// Attention for any head size and any mix of storage types, in plain f32 arithmetic; formulas and derivation in mma.cu.
 // All overwrite their outputs. blockIdx.x is the tile of rows, blockIdx.y the head, blockIdx.z the item.
-#include "include/attention.cuh"
+#include "attention/attention.cuh"
 #include "include/reduce.cuh"
 
 // delta[r] = sum over the head's channels of do o: a warp per row.

@@ -1,11 +1,11 @@
-// The convolution of conv.cu, or its data gradient, of an image: of few channels, in any storage type.
+// The convolution of mma.cu, or its data gradient, of an image: of few channels, in any storage type.
 //
 // K is what lies under the kernel, taps times channels, gathered value by value and rounded to the type of the products; 64 pixels by
-// 64 channels a block, 32 x 32 a warp, 64 bytes of K at a time. In plain f32 arithmetic (conv_simt.cu) the first convolution of a
+// 64 channels a block, 32 x 32 a warp, 64 bytes of K at a time. In plain f32 arithmetic (simt.cu) the first convolution of a
 // network took 140 us on an H100, and the gradient of the last one 237.
 //
 // Reads x, w, bias, item_bias, addend; overwrites y, which may be the addend's place.
-#include "include/conv_tile.cuh"
+#include "conv/tile.cuh"
 
 struct ConvImageParams {
     ConvParams conv;

@@ -14,11 +14,11 @@
 // of K and leaves sums in `partial`, which conv_finish adds up in order.
 // _few: tensors with few channels (RGB images) that do not fill a 16-byte vector. Results, and in the gradient also the weights, are
 // loaded and stored element by element.
-// An image that is read goes through conv_image.cu, other channel counts and mixes of storage types through conv_simt.cu.
+// An image that is read goes through image.cu, other channel counts and mixes of storage types through simt.cu.
 //
 // With `gated` (GEGLU) the co = 2c outputs are values and gates: gated[m, o] = y[m, o] gelu(y[m, c + o]). Columns of the tile are then eight
 // values, their eight gates, and so on: a thread has both. With `silu` y is silu of the sum.
-#include "include/conv_tile.cuh"
+#include "conv/tile.cuh"
 
 #define CONV_MMA(type, S, bm, bn, wm, wn, blocks)                                                                   \
     KERNEL(conv_mma_##type##_##bm##x##bn, ConvParams, 32 * (bm / wm) * (bn / wn), blocks) {                         \

@@ -1,8 +1,8 @@
-// The convolution of conv.cu and its data gradient for any channel count and any mix of storage types, in plain f32 arithmetic.
+// The convolution of mma.cu and its data gradient for any channel count and any mix of storage types, in plain f32 arithmetic.
 //
 // Reads x, second, w, bias, item_bias, addend; overwrites y, which may be the addend's place.
 // 64 pixels by 64 channels a block, 4 x 4 a thread, 16 values of K at a time.
-#include "include/spread.cuh"
+#include "conv/spread.cuh"
 #include "include/view.cuh"
 
 struct ConvSimtParams {
