@@ -7,9 +7,9 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
 use crate::ops::add::Add;
 use crate::ops::attention::{Attention, QkvOrder};
-use crate::ops::conv::Conv;
+use crate::ops::conv::{Conv, ConvExtra};
 use crate::ops::embedding::Embedding;
-use crate::ops::group_norm::GroupNormOptions;
+use crate::ops::group_norm::{GroupNormExtra, GroupNormOptions};
 use crate::ops::resample::{Pool, Upsample};
 use crate::ops::silu::Silu;
 use crate::ops::timestep_embedding::TimestepEmbedding;
@@ -62,7 +62,7 @@ pub fn adm(g: &mut Graph, c: &AdmConfig, x: TensorId, t: TensorId, labels: Optio
     h = unet.attention("middle_block.1", h)?;
     h = unet.res_block("middle_block.2", h, None, channels, Resize::No)?;
 
-    // Up: each block reads the kept tensor of its counterpart.
+    // Up: each block reads the output of its counterpart on the way down.
     let mut index = 0;
     for level in (0..c.channel_mult.len()).rev() {
         for i in 0..=c.num_res_blocks {
@@ -76,8 +76,8 @@ pub fn adm(g: &mut Graph, c: &AdmConfig, x: TensorId, t: TensorId, labels: Optio
             index += 1;
         }
     }
-    let h = unet.g.group_norm("out.0", h, GroupNormOptions::new(c.norm_groups, EPS, true), &[])?;
-    unet.g.conv_as(Conv::LAST, "out.2", h, c.out_channels(), &[])
+    let h = unet.g.group_norm("out.0", h, GroupNormOptions::new(c.norm_groups, EPS, true), GroupNormExtra::NONE)?;
+    unet.g.conv_as(Conv::LAST, "out.2", h, c.out_channels(), ConvExtra::NONE)
 }
 
 /// SiLU of the time embedding (plus class embedding), which is all that the blocks read. (n, 1, 1, 4 model_channels)
@@ -106,16 +106,16 @@ struct Unet<'a> {
 }
 
 impl Unet<'_> {
-    /// A residual block, and attention where the resolution has it. `kept` are channels that follow those of x.
+    /// A residual block, and attention where the resolution has it. The channels of `second` follow those of x.
     fn block(
         &mut self,
         name: &str,
         x: TensorId,
-        kept: Option<TensorId>,
+        second: Option<TensorId>,
         channels: usize,
         ds: usize,
     ) -> Result<TensorId> {
-        let h = self.res_block(&format!("{name}.0"), x, kept, channels, Resize::No)?;
+        let h = self.res_block(&format!("{name}.0"), x, second, channels, Resize::No)?;
         if self.c.attention_ds.contains(&ds) { self.attention(&format!("{name}.1"), h) } else { Ok(h) }
     }
 
@@ -123,7 +123,7 @@ impl Unet<'_> {
         &mut self,
         name: &str,
         x: TensorId,
-        kept: Option<TensorId>,
+        second: Option<TensorId>,
         channels: usize,
         resize: Resize,
     ) -> Result<TensorId> {
@@ -132,11 +132,11 @@ impl Unet<'_> {
 
         // The way past the block comes first: its gradient is then added to that of the norm, as it is written.
         let skip = self.resized(&path("x_upd"), x, resize)?;
-        let skip = self.g.past_block(&path("skip_connection"), skip, kept, channels)?;
+        let skip = self.g.past_block(&path("skip_connection"), skip, second, channels)?;
 
         // h = conv(resize(silu(norm(x))))
-        let joined = GroupNormOptions { joined: kept.is_some(), ..groups };
-        let h = self.g.group_norm(&path("in_layers.0"), x, joined, kept.as_slice())?;
+        let sources = GroupNormExtra { second, ..GroupNormExtra::NONE };
+        let h = self.g.group_norm(&path("in_layers.0"), x, groups, sources)?;
         let (conv, h) = match resize {
             Resize::Up => (Conv { doubled: true, ..Conv::new(3, 1) }, h),
             _ => (Conv::new(3, 1), self.resized(&path("h_upd"), h, resize)?),
@@ -144,14 +144,14 @@ impl Unet<'_> {
 
         // The time embedding scales and shifts after the norm, or is added before it.
         let h = if self.c.use_scale_shift_norm {
-            let h = self.g.conv_as(conv, &path("in_layers.2"), h, channels, &[])?;
-            let film = self.g.linear(&path("emb_layers.1"), self.emb, 2 * channels)?;
-            self.g.group_norm(&path("out_layers.0"), h, GroupNormOptions { film: true, ..groups }, &[film])?
+            let h = self.g.conv_as(conv, &path("in_layers.2"), h, channels, ConvExtra::NONE)?;
+            let film = Some(self.g.linear(&path("emb_layers.1"), self.emb, 2 * channels)?);
+            self.g.group_norm(&path("out_layers.0"), h, groups, GroupNormExtra { film, second: None })?
         } else {
-            let bias = self.g.linear(&path("emb_layers.1"), self.emb, channels)?;
-            let conv = Conv { item_bias: true, ..conv };
-            let h = self.g.conv_as(conv, &path("in_layers.2"), h, channels, &[bias])?;
-            self.g.group_norm(&path("out_layers.0"), h, groups, &[])?
+            let item_bias = Some(self.g.linear(&path("emb_layers.1"), self.emb, channels)?);
+            let time = ConvExtra { item_bias, ..ConvExtra::NONE };
+            let h = self.g.conv_as(conv, &path("in_layers.2"), h, channels, time)?;
+            self.g.group_norm(&path("out_layers.0"), h, groups, GroupNormExtra::NONE)?
         };
         self.g.conv(&path("out_layers.3"), h, (3, 1), channels, Some(skip))
     }
@@ -161,7 +161,7 @@ impl Unet<'_> {
         let order = if self.c.use_new_attention_order { QkvOrder::ByKind } else { QkvOrder::ByHead };
         let op = Attention { heads: self.c.heads(channels), order };
         let norm = GroupNormOptions::new(self.c.norm_groups, EPS, false);
-        let h = self.g.group_norm(&format!("{name}.norm"), x, norm, &[])?;
+        let h = self.g.group_norm(&format!("{name}.norm"), x, norm, GroupNormExtra::NONE)?;
         let qkv = self.g.conv(&format!("{name}.qkv"), h, (1, 1), 3 * channels, None)?;
         let h = self.g.one(op, &format!("{name}.attention"), &[qkv])?;
         self.g.conv(&format!("{name}.proj_out"), h, (1, 1), channels, Some(x))
@@ -184,7 +184,7 @@ impl Unet<'_> {
         match self.c.conv_resample {
             true => {
                 let conv = Conv { doubled: true, ..Conv::new(3, 1) };
-                self.g.conv_as(conv, &format!("{name}.conv"), x, channels, &[])
+                self.g.conv_as(conv, &format!("{name}.conv"), x, channels, ConvExtra::NONE)
             }
             false => self.resized(name, x, Resize::Up),
         }

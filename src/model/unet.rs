@@ -5,8 +5,8 @@ use super::latent_config::UnetConfig;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Source, TensorId};
 use crate::ops::attention::{Attention, CrossAttention, QkvOrder};
-use crate::ops::conv::Conv;
-use crate::ops::group_norm::GroupNormOptions;
+use crate::ops::conv::{Conv, ConvExtra};
+use crate::ops::group_norm::{GroupNormExtra, GroupNormOptions};
 use crate::ops::timestep_embedding::TimestepEmbedding;
 use crate::tensor::{Shape, WeightPart};
 
@@ -49,7 +49,7 @@ pub fn unet(g: &mut Graph, c: &UnetConfig, x: TensorId, t: TensorId, context: Te
     h = unet.transformer("unet.mid_block.attentions.0", h, c.heads[levels - 1])?;
     h = unet.res_block("unet.mid_block.resnets.1", h, None, channels)?;
 
-    // Up: each block reads the kept tensor of its counterpart.
+    // Up: each block reads the output of its counterpart on the way down.
     for (i, level) in (0..levels).rev().enumerate() {
         let name = format!("unet.up_blocks.{i}");
         for j in 0..=c.layers_per_block {
@@ -61,12 +61,12 @@ pub fn unet(g: &mut Graph, c: &UnetConfig, x: TensorId, t: TensorId, context: Te
         if level > 0 {
             let name = format!("{name}.upsamplers.0");
             let doubling = Conv { doubled: true, ..Conv::new(3, 1) };
-            h = unet.g.conv_as(doubling, &format!("{name}.conv"), h, c.block_out_channels[level], &[])?;
+            h = unet.g.conv_as(doubling, &format!("{name}.conv"), h, c.block_out_channels[level], ConvExtra::NONE)?;
         }
     }
     let norm = GroupNormOptions::new(c.norm_num_groups, c.norm_eps, true);
-    let h = unet.g.group_norm("unet.conv_norm_out", h, norm, &[])?;
-    unet.g.conv_as(Conv::LAST, "unet.conv_out", h, c.out_channels, &[])
+    let h = unet.g.group_norm("unet.conv_norm_out", h, norm, GroupNormExtra::NONE)?;
+    unet.g.conv_as(Conv::LAST, "unet.conv_out", h, c.out_channels, ConvExtra::NONE)
 }
 
 /// SiLU of the time embedding, which is all that the blocks read: (n, 1, 1, 4 c).
@@ -131,18 +131,18 @@ struct Unet<'a> {
 }
 
 impl Unet<'_> {
-    /// x + conv(silu(norm(conv(silu(norm(x))) + emb))), where the channels of `kept`, if any, follow those of x.
-    fn res_block(&mut self, name: &str, x: TensorId, kept: Option<TensorId>, channels: usize) -> Result<TensorId> {
+    /// x + conv(silu(norm(conv(silu(norm(x))) + emb))), where the channels of `second`, if any, follow those of x.
+    fn res_block(&mut self, name: &str, x: TensorId, second: Option<TensorId>, channels: usize) -> Result<TensorId> {
         let norm = GroupNormOptions::new(self.c.norm_num_groups, self.c.norm_eps, true);
         let path = |part: &str| format!("{name}.{part}");
         // The way past the block comes first: its gradient is then added to that of the norm, as it is written.
-        let skip = self.g.past_block(&path("conv_shortcut"), x, kept, channels)?;
-        let joined = GroupNormOptions { joined: kept.is_some(), ..norm };
-        let h = self.g.group_norm(&path("norm1"), x, joined, kept.as_slice())?;
-        let time = self.g.linear(&path("time_emb_proj"), self.emb, channels)?;
-        let conv = Conv { item_bias: true, ..Conv::new(3, 1) };
-        let h = self.g.conv_as(conv, &path("conv1"), h, channels, &[time])?;
-        let h = self.g.group_norm(&path("norm2"), h, norm, &[])?;
+        let skip = self.g.past_block(&path("conv_shortcut"), x, second, channels)?;
+        let sources = GroupNormExtra { second, ..GroupNormExtra::NONE };
+        let h = self.g.group_norm(&path("norm1"), x, norm, sources)?;
+        let item_bias = Some(self.g.linear(&path("time_emb_proj"), self.emb, channels)?);
+        let time = ConvExtra { item_bias, ..ConvExtra::NONE };
+        let h = self.g.conv_as(Conv::new(3, 1), &path("conv1"), h, channels, time)?;
+        let h = self.g.group_norm(&path("norm2"), h, norm, GroupNormExtra::NONE)?;
         self.g.conv(&path("conv2"), h, (3, 1), channels, Some(skip))
     }
 
@@ -150,7 +150,7 @@ impl Unet<'_> {
     fn transformer(&mut self, name: &str, x: TensorId, heads: usize) -> Result<TensorId> {
         let c = self.g.shape(x).c;
         let norm = GroupNormOptions::new(self.c.norm_num_groups, 1e-6, false);
-        let h = self.g.group_norm(&format!("{name}.norm"), x, norm, &[])?;
+        let h = self.g.group_norm(&format!("{name}.norm"), x, norm, GroupNormExtra::NONE)?;
         let h = self.g.conv(&format!("{name}.proj_in"), h, (1, 1), c, None)?;
         let block = |part: &str| format!("{name}.transformer_blocks.0.{part}");
 
@@ -165,25 +165,25 @@ impl Unet<'_> {
         self.g.conv(&format!("{name}.proj_out"), h, (1, 1), c, Some(x))
     }
 
-    /// residual + to_out(attention(to_q(x), to_k(x), to_v(x)))
-    fn self_attention(&mut self, name: &str, x: TensorId, heads: usize, residual: TensorId) -> Result<TensorId> {
+    /// addend + to_out(attention(to_q(x), to_k(x), to_v(x)))
+    fn self_attention(&mut self, name: &str, x: TensorId, heads: usize, addend: TensorId) -> Result<TensorId> {
         let c = self.g.shape(x).c;
         let layers = ["to_q", "to_k", "to_v"].map(|p| (format!("{name}.{p}"), Shape::new(c, 1, 1, c)));
         let qkv = product(self.g, &format!("{name}.to_qkv"), x, layers)?;
         let o = self.g.one(Attention { heads, order: QkvOrder::ByKind }, name, &[qkv])?;
-        self.g.conv(&format!("{name}.to_out.0"), o, (1, 1), c, Some(residual))
+        self.g.conv(&format!("{name}.to_out.0"), o, (1, 1), c, Some(addend))
     }
 
-    /// residual + to_out(attention(to_q(x), to_k(text), to_v(text)))
-    fn text_attention(&mut self, name: &str, x: TensorId, heads: usize, residual: TensorId) -> Result<TensorId> {
+    /// addend + to_out(attention(to_q(x), to_k(text), to_v(text)))
+    fn text_attention(&mut self, name: &str, x: TensorId, heads: usize, addend: TensorId) -> Result<TensorId> {
         let c = self.g.shape(x).c;
         let layer = |part: &str| format!("{name}.{part}");
         let unbiased = Conv { bias: false, ..POINTWISE };
-        let q = self.g.conv_as(unbiased.clone(), &layer("to_q"), x, c, &[])?;
+        let q = self.g.conv_as(unbiased.clone(), &layer("to_q"), x, c, ConvExtra::NONE)?;
         let (k, v, first_channels) = match &mut self.text {
             Text::Embedded(text) => {
-                let k = self.g.conv_as(unbiased.clone(), &layer("to_k"), *text, c, &[])?;
-                (k, self.g.conv_as(unbiased, &layer("to_v"), *text, c, &[])?, [0, 0])
+                let k = self.g.conv_as(unbiased.clone(), &layer("to_k"), *text, c, ConvExtra::NONE)?;
+                (k, self.g.conv_as(unbiased, &layer("to_v"), *text, c, ConvExtra::NONE)?, [0, 0])
             }
             Text::Projected { keys_and_values, taken } => {
                 let first = std::mem::replace(taken, *taken + 2 * c);
@@ -192,6 +192,6 @@ impl Unet<'_> {
         };
         let attention = CrossAttention { first_channels, ..CrossAttention::new(heads) };
         let o = self.g.one(attention, name, &[q, k, v])?;
-        self.g.conv(&layer("to_out.0"), o, (1, 1), c, Some(residual))
+        self.g.conv(&layer("to_out.0"), o, (1, 1), c, Some(addend))
     }
 }

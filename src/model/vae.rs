@@ -4,8 +4,8 @@ use super::latent_config::VaeConfig;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
 use crate::ops::attention::CrossAttention;
-use crate::ops::conv::{Conv, Padding};
-use crate::ops::group_norm::GroupNormOptions;
+use crate::ops::conv::{Conv, ConvExtra, Padding};
+use crate::ops::group_norm::{GroupNormExtra, GroupNormOptions};
 
 const EPS: f32 = 1e-6;
 
@@ -27,11 +27,11 @@ pub fn decoder(g: &mut Graph, c: &VaeConfig, z: TensorId) -> Result<TensorId> {
         if level > 0 {
             let name = format!("{name}.upsamplers.0");
             let doubling = Conv { doubled: true, ..Conv::new(3, 1) };
-            h = g.conv_as(doubling, &format!("{name}.conv"), h, c.block_out_channels[level], &[])?;
+            h = g.conv_as(doubling, &format!("{name}.conv"), h, c.block_out_channels[level], ConvExtra::NONE)?;
         }
     }
-    let h = g.group_norm("vae.decoder.conv_norm_out", h, norm(c, true), &[])?;
-    g.conv_as(Conv::LAST, "vae.decoder.conv_out", h, c.out_channels, &[])
+    let h = g.group_norm("vae.decoder.conv_norm_out", h, norm(c, true), GroupNormExtra::NONE)?;
+    g.conv_as(Conv::LAST, "vae.decoder.conv_out", h, c.out_channels, ConvExtra::NONE)
 }
 
 /// Mean and log variance of the code of an image (n, f h, f w, 3) in [-1, 1]: (n, h, w, 2 latent_channels), not scaled.
@@ -51,17 +51,17 @@ pub fn encoder(g: &mut Graph, c: &VaeConfig, x: TensorId) -> Result<TensorId> {
         }
         if level + 1 < levels {
             let name = format!("{name}.downsamplers.0.conv");
-            h = g.conv_as(halve.clone(), &name, h, c.block_out_channels[level], &[])?;
+            h = g.conv_as(halve.clone(), &name, h, c.block_out_channels[level], ConvExtra::NONE)?;
         }
     }
     h = middle(g, c, "vae.encoder.mid_block", h)?;
-    h = g.group_norm("vae.encoder.conv_norm_out", h, norm(c, true), &[])?;
+    h = g.group_norm("vae.encoder.conv_norm_out", h, norm(c, true), GroupNormExtra::NONE)?;
     let channels = 2 * c.latent_channels;
     if !c.use_quant_conv {
-        return g.conv_as(Conv::LAST, "vae.encoder.conv_out", h, channels, &[]);
+        return g.conv_as(Conv::LAST, "vae.encoder.conv_out", h, channels, ConvExtra::NONE);
     }
     h = g.conv("vae.encoder.conv_out", h, (3, 1), channels, None)?;
-    g.conv_as(Conv { kernel: 1, ..Conv::LAST }, "vae.quant_conv", h, channels, &[])
+    g.conv_as(Conv { kernel: 1, ..Conv::LAST }, "vae.quant_conv", h, channels, ConvExtra::NONE)
 }
 
 fn norm(c: &VaeConfig, silu: bool) -> GroupNormOptions {
@@ -81,16 +81,16 @@ fn middle(g: &mut Graph, c: &VaeConfig, name: &str, x: TensorId) -> Result<Tenso
 fn res_block(g: &mut Graph, c: &VaeConfig, name: &str, x: TensorId, channels: usize) -> Result<TensorId> {
     let path = |part: &str| format!("{name}.{part}");
     let skip = g.past_block(&path("conv_shortcut"), x, None, channels)?;
-    let h = g.group_norm(&path("norm1"), x, norm(c, true), &[])?;
+    let h = g.group_norm(&path("norm1"), x, norm(c, true), GroupNormExtra::NONE)?;
     let h = g.conv(&path("conv1"), h, (3, 1), channels, None)?;
-    let h = g.group_norm(&path("norm2"), h, norm(c, true), &[])?;
+    let h = g.group_norm(&path("norm2"), h, norm(c, true), GroupNormExtra::NONE)?;
     g.conv(&path("conv2"), h, (3, 1), channels, Some(skip))
 }
 
 /// One head over all pixels.
 fn attention(g: &mut Graph, c: &VaeConfig, name: &str, x: TensorId) -> Result<TensorId> {
     let channels = g.shape(x).c;
-    let u = g.group_norm(&format!("{name}.group_norm"), x, norm(c, false), &[])?;
+    let u = g.group_norm(&format!("{name}.group_norm"), x, norm(c, false), GroupNormExtra::NONE)?;
     let q = g.conv(&format!("{name}.to_q"), u, (1, 1), channels, None)?;
     let k = g.conv(&format!("{name}.to_k"), u, (1, 1), channels, None)?;
     let v = g.conv(&format!("{name}.to_v"), u, (1, 1), channels, None)?;

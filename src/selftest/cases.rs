@@ -78,9 +78,9 @@ pub(super) fn cases() -> Vec<Case> {
         case(name, Conv::new(kernel, stride), inputs, &[0])
     };
     let doubled = |name, from: Shape, to: usize| {
-        let op = Conv { doubled: true, residual: true, ..Conv::new(3, 1) };
-        let residual = stored(s(from.n, 2 * from.h, 2 * from.w, to));
-        let inputs = vec![stored(from), stored(s(to, 3, 3, from.c)), stored(Shape::vector(to)), residual];
+        let op = Conv { doubled: true, addend: true, ..Conv::new(3, 1) };
+        let addend = stored(s(from.n, 2 * from.h, 2 * from.w, to));
+        let inputs = vec![stored(from), stored(s(to, 3, 3, from.c)), stored(Shape::vector(to)), addend];
         case(name, op, inputs, &[0])
     };
     let attention = |name, heads, d: usize, order| {
@@ -98,8 +98,8 @@ pub(super) fn cases() -> Vec<Case> {
     let (vector, vector48, x16) = (stored(Shape::vector(32)), stored(Shape::vector(48)), s(2, 12, 20, 16));
     let (odd_norm, vector18) = (GroupNorm(GroupNormOptions::new(6, 1e-5, true)), stored(Shape::vector(18)));
     let whole_norm = GroupNorm(GroupNormOptions { film: true, ..GroupNormOptions::new(4, 1e-5, true) });
-    let joined_norm = GroupNorm(GroupNormOptions { joined: true, ..GroupNormOptions::new(16, 1e-5, true) });
-    let joined_conv = Conv { joined: true, ..Conv::new(1, 1) };
+    let norm_of_two = GroupNorm(GroupNormOptions { second: true, ..GroupNormOptions::new(16, 1e-5, true) });
+    let conv_of_two = Conv { second: true, ..Conv::new(1, 1) };
     let taps = Taps { rows: (0..8).map(|i| vec![(2 * i, 0.5), (2 * i + 1, 0.5)]).collect(), inputs: 16 };
     let coefficients = full(Shape::rows(2, 4));
     let row = Shape::rows(2, 1);
@@ -119,10 +119,10 @@ pub(super) fn cases() -> Vec<Case> {
             vec![stored(x), vector, vector, stored(Shape::rows(2, 64))],
             &[0, 3],
         ),
-        case("group_norm of two sources", joined_norm, vec![stored(x), vector48, vector48, stored(x16)], &[0, 3]),
+        case("group_norm of two sources", norm_of_two, vec![stored(x), vector48, vector48, stored(x16)], &[0, 3]),
         case(
             "conv of two sources",
-            joined_conv,
+            conv_of_two,
             vec![stored(x), stored(s(64, 1, 1, 48)), stored(Shape::vector(64)), stored(x16)],
             &[0, 3],
         ),

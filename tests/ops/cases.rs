@@ -1,8 +1,8 @@
 //! The case table: every op with the shapes that its code treats differently.
 
 use crate::network_cases::{
-    attention_case, bypassed_norm_case, conv_case, conv_variant_case, cross_attention_case, geglu_case,
-    group_norm_case, joined_conv_case, joined_group_norm_case, linear_case, packed_cross_attention_case,
+    attention_case, bypassed_norm_case, conv_case, conv_of_two_case, conv_variant_case, cross_attention_case,
+    geglu_case, group_norm_case, group_norm_of_two_case, linear_case, packed_cross_attention_case,
 };
 use crate::real::{Real, gelu, silu, zero};
 use crate::reference as r;
@@ -169,7 +169,7 @@ fn axis_filter<T: Real>(x: &[T], s: Shape, axis: Axis, taps: Taps) -> Vec<T> {
 }
 
 pub fn cases() -> Vec<Case> {
-    let conv = |kernel, stride, bias, residual| Conv { bias, residual, ..Conv::new(kernel, stride) };
+    let conv = |kernel, stride, bias, addend| Conv { bias, addend, ..Conv::new(kernel, stride) };
     const X: Shape = s(2, 3, 5, 7);
     const R: Shape = s(2, 6, 6, 3);
     // More rows than a block of the dense filter.
@@ -204,13 +204,13 @@ pub fn cases() -> Vec<Case> {
         group_norm_case(s(1, 17, 31, 32), 16, true, true),
         group_norm_case(s(2, 4, 4, 8), 8, true, false),
         group_norm_case(s(3, 1, 2, 6), 1, false, true),
-        joined_group_norm_case(s(2, 3, 5, 12), 5, 4, false),
-        joined_group_norm_case(s(2, 17, 31, 24), 8, 3, true),
+        group_norm_of_two_case(s(2, 3, 5, 12), 5, 4, false),
+        group_norm_of_two_case(s(2, 17, 31, 24), 8, 3, true),
         bypassed_norm_case(s(2, 3, 5, 12), Some(4)),
         bypassed_norm_case(s(2, 3, 5, 12), None),
-        joined_conv_case(s(2, 3, 5, 12), 5, 20, (1, 1), false),
-        joined_conv_case(s(1, 6, 7, 40), 16, 33, (3, 1), true),
-        joined_conv_case(s(2, 7, 9, 6), 2, 20, (3, 2), false),
+        conv_of_two_case(s(2, 3, 5, 12), 5, 20, (1, 1), false),
+        conv_of_two_case(s(1, 6, 7, 40), 16, 33, (3, 1), true),
+        conv_of_two_case(s(2, 7, 9, 6), 2, 20, (3, 2), false),
         attention_case(2, 3, 3, 2, 5, QkvOrder::ByHead),
         attention_case(1, 3, 3, 2, 5, QkvOrder::ByKind),
         // More tokens than one block of queries and one block of keys.

@@ -186,8 +186,8 @@ fn every_kernel_agrees_with_the_references_in_every_storage_type() {
 fn kernel_cases() -> Vec<Case> {
     use crate::cases::linear_combination_case;
     use crate::network_cases::{
-        attention_case, bypassed_norm_case, conv_case, conv_variant_case, cross_attention_case, geglu_case,
-        group_norm_case, joined_conv_case, joined_group_norm_case, linear_case,
+        attention_case, bypassed_norm_case, conv_case, conv_of_two_case, conv_variant_case, cross_attention_case,
+        geglu_case, group_norm_case, group_norm_of_two_case, linear_case,
     };
     use dmap::graph::Shape;
     use dmap::ops::attention::QkvOrder::{ByHead, ByKind};
@@ -205,29 +205,25 @@ fn kernel_cases() -> Vec<Case> {
         conv_case(s(1, 14, 8, 104), 120, (3, 1), true),
         conv_case(s(2, 12, 20, 104), 120, (1, 1), true),
         conv_case(s(1, 10, 12, 104), 120, (1, 1), false),
-        joined_conv_case(s(1, 14, 16, 240), 120, 104, (3, 1), true),
+        conv_of_two_case(s(1, 14, 16, 240), 120, 104, (3, 1), true),
         conv_variant_case(
             s(1, 15, 8, 104),
             192,
-            Conv { doubled: true, item_bias: true, residual: true, ..Conv::new(3, 1) },
+            Conv { doubled: true, item_bias: true, addend: true, ..Conv::new(3, 1) },
         ),
         conv_variant_case(
             s(1, 30, 15, 104),
             256,
-            Conv { doubled: true, item_bias: true, residual: true, ..Conv::new(3, 1) },
+            Conv { doubled: true, item_bias: true, addend: true, ..Conv::new(3, 1) },
         ),
         linear_case(s(120, 1, 1, 520), 120, true),
         geglu_case(s(1, 20, 24, 40), 128),
         // All that is added, after the parts of a sum.
-        conv_variant_case(
-            s(2, 4, 3, 64),
-            64,
-            Conv { doubled: true, item_bias: true, residual: true, ..Conv::new(3, 1) },
-        ),
+        conv_variant_case(s(2, 4, 3, 64), 64, Conv { doubled: true, item_bias: true, addend: true, ..Conv::new(3, 1) }),
         // An image's few channels: written (in f32 if asked), and their gradient, of both strides.
         conv_case(s(1, 9, 13, 72), 3, (3, 1), true),
         conv_variant_case(s(2, 5, 7, 40), 6, Conv { full: true, ..Conv::new(3, 1) }),
-        joined_conv_case(s(1, 5, 7, 64), 24, 3, (1, 1), false),
+        conv_of_two_case(s(1, 5, 7, 64), 24, 3, (1, 1), false),
         conv_case(s(2, 9, 7, 3), 72, (3, 1), false),
         conv_case(s(1, 8, 6, 5), 32, (3, 2), false),
         // The sum in parts or not, and SiLU after it; by plain arithmetic.
@@ -245,14 +241,14 @@ fn kernel_cases() -> Vec<Case> {
         // A block for a group: more pixels than it takes at once, channels of two vectors and more.
         group_norm_case(s(2, 23, 29, 32), 4, true, true),
         group_norm_case(s(1, 5, 3, 320), 4, false, false),
-        joined_group_norm_case(s(2, 9, 7, 64), 24, 4, true),
+        group_norm_of_two_case(s(2, 9, 7, 64), 24, 4, true),
         bypassed_norm_case(s(2, 9, 7, 64), Some(8)),
         // Two sources, cut where no group and no slice ends; the sum in parts, which end in either source.
-        joined_group_norm_case(s(2, 9, 7, 64), 24, 16, true),
+        group_norm_of_two_case(s(2, 9, 7, 64), 24, 16, true),
         bypassed_norm_case(s(2, 9, 7, 64), Some(16)),
         bypassed_norm_case(s(2, 3, 7, 264), None),
-        joined_conv_case(s(1, 13, 21, 136), 56, 136, (1, 1), true),
-        joined_conv_case(s(1, 5, 7, 304), 120, 64, (3, 1), false),
+        conv_of_two_case(s(1, 13, 21, 136), 56, 136, (1, 1), true),
+        conv_of_two_case(s(1, 5, 7, 304), 120, 64, (3, 1), false),
         // Every padded head size, more tokens than a tile and not a multiple of one.
         attention_case(1, 9, 11, 2, 32, ByHead),
         attention_case(1, 9, 9, 1, 40, ByKind),

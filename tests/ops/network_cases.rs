@@ -6,9 +6,9 @@ use crate::reference as r;
 use dmap::graph::Shape;
 use dmap::ops::add::Add;
 use dmap::ops::attention::{Attention, CrossAttention, QkvOrder};
-use dmap::ops::conv::{Conv, Padding};
+use dmap::ops::conv::{Conv, ConvInputs, Padding};
 use dmap::ops::geglu::Geglu;
-use dmap::ops::group_norm::{GroupNorm, GroupNormOptions};
+use dmap::ops::group_norm::{GroupNorm, GroupNormInputs, GroupNormOptions};
 use dmap::ops::layer_norm::LayerNorm;
 use dmap::ops::linear::Linear;
 
@@ -16,17 +16,21 @@ const fn s(n: usize, h: usize, w: usize, c: usize) -> Shape {
     Shape::new(n, h, w, c)
 }
 
-pub fn conv_case(x: Shape, co: usize, (kernel, stride): (usize, usize), residual: bool) -> Case {
+fn slices<T>(inputs: &[Vec<T>]) -> Vec<&[T]> {
+    inputs.iter().map(|v| &v[..]).collect()
+}
+
+pub fn conv_case(x: Shape, co: usize, (kernel, stride): (usize, usize), addend: bool) -> Case {
     let Shape { n, h, w, c: ci } = x;
     let out = s(n, h.div_ceil(stride), w.div_ceil(stride), co);
     let mut shapes = vec![x, s(co, kernel, kernel, ci), Shape::vector(co)];
     let mut differentiable = vec![0];
-    if residual {
+    if addend {
         shapes.push(out);
         differentiable.push(3);
     }
-    let op = Conv { residual, ..Conv::new(kernel, stride) };
-    let name = format!("conv {kernel}x{kernel}/{stride} {x} -> {co}{}", if residual { " + residual" } else { "" });
+    let op = Conv { addend, ..Conv::new(kernel, stride) };
+    let name = format!("conv {kernel}x{kernel}/{stride} {x} -> {co}{}", if addend { " + addend" } else { "" });
     let label = name.clone();
     Case {
         name,
@@ -46,27 +50,26 @@ pub fn conv_variant_case(x: Shape, co: usize, op: Conv) -> Case {
     let mut shapes = vec![x, s(co, kernel, kernel, x.c)];
     shapes.extend(op.bias.then_some(Shape::vector(co)));
     shapes.extend(op.item_bias.then_some(Shape::rows(x.n, co)));
-    shapes.extend(op.residual.then_some(out));
+    shapes.extend(op.addend.then_some(out));
     let name = format!("conv {kernel}x{kernel}/{stride} {x} -> {co}, {op:?}");
     let label = name.clone();
     fn reference<T: Real>(i: &[Vec<T>], x: Shape, co: usize, op: &Conv) -> Vec<T> {
-        let bias = if op.bias { i[2].clone() } else { vec![zero(); co] };
-        let at = 2 + usize::from(op.bias);
-        let residual = op.residual.then(|| &i[at + usize::from(op.item_bias)][..]);
+        let ConvInputs { x: image, weight, bias, item_bias, addend, .. } = op.inputs(&slices(i));
+        let bias = bias.map_or(vec![zero(); co], <[T]>::to_vec);
         match op.padding {
             Padding::Around if op.doubled => {
-                let (large, shape) = (r::resample(&i[0], x, true, 1.0), s(x.n, 2 * x.h, 2 * x.w, x.c));
-                let mut y = r::conv(&large, shape, &i[1], op.kernel, op.stride, &bias, residual);
-                if op.item_bias {
+                let (large, shape) = (r::resample(image, x, true, 1.0), s(x.n, 2 * x.h, 2 * x.w, x.c));
+                let mut y = r::conv(&large, shape, weight, op.kernel, op.stride, &bias, addend);
+                if let Some(added) = item_bias {
                     let item = y.len() / x.n;
-                    y.iter_mut().enumerate().for_each(|(k, y)| *y += i[at][k / item * co + k % co]);
+                    y.iter_mut().enumerate().for_each(|(k, y)| *y += added[k / item * co + k % co]);
                 }
                 y
             }
-            Padding::Around => r::conv(&i[0], x, &i[1], op.kernel, op.stride, &bias, residual),
+            Padding::Around => r::conv(image, x, weight, op.kernel, op.stride, &bias, addend),
             Padding::After => {
                 // The odd pixels of a convolution of every pixel.
-                let all = r::conv(&i[0], x, &i[1], 3, 1, &bias, None);
+                let all = r::conv(image, x, weight, 3, 1, &bias, None);
                 (0..x.n * x.h / 2 * x.w / 2 * co)
                     .map(|k| {
                         let (c, j, row) = (k % co, k / co % (x.w / 2), k / co / (x.w / 2));
@@ -77,7 +80,7 @@ pub fn conv_variant_case(x: Shape, co: usize, op: Conv) -> Case {
         }
     }
     let mut differentiable = vec![0];
-    differentiable.extend(op.residual.then_some(2 + usize::from(op.bias) + usize::from(op.item_bias)));
+    differentiable.extend(op.places().addend);
     let [of_truth, of_plain] = [op.clone(), op.clone()];
     Case {
         name,
@@ -147,47 +150,51 @@ pub fn group_norm_case(x: Shape, groups: usize, film: bool, with_silu: bool) -> 
     }
 }
 
-/// Of two sources; `x` is the extent of both together.
-pub fn joined_group_norm_case(x: Shape, second: usize, groups: usize, film: bool) -> Case {
+/// Of two tensors; `x` is the extent of both together.
+pub fn group_norm_of_two_case(x: Shape, second: usize, groups: usize, film: bool) -> Case {
     let first = Shape { c: x.c - second, ..x };
     let mut shapes = vec![first, Shape::vector(x.c), Shape::vector(x.c)];
     shapes.extend(film.then_some(Shape::rows(x.n, 2 * x.c)));
     shapes.push(Shape { c: second, ..x });
-    let op = GroupNorm(GroupNormOptions { film, joined: true, ..GroupNormOptions::new(groups, 1e-5, true) });
+    let options = GroupNormOptions { film, second: true, ..GroupNormOptions::new(groups, 1e-5, true) };
+    let (op, at) = (GroupNorm(options), options.places());
     let name = format!("group_norm {first} and {second} channels in {groups}, film {film}");
     let label = name.clone();
-    fn reference<T: Real>(i: &[Vec<T>], x: Shape, second: usize, groups: usize, film: bool) -> Vec<T> {
-        let joined = r::concat(&i[0], x.c - second, &i[i.len() - 1], second);
-        r::group_norm(&joined, x, groups, &i[1], &i[2], film.then(|| &i[3][..]), true)
+    fn reference<T: Real>(i: &[Vec<T>], x: Shape, c: usize, options: GroupNormOptions) -> Vec<T> {
+        let all = slices(i);
+        let GroupNormInputs { x: first, gamma, beta, film, second } = options.inputs(all[0], &all[1..]);
+        let both = r::concat(first, x.c - c, second.expect("two tensors"), c);
+        r::group_norm(&both, x, options.groups, gamma, beta, film, true)
     }
     Case {
         name,
-        differentiable: if film { vec![0, 3, 4] } else { vec![0, 3] },
+        differentiable: [Some(at.x), at.film, at.second].into_iter().flatten().collect(),
         shapes,
         record: Box::new(move |g, i| g.one(op.clone(), &label, i)),
-        truth: Box::new(move |i| reference(i, x, second, groups, film)),
-        plain: Box::new(move |i| reference(i, x, second, groups, film)),
+        truth: Box::new(move |i| reference(i, x, second, options)),
+        plain: Box::new(move |i| reference(i, x, second, options)),
     }
 }
 
-/// A convolution of two sources; `x` is the extent of both together.
-pub fn joined_conv_case(x: Shape, second: usize, co: usize, (kernel, stride): (usize, usize), residual: bool) -> Case {
+/// A convolution of two images; `x` is the extent of both together.
+pub fn conv_of_two_case(x: Shape, second: usize, co: usize, (kernel, stride): (usize, usize), addend: bool) -> Case {
     let (first, other) = (Shape { c: x.c - second, ..x }, Shape { c: second, ..x });
     let out = s(x.n, x.h.div_ceil(stride), x.w.div_ceil(stride), co);
     let mut shapes = vec![first, s(co, kernel, kernel, x.c), Shape::vector(co)];
-    shapes.extend(residual.then_some(out));
+    shapes.extend(addend.then_some(out));
     shapes.push(other);
-    let op = Conv { residual, joined: true, ..Conv::new(kernel, stride) };
+    let op = Conv { addend, second: true, ..Conv::new(kernel, stride) };
     let name = format!("conv {kernel}x{kernel}/{stride} {first} and {second} channels -> {co}");
     let label = name.clone();
-    fn reference<T: Real>(i: &[Vec<T>], x: Shape, second: usize, op: &Conv) -> Vec<T> {
-        let joined = r::concat(&i[0], x.c - second, &i[i.len() - 1], second);
-        r::conv(&joined, x, &i[1], op.kernel, op.stride, &i[2], op.residual.then(|| &i[3][..]))
+    fn reference<T: Real>(i: &[Vec<T>], x: Shape, c: usize, op: &Conv) -> Vec<T> {
+        let ConvInputs { x: first, weight, bias, addend, second, .. } = op.inputs(&slices(i));
+        let both = r::concat(first, x.c - c, second.expect("two images"), c);
+        r::conv(&both, x, weight, op.kernel, op.stride, bias.expect("a bias"), addend)
     }
-    let [of_truth, of_plain] = [op.clone(), op.clone()];
+    let ([of_truth, of_plain], at) = ([op.clone(), op.clone()], op.places());
     Case {
         name,
-        differentiable: if residual { vec![0, 3, 4] } else { vec![0, 3] },
+        differentiable: [Some(at.x), at.addend, at.second].into_iter().flatten().collect(),
         shapes,
         record: Box::new(move |g, i| g.one(op.clone(), &label, i)),
         truth: Box::new(move |i| reference(i, x, second, &of_truth)),

@@ -10,7 +10,7 @@ pub fn conv<T: Real>(
     k: usize,
     stride: usize,
     bias: &[T],
-    residual: Option<&[T]>,
+    addend: Option<&[T]>,
 ) -> Vec<T> {
     let (co, pad) = (bias.len(), (k / 2) as isize);
     let (ho, wo) = (s.h.div_ceil(stride), s.w.div_ceil(stride));
@@ -31,7 +31,7 @@ pub fn conv<T: Real>(
                     }
                 }
                 let at = ((n * ho + i) * wo + j) * co + o;
-                out[at] = residual.map_or(sum, |r| sum + r[at]);
+                out[at] = addend.map_or(sum, |a| sum + a[at]);
             }
         }
     }

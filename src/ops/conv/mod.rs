@@ -1,14 +1,15 @@
 //! Convolution 3x3 (stride 1 or 2) or 1x1 in N, H, W, C.
 //!
-//! `y[p, o] = sum over tap, i of x[stride p + tap - pad, i] w[o, tap, i] (+ bias[o]) (+ item_bias[n, o]) (+ residual[p, o])`,
+//! `y[p, o] = sum over tap, i of x[stride p + tap - pad, i] w[o, tap, i] (+ bias[o]) (+ item_bias[n, o]) (+ addend[p, o])`,
 //! x as it is or doubled by repeating its pixels, one tensor or two whose channels follow each other; nothing is made of these.
 //! VJP: dx[q, i] = sum over (p, tap) with stride p + tap - pad = q, and o, of dy[p, o] w[o, tap, i]:
 //! again a convolution, of dy spread out by the stride, with w flipped in space, its channels exchanged, and padding
 //! kernel - 1 - pad; of a doubled x the sums of 2x2 of that.
-//! dresidual = dy, the same tensor. The data gradient can add to a gradient that is already there. Of two sources each has its own, with
+//! daddend = dy, the same tensor. The data gradient can add to a gradient that is already there. Of two sources each has its own, with
 //! its channels of w.
 
 mod cpu;
+mod inputs;
 mod launch;
 pub(crate) mod problem;
 mod vjp;
@@ -17,14 +18,14 @@ mod wgmma;
 use super::prelude::*;
 use crate::graph::record::{Graph, TensorId};
 use crate::tensor::Precision;
+pub use inputs::{ConvExtra, ConvInputs};
 pub(crate) use launch::CudaConv;
 pub use problem::Padding;
 use problem::{DirectConv, Geometry, Spread, WeightOrder, multiply_adds};
 use std::ops::Range;
 pub use vjp::ConvVjp;
 
-/// The convolution. Inputs: x, weight (cout, kernel, kernel, cin), then bias (1, 1, 1, cout), item bias (n, 1, 1, cout), residual and
-/// the second source if any.
+/// The convolution. Its inputs are [`ConvInputs`].
 #[derive(Debug, Clone)]
 pub struct Conv {
     /// 1 or 3.
@@ -40,9 +41,9 @@ pub struct Conv {
     /// An input is added to every pixel of its item: the time embedding. It has no gradient.
     pub item_bias: bool,
     /// An input is added to the output.
-    pub residual: bool,
-    /// A second source is the last input: its channels come after those of x, without a concatenation being made.
-    pub joined: bool,
+    pub addend: bool,
+    /// The channels of a second image follow those of x. No concatenation is made.
+    pub second: bool,
     /// The output is f32 whatever the storage type: what leaves a network.
     pub full: bool,
 }
@@ -57,8 +58,8 @@ impl Conv {
             doubled: false,
             bias: true,
             item_bias: false,
-            residual: false,
-            joined: false,
+            addend: false,
+            second: false,
             full: false,
         }
     }
@@ -66,19 +67,32 @@ impl Conv {
     /// 3x3, in f32: the last one of a network.
     pub const LAST: Conv = Conv { full: true, ..Conv::new(3, 1) };
 
-    /// Number of the input that is the item bias, if there is one.
-    fn item_bias_input(&self) -> Option<usize> {
-        self.item_bias.then_some(2 + self.bias as usize)
+    /// Number of inputs.
+    fn count(&self) -> usize {
+        2 + [self.bias, self.item_bias, self.addend, self.second].iter().filter(|&&is| is).count()
     }
 
-    /// Number of the input that is the residual, if there is one.
-    fn residual_input(&self) -> Option<usize> {
-        self.residual.then_some(2 + self.bias as usize + self.item_bias as usize)
+    /// The inputs of a node by name.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer than this convolution has.
+    pub fn inputs<T: Copy>(&self, all: &[T]) -> ConvInputs<T> {
+        let mut left = all.iter().copied();
+        let mut next = || left.next().expect("an input for each that the convolution has");
+        ConvInputs {
+            x: next(),
+            weight: next(),
+            bias: self.bias.then(&mut next),
+            item_bias: self.item_bias.then(&mut next),
+            addend: self.addend.then(&mut next),
+            second: self.second.then(&mut next),
+        }
     }
 
-    /// Number of the input that is the second source, if there is one.
-    fn second_input(&self) -> Option<usize> {
-        self.joined.then_some(2 + self.bias as usize + self.item_bias as usize + self.residual as usize)
+    /// The place of each input among those of a node.
+    pub fn places(&self) -> ConvInputs<usize> {
+        self.inputs(&[0, 1, 2, 3, 4, 5])
     }
 
     fn spread(&self) -> Spread {
@@ -91,20 +105,19 @@ impl Op for Conv {
         "conv"
     }
     fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
-        let added = [self.bias, self.item_bias, self.residual, self.joined];
-        expect_inputs(inputs, 2 + added.iter().filter(|&&is| is).count())?;
-        let (mut x, w) = (inputs[0].shape, inputs[1].shape);
-        if let Some(i) = self.second_input() {
-            let second = inputs[i].shape.c;
-            expect_shape(inputs[i], Shape { c: second, ..x })?;
-            x.c += second;
+        expect_inputs(inputs, self.count())?;
+        let ConvInputs { x, weight, bias, item_bias, addend, second } = self.inputs(inputs);
+        let (mut x, w) = (x.shape, weight.shape);
+        if let Some(second) = second {
+            expect_shape(second, Shape { c: second.shape.c, ..x })?;
+            x.c += second.shape.c;
         }
         if !matches!((self.kernel, self.stride), (1, 1) | (3, 1) | (3, 2)) {
             return Err(format!("kernel {} with stride {} is not supported", self.kernel, self.stride));
         }
-        expect_shape(inputs[1], Shape::new(w.n, self.kernel, self.kernel, x.c))?;
-        if self.bias {
-            expect_shape(inputs[2], Shape::vector(w.n))?;
+        expect_shape(weight, Shape::new(w.n, self.kernel, self.kernel, x.c))?;
+        if let Some(bias) = bias {
+            expect_shape(bias, Shape::vector(w.n))?;
         }
         if self.padding == Padding::After && ((self.kernel, self.stride) != (3, 2) || x.h % 2 + x.w % 2 != 0) {
             return Err(format!("padding after the image is for 3x3 with stride 2 on even sizes, not {x}"));
@@ -116,20 +129,21 @@ impl Op for Conv {
             true => Shape::new(x.n, 2 * x.h, 2 * x.w, w.n),
             false => Shape::new(x.n, x.h.div_ceil(self.stride), x.w.div_ceil(self.stride), w.n),
         };
-        if let Some(i) = self.item_bias_input() {
-            expect_shape(inputs[i], Shape::rows(x.n, w.n))?;
+        if let Some(item_bias) = item_bias {
+            expect_shape(item_bias, Shape::rows(x.n, w.n))?;
         }
-        if let Some(i) = self.residual_input() {
-            expect_shape(inputs[i], out)?;
+        if let Some(addend) = addend {
+            expect_shape(addend, out)?;
         }
         Ok(vec![if self.full { full("", out) } else { storage(out) }])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
-        r.not_differentiable(1..2 + self.bias as usize, "weights are fixed")?;
-        r.not_differentiable(self.item_bias_input(), "the time embedding does not depend on x")?;
-        let (dout, name, x, weight) = (r.dout(0)?, r.name(), r.shape(0), r.input(1));
-        let all = r.shape(1).c;
-        for (i, channels) in [(Some(0), 0..x.c), (self.second_input(), x.c..all)] {
+        let at = self.places();
+        r.not_differentiable([Some(at.weight), at.bias].into_iter().flatten(), "weights are fixed")?;
+        r.not_differentiable(at.item_bias, "the time embedding does not depend on x")?;
+        let (dout, name, x, weight) = (r.dout(0)?, r.name(), r.shape(at.x), r.input(at.weight));
+        let all = r.shape(at.weight).c;
+        for (i, channels) in [(Some(at.x), 0..x.c), (at.second, x.c..all)] {
             let Some(i) = i.filter(|&i| r.wants(i)) else { continue };
             let mut inputs = vec![dout, weight];
             if !self.doubled {
@@ -141,7 +155,7 @@ impl Op for Conv {
             let dx = r.graph.one(vjp, &name, &inputs)?;
             r.give(i, dx);
         }
-        if let Some(i) = self.residual_input().filter(|&i| r.wants(i)) {
+        if let Some(i) = at.addend.filter(|&i| r.wants(i)) {
             r.give(i, dout);
         }
         Ok(())
@@ -150,7 +164,7 @@ impl Op for Conv {
         multiply_adds(outputs[0], inputs[1])
     }
     fn in_place(&self) -> &'static [usize] {
-        match self.residual_input() {
+        match self.places().addend {
             Some(2) => &[2],
             Some(3) => &[3],
             Some(_) => &[4],
@@ -158,20 +172,21 @@ impl Op for Conv {
         }
     }
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
-        let (x, y) = (launch.input_shapes[0], launch.output_shapes[0]);
-        let all = launch.input_shapes[1].c;
-        let conv = |input: usize, channels: Range<usize>| DirectConv {
+        let (shapes, y, at) = (self.inputs(&launch.input_shapes), launch.output_shapes[0], self.places());
+        let ConvInputs { x, weight, bias, item_bias, second, .. } = self.inputs(&launch.inputs);
+        let (n, h, w, c) = (shapes.x.n, shapes.x.h, shapes.x.w, shapes.x.c);
+        let conv = |x, channels: Range<usize>| DirectConv {
             geometry: Geometry {
-                n: x.n,
-                input: (x.h, x.w, channels.len()),
+                n,
+                input: (h, w, channels.len()),
                 output: (y.h, y.w, y.c),
                 kernel: self.kernel,
                 stride: self.stride,
                 spread: self.spread(),
                 pad: self.padding.before(self.kernel),
             },
-            x: launch.inputs[input],
-            weight: launch.inputs[1],
+            x,
+            weight,
             channels,
             order: WeightOrder::Forward,
             bias: None,
@@ -179,27 +194,24 @@ impl Op for Conv {
             addend: None,
             addend_in_out: true,
         };
-        let first = DirectConv {
-            bias: self.bias.then(|| launch.inputs[2]),
-            item_bias: self.item_bias_input().map(|i| launch.inputs[i]),
-            addend: self.residual_input().and_then(|i| launch.input_unless_in_place(i)),
-            addend_in_out: self.residual && launch.in_place == self.residual_input(),
-            ..conv(0, 0..x.c)
-        };
-        first.run(launch.outputs[0]);
-        if let Some(i) = self.second_input() {
-            conv(i, x.c..all).run(launch.outputs[0]);
+        let addend = at.addend.and_then(|i| launch.input_unless_in_place(i));
+        let addend_in_out = self.addend && launch.in_place == at.addend;
+        let of_x = DirectConv { bias, item_bias, addend, addend_in_out, ..conv(x, 0..c) };
+        of_x.run(launch.outputs[0]);
+        if let Some(second) = second {
+            conv(second, c..shapes.weight.c).run(launch.outputs[0]);
         }
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let ConvInputs { x, weight, bias, item_bias, addend, second } = self.inputs(&r.inputs);
         CudaConv {
-            x: r.inputs[0],
-            second: self.second_input().map(|i| r.inputs[i]),
-            weight: r.inputs[1],
+            x,
+            second,
+            weight,
             first_channel: 0,
-            bias: self.bias.then(|| r.inputs[2]),
-            item_bias: self.item_bias_input().map(|i| r.inputs[i]),
-            addend: self.residual_input().map(|i| r.inputs[i]),
+            bias,
+            item_bias,
+            addend,
             y: r.outputs[0],
             gated: None,
             silu: false,
@@ -215,29 +227,34 @@ impl Op for Conv {
 }
 
 impl Graph {
-    /// The convolution whose weights are `name.weight` and `name.bias`; `residual` is added to its output.
+    /// The convolution whose weights are `name.weight` and `name.bias`; `addend` is added to its output.
     pub fn conv(
         &mut self,
         name: &str,
         x: TensorId,
         (kernel, stride): (usize, usize),
         cout: usize,
-        residual: Option<TensorId>,
+        addend: Option<TensorId>,
     ) -> Result<TensorId> {
-        let op = Conv { residual: residual.is_some(), ..Conv::new(kernel, stride) };
-        self.conv_as(op, name, x, cout, residual.as_slice())
+        self.conv_as(Conv::new(kernel, stride), name, x, cout, ConvExtra { addend, ..ConvExtra::NONE })
     }
 
-    /// `op` with the weight `name.weight`, the bias `name.bias` if it has one, and what else it reads: item bias, residual, second source.
-    pub fn conv_as(&mut self, op: Conv, name: &str, x: TensorId, cout: usize, added: &[TensorId]) -> Result<TensorId> {
-        let second = added.last().filter(|_| op.joined);
-        let cin = self.shape(x).c + second.map_or(0, |&s| self.shape(s).c);
-        let shape = Shape::new(cout, op.kernel, op.kernel, cin);
-        let mut inputs = vec![x, self.weight(&format!("{name}.weight"), shape)];
-        if op.bias {
-            inputs.push(self.weight(&format!("{name}.bias"), Shape::vector(cout)));
-        }
-        inputs.extend(added);
-        self.one(op, name, &inputs)
+    /// `op` with the weight `name.weight`, the bias `name.bias` if it has one, and the inputs that `extra` gives.
+    pub fn conv_as(
+        &mut self,
+        op: Conv,
+        name: &str,
+        x: TensorId,
+        cout: usize,
+        extra: ConvExtra<TensorId>,
+    ) -> Result<TensorId> {
+        let ConvExtra { item_bias, addend, second } = extra;
+        let cin = self.shape(x).c + second.map_or(0, |s| self.shape(s).c);
+        let weight = self.weight(&format!("{name}.weight"), Shape::new(cout, op.kernel, op.kernel, cin));
+        let bias = op.bias.then(|| self.weight(&format!("{name}.bias"), Shape::vector(cout)));
+        let inputs = ConvInputs { x, weight, bias, item_bias, addend, second };
+        let has = |input: Option<TensorId>| input.is_some();
+        let op = Conv { item_bias: has(item_bias), addend: has(addend), second: has(second), ..op };
+        self.one(op, name, &inputs.to_vec())
     }
 }

@@ -1,6 +1,6 @@
 //! Group normalisation on the CPU.
 
-use super::options::GroupNormOptions;
+use super::options::{GroupNormInputs, GroupNormOptions};
 use crate::backend::cpu::channel_loops::{affine, channel_squares, channel_sums, combine, slope_and_sums};
 use crate::graph::record::CpuArguments;
 use crate::tensor::Shape;
@@ -12,10 +12,11 @@ const CHUNK_PIXELS: usize = 256;
 
 pub(super) fn normalise(options: GroupNormOptions, launch: &mut CpuArguments<'_>) {
     let s = launch.output_shapes[0];
-    let x = Sources::new(options, launch.inputs[0], &launch.inputs[1..], s);
+    let inputs = options.inputs(launch.inputs[0], &launch.inputs[1..]);
+    let x = Sources::new(&inputs, s);
     let [y, mean, rstd] = &mut launch.outputs[..] else { unreachable!("three outputs") };
     statistics(&x, options, mean, rstd);
-    let p = Parameters::new(options, &launch.inputs[1..], mean, rstd);
+    let p = Parameters::new(&inputs, options.groups, mean, rstd);
     y.par_chunks_mut(s.item()).enumerate().for_each(|(n, y)| {
         let (a, b) = p.slope_and_offset(n);
         y.par_chunks_mut(CHUNK_PIXELS * s.c).enumerate().for_each(|(k, y)| {
@@ -26,8 +27,9 @@ pub(super) fn normalise(options: GroupNormOptions, launch: &mut CpuArguments<'_>
 
 pub(super) fn vjp(options: GroupNormOptions, addend: bool, launch: &mut CpuArguments<'_>) {
     let s = launch.input_shapes[0];
-    let x = Sources::new(options, launch.inputs[1], &launch.inputs[4..], s);
-    let p = Parameters::new(options, &launch.inputs[4..], launch.inputs[2], launch.inputs[3]);
+    let inputs = options.inputs(launch.inputs[1], &launch.inputs[4..]);
+    let x = Sources::new(&inputs, s);
+    let p = Parameters::new(&inputs, options.groups, launch.inputs[2], launch.inputs[3]);
     let addend = addend.then(|| launch.inputs[launch.inputs.len() - 1]);
     let dy = launch.input_unless_in_place(0);
     let (dx, second) = launch.outputs.split_at_mut(1);
@@ -65,9 +67,10 @@ pub(super) fn vjp(options: GroupNormOptions, addend: bool, launch: &mut CpuArgum
 
 pub(super) fn film_vjp(options: GroupNormOptions, launch: &mut CpuArguments<'_>) {
     let s = launch.input_shapes[0];
-    let x = Sources::new(options, launch.inputs[1], &launch.inputs[4..], s);
+    let inputs = options.inputs(launch.inputs[1], &launch.inputs[4..]);
+    let x = Sources::new(&inputs, s);
     let dy = launch.inputs[0];
-    let p = Parameters::new(options, &launch.inputs[4..], launch.inputs[2], launch.inputs[3]);
+    let p = Parameters::new(&inputs, options.groups, launch.inputs[2], launch.inputs[3]);
     launch.outputs[0].par_chunks_mut(2 * s.c).enumerate().for_each(|(n, dfilm)| {
         let (a, b) = p.slope_and_offset(n);
         let centre = p.centre(n);
@@ -86,7 +89,7 @@ pub(super) fn film_vjp(options: GroupNormOptions, launch: &mut CpuArguments<'_>)
     });
 }
 
-/// x and, if there is one, what follows its channels.
+/// x and, if there is one, the second tensor.
 struct Sources<'a> {
     x: &'a [f32],
     second: &'a [f32],
@@ -97,9 +100,9 @@ struct Sources<'a> {
 }
 
 impl<'a> Sources<'a> {
-    /// `parameters` from gamma on; `s` is the extent of both together.
-    fn new(options: GroupNormOptions, x: &'a [f32], parameters: &[&'a [f32]], s: Shape) -> Self {
-        let second = options.second(parameters).copied().unwrap_or_default();
+    /// `s` is the extent of both together.
+    fn new(&GroupNormInputs { x, second, .. }: &GroupNormInputs<&'a [f32]>, s: Shape) -> Self {
+        let second = second.unwrap_or_default();
         let first = x.len() / (s.n * s.h * s.w);
         Sources { x, second, channels: (first, s.c - first), pixels: s.h * s.w, items: s.n }
     }
@@ -129,7 +132,7 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// A chunk of the gradients by both sources.
+/// A chunk of the gradients by both tensors.
 struct Part<'d> {
     first: &'d mut [f32],
     second: &'d mut [f32],
@@ -144,10 +147,10 @@ impl Part<'_> {
             read(self.first);
             return f(self.first);
         }
-        let mut joined = join(self.first, self.second, self.channels);
-        read(&mut joined);
-        let result = f(&mut joined);
-        for ((from, x), y) in joined.chunks(a + b).zip(self.first.chunks_mut(a)).zip(self.second.chunks_mut(b)) {
+        let mut both = join(self.first, self.second, self.channels);
+        read(&mut both);
+        let result = f(&mut both);
+        for ((from, x), y) in both.chunks(a + b).zip(self.first.chunks_mut(a)).zip(self.second.chunks_mut(b)) {
             x.copy_from_slice(&from[..a]);
             y.copy_from_slice(&from[a..]);
         }
@@ -157,12 +160,12 @@ impl Part<'_> {
 
 /// Channels of a, then channels of b, pixel by pixel.
 fn join(first: &[f32], second: &[f32], (a, b): (usize, usize)) -> Vec<f32> {
-    let mut joined = Vec::with_capacity(first.len() + second.len());
+    let mut both = Vec::with_capacity(first.len() + second.len());
     for (x, y) in first.chunks(a).zip(second.chunks(b)) {
-        joined.extend_from_slice(x);
-        joined.extend_from_slice(y);
+        both.extend_from_slice(x);
+        both.extend_from_slice(y);
     }
-    joined
+    both
 }
 
 /// Mean and 1 / sqrt(variance + eps) per item and group: two passes over chunks that stay in the cache, then
@@ -209,10 +212,9 @@ struct Parameters<'a> {
 }
 
 impl<'a> Parameters<'a> {
-    /// `inputs` from gamma on.
-    fn new(o: GroupNormOptions, inputs: &[&'a [f32]], mean: &'a [f32], rstd: &'a [f32]) -> Self {
-        let film = o.film.then(|| inputs[2]);
-        Parameters { gamma: inputs[0], beta: inputs[1], film, mean, rstd, groups: o.groups }
+    fn new(inputs: &GroupNormInputs<&'a [f32]>, groups: usize, mean: &'a [f32], rstd: &'a [f32]) -> Self {
+        let &GroupNormInputs { gamma, beta, film, .. } = inputs;
+        Parameters { gamma, beta, film, mean, rstd, groups }
     }
 
     /// Mean of the group of each channel of item n.

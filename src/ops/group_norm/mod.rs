@@ -11,24 +11,23 @@ mod cpu;
 mod launch;
 mod options;
 
-pub use options::GroupNormOptions;
+pub use options::{GroupNormExtra, GroupNormInputs, GroupNormOptions};
 
 use super::prelude::*;
 use crate::graph::record::{Graph, TensorId};
 use launch::CudaNorm;
 
-/// The normalisation. Inputs: x, gamma, beta, then film (n, 1, 1, 2c: scale, shift) and the second source if any.
-/// Outputs: y, mean, rstd (n, 1, 1, groups).
+/// The normalisation. Its inputs are [`GroupNormInputs`]. Outputs: y, mean, rstd (n, 1, 1, groups).
 #[derive(Debug, Clone)]
 pub struct GroupNorm(pub GroupNormOptions);
 
-/// Gradient by x, and by the second source if there is one. Inputs: dy, x, mean, rstd, gamma, beta, then film and the second source
-/// if any, then, for one source, the gradient to add to if any.
+/// Gradient by x, and by the second tensor if there is one. Inputs: dy, x, mean, rstd, the others of [`GroupNormInputs`], and,
+/// where there is no second tensor, the addend if any.
 #[derive(Debug, Clone)]
 pub struct GroupNormVjp {
     /// Of the forward pass.
     pub options: GroupNormOptions,
-    /// The last input is added to the gradient.
+    /// The last input is added to the gradient: the addend.
     pub addend: bool,
 }
 
@@ -41,30 +40,29 @@ impl Op for GroupNorm {
         "group_norm"
     }
     fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
-        expect_inputs(inputs, 1 + self.0.parameters())?;
-        let x = self.0.check(inputs[0], &inputs[1..])?;
+        expect_inputs(inputs, self.0.count())?;
+        let x = self.0.inputs(inputs[0], &inputs[1..]).check(self.0.groups)?;
         let statistics = Shape::rows(x.n, self.0.groups);
         Ok(vec![storage(x), full("mean", statistics), full("rstd", statistics)])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
-        r.not_differentiable(1..3, "weights are fixed")?;
-        let (options, name) = (self.0, r.name());
+        let (options, name, at) = (self.0, r.name(), self.0.places());
+        r.not_differentiable([at.gamma, at.beta], "weights are fixed")?;
         let mut inputs = vec![r.dout(0)?, r.input(0), r.out(1), r.out(2)];
         inputs.extend(&r.node.inputs[1..]);
-        if options.film && r.wants(3) {
+        if let Some(film) = at.film.filter(|&i| r.wants(i)) {
             let dfilm = r.graph.one(GroupNormFilmVjp(options), &name, &inputs)?;
-            r.give(3, dfilm);
+            r.give(film, dfilm);
         }
-        let second = options.parameters();
-        if options.joined && (r.wants(0) || r.wants(second)) {
+        if let Some(second) = at.second.filter(|&i| r.wants(at.x) || r.wants(i)) {
             let both = r.graph.add(GroupNormVjp { options, addend: false }, &name, &inputs)?;
-            r.give(0, both[0]);
+            r.give(at.x, both[0]);
             r.give(second, both[1]);
-        } else if r.wants(0) {
-            let sum = r.accumulate(0);
+        } else if r.wants(at.x) {
+            let sum = r.accumulate(at.x);
             inputs.extend(sum);
             let dx = r.graph.one(GroupNormVjp { options, addend: sum.is_some() }, &name, &inputs)?;
-            r.give(0, dx);
+            r.give(at.x, dx);
         }
         Ok(())
     }
@@ -86,17 +84,18 @@ impl Op for GroupNormVjp {
     }
     fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
         let options = self.options;
-        if options.joined && self.addend {
-            return Err("a gradient by two sources is not added to another".into());
+        if options.second && self.addend {
+            return Err("a gradient by two tensors is not added to another".into());
         }
-        expect_inputs(inputs, 4 + options.parameters() + self.addend as usize)?;
-        let x = options.check(inputs[1], &inputs[4..])?;
+        expect_inputs(inputs, 3 + options.count() + usize::from(self.addend))?;
+        let named = options.inputs(inputs[1], &inputs[4..]);
+        let x = named.check(options.groups)?;
         expect_shape(inputs[0], x)?;
         if self.addend {
             expect_shape(inputs[inputs.len() - 1], x)?;
         }
         let mut outputs = vec![storage(inputs[1].shape)];
-        if let Some(second) = options.second(&inputs[4..]) {
+        if let Some(second) = named.second {
             outputs.push(Output { name: "second", ..storage(second.shape) });
         }
         Ok(outputs)
@@ -108,8 +107,8 @@ impl Op for GroupNormVjp {
         28 * inputs[0].numel() as u64
     }
     fn in_place(&self) -> &'static [usize] {
-        // Of two sources neither gradient has the extent of dy.
-        if self.options.joined { &[] } else { &[0] }
+        // Of two tensors neither gradient has the extent of dy.
+        if self.options.second { &[] } else { &[0] }
     }
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         cpu::vjp(self.options, self.addend, launch);
@@ -129,9 +128,11 @@ impl Op for GroupNormFilmVjp {
         "group_norm_film_vjp"
     }
     fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
-        expect_inputs(inputs, 4 + self.0.parameters())?;
-        self.0.check(inputs[1], &inputs[4..])?;
-        Ok(vec![storage(inputs[6].shape)])
+        expect_inputs(inputs, 3 + self.0.count())?;
+        let named = self.0.inputs(inputs[1], &inputs[4..]);
+        named.check(self.0.groups)?;
+        let film = named.film.ok_or("a norm without film has no gradient by it")?;
+        Ok(vec![storage(film.shape)])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         r.not_differentiable(0..r.node.inputs.len(), FIRST_ORDER_ONLY)
@@ -148,19 +149,18 @@ impl Op for GroupNormFilmVjp {
 }
 
 impl Graph {
-    /// Group norm whose parameters are `name.weight` and `name.bias`; `added` is film (n, 1, 1, 2c) and the second source, as far as
-    /// `options` has them.
+    /// Group norm whose parameters are `name.weight` and `name.bias`, with the inputs that `extra` gives.
     pub fn group_norm(
         &mut self,
         name: &str,
         x: TensorId,
         options: GroupNormOptions,
-        added: &[TensorId],
+        extra: GroupNormExtra<TensorId>,
     ) -> Result<TensorId> {
-        let second = added.last().filter(|_| options.joined);
-        let c = self.shape(x).c + second.map_or(0, |&s| self.shape(s).c);
-        let gamma = self.weight(&format!("{name}.weight"), Shape::vector(c));
-        let beta = self.weight(&format!("{name}.bias"), Shape::vector(c));
-        self.one(GroupNorm(options), name, &[&[x, gamma, beta], added].concat())
+        let GroupNormExtra { film, second } = extra;
+        let c = self.shape(x).c + second.map_or(0, |s| self.shape(s).c);
+        let [gamma, beta] = ["weight", "bias"].map(|part| self.weight(&format!("{name}.{part}"), Shape::vector(c)));
+        let options = GroupNormOptions { film: film.is_some(), second: second.is_some(), ..options };
+        self.one(GroupNorm(options), name, &GroupNormInputs { x, gamma, beta, film, second }.to_vec())
     }
 }
