@@ -6,7 +6,7 @@ use crate::graph::{Graph, TensorId};
 use crate::ops::add::Add;
 use crate::ops::attention::CrossAttention;
 use crate::ops::embedding::Embedding;
-use crate::ops::gelu::Gelu;
+use crate::ops::pointwise::Gelu;
 use crate::tensor::Shape;
 
 /// Hidden states (1, 1, tokens, hidden_size) of the token numbers `tokens` (1, 1, tokens, 1), after the last layer and its norm.

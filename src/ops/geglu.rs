@@ -5,9 +5,9 @@
 
 use super::conv::CudaConv;
 use super::conv::problem::WeightOrder;
-use super::gelu::{gelu, gelu_slope};
 use super::linear::{LinearVjp, matrix_product};
 use super::prelude::*;
+use crate::backend::cpu::math::{gelu, gelu_slope};
 use crate::graph::record::{Graph, TensorId};
 use rayon::prelude::*;
 

@@ -4,7 +4,8 @@
 //! A sampler update: nothing is differentiated through it.
 
 use super::prelude::*;
-use crate::backend::cpu::parallel::{exp, for_item_chunks};
+use crate::backend::cpu::math::exp;
+use crate::backend::cpu::parallel::for_item_chunks;
 
 /// Inputs: mean, v, noise, coefficients (n, 1, 1, any).
 #[derive(Debug, Clone)]

@@ -5,7 +5,8 @@
 use super::conv::CudaConv;
 use super::conv::problem::{DirectConv, Geometry, Spread, WeightOrder};
 use super::prelude::*;
-use crate::backend::cpu::parallel::{map1, sigmoid};
+use crate::backend::cpu::math::silu;
+use crate::backend::cpu::parallel::map1;
 use crate::graph::record::{Graph, TensorId};
 
 /// The linear layer. Inputs: x, weight (out, 1, 1, in), bias (1, 1, 1, out).
@@ -48,7 +49,7 @@ impl Op for Linear {
         let shapes = (launch.input_shapes[0], launch.output_shapes[0]);
         matrix_product(shapes, x, (weight, WeightOrder::Forward), Some(bias), launch.outputs[0]);
         if self.silu {
-            map1(launch.outputs[0], None, |x| x * sigmoid(x));
+            map1(launch.outputs[0], None, silu);
         }
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {

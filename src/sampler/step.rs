@@ -13,12 +13,12 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId, backward};
 use crate::noise::{Draw, KEY_WORDS};
 use crate::ops::adamw::AdamW;
-use crate::ops::clamp::Clamp;
 use crate::ops::concat::ChannelSlice;
 use crate::ops::crop::Crop;
 use crate::ops::learned_noise::LearnedNoise;
 use crate::ops::norm::ResidualNorm;
 use crate::ops::normal_noise::NormalNoise;
+use crate::ops::pointwise::Clamp;
 use crate::ops::sphere_projection::{GuidedStep, SphereProjection};
 use crate::tensor::Shape;
 

@@ -162,7 +162,7 @@ fn a_gradient_that_no_rule_gives_is_refused_when_the_graph_is_built() {
 
 #[test]
 fn gradients_of_a_tensor_used_twice_are_summed() {
-    use dmap::ops::silu::Silu;
+    use dmap::ops::pointwise::Silu;
     // f(x) = silu(x) + 3 x + x, each use by another path.
     let case = Case {
         name: "twice".into(),

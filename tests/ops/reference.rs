@@ -3,15 +3,7 @@
 use crate::real::{Real, silu, zero};
 use dmap::graph::Shape;
 
-pub fn conv<T: Real>(
-    x: &[T],
-    s: Shape,
-    w: &[T],
-    k: usize,
-    stride: usize,
-    bias: &[T],
-    addend: Option<&[T]>,
-) -> Vec<T> {
+pub fn conv<T: Real>(x: &[T], s: Shape, w: &[T], k: usize, stride: usize, bias: &[T], addend: Option<&[T]>) -> Vec<T> {
     let (co, pad) = (bias.len(), (k / 2) as isize);
     let (ho, wo) = (s.h.div_ceil(stride), s.w.div_ceil(stride));
     let mut out = vec![zero(); s.n * ho * wo * co];

@@ -3,8 +3,8 @@
 //! Each takes the pixels for sixteen channels at a time, so that the parameters of these stay in registers whatever the
 //! number of channels; channels that are left go one by one.
 
-use super::parallel::{sigmoid, vectorised};
-use crate::ops::silu::silu_slope;
+use super::math::{sigmoid, silu_slope};
+use super::parallel::vectorised;
 
 /// Channels that one register holds.
 const LANES: usize = 16;

@@ -1,6 +1,7 @@
 //! The CPU backend: f32, all cores. It is the reference for the kernels and the default where there is no GPU.
 
 pub mod channel_loops;
+pub mod math;
 pub mod matmul;
 pub mod parallel;
 mod program;

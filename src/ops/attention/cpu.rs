@@ -1,7 +1,8 @@
 //! Attention on the CPU: blocks of queries against blocks of keys, the scores of one pair of blocks at a time.
 
+use crate::backend::cpu::math::exp;
 use crate::backend::cpu::matmul::matmul;
-use crate::backend::cpu::parallel::{exp, vectorised};
+use crate::backend::cpu::parallel::vectorised;
 use rayon::prelude::*;
 
 /// Query rows of one block.

@@ -1,0 +1,30 @@
+// Functions that are applied value by value: y = f(x), dx = dy f'(x); src/ops/pointwise.rs has their formulas.
+//
+// Tensors of one extent, seen as one row of values. Reads x (and dy), overwrites y or dx; in place over the first operand is
+// fine. A thread takes four values at a time.
+#include "include/gelu.cuh"
+
+// a and b are parameters of the function.
+struct PointwiseParams { View y, x; i64 count; float a, b; };
+struct PointwiseVjpParams { View dx, dy, x; i64 count; float a, b; };
+
+// The kernels of a function, from y as an expression of x, and dx as one of dy and x.
+#define POINTWISE(name, y_of_x, dx_of_dy_and_x)                              \
+    KERNEL(name, PointwiseParams, 256, 4) {                                  \
+        View in[1] = {p.x};                                                  \
+        elementwise(p.y, in, p.count, [&](const float (&v)[1]) {             \
+            const float x = v[0];                                            \
+            return y_of_x;                                                   \
+        });                                                                  \
+    }                                                                        \
+    KERNEL(name##_vjp, PointwiseVjpParams, 256, 4) {                         \
+        View in[2] = {p.dy, p.x};                                            \
+        elementwise(p.dx, in, p.count, [&](const float (&v)[2]) {            \
+            const float dy = v[0], x = v[1];                                 \
+            return dx_of_dy_and_x;                                           \
+        });                                                                  \
+    }
+
+POINTWISE(silu, silu_of(x), dy * silu_slope(x))
+POINTWISE(gelu, gelu_of(x, p.a != 0), dy * gelu_slope(x, p.a != 0))
+POINTWISE(clamp, is_finite(x) ? smaller(larger(x, p.a), p.b) : x, x >= p.a && x <= p.b ? dy : 0.0f)
