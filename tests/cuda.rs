@@ -341,7 +341,7 @@ fn weights_share_an_allocation() {
     restore(model, "sr2", &settings, PlanOptions::default(), &device);
     let taken = before - device.free_bytes().unwrap().unwrap();
     // Arena, scratch, and the weights that each program was the first to ask for. The device rounds up each allocation to 2 MiB.
-    let tensors = opened.weights.files().names().count() as u64;
+    let tensors = dmap::weights::Checkpoint::open(Path::new(model)).unwrap().tensors.len();
     assert!(taken <= 4 * (2 << 20) && tensors > 40, "{taken} bytes for {tensors} tensors");
 }
 
@@ -350,7 +350,10 @@ fn the_selftest_passes_on_the_emulated_device() {
     use dmap::selftest::{MODES, checks, large_checks};
     let mode = |name| MODES.iter().find(|m| m.name == name).unwrap();
     let device = Device::emulated(3);
-    let small = checks().into_iter().map(|check| (check, "bf16"));
+    // The ops tests run every case; here the self-test's own comparison is looked at, and whole steps.
+    let seen =
+        |name: &str| ["linear", "group_norm", "adamw", "normal_noise", "two "].iter().any(|n| name.starts_with(n));
+    let small = checks().into_iter().filter(|check| seen(&check.name)).map(|check| (check, "bf16"));
     let large = large_checks(16).into_iter().filter(|c| !c.name.contains("adm")).map(|check| (check, "f32"));
     let failed: Vec<_> = small
         .chain(large)

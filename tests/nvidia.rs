@@ -170,7 +170,7 @@ fn kernels_compile_on_demand_and_from_another_folder() {
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("cache").display().to_string();
     let source = [("DMAP_IMAGES", "source"), ("XDG_CACHE_HOME", &cache), ("STAND_IN_REFUSES", "ptx")];
-    let only = ["selftest", "--device", "cuda:0", "--precision", "bf16", "--only", "scale"];
+    let only = ["selftest", "--device", "cuda:0", "--precision", "bf16", "--only", "scale (2, 3"];
     assert!(passes(&only, &source).contains("1 of 1 checks passed"));
     let cached = || std::fs::read_dir(folder.path().join("cache/dmap")).unwrap().map(|f| f.unwrap().file_name());
     let names: Vec<String> = cached().map(|n| n.to_string_lossy().into_owned()).collect();
@@ -196,8 +196,8 @@ fn kernels_compile_on_demand_and_from_another_folder() {
 
 #[test]
 fn the_number_of_multiprocessors_can_be_set() {
-    let only = ["selftest", "--device", "cuda:0", "--precision", "bf16", "--only", "conv 3x3"];
-    assert!(passes(&only, &[("DMAP_MULTIPROCESSORS", "132")]).contains("3 of 3 checks passed"));
+    let only = ["selftest", "--device", "cuda:0", "--precision", "bf16", "--only", "conv 1x1/1 (2"];
+    assert!(passes(&only, &[("DMAP_MULTIPROCESSORS", "132")]).contains("4 of 4 checks passed"));
     for wrong in ["0", "many", "-1"] {
         let out = dmap(&only, &[("DMAP_MULTIPROCESSORS", wrong)]);
         let said = text(&out);

@@ -17,7 +17,7 @@ log=$out/log.txt rows=$out/rows.jsonl clocks=$out/clocks.txt
 end=$((SECONDS + ${SECONDS_IN_ALL:-390})) failed=0
 small=() tiny_selftest=() large=(--large) model=adm-256 latent=(--model sd2 --size 512)
 if [[ -n "${DRY:-}" ]]; then
-    small=(--shrink 64 --repeat 1 --levels 4 --size 16) tiny_selftest=(--only scale)
+    small=(--shrink 64 --repeat 1 --levels 4 --size 16) tiny_selftest=(--only "scale (2, 3")
     large=(--large --shrink 16 --only norm) model=photo latent=(--model tiny-latent --size 32)
 fi
 
@@ -129,7 +129,7 @@ fi
 if ((runs)) && command -v compute-sanitizer >/dev/null; then
     for tool in synccheck racecheck; do
         DMAP_MULTIPROCESSORS=2 step "$tool" 30 compute-sanitizer --tool "$tool" --error-exitcode 9 \
-            "$binary" selftest --device "$device" --precision bf16 --only "conv 3x3"
+            "$binary" selftest --device "$device" --precision bf16 --only "conv 3x3/1 (1, 30, 15, 104)"
     done
 fi
 exit $failed

@@ -1,7 +1,7 @@
 //! Functions that are applied value by value: `y = f(x)`; VJP: dx = dy f'(x), which needs x.
 //!
-//! To add one: its struct with an `impl Pointwise` here, a line in kernels/pointwise.cu, and rows in tests/ops/cases.rs and
-//! src/selftest/cases.rs.
+//! To add one: its struct with an `impl Pointwise` here, a line in kernels/pointwise.cu, a row of the case table
+//! (src/selftest/cases/operators.rs) and its formula in tests/ops/truth.rs.
 
 use super::prelude::*;
 use crate::backend::cpu::math::{gelu, gelu_slope, silu, silu_slope};

@@ -2,6 +2,7 @@
 //!
 //! The CPU is the reference: the tests of this crate compare it with slow loops in f64 and with central differences.
 
+mod case;
 mod cases;
 
 use crate::backend::Device;
@@ -15,7 +16,9 @@ use crate::operator::parse_task;
 use crate::sampler::{Item, Measurement, Measurer, Restorer, Settings};
 use crate::tensor::{Dtype, Precision, Shape};
 use crate::weights::Weights;
-use cases::{Case, Kind};
+pub use case::{Case, CaseOp, Input, Values};
+use cases::large_cases;
+pub use cases::{cases, timed_cases};
 use std::ops::ControlFlow;
 
 /// A storage type and how f32 products are made.
@@ -79,7 +82,7 @@ impl From<String> for Failure {
 
 /// Every op on small extents, then two whole steps; against the CPU.
 pub fn checks() -> Vec<Check> {
-    let ops = cases::cases().into_iter().map(|case| Check { name: case.name.into(), what: What::Op(case) });
+    let ops = cases().into_iter().map(|case| Check { name: case.name.clone(), what: What::Op(case) });
     let steps = [("dps", "dps"), ("dmap", "dmap:k=1")].map(|(name, method)| {
         let name = format!("two {name} levels of the shipped prior");
         Check { name, what: What::Step(method) }
@@ -89,7 +92,7 @@ pub fn checks() -> Vec<Check> {
 
 /// Six real shapes in a storage type against f32 throughout on the same device; extents are divided by `shrink`.
 pub fn large_checks(shrink: usize) -> Vec<Check> {
-    let ops = cases::large_cases(shrink).into_iter();
+    let ops = large_cases(shrink).into_iter();
     let ops = ops.map(|case| Check { name: format!("large {}", case.name), what: What::Large(case) });
     let network = Check { name: "large adm-256".into(), what: What::Network((64 / shrink).max(32)) };
     ops.chain([network]).collect()
@@ -134,14 +137,10 @@ fn within(error: f64, limit: f64) -> std::result::Result<f64, Failure> {
     Err(format!("relative error {error:.1e}, limit {limit:.1e}").into())
 }
 
-fn drawn(kind: Kind, number: u32, count: usize) -> Vec<f32> {
+/// Normal numbers for a whole step or a network.
+fn normal(number: u32, count: usize) -> Vec<f32> {
     let mut values = vec![0.0; count];
     fill_normal(&NoiseKey { seed: 11, image: number, step: 0, draw: Draw::Start }.to_words(), 0, &mut values);
-    match kind {
-        Kind::Stored | Kind::Full => {}
-        Kind::Positive => values.iter_mut().for_each(|v| *v = v.abs()),
-        Kind::Labels(below) => values.iter_mut().enumerate().for_each(|(i, v)| *v = (i * 7 % below) as f32),
-    }
     values
 }
 
@@ -166,25 +165,23 @@ struct Recorded {
 fn record(case: &Case, storage: Dtype) -> Result<Recorded> {
     let mut g = Graph::new();
     let (mut ids, mut weights, mut writes) = (Vec::new(), Vec::new(), Vec::new());
-    let mut input = |g: &mut Graph, k: usize, shape: Shape, kind: Kind| {
-        let (name, values) = (format!("input {k}"), drawn(kind, k as u32, shape.numel()));
-        if kind == Kind::Stored {
-            weights.push((name.clone(), rounded(values, storage)));
-            return g.weight(&name, shape);
+    let mut input = |g: &mut Graph, name: &str, shape: Shape, stored: bool, values: Vec<f32>| {
+        if stored {
+            weights.push((name.to_string(), rounded(values, storage)));
+            return g.weight(name, shape);
         }
-        let id = g.input(&name, shape);
+        let id = g.input(name, shape);
         writes.push((id, values));
         id
     };
-    for (k, &(shape, kind)) in case.inputs.iter().enumerate() {
-        ids.push(input(&mut g, k, shape, kind));
+    for (k, i) in case.inputs.iter().enumerate() {
+        ids.push(input(&mut g, &format!("input {k}"), i.shape, i.stored, case.values(k)));
     }
-    let mut wanted = (case.op)(&mut g, &ids)?;
+    let mut wanted = case.record(&mut g, &ids)?;
     if !case.differentiable.is_empty() {
         let out = wanted[0];
-        let kind = if g.tensor(out).precision == Precision::Storage { Kind::Stored } else { Kind::Full };
-        let shape = g.shape(out);
-        let v = input(&mut g, 99, shape, kind);
+        let (shape, stored) = (g.shape(out), g.tensor(out).precision == Precision::Storage);
+        let v = input(&mut g, "cotangent", shape, stored, case.normal(99, shape.numel()));
         for &k in &case.differentiable {
             wanted.push(backward(&mut g, out, v, ids[k])?);
         }
@@ -237,7 +234,7 @@ fn compare_case(
 fn two_levels(method: &str, device: &Device, plan: PlanOptions) -> Result<Vec<f32>> {
     let (model, operator) = (Model::shipped()?, parse_task("sr4")?);
     let image = Shape::new(1, 16, 16, 3);
-    let truth: Vec<f32> = drawn(Kind::Full, 50, image.numel()).iter().map(|v| (0.4 * v).clamp(-1.0, 1.0)).collect();
+    let truth: Vec<f32> = normal(50, image.numel()).iter().map(|v| (0.4 * v).clamp(-1.0, 1.0)).collect();
     let y = Measurer::new(operator.as_ref(), image)?.apply(&truth, &[])?;
     let settings = Settings { steps: 2, ..Settings::parse(method, &model.network.prior())? };
     let mut restorer = Restorer::new(&model, &operator, &settings, image, plan, device)?;
@@ -261,9 +258,9 @@ fn network(side: usize, device: &Device, plan: PlanOptions) -> Result<[Vec<f32>;
     g.output(dx);
     let mut e = Executor::new(g, &plan, &model.weights, device)?;
     e.set_poison(true);
-    e.write(x, &drawn(Kind::Full, 1, image.numel()))?;
+    e.write(x, &normal(1, image.numel()))?;
     e.write(t, &[500.0])?;
-    e.write(v, &drawn(Kind::Full, 2, shape.numel()))?;
+    e.write(v, &normal(2, shape.numel()))?;
     e.run()?;
     Ok([e.read(out)?, e.read(dx)?])
 }

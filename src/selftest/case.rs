@@ -1,0 +1,212 @@
+//! One case of the case table: an op, its inputs, and how they are drawn.
+
+use crate::error::Result;
+use crate::graph::{Graph, TensorId};
+use crate::noise::{Draw, NoiseKey, fill_normal};
+use crate::ops::adamw::AdamW;
+use crate::ops::add::{Add, Scale};
+use crate::ops::attention::{Attention, CrossAttention};
+use crate::ops::axis_filter::AxisFilter;
+use crate::ops::concat::{ChannelPad, ChannelSlice, Concat};
+use crate::ops::conjugate_gradient::{InnerProduct, RatioStep};
+use crate::ops::conv::Conv;
+use crate::ops::crop::{Crop, ZeroPad};
+use crate::ops::diagonal_gaussian::DiagonalGaussian;
+use crate::ops::embedding::Embedding;
+use crate::ops::filter2d::Filter2d;
+use crate::ops::geglu::Geglu;
+use crate::ops::group_norm::GroupNorm;
+use crate::ops::layer_norm::LayerNorm;
+use crate::ops::learned_noise::LearnedNoise;
+use crate::ops::linear::Linear;
+use crate::ops::linear_combination::LinearCombination;
+use crate::ops::mask::Mask;
+use crate::ops::norm::{ResidualNorm, SquaredNorm};
+use crate::ops::normal_noise::NormalNoise;
+use crate::ops::pointwise::{Clamp, Gelu, Silu};
+use crate::ops::resample::{Pool, Upsample};
+use crate::ops::sphere_projection::{GuidedStep, SphereProjection};
+use crate::ops::timestep_embedding::TimestepEmbedding;
+use crate::tensor::Shape;
+
+/// The values of an input.
+#[derive(Clone, Debug)]
+pub enum Values {
+    /// Normal numbers.
+    Normal,
+    /// Magnitudes of normal numbers.
+    Positive,
+    /// Whole numbers below this.
+    Labels(usize),
+    /// These.
+    Given(Vec<f32>),
+    /// Normal numbers with some replaced: (element, value).
+    Except(Vec<(usize, f32)>),
+}
+
+/// An input of a case.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// Extent.
+    pub shape: Shape,
+    /// It is stored in the type of the run, as activations and weights are. Else it is f32.
+    pub stored: bool,
+    /// How it is drawn.
+    pub values: Values,
+}
+
+/// One op on one set of extents.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Unique in the table.
+    pub name: String,
+    /// The op.
+    pub op: CaseOp,
+    /// Tensors that it reads.
+    pub inputs: Vec<Input>,
+    /// The op reads these inputs in this order.
+    pub reads: Vec<usize>,
+    /// Inputs that the first output has a gradient by.
+    pub differentiable: Vec<usize>,
+    /// The first output is y - 0.75 x, so that the VJP meets a gradient that is already there.
+    pub past: bool,
+    /// Only kernels have a reason for it, and central differences would take long.
+    pub only_kernels: bool,
+}
+
+macro_rules! case_ops {
+    ($($op:ident),* $(,)?) => {
+        /// An op that the table has a case of, with its parameters.
+        #[derive(Clone, Debug)]
+        pub enum CaseOp {
+            $(#[doc = concat!("See [`", stringify!($op), "`].")] $op($op),)*
+        }
+
+        impl CaseOp {
+            fn record(&self, g: &mut Graph, name: &str, inputs: &[TensorId]) -> Result<Vec<TensorId>> {
+                match self {
+                    $(CaseOp::$op(op) => g.add(op.clone(), name, inputs),)*
+                }
+            }
+        }
+
+        $(impl From<$op> for CaseOp {
+            fn from(op: $op) -> CaseOp {
+                CaseOp::$op(op)
+            }
+        })*
+    };
+}
+
+case_ops!(
+    AdamW,
+    Add,
+    Attention,
+    AxisFilter,
+    ChannelPad,
+    ChannelSlice,
+    Clamp,
+    Concat,
+    Conv,
+    Crop,
+    CrossAttention,
+    DiagonalGaussian,
+    Embedding,
+    Filter2d,
+    Geglu,
+    Gelu,
+    GroupNorm,
+    GuidedStep,
+    InnerProduct,
+    LayerNorm,
+    LearnedNoise,
+    Linear,
+    LinearCombination,
+    Mask,
+    NormalNoise,
+    Pool,
+    RatioStep,
+    ResidualNorm,
+    Scale,
+    Silu,
+    SphereProjection,
+    SquaredNorm,
+    TimestepEmbedding,
+    Upsample,
+    ZeroPad,
+);
+
+impl Input {
+    /// Normal numbers in the type of the run.
+    pub(super) fn stored(shape: Shape) -> Input {
+        Input { shape, stored: true, values: Values::Normal }
+    }
+
+    /// Normal numbers in f32.
+    pub(super) fn full(shape: Shape) -> Input {
+        Input { shape, stored: false, values: Values::Normal }
+    }
+
+    pub(super) fn with(self, values: Values) -> Input {
+        Input { values, ..self }
+    }
+}
+
+impl Case {
+    pub(super) fn new(
+        name: impl Into<String>,
+        op: impl Into<CaseOp>,
+        inputs: Vec<Input>,
+        differentiable: &[usize],
+    ) -> Case {
+        Case {
+            name: name.into(),
+            op: op.into(),
+            reads: (0..inputs.len()).collect(),
+            inputs,
+            differentiable: differentiable.to_vec(),
+            past: false,
+            only_kernels: false,
+        }
+    }
+
+    pub(super) fn past(self) -> Case {
+        Case { name: format!("{} and a way past it", self.name), past: true, ..self }
+    }
+
+    pub(super) fn only_kernels(self) -> Case {
+        Case { only_kernels: true, ..self }
+    }
+
+    /// Records the op; gives its outputs.
+    pub fn record(&self, g: &mut Graph, inputs: &[TensorId]) -> Result<Vec<TensorId>> {
+        let read: Vec<TensorId> = self.reads.iter().map(|&k| inputs[k]).collect();
+        let mut outputs = self.op.record(g, &self.name, &read)?;
+        if self.past {
+            outputs[0] = g.one(Add { scale: -0.75 }, "past", &[outputs[0], read[0]])?;
+        }
+        Ok(outputs)
+    }
+
+    /// The values of input `k`, the same in every run.
+    pub fn values(&self, k: usize) -> Vec<f32> {
+        let Input { shape, values: kind, .. } = &self.inputs[k];
+        let mut values = self.normal(k as u32, shape.numel());
+        match kind {
+            Values::Normal => {}
+            Values::Positive => values.iter_mut().for_each(|v| *v = v.abs()),
+            Values::Labels(below) => values.iter_mut().enumerate().for_each(|(i, v)| *v = (i * 7 % below) as f32),
+            Values::Given(given) => values.copy_from_slice(given),
+            Values::Except(replaced) => replaced.iter().for_each(|&(i, v)| values[i] = v),
+        }
+        values
+    }
+
+    /// `count` normal numbers, others for every case and `number`.
+    pub fn normal(&self, number: u32, count: usize) -> Vec<f32> {
+        let seed = self.name.bytes().fold(7u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
+        let mut values = vec![0.0; count];
+        fill_normal(&NoiseKey { seed, image: number, step: 0, draw: Draw::Start }.to_words(), 0, &mut values);
+        values
+    }
+}

@@ -1,0 +1,17 @@
+//! The case table: every op on the extents that its code treats differently. The self-test compares a device with the CPU on it,
+//! the tests of this crate compare both with slow loops in f64 (tests/ops/truth.rs), and `dmap bench` times its ops.
+
+mod large;
+mod networks;
+mod operators;
+mod samplers;
+mod timed;
+
+use super::case::Case;
+pub(super) use large::large_cases;
+pub use timed::timed_cases;
+
+/// The table.
+pub fn cases() -> Vec<Case> {
+    [networks::cases(), operators::cases(), samplers::cases()].concat()
+}

@@ -1,0 +1,101 @@
+//! Cases of ops that act value by value or move values, and of the pieces of operators.
+
+use crate::ops::add::{Add, Scale};
+use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
+use crate::ops::concat::{ChannelPad, ChannelSlice, Concat};
+use crate::ops::crop::{Crop, ZeroPad};
+use crate::ops::diagonal_gaussian::DiagonalGaussian;
+use crate::ops::embedding::Embedding;
+use crate::ops::filter2d::Filter2d;
+use crate::ops::mask::Mask;
+use crate::ops::pointwise::{Clamp, Gelu, Silu};
+use crate::ops::resample::{Pool, Upsample};
+use crate::ops::timestep_embedding::TimestepEmbedding;
+use crate::selftest::case::{Case, CaseOp, Input, Values};
+use crate::tensor::Shape;
+use std::sync::Arc;
+
+/// Extents with remainders everywhere, and some of whole vectors.
+const ODD: Shape = Shape::new(2, 3, 5, 7);
+const EVEN: Shape = Shape::new(2, 12, 20, 32);
+
+/// One activation in, one out.
+fn of_one(name: &str, op: impl Into<CaseOp>, x: Shape) -> Case {
+    Case::new(format!("{name} {x}"), op, vec![Input::stored(x)], &[0])
+}
+
+/// One f32 image in, one out.
+fn of_image(name: &str, op: impl Into<CaseOp>, x: Shape) -> Case {
+    Case::new(format!("{name} {x}"), op, vec![Input::full(x)], &[0])
+}
+
+/// A map with a repeated input, an input that nothing reads, and an empty row.
+fn uneven_taps() -> Taps {
+    Taps {
+        rows: vec![vec![(0, 0.5), (1, -1.25)], vec![(3, 2.0)], vec![], vec![(1, 0.25), (4, 1.0), (0, 1.5)]],
+        inputs: 6,
+    }
+}
+
+fn filter(name: &str, axis: Axis, taps: Taps, x: Shape) -> Case {
+    let side = if axis == Axis::Height { "rows" } else { "columns" };
+    of_image(&format!("axis_filter {name}{side}"), AxisFilter { axis, taps: Arc::new(taps) }, x)
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let s = Shape::new;
+    let clamp = Clamp { low: -0.5, high: 0.75 };
+    // More rows than a block of the dense filter.
+    let tall = s(2, 37, 5, 3);
+    let halves = Taps { rows: (0..8).map(|i| vec![(2 * i, 0.5), (2 * i + 1, 0.5)]).collect(), inputs: 16 };
+    let pair = |name: &str, op: CaseOp, a: Shape, b: Shape| {
+        Case::new(format!("{name} {a}"), op, vec![Input::stored(a), Input::stored(b)], &[0, 1])
+    };
+    // Log variances above the limit, one in each item.
+    let moments = Input::stored(s(2, 3, 5, 14));
+    let at_limit = moments.clone().with(Values::Except(vec![(9, 25.0), (15 * 14 + 12, 30.0)]));
+    let label_table = vec![Input::full(s(2, 1, 7, 1)).with(Values::Labels(48)), Input::stored(s(48, 1, 1, 40))];
+    let mut all = vec![
+        of_one("gelu quick", Gelu { quick: true }, ODD),
+        of_image("clamp of an image", clamp.clone(), s(2, 16, 24, 3)),
+        of_one("pool", Pool { gain: 0.25 }, s(2, 4, 6, 3)),
+        of_image("crop", Crop { h: 2, w: 3 }, ODD),
+        of_image("crop", Crop { h: 9, w: 10 }, s(2, 16, 24, 3)),
+        of_image("zero_pad", ZeroPad { h: 4, w: 6 }, ODD),
+        filter("", Axis::Height, uneven_taps(), s(2, 6, 6, 3)),
+        filter("", Axis::Width, uneven_taps(), s(2, 6, 6, 3)),
+        filter("", Axis::Height, halves, s(2, 16, 24, 3)),
+        filter("dense ", Axis::Height, Taps::cosine_transform(37), tall),
+        filter("dense ", Axis::Width, Taps::cosine_transform(5), tall),
+        Case::new("diagonal_gaussian", DiagonalGaussian, vec![moments, Input::full(ODD)], &[0]),
+        Case::new("diagonal_gaussian at its limit", DiagonalGaussian, vec![at_limit, Input::full(ODD)], &[0]),
+        Case::new("embedding", Embedding, label_table, &[]),
+    ];
+    for x in [ODD, EVEN] {
+        all.extend([
+            of_one("gelu", Gelu { quick: false }, x),
+            of_one("silu", Silu, x),
+            of_one("scale", Scale { scale: 1.5 }, x),
+            of_one("clamp", clamp.clone(), x),
+            of_one("upsample", Upsample { gain: 1.5 }, x),
+            pair("add", Add { scale: -0.75 }.into(), x, x),
+        ]);
+    }
+    for (x, second, start, len) in [(ODD, 4, 2, 3), (EVEN, 24, 8, 12)] {
+        all.extend([
+            pair("concat", Concat.into(), x, Shape { c: second, ..x }),
+            of_one("channel_slice", ChannelSlice { start, len }, x),
+            of_one("channel_pad", ChannelPad { start, total: x.c + start + 3 }, x),
+        ]);
+    }
+    for (x, k) in [(s(2, 6, 5, 3), 7), (s(2, 16, 24, 3), 9)] {
+        let inputs = |other: Shape| vec![Input::full(x), Input::full(other)];
+        all.push(Case::new(format!("filter2d {k}x{k} {x}"), Filter2d, inputs(s(2, k, k, 1)), &[0]));
+        all.push(Case::new(format!("mask {x}"), Mask, inputs(Shape { c: 1, ..x }), &[0]));
+    }
+    for channels in [6, 64] {
+        let t = vec![Input::full(Shape::rows(3, 1))];
+        all.push(Case::new(format!("timestep_embedding {channels}"), TimestepEmbedding { channels }, t, &[]));
+    }
+    all
+}

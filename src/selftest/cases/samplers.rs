@@ -1,0 +1,83 @@
+//! Cases of the ops that samplers put between the network and the next image.
+
+use crate::noise::KEY_WORDS;
+use crate::ops::adamw::AdamW;
+use crate::ops::conjugate_gradient::{InnerProduct, RatioStep};
+use crate::ops::learned_noise::LearnedNoise;
+use crate::ops::linear_combination::LinearCombination;
+use crate::ops::norm::{ResidualNorm, SquaredNorm};
+use crate::ops::normal_noise::NormalNoise;
+use crate::ops::sphere_projection::{GuidedStep, SphereProjection};
+use crate::selftest::case::{Case, Input, Values};
+use crate::tensor::Shape;
+
+fn linear_combination(columns: &[usize]) -> Case {
+    let (x, count) = (Input::full(Shape::new(2, 3, 5, 8)), columns.len());
+    let inputs = std::iter::once(Input::full(Shape::rows(2, 4))).chain(vec![x; count]).collect();
+    let wanted: Vec<usize> = (1..=count).collect();
+    Case::new(
+        format!("linear_combination of {count}"),
+        LinearCombination { columns: columns.to_vec() },
+        inputs,
+        &wanted,
+    )
+}
+
+/// Residuals of 300 and 1.5 over floors of 0 and 1: the stated length, 2, is the limit of the first item only.
+fn guided_step(normalised: bool, x: Shape) -> Case {
+    let residuals = Input::full(Shape::rows(2, 1)).with(Values::Given(vec![300.0, 1.5]));
+    let columns = Input::full(Shape::rows(2, 3)).with(Values::Given(vec![0.0, 0.0, 2.0, 0.0, 1.0, 2.0]));
+    let inputs = vec![Input::full(x), Input::full(x), residuals, columns];
+    let op = GuidedStep { step: 2, floor: 1, normalised };
+    Case::new(format!("guided_step {x}, normalised {normalised}"), op, inputs, &[])
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut all = vec![
+        linear_combination(&[3, 0]),
+        linear_combination(&[2, 0, 3]),
+        linear_combination(&[1, 2, 0, 3]),
+        Case::new(
+            "normal_noise",
+            NormalNoise { shape: Shape::new(2, 16, 24, 3) },
+            vec![Input::full(Shape::rows(2, KEY_WORDS))],
+            &[],
+        ),
+    ];
+    for x in [Shape::new(2, 3, 5, 7), Shape::new(2, 16, 24, 3)] {
+        let (image, number) = (Input::full(x), Input::full(Shape::rows(2, 1)));
+        let images = |count: usize| vec![image.clone(); count];
+        let with = |count: usize, more: &[Input]| [images(count), more.to_vec()].concat();
+        let columns = Input::full(Shape::rows(2, 3));
+        // The second moment is positive. Columns: weight decay, rate, two corrections and one that is not read.
+        let rates = Input::full(Shape::rows(2, 5)).with(Values::Given([0.01, 0.1, 1.5, 0.0, 2.0].repeat(2)));
+        let adamw = with(3, &[image.clone().with(Values::Positive), rates]);
+        all.extend([
+            Case::new(format!("residual_norm {x}"), ResidualNorm, images(2), &[0, 1]),
+            Case::new(format!("squared_norm {x}"), SquaredNorm, images(1), &[0]),
+            Case::new(format!("inner_product {x}"), InnerProduct, images(2), &[0, 1]),
+            Case::new(
+                format!("ratio_step {x}"),
+                RatioStep { sign: -1.0 },
+                with(2, &[number.clone(), number.clone()]),
+                &[],
+            ),
+            Case::new(
+                format!("sphere_projection {x}"),
+                SphereProjection { column: 1 },
+                with(2, &[columns.clone()]),
+                &[],
+            ),
+            Case::new(
+                format!("learned_noise {x}"),
+                LearnedNoise { columns: [0, 1, 2] },
+                with(3, &[columns.clone()]),
+                &[],
+            ),
+            Case::new(format!("adamw {x}"), AdamW { columns: [1, 0, 4, 2] }, adamw, &[]),
+            guided_step(true, x),
+            guided_step(false, x),
+        ]);
+    }
+    all
+}

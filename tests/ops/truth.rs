@@ -1,0 +1,219 @@
+//! The outputs of a case by slow loops.
+
+use crate::real::{Real, gelu, silu, zero};
+use crate::reference as r;
+use dmap::graph::Shape;
+use dmap::ops::adamw::AdamW;
+use dmap::ops::axis_filter::{Axis, AxisFilter};
+use dmap::ops::conv::{Conv, ConvInputs, Padding};
+use dmap::ops::group_norm::{GroupNormInputs, GroupNormOptions};
+use dmap::ops::learned_noise::LearnedNoise;
+use dmap::ops::linear_combination::LinearCombination;
+use dmap::ops::sphere_projection::GuidedStep;
+use dmap::selftest::{Case, CaseOp};
+
+/// The first outputs of a case for values of its inputs; none if no loop here makes them.
+pub fn truth<T: Real>(case: &Case, values: &[Vec<T>]) -> Option<Vec<Vec<T>>> {
+    let x: Vec<&[T]> = case.reads.iter().map(|&k| &values[k][..]).collect();
+    let shapes: Vec<Shape> = case.reads.iter().map(|&k| case.inputs[k].shape).collect();
+    let s = shapes[0];
+    let each = |f: &dyn Fn(T) -> T| x[0].iter().map(|&x| f(x)).collect();
+    let first: Vec<T> = match &case.op {
+        CaseOp::Conv(op) => conv(op, &x, &shapes),
+        CaseOp::Linear(op) => {
+            let y = r::conv(x[0], s, x[1], 1, 1, x[2], None);
+            if op.silu { y.into_iter().map(silu).collect() } else { y }
+        }
+        CaseOp::Geglu(_) => {
+            let halves = r::conv(x[0], s, x[1], 1, 1, x[2], None);
+            let gate = |p: &[T]| {
+                let (values, gates) = p.split_at(p.len() / 2);
+                values.iter().zip(gates).map(|(&v, &g)| v * gelu(g, false)).collect::<Vec<_>>()
+            };
+            halves.chunks(x[2].len()).flat_map(gate).collect()
+        }
+        CaseOp::GroupNorm(op) => group_norm(op.0, &x, &shapes),
+        // Group norm with one group of one pixel.
+        CaseOp::LayerNorm(_) => {
+            let pixels = Shape::new(s.n * s.h * s.w, 1, 1, s.c);
+            r::group_norm(x[0], pixels, 1, x[1], x[2], None, false)
+        }
+        CaseOp::Attention(op) => r::attention(x[0], s, op.heads, op.order == dmap::ops::attention::QkvOrder::ByHead),
+        CaseOp::CrossAttention(op) => {
+            let channels = |i: usize, first: usize| -> Vec<T> {
+                x[i].chunks(shapes[i].c).flat_map(|token| token[first..first + s.c].to_vec()).collect()
+            };
+            let [k, v] = [1, 2].map(|i| channels(i, op.first_channels[i - 1]));
+            r::cross_attention([x[0], &k, &v], s, Shape { c: s.c, ..shapes[1] }, op.heads, op.causal)
+        }
+        CaseOp::Gelu(op) => each(&|x| gelu(x, op.quick)),
+        CaseOp::Silu(_) => each(&silu),
+        CaseOp::Scale(op) => each(&|x| T::of(op.scale.into()) * x),
+        CaseOp::Clamp(op) => {
+            let (low, high) = (T::of(op.low.into()), T::of(op.high.into()));
+            let limit = |x: T| if x > high { high } else { x };
+            each(&|x| if x < low { low } else { limit(x) })
+        }
+        CaseOp::Add(op) => x[0].iter().zip(x[1]).map(|(&a, &b)| a + T::of(op.scale.into()) * b).collect(),
+        CaseOp::Concat(_) => r::concat(x[0], s.c, x[1], shapes[1].c),
+        CaseOp::ChannelSlice(op) => x[0].chunks(s.c).flat_map(|p| p[op.start..op.start + op.len].to_vec()).collect(),
+        CaseOp::ChannelPad(op) => {
+            let pad = |p: &[T]| {
+                let mut out = vec![zero(); op.total];
+                out[op.start..op.start + s.c].copy_from_slice(p);
+                out
+            };
+            x[0].chunks(s.c).flat_map(pad).collect()
+        }
+        CaseOp::Upsample(op) => r::resample(x[0], s, true, op.gain.into()),
+        CaseOp::Pool(op) => r::resample(x[0], s, false, op.gain.into()),
+        CaseOp::Crop(op) => window(x[0], s, op.h, op.w),
+        CaseOp::ZeroPad(op) => window(x[0], s, op.h, op.w),
+        CaseOp::AxisFilter(op) => axis_filter(op, x[0], s),
+        CaseOp::Filter2d(_) => r::filter2d(x[0], s, x[1], shapes[1].h),
+        CaseOp::Mask(_) => (0..s.numel()).map(|k| x[0][k] * x[1][k / s.c]).collect(),
+        CaseOp::DiagonalGaussian(_) => {
+            let c = s.c / 2;
+            let at = |k: usize, half: usize| x[0][k / c * s.c + half * c + k % c];
+            let log_variance = |k: usize| if at(k, 1) > T::of(20.0) { T::of(20.0) } else { at(k, 1) };
+            (0..x[1].len()).map(|k| at(k, 0) + (T::of(0.5) * log_variance(k)).exp() * x[1][k]).collect()
+        }
+        CaseOp::Embedding(_) => {
+            let row = |label: &T| &x[1][label.value() as usize * shapes[1].c..][..shapes[1].c];
+            x[0].iter().flat_map(|label| row(label).to_vec()).collect()
+        }
+        CaseOp::TimestepEmbedding(op) => {
+            let half = op.channels / 2;
+            let angle = |t: f64, k: usize| t * (-(10000f64.ln()) * k as f64 / half as f64).exp();
+            let wave = |t: f64, k: usize| if k < half { angle(t, k).cos() } else { angle(t, k - half).sin() };
+            x[0].iter().flat_map(|t| (0..op.channels).map(move |k| T::of(wave(t.value(), k)))).collect()
+        }
+        CaseOp::ResidualNorm(_) => r::distance(x[0], x[1], s.n),
+        CaseOp::SquaredNorm(_) => r::inner_product(x[0], x[0], s.n),
+        CaseOp::InnerProduct(_) => r::inner_product(x[0], x[1], s.n),
+        CaseOp::RatioStep(op) => {
+            let ratio = |k: usize| T::of(op.sign.into()) * x[2][k / s.item()] / x[3][k / s.item()];
+            (0..s.numel()).map(|k| x[0][k] + ratio(k) * x[1][k]).collect()
+        }
+        CaseOp::LinearCombination(op) => linear_combination(op, &x, &shapes),
+        CaseOp::SphereProjection(op) => {
+            let offset: Vec<T> = x[0].iter().zip(x[1]).map(|(&z, &m)| z - m).collect();
+            r::moved(x[1], &offset, |n| x[2][shapes[2].c * n + op.column], s.n)
+        }
+        CaseOp::GuidedStep(op) => guided_step(op, &x, &shapes),
+        CaseOp::LearnedNoise(op) => learned_noise(op, &x, &shapes),
+        CaseOp::AdamW(op) => return Some(adamw(op, &x, &shapes)),
+        // Whole steps run it, and tests of src/noise.rs hold the generator against published values.
+        CaseOp::NormalNoise(_) => return None,
+    };
+    if case.past {
+        return Some(vec![first.iter().zip(x[0]).map(|(&y, &x)| y - T::of(0.75) * x).collect()]);
+    }
+    Some(vec![first])
+}
+
+fn conv<T: Real>(op: &Conv, x: &[&[T]], shapes: &[Shape]) -> Vec<T> {
+    let ConvInputs { x: image, weight, bias, item_bias, addend, second } = op.inputs(x);
+    let (mut s, co) = (shapes[0], shapes[1].n);
+    let mut image = image.to_vec();
+    if let Some(second) = second {
+        let c = shapes[1].c - s.c;
+        image = r::concat(&image, s.c, second, c);
+        s.c += c;
+    }
+    if op.doubled {
+        image = r::resample(&image, s, true, 1.0);
+        (s.h, s.w) = (2 * s.h, 2 * s.w);
+    }
+    let bias = bias.map_or(vec![zero(); co], <[T]>::to_vec);
+    if op.padding == Padding::After {
+        // The odd pixels of a convolution of every pixel.
+        let all = r::conv(&image, s, weight, 3, 1, &bias, None);
+        let odd = |k: usize| {
+            let (c, j, row) = (k % co, k / co % (s.w / 2), k / co / (s.w / 2));
+            all[((2 * row + 1) * s.w + 2 * j + 1) * co + c]
+        };
+        return (0..s.n * s.h / 2 * s.w / 2 * co).map(odd).collect();
+    }
+    let mut y = r::conv(&image, s, weight, op.kernel, op.stride, &bias, addend);
+    if let Some(added) = item_bias {
+        let item = y.len() / s.n;
+        y.iter_mut().enumerate().for_each(|(k, y)| *y += added[k / item * co + k % co]);
+    }
+    y
+}
+
+fn group_norm<T: Real>(options: GroupNormOptions, x: &[&[T]], shapes: &[Shape]) -> Vec<T> {
+    let GroupNormInputs { x: first, gamma, beta, film, second } = options.inputs(x[0], &x[1..]);
+    let (s, c) = (shapes[0], shapes[1].c);
+    let both = second.map_or(first.to_vec(), |second| r::concat(first, s.c, second, c - s.c));
+    r::group_norm(&both, Shape { c, ..s }, options.groups, gamma, beta, film, options.silu)
+}
+
+/// The first h rows and w columns; zeros past the image.
+fn window<T: Real>(x: &[T], s: Shape, h: usize, w: usize) -> Vec<T> {
+    let at = |k: usize| {
+        let (c, j, i, n) = (k % s.c, k / s.c % w, k / s.c / w % h, k / s.c / w / h);
+        if j < s.w && i < s.h { x[((n * s.h + i) * s.w + j) * s.c + c] } else { zero() }
+    };
+    (0..s.n * h * w * s.c).map(at).collect()
+}
+
+fn axis_filter<T: Real>(op: &AxisFilter, x: &[T], s: Shape) -> Vec<T> {
+    let rows = &op.taps.rows;
+    let (h, w) = if op.axis == Axis::Height { (rows.len(), s.w) } else { (s.h, rows.len()) };
+    let at = |k: usize| {
+        let (c, j, i, n) = (k % s.c, k / s.c % w, k / s.c / w % h, k / s.c / w / h);
+        let mut sum = zero::<T>();
+        for &(from, weight) in &rows[if op.axis == Axis::Height { i } else { j }] {
+            let (y, z) = if op.axis == Axis::Height { (from, j) } else { (i, from) };
+            sum += T::of(weight.into()) * x[((n * s.h + y) * s.w + z) * s.c + c];
+        }
+        sum
+    };
+    (0..s.n * h * w * s.c).map(at).collect()
+}
+
+fn linear_combination<T: Real>(op: &LinearCombination, x: &[&[T]], shapes: &[Shape]) -> Vec<T> {
+    let (columns, item) = (shapes[0].c, shapes[1].item());
+    let term = |k: usize, j: usize| x[0][k / item * columns + op.columns[j]] * x[j + 1][k];
+    (0..shapes[1].numel()).map(|k| (0..op.columns.len()).fold(zero(), |sum: T, j| sum + term(k, j))).collect()
+}
+
+/// A step of half of Polyak's length where that is shorter than the stated one; the gradient of a normalised step has length 1.
+fn guided_step<T: Real>(op: &GuidedStep, x: &[&[T]], shapes: &[Shape]) -> Vec<T> {
+    let (item, columns) = (shapes[0].item(), shapes[3].c);
+    let norms = r::distance(x[1], &vec![zero(); x[1].len()], shapes[0].n);
+    let step = |n: usize| {
+        let (length, floor) = (x[3][n * columns + op.step], x[3][n * columns + op.floor]);
+        if !op.normalised {
+            return length;
+        }
+        let (stated, polyak) = (length / norms[n], (x[2][n] - floor) / norms[n] / norms[n]);
+        if polyak < stated { polyak } else { stated }
+    };
+    (0..x[0].len()).map(|k| x[0][k] - step(k / item) * x[1][k]).collect()
+}
+
+fn learned_noise<T: Real>(op: &LearnedNoise, x: &[&[T]], shapes: &[Shape]) -> Vec<T> {
+    let (item, columns) = (shapes[0].item(), shapes[3].c);
+    let at = |k: usize| {
+        let c = op.columns.map(|column| x[3][k / item * columns + column]);
+        let f = (x[1][k] + T::of(1.0)) * T::of(0.5);
+        x[0][k] + c[2] * (T::of(0.5) * (f * c[0] + (T::of(1.0) - f) * c[1])).exp() * x[2][k]
+    };
+    (0..shapes[0].numel()).map(at).collect()
+}
+
+fn adamw<T: Real>(op: &AdamW, x: &[&[T]], shapes: &[Shape]) -> Vec<Vec<T>> {
+    let (item, columns) = (shapes[0].item(), shapes[4].c);
+    let at = |k: usize| {
+        let [rate, decay, first, second] = op.columns.map(|column| x[4][k / item * columns + column]);
+        let m = T::of(0.9) * x[2][k] + T::of(0.1) * x[1][k];
+        let v = T::of(0.999) * x[3][k] + T::of(0.001) * x[1][k] * x[1][k];
+        let z = (T::of(1.0) - decay) * x[0][k] - rate * (m * first) / ((v * second).sqrt() + T::of(1e-8));
+        [z, m, v]
+    };
+    let all: Vec<[T; 3]> = (0..shapes[0].numel()).map(at).collect();
+    [0, 1, 2].map(|i| all.iter().map(|o| o[i]).collect()).to_vec()
+}
