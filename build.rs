@@ -9,6 +9,8 @@ mod kernel_files;
 #[allow(dead_code)]
 #[path = "src/backend/cuda/nvrtc.rs"]
 mod nvrtc;
+#[path = "build/parameters/mod.rs"]
+mod parameters;
 
 use std::collections::hash_map::DefaultHasher;
 use std::fmt::Write as _;
@@ -31,17 +33,26 @@ fn main() {
     println!("cargo:rerun-if-changed=kernels");
     println!("cargo:rerun-if-changed=src/backend/cuda/nvrtc.rs");
     println!("cargo:rerun-if-changed=src/backend/cuda/kernel_files.rs");
+    println!("cargo:rerun-if-changed=build");
     // Watching a file that is not there would run this script at every build; tools/nvrtc.sh touches it instead.
     let read = |extension| {
         let found = kernel_files::read(&root.join("kernels"), extension);
         found.unwrap_or_else(|(path, e)| panic!("{}: {e}", path.display()))
     };
     let (files, headers) = (read("cu"), read("cuh"));
+    write_structs(&out, &files, &headers);
     let images = compile_all(&root, &out, &files, &headers);
     write_table(&out, &files, &headers, &images);
     if std::env::var_os("CARGO_FEATURE_EMULATE").is_some() {
         compile_emulated(&root, &out, &files);
     }
+}
+
+/// kernels.rs: the parameter structs of the kernels in Rust.
+fn write_structs(out: &Path, files: &[(String, String)], headers: &[(String, String)]) {
+    let written = parameters::structs(files.iter().chain(headers))
+        .and_then(|structs| parameters::rust(&structs, &parameters::kernels(files)?));
+    std::fs::write(out.join("kernels.rs"), written.unwrap_or_else(|e| panic!("{e}"))).expect("OUT_DIR can be written");
 }
 
 struct Image {

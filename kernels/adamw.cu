@@ -2,7 +2,13 @@
 // columns of the coefficients of item n hold rate, decay, by_m and by_v. blockIdx.y is the item, a thread takes one value.
 #include "include/view.cuh"
 
-struct AdamWParams { View next, next_m, next_v, z, g, m, v; const float* coefficients; i64 item; int width, rate, decay, by_m, by_v, reserved; };
+struct AdamWParams {
+    ViewOut next, next_m, next_v;
+    View z, g, m, v;
+    const float* coefficients;
+    i64 item;
+    int width, rate, decay, by_m, by_v;
+};
 KERNEL(adamw, AdamWParams, 256, 4) {
     const float* c = p.coefficients + i64(blockIdx.y) * p.width;
     float rate = c[p.rate], decay = c[p.decay], by_m = c[p.by_m], by_v = c[p.by_v];

@@ -2,13 +2,13 @@
 // Tensors of one extent, seen as one row of values; in place over an operand is fine.
 #include "include/view.cuh"
 
-struct AddParams { View y, a, b; i64 count; float scale; };
+struct AddParams { ViewOut y; View a, b; i64 count; float scale; };
 KERNEL(add, AddParams, 256, 4) {
     View x[2] = {p.a, p.b};
     elementwise(p.y, x, p.count, [&](const float (&v)[2]) { return v[0] + p.scale * v[1]; });
 }
 
-struct ScaleParams { View y, x; i64 count; float scale; };
+struct ScaleParams { ViewOut y; View x; i64 count; float scale; };
 KERNEL(scale, ScaleParams, 256, 4) {
     View x[1] = {p.x};
     elementwise(p.y, x, p.count, [&](const float (&v)[1]) { return p.scale * v[0]; });

@@ -4,7 +4,7 @@
 // The VJP is this kernel with the transposed taps. One thread per value of y.
 #include "include/view.cuh"
 
-struct AxisFilterParams { View y, x; const int* index; const float* weight; i64 count; int rows, inputs, taps; i64 inside; };
+struct AxisFilterParams { ViewOut y; View x; const int* index; const float* weight; i64 count; int rows, inputs, taps; i64 inside; };
 KERNEL(axis_filter, AxisFilterParams, 256, 4) {
     i64 step = i64(gridDim.x) * blockDim.x;
     for (i64 k = i64(blockIdx.x) * blockDim.x + threadIdx.x; k < p.count; k += step) {

@@ -3,7 +3,7 @@
 // A thread takes four channels at a time where every offset allows it, else one.
 #include "include/view.cuh"
 
-struct ChannelCopyParams { View y, x; i64 pixels; int y_channels, x_channels, to, from, count; };
+struct ChannelCopyParams { ViewOut y; View x; i64 pixels; int y_channels, x_channels, to, from, count; };
 KERNEL(channel_copy, ChannelCopyParams, 256, 4) {
     bool fours = (p.y_channels | p.x_channels | p.to | p.from | p.count) % 4 == 0;
     int row = fours ? p.count / 4 : p.count;
@@ -21,7 +21,7 @@ KERNEL(channel_copy, ChannelCopyParams, 256, 4) {
     }
 }
 
-struct ChannelPadParams { View y, x; i64 pixels; int total, channels, start; };
+struct ChannelPadParams { ViewOut y; View x; i64 pixels; int total, channels, start; };
 KERNEL(channel_pad, ChannelPadParams, 256, 4) {
     i64 step = i64(gridDim.x) * blockDim.x;
     for (i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x; i < p.pixels * p.total; i += step) {

@@ -12,12 +12,12 @@ KERNEL(products_partial, ProductsPartialParams, 256, 4) {
     if (threadIdx.x == 0) p.partial[i64(blockIdx.y) * PARTIALS + blockIdx.x] = sum;
 }
 
-struct InnerProductParams { View out; const float* partial; int items; };
+struct InnerProductParams { ViewOut out; const float* partial; int items; };
 KERNEL(inner_product, InnerProductParams, 32, 1) {
     for (int n = threadIdx.x; n < p.items; n += 32) put(p.out, n, total_squares(p.partial, n));
 }
 
-struct RatioStepParams { View out, x, d, above, below; i64 item; float sign; };
+struct RatioStepParams { ViewOut out; View x, d, above, below; i64 item; float sign; };
 KERNEL(ratio_step, RatioStepParams, 256, 4) {
     float below = at(p.below, blockIdx.y), factor = below != 0 ? p.sign * at(p.above, blockIdx.y) / below : 0.0f;
     View x[2] = {p.x, p.d};

@@ -2,7 +2,7 @@
 // One thread per value of y.
 #include "include/view.cuh"
 
-struct CropParams { View y, x; i64 count; int yh, yw, xh, xw, channels; };
+struct CropParams { ViewOut y; View x; i64 count; int yh, yw, xh, xw, channels; };
 
 DEVICE void window(const CropParams& p) {
     i64 step = i64(gridDim.x) * blockDim.x;

@@ -4,7 +4,7 @@
 
 DEVICE float deviation(float logvar) { return expf(0.5f * smaller(larger(logvar, -30.0f), 20.0f)); }
 
-struct DiagonalGaussianParams { View z, moments, noise; i64 count; int channels, reserved; };
+struct DiagonalGaussianParams { ViewOut z; View moments, noise; i64 count; int channels; };
 KERNEL(diagonal_gaussian, DiagonalGaussianParams, 256, 4) {
     i64 step = i64(gridDim.x) * blockDim.x;
     for (i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x; i < p.count; i += step) {
@@ -13,7 +13,7 @@ KERNEL(diagonal_gaussian, DiagonalGaussianParams, 256, 4) {
     }
 }
 
-struct DiagonalGaussianVjpParams { View d, dz, moments, noise; i64 count; int channels, reserved; };
+struct DiagonalGaussianVjpParams { ViewOut d; View dz, moments, noise; i64 count; int channels; };
 KERNEL(diagonal_gaussian_vjp, DiagonalGaussianVjpParams, 256, 4) {
     i64 step = i64(gridDim.x) * blockDim.x;
     for (i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x; i < p.count; i += step) {

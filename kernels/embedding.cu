@@ -1,7 +1,7 @@
 // y[p] = table[label[p]], NaN for a label outside the table. blockIdx.x is p.
 #include "include/view.cuh"
 
-struct EmbeddingParams { View y, label, table; int rows, channels; };
+struct EmbeddingParams { ViewOut y; View label, table; int rows, channels; };
 KERNEL(embedding, EmbeddingParams, 256, 1) {
     float label = at(p.label, blockIdx.x);
     bool known = label >= 0 && label < float(p.rows);

@@ -3,7 +3,7 @@
 // One thread per pixel, for up to four channels; the kernel's zeros (motion blur: most of it) are skipped by whole blocks.
 #include "include/view.cuh"
 
-struct Filter2dParams { View y, x; const float* kernel; int h, w, channels, size; };
+struct Filter2dParams { ViewOut y; View x; const float* kernel; int h, w, channels, size; };
 
 DEVICE int reflected(int i, int n) {
     i = i < 0 ? -i : i;

@@ -14,7 +14,7 @@ template <class F> DEVICE void over_gates(i64 pixels, int channels, F f) {
     }
 }
 
-struct GegluParams { View y, x; i64 pixels; int channels, reserved; };
+struct GegluParams { ViewOut y; View x; i64 pixels; int channels; };
 KERNEL(geglu, GegluParams, 256, 4) {
     over_gates(p.pixels, p.channels, [&](i64 i, i64 value, i64 gate, int count) {
         float a[4], b[4];
@@ -25,7 +25,7 @@ KERNEL(geglu, GegluParams, 256, 4) {
     });
 }
 
-struct GegluVjpParams { View dx, dy, x; i64 pixels; int channels, reserved; };
+struct GegluVjpParams { ViewOut dx; View dy, x; i64 pixels; int channels; };
 KERNEL(geglu_vjp, GegluVjpParams, 256, 4) {
     over_gates(p.pixels, p.channels, [&](i64 i, i64 value, i64 gate, int count) {
         float a[4], b[4], dy[4];

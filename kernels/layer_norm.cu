@@ -36,7 +36,7 @@ DEVICE Moments moments(View x, i64 first, int channels, float eps) {
     return {mean, 1.0f / sqrtf(warp_sum(squares) / channels + eps)};
 }
 
-struct LayerNormParams { View y, x, gamma, beta; i64 pixels; int channels; float eps; };
+struct LayerNormParams { ViewOut y; View x, gamma, beta; i64 pixels; int channels; float eps; };
 KERNEL(layer_norm, LayerNormParams, 256, 4) {
     i64 pixel = i64(blockIdx.x) * 8 + threadIdx.x / 32, first = pixel * p.channels;
     if (pixel >= p.pixels) return;
@@ -51,7 +51,7 @@ KERNEL(layer_norm, LayerNormParams, 256, 4) {
     });
 }
 
-struct LayerNormVjpParams { View dx, dy, x, gamma, addend; i64 pixels; int channels; float eps; };
+struct LayerNormVjpParams { ViewOut dx; View dy, x, gamma, addend; i64 pixels; int channels; float eps; };
 KERNEL(layer_norm_vjp, LayerNormVjpParams, 256, 4) {
     i64 pixel = i64(blockIdx.x) * 8 + threadIdx.x / 32, first = pixel * p.channels;
     if (pixel >= p.pixels) return;

@@ -2,7 +2,7 @@
 // hold log beta, log beta~ and the factor. blockIdx.y is the item.
 #include "include/view.cuh"
 
-struct LearnedNoiseParams { View y, mean, v, noise; const float* coefficients; i64 item; int width, large, small, factor; };
+struct LearnedNoiseParams { ViewOut y; View mean, v, noise; const float* coefficients; i64 item; int width, large, small, factor; };
 KERNEL(learned_noise, LearnedNoiseParams, 256, 4) {
     const float* c = p.coefficients + i64(blockIdx.y) * p.width;
     float large = c[p.large], small = c[p.small], factor = c[p.factor];

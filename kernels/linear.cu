@@ -3,7 +3,7 @@
 #include "include/reduce.cuh"
 #include "include/view.cuh"
 
-struct LinearParams { View y, x, w, bias; int rows, inputs, outputs, silu; };
+struct LinearParams { ViewOut y; View x, w, bias; int rows, inputs, outputs, silu; };
 KERNEL(linear, LinearParams, 256, 4) {
     int o = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (o >= p.outputs) return;

@@ -2,7 +2,7 @@
 // the same kernel with one x. blockIdx.y is the item; in place over an x is fine.
 #include "include/view.cuh"
 
-struct LinearCombinationParams { View y, x[4]; const float* coefficients; i64 item; int width, column[4]; };
+struct LinearCombinationParams { ViewOut y; View x[4]; const float* coefficients; i64 item; int width, column[4]; };
 
 template <int COUNT> DEVICE void combine(const LinearCombinationParams& p) {
     float c[COUNT];

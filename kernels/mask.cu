@@ -1,7 +1,7 @@
 // y[p, c] = x[p, c] mask[p]; its own VJP. All pixels of the batch seen as one row; a thread takes one value.
 #include "include/view.cuh"
 
-struct MaskParams { View y, x, mask; i64 count; int channels; };
+struct MaskParams { ViewOut y; View x, mask; i64 count; int channels; };
 KERNEL(mask, MaskParams, 256, 4) {
     i64 step = i64(gridDim.x) * blockDim.x;
     for (i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x; i < p.count; i += step) {

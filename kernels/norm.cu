@@ -5,7 +5,7 @@
 struct SquaresPartialParams { float* partial; View a, b; i64 item; };
 KERNEL(squares_partial, SquaresPartialParams, 256, 4) { partial_squares(p.partial, p.a, p.b, p.item); }
 
-struct NormParams { View r; const float* partial; int items; };
+struct NormParams { ViewOut r; const float* partial; int items; };
 KERNEL(residual_norm, NormParams, 32, 1) {
     for (int n = threadIdx.x; n < p.items; n += 32) put(p.r, n, sqrtf(total_squares(p.partial, n)));
 }
@@ -13,7 +13,7 @@ KERNEL(squared_norm, NormParams, 32, 1) {
     for (int n = threadIdx.x; n < p.items; n += 32) put(p.r, n, total_squares(p.partial, n));
 }
 
-struct ResidualNormVjpParams { View da, dr, a, y, r; i64 item; };
+struct ResidualNormVjpParams { ViewOut da; View dr, a, y, r; i64 item; };
 KERNEL(residual_norm_vjp, ResidualNormVjpParams, 256, 4) {
     float r = at(p.r, blockIdx.y), factor = r > 0 ? at(p.dr, blockIdx.y) / r : 0.0f;
     View x[2] = {p.a, p.y};

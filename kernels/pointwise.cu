@@ -5,26 +5,28 @@
 #include "include/gelu.cuh"
 
 // a and b are parameters of the function.
-struct PointwiseParams { View y, x; i64 count; float a, b; };
-struct PointwiseVjpParams { View dx, dy, x; i64 count; float a, b; };
+struct PointwiseParams { ViewOut y; View x; i64 count; float a, b; };
+struct PointwiseVjpParams { ViewOut dx; View dy, x; i64 count; float a, b; };
 
-// The kernels of a function, from y as an expression of x, and dx as one of dy and x.
-#define POINTWISE(name, y_of_x, dx_of_dy_and_x)                              \
-    KERNEL(name, PointwiseParams, 256, 4) {                                  \
-        View in[1] = {p.x};                                                  \
-        elementwise(p.y, in, p.count, [&](const float (&v)[1]) {             \
-            const float x = v[0];                                            \
-            return y_of_x;                                                   \
-        });                                                                  \
-    }                                                                        \
-    KERNEL(name##_vjp, PointwiseVjpParams, 256, 4) {                         \
-        View in[2] = {p.dy, p.x};                                            \
-        elementwise(p.dx, in, p.count, [&](const float (&v)[2]) {            \
-            const float dy = v[0], x = v[1];                                 \
-            return dx_of_dy_and_x;                                           \
-        });                                                                  \
+// The kernels of a function: y from x, and dx from dy and x; both expressions may hold a and b.
+#define POINTWISE(name, y_of_x, dx_of_dy_and_x)                                  \
+    KERNEL(name, PointwiseParams, 256, 4) {                                      \
+        const View in[1] = {p.x};                                                \
+        const float a = p.a, b = p.b;                                            \
+        elementwise(p.y, in, p.count, [a, b](const float (&v)[1]) {              \
+            const float x = v[0];                                                \
+            return y_of_x;                                                       \
+        });                                                                      \
+    }                                                                            \
+    KERNEL(name##_vjp, PointwiseVjpParams, 256, 4) {                             \
+        const View in[2] = {p.dy, p.x};                                          \
+        const float a = p.a, b = p.b;                                            \
+        elementwise(p.dx, in, p.count, [a, b](const float (&v)[2]) {             \
+            const float dy = v[0], x = v[1];                                     \
+            return dx_of_dy_and_x;                                               \
+        });                                                                      \
     }
 
 POINTWISE(silu, silu_of(x), dy * silu_slope(x))
-POINTWISE(gelu, gelu_of(x, p.a != 0), dy * gelu_slope(x, p.a != 0))
-POINTWISE(clamp, is_finite(x) ? smaller(larger(x, p.a), p.b) : x, x >= p.a && x <= p.b ? dy : 0.0f)
+POINTWISE(gelu, gelu_of(x, a != 0), dy * gelu_slope(x, a != 0))
+POINTWISE(clamp, is_finite(x) ? smaller(larger(x, a), b) : x, x >= a && x <= b ? dy : 0.0f)

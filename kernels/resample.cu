@@ -2,7 +2,7 @@
 // Each is the other's VJP. (h, w) is the small extent; a thread takes four channels, or one where they do not divide.
 #include "include/view.cuh"
 
-struct ResampleParams { View y, x; i64 rows; int w, channels; float gain; };
+struct ResampleParams { ViewOut y; View x; i64 rows; int w, channels; float gain; };
 
 template <int C> DEVICE void load(View v, i64 i, float (&out)[C]) {
     if constexpr (C == 4) load4(v, i, out);

@@ -3,7 +3,7 @@
 // squares_partial (norm.cu) comes first, on g or on z - mean. blockIdx.y is the item.
 #include "include/item_norm.cuh"
 
-struct GuidedStepParams { View out, z, g, r; const float* partial; const float* coefficients; i64 item; int width, step, floor, normalised; };
+struct GuidedStepParams { ViewOut out; View z, g, r; const float* partial; const float* coefficients; i64 item; int width, step, floor, normalised; };
 KERNEL(guided_step, GuidedStepParams, 256, 4) {
     const float* c = p.coefficients + i64(blockIdx.y) * p.width;
     float factor = c[p.step];
@@ -16,7 +16,7 @@ KERNEL(guided_step, GuidedStepParams, 256, 4) {
     elementwise(p.out, x, p.item, [&](const float (&v)[2]) { return v[0] - factor * v[1]; });
 }
 
-struct SphereProjectionParams { View out, z, mean; const float* partial; const float* coefficients; i64 item; int width, column; };
+struct SphereProjectionParams { ViewOut out; View z, mean; const float* partial; const float* coefficients; i64 item; int width, column; };
 KERNEL(sphere_projection, SphereProjectionParams, 256, 4) {
     float norm = sqrtf(total_squares(p.partial, blockIdx.y));
     float factor = norm > 0 ? p.coefficients[i64(blockIdx.y) * p.width + p.column] / norm : 0.0f;

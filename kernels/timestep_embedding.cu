@@ -2,7 +2,7 @@
 // The exact cosf and sinf: t reaches 1000.
 #include "include/view.cuh"
 
-struct TimestepEmbeddingParams { View y, t; int channels; };
+struct TimestepEmbeddingParams { ViewOut y; View t; int channels; };
 KERNEL(timestep_embedding, TimestepEmbeddingParams, 256, 1) {
     int half = p.channels / 2;
     float t = at(p.t, blockIdx.x);

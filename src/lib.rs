@@ -127,6 +127,7 @@ pub mod error;
 pub mod executor;
 pub mod graph;
 pub mod image;
+mod kernels;
 pub mod launch;
 pub mod metrics;
 pub mod model;

@@ -7,7 +7,7 @@ use dmap::backend::cuda::emulated::Emulated;
 use dmap::backend::cuda::{Driver, launches_for};
 use dmap::compare::relative_error;
 use dmap::graph::{Dtype, Plan, PlanOptions, Shape};
-use dmap::launch::{Access, Launch, Limits, NodeLaunches, Operand, Params, TensorMap};
+use dmap::launch::{Launch, Limits, NodeLaunches, Operand, Params, TensorMap};
 use dmap::model::Model;
 use dmap::operator::parse_task;
 use dmap::sampler::{Item, METHODS, Measurement, Measurer, Restorer, Settings, Variance};
@@ -39,7 +39,7 @@ fn run_fault(kernel: &str, seed: u64) -> Result<Vec<f32>, String> {
         grid: [1; 3],
         block: COUNT as u32,
         shared: if kernel.contains("products") { 1024 } else { 4 * COUNT as u32 },
-        params: Params::new().write(&y).read(&x).i32s(&[COUNT, 0]),
+        params: Params::new().write(y).read(x).i32(COUNT).i32(0),
     };
     run_alone(&driver, launch, y)?;
     let mut out = vec![0f32; COUNT];
@@ -56,13 +56,12 @@ fn run_box_fault(kernel: &str, seed: u64) -> Result<bool, String> {
     let (x, y) = (place(driver.allocate(bytes).unwrap()), place(driver.allocate(bytes).unwrap()));
     let values: Vec<u16> = (0..64 * ROWS as u16).collect();
     driver.upload(x.address, bytemuck::cast_slice(&values)).unwrap();
-    let map = |operand, access| TensorMap {
+    let map = |operand| TensorMap {
         operand,
         first: 0,
         extents: [64, ROWS, 1, 1, 1],
         strides: [64, 64 * ROWS, 64 * ROWS, 64 * ROWS],
         extent_of_box: [64, 8, 1, 1, 1],
-        access,
     };
     let launch = Launch {
         file: "emulator/faults".into(),
@@ -70,7 +69,7 @@ fn run_box_fault(kernel: &str, seed: u64) -> Result<bool, String> {
         grid: [1; 3],
         block: 96,
         shared: 3 * 1024 + 48,
-        params: Params::new().map(Some(&map(x, Access::Read))).map(Some(&map(y, Access::Write))),
+        params: Params::new().map(Some(map(x))).map_out(Some(map(y))),
     };
     run_alone(&driver, launch, y)?;
     let mut out = vec![0u16; values.len()];
@@ -117,10 +116,9 @@ fn a_map_that_the_driver_would_refuse_or_that_is_too_long_is_caught() {
             extents: [64, 8, 1, 1, 1],
             strides: [64, 512, 512, 512],
             extent_of_box: [64, 8, 1, 1, 1],
-            access: Access::Write,
         };
         change(&mut map);
-        let params = Params::new().map(Some(&map)).map(Some(&map));
+        let params = Params::new().map_out(Some(map)).map_out(Some(map));
         let kernel = "fault_none_of_boxes".to_string();
         let launch = Launch { file: String::new(), kernel, grid: [1; 3], block: 96, shared: 3 * 1024 + 48, params };
         let node = NodeLaunches {

@@ -4,7 +4,7 @@
 
 // One of q, k, v, o: elements between items, between tokens, between heads.
 struct Matrix {
-    View view;
+    ViewEither view;
     i64 item;
     int row, head;
 
@@ -14,7 +14,8 @@ struct Matrix {
 // o, do, dq have `queries` tokens, k, v, dk, dv `keys`. lse and delta are (n, heads, queries).
 struct AttentionParams {
     Matrix q, k, v, o, dout, dq, dk, dv;
-    float *lse, *delta;
+    Either<float> lse;  // written forward
+    float* delta;
     int queries, keys, d, heads;
     float scale;
     int causal;  // queries see no later key; the plain kernels only

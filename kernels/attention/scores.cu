@@ -21,7 +21,7 @@ DEVICE float block_max(float v, float* scratch) {
 template <class S> DEVICE void store_four(S* p, const float (&v)[4]) { store_words2(p, Words2{{pack2<S>(v[0], v[1]), pack2<S>(v[2], v[3])}}); }
 
 // A block for each query; its row of scores stays in the cache.
-struct SoftmaxParams { void* probabilities; float* lse; const float* scores; int queries, keys; float scale; int reserved; };
+struct SoftmaxParams { void* probabilities; float* lse; const float* scores; int queries, keys; float scale; };
 
 template <class S> DEVICE void softmax(const SoftmaxParams& p) {
     float* scratch = reinterpret_cast<float*>(shared_memory());
@@ -54,7 +54,6 @@ struct ScoreGradientParams {
     const float *scores, *dp, *lse, *delta;
     int queries, keys;
     float scale;
-    int reserved;
 };
 
 template <class S> DEVICE void score_gradients(const ScoreGradientParams& p) {

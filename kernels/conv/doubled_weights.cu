@@ -6,7 +6,7 @@
 // are made in scratch before each convolution: kept, they would take 16/9 of the weight's memory once more.
 #include "include/kernel.cuh"
 
-struct DoubledWeightsParams { void* y; const void* w; i64 co_row; int row, reserved; };
+struct DoubledWeightsParams { void* y; const void* w; i64 co_row; int row; };
 
 template <class S> DEVICE void doubled_weights(const DoubledWeightsParams& p) {
     constexpr int V = VECTOR<S>;

@@ -2,9 +2,9 @@
 #pragma once
 #include "include/bulk.cuh"
 
-// Fields as src/ops/conv/wgmma.rs writes them.
 struct GroupConvParams {
-    TensorMap x, second, w, addend, y, gated;
+    TensorMap x, second, w, addend;
+    TensorMapOut y, gated;
     const void *bias, *item_bias;
     float* partial;
     int n, yh, yw, co;                             // of y: of a doubled image half the rows and columns, of a 1x1 convolution one row of all pixels

@@ -9,15 +9,15 @@
 
 struct ConvImageParams {
     ConvParams conv;
-    i64 x_dtype;
-    int gradient, reserved;
+    StorageType x_type;
+    int gradient;
 };
 
 template <class S> DEVICE void conv_image(const ConvImageParams& params) {
     using Tile = ConvTile<S, 64, 64, 32, 32, false>;
     constexpr int BK = Tile::BK, ROWS = Tile::THREADS / BK;
     const ConvParams& p = params.conv;
-    const View x{const_cast<void*>(p.x), params.x_dtype};
+    const View x{const_cast<void*>(p.x), params.x_type};
     const S* w = static_cast<const S*>(p.w);
     u8* shared = shared_memory();
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warp_m = warp / 2 * 32, warp_n = warp % 2 * 32;

@@ -44,7 +44,13 @@ CONV_FEW(bf16, bf16)
 CONV_FEW(f32, tf32)
 
 // Adds the parts of K in order, then bias, item bias and addend, and takes silu. A thread makes four values.
-struct ConvFinishParams { View y, bias, item_bias, addend; const float* partial; i64 count, item; int co, splits, silu, reserved; };
+struct ConvFinishParams {
+    ViewOut y;
+    View bias, item_bias, addend;
+    const float* partial;
+    i64 count, item;
+    int co, splits, silu;
+};
 KERNEL(conv_finish, ConvFinishParams, 256, 4) {
     i64 step = i64(gridDim.x) * blockDim.x;
     for (i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x; i < p.count / 4; i += step) {

@@ -6,7 +6,8 @@
 #include "include/view.cuh"
 
 struct ConvSimtParams {
-    View y, x, second, w, bias, item_bias, addend;
+    ViewOut y;
+    View x, second, w, bias, item_bias, addend;
     int n, xh, xw, ci, ci2, yh, yw, co, row, first, kernel, stride, spread, gradient, pad, silu;
 };
 KERNEL(conv_simt, ConvSimtParams, 256, 2) {

@@ -6,7 +6,7 @@
 struct GroupNormParams {
     void *y, *second_y;              // y, or dx by x and by second
     const void *x, *second, *dy, *addend;
-    float *mean, *rstd;              // (n, groups)
+    Either<float> mean, rstd;        // (n, groups), written forward
     const void *gamma, *beta, *film; // film (n, 2c): scale, shift; may be absent
     float *partial, *sums;           // (n, chunks, groups, 2); (n, groups, 2)
     int n, pixels, channels, first, groups, chunk, chunks, silu;  // channels: of both; first: of x

@@ -59,6 +59,9 @@ DEVICE void store_shared(u32 at, u32 word) { asm volatile("st.shared.u32 [%0], %
 
 #endif
 
+// A field of a parameter struct: a map of a tensor that is written. The host reads the difference.
+using TensorMapOut = TensorMap;
+
 // The place in a ring of COUNT buffers that are filled and emptied in turn, each guarded by two barriers.
 template <int COUNT> struct Ring {
     int at = 0;

@@ -88,6 +88,9 @@ DEVICE u32 round_tf32(float v) {
 
 #endif
 
+// A field of a parameter struct: a pointer by which some of the kernels that take the struct write, and the others read.
+template <class T> using Either = T*;
+
 DEVICE float to_float(float v) { return v; }
 DEVICE float to_float(bf16 v) { return bits_float(u32(v.bits) << 16); }
 

@@ -6,10 +6,15 @@
 // Storage types as the host numbers them.
 enum Dtype { F32 = 0, F16 = 1, BF16 = 2 };
 
+using StorageType = i64;
 struct View {
     void* data;
-    i64 dtype;
+    StorageType dtype;
 };
+
+// Fields of parameter structs. The host reads in their types what a kernel does with a tensor: View is only read.
+using ViewOut = View;     // written
+using ViewEither = View;  // written by some of the kernels that take the struct, and read by the others
 
 DEVICE float at(View v, i64 i) {
     if (v.dtype == F32) return static_cast<const float*>(v.data)[i];

@@ -51,10 +51,24 @@ impl Op for AdamW {
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let [z, g, m, v, c] = r.inputs[..] else { unreachable!("five inputs") };
         let [next, next_m, next_v] = r.outputs[..] else { unreachable!("three outputs") };
-        let params = Params::new().view_out(&next).view_out(&next_m).view_out(&next_v);
-        let params = params.view(&z).view(&g).view(&m).view(&v).read(&c).i64(z.shape.item());
-        let item = z.shape.item();
-        r.each("adamw", item, z.shape.n, params.i32(c.shape.c).i32s(&self.columns).i32(0));
+        let (item, [rate, decay, by_m, by_v]) = (z.shape.item(), self.columns);
+        let params = kernels::AdamWParams {
+            next: next.into(),
+            next_m: next_m.into(),
+            next_v: next_v.into(),
+            z: z.into(),
+            g: g.into(),
+            m: m.into(),
+            v: v.into(),
+            coefficients: c.into(),
+            item,
+            width: c.shape.c,
+            rate,
+            decay,
+            by_m,
+            by_v,
+        };
+        r.each(kernels::ADAMW, item, z.shape.n, params);
         Ok(())
     }
 }

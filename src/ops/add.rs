@@ -54,7 +54,8 @@ impl Op for Add {
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (a, b, y) = (r.inputs[0], r.inputs[1], r.outputs[0]);
         let count = y.shape.numel();
-        r.each("add", count.div_ceil(4), 1, Params::new().view_out(&y).view(&a).view(&b).i64(count).f32(self.scale));
+        let params = kernels::AddParams { y: y.into(), a: a.into(), b: b.into(), count, scale: self.scale };
+        r.each(kernels::ADD, count.div_ceil(4), 1, params);
         Ok(())
     }
 }
@@ -86,7 +87,8 @@ impl Op for Scale {
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (x, y) = (r.inputs[0], r.outputs[0]);
         let count = y.shape.numel();
-        r.each("add::scale", count.div_ceil(4), 1, Params::new().view_out(&y).view(&x).i64(count).f32(self.scale));
+        let params = kernels::ScaleParams { y: y.into(), x: x.into(), count, scale: self.scale };
+        r.each(kernels::SCALE, count.div_ceil(4), 1, params);
         Ok(())
     }
 }

@@ -128,9 +128,18 @@ impl Op for AxisFilter {
             (0..taps).flat_map(|k| self.taps.rows.iter().map(move |row| tap(k, row))).collect();
         let index = r.table(&all.iter().map(|t| t.0 as i32).collect::<Vec<_>>())?;
         let weight = r.table(&all.iter().map(|t| t.1).collect::<Vec<_>>())?;
-        let params = Params::new().view_out(&y).view(&x).read(&index).read(&weight);
-        let params = params.i64(y.shape.numel()).i32s(&[rows, self.taps.inputs, taps]).i64(inside);
-        r.each("axis_filter", y.shape.numel(), 1, params);
+        let params = kernels::AxisFilterParams {
+            y: y.into(),
+            x: x.into(),
+            index: index.into(),
+            weight: weight.into(),
+            count: y.shape.numel(),
+            rows,
+            inputs: self.taps.inputs,
+            taps,
+            inside,
+        };
+        r.each(kernels::AXIS_FILTER, y.shape.numel(), 1, params);
         Ok(())
     }
 }

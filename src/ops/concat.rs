@@ -6,7 +6,6 @@
 
 use super::prelude::*;
 use crate::graph::record::{Graph, TensorId};
-use crate::launch::Operand;
 use rayon::prelude::*;
 
 /// Channels of a, then channels of b. Inputs: a, b.
@@ -65,8 +64,8 @@ impl Op for Concat {
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (a, b) = (r.inputs[0], r.inputs[1]);
-        copy_channels(r, &a, 0, 0, a.shape.c);
-        copy_channels(r, &b, a.shape.c, 0, b.shape.c);
+        copy_channels(r, a, 0, 0, a.shape.c);
+        copy_channels(r, b, a.shape.c, 0, b.shape.c);
         Ok(())
     }
 }
@@ -99,7 +98,7 @@ impl Op for ChannelSlice {
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let x = r.inputs[0];
-        copy_channels(r, &x, 0, self.start, self.len);
+        copy_channels(r, x, 0, self.start, self.len);
         Ok(())
     }
 }
@@ -134,19 +133,34 @@ impl Op for ChannelPad {
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (x, y) = (r.inputs[0], r.outputs[0]);
-        let params = Params::new().view_out(&y).view(&x).i64(y.shape.numel() / y.shape.c);
-        let params = params.i32s(&[self.total, x.shape.c, self.start]);
-        r.each("concat::channel_pad", y.shape.numel(), 1, params);
+        let params = kernels::ChannelPadParams {
+            y: y.into(),
+            x: x.into(),
+            pixels: y.shape.numel() / y.shape.c,
+            total: self.total,
+            channels: x.shape.c,
+            start: self.start,
+        };
+        r.each(kernels::CHANNEL_PAD, y.shape.numel(), 1, params);
         Ok(())
     }
 }
 
 /// Channels `from .. from + count` of x become channels `to ..` of the output.
-fn copy_channels(r: &mut Recorder<'_>, x: &Operand, to: usize, from: usize, count: usize) {
+fn copy_channels(r: &mut Recorder<'_>, x: Operand, to: usize, from: usize, count: usize) {
     let y = r.outputs[0];
     let pixels = y.shape.numel() / y.shape.c;
-    let params = Params::new().view_out(&y).view(x).i64(pixels).i32s(&[y.shape.c, x.shape.c, to, from, count]);
-    r.each("concat::channel_copy", pixels * count.div_ceil(4), 1, params);
+    let params = kernels::ChannelCopyParams {
+        y: y.into(),
+        x: x.into(),
+        pixels,
+        y_channels: y.shape.c,
+        x_channels: x.shape.c,
+        to,
+        from,
+        count,
+    };
+    r.each(kernels::CHANNEL_COPY, pixels * count.div_ceil(4), 1, params);
 }
 
 fn for_pixels(out: &mut [f32], c: usize, f: impl Fn(usize, &mut [f32]) + Sync) {

@@ -54,10 +54,12 @@ impl Op for InnerProduct {
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (a, b) = (r.inputs[0], r.inputs[1]);
         let partial = r.scratch(PARTIALS * a.shape.n);
-        let params = Params::new().write(&partial).view(&a).view(&b).i64(a.shape.item());
-        r.launch("conjugate_gradient::products_partial", [PARTIALS, a.shape.n, 1], 256, 32, params);
-        let params = Params::new().view_out(&r.outputs[0]).read(&partial).i32(a.shape.n);
-        r.launch("conjugate_gradient::inner_product", [1; 3], 32, 0, params);
+        let params =
+            kernels::ProductsPartialParams { partial: partial.into(), a: a.into(), b: b.into(), item: a.shape.item() };
+        r.launch(kernels::PRODUCTS_PARTIAL, [PARTIALS, a.shape.n, 1], 256, 32, params);
+        let out = r.outputs[0];
+        let params = kernels::InnerProductParams { out: out.into(), partial: partial.into(), items: a.shape.n };
+        r.launch(kernels::INNER_PRODUCT, [1; 3], 32, 0, params);
         Ok(())
     }
 }
@@ -96,8 +98,16 @@ impl Op for RatioStep {
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let [x, d, above, below] = r.inputs[..] else { unreachable!("four inputs") };
         let (out, item) = (r.outputs[0], x.shape.item());
-        let params = Params::new().view_out(&out).view(&x).view(&d).view(&above).view(&below).i64(item);
-        r.each("conjugate_gradient::ratio_step", item.div_ceil(4), x.shape.n, params.f32(self.sign));
+        let params = kernels::RatioStepParams {
+            out: out.into(),
+            x: x.into(),
+            d: d.into(),
+            above: above.into(),
+            below: below.into(),
+            item,
+            sign: self.sign,
+        };
+        r.each(kernels::RATIO_STEP, item.div_ceil(4), x.shape.n, params);
         Ok(())
     }
 }

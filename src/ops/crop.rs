@@ -53,10 +53,7 @@ impl Op for Crop {
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (x, y) = (r.inputs[0], r.outputs[0]);
-        let count = y.shape.numel();
-        let params = Params::new().view_out(&y).view(&x).i64(count);
-        let params = params.i32s(&[y.shape.h, y.shape.w, x.shape.h, x.shape.w, x.shape.c]);
-        r.each("crop", count, 1, params);
+        r.each(kernels::CROP, y.shape.numel(), 1, params(x, y));
         Ok(())
     }
 }
@@ -95,10 +92,20 @@ impl Op for ZeroPad {
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (x, y) = (r.inputs[0], r.outputs[0]);
-        let count = y.shape.numel();
-        let params = Params::new().view_out(&y).view(&x).i64(count);
-        let params = params.i32s(&[y.shape.h, y.shape.w, x.shape.h, x.shape.w, x.shape.c]);
-        r.each("crop::zero_pad", count, 1, params);
+        r.each(kernels::ZERO_PAD, y.shape.numel(), 1, params(x, y));
         Ok(())
+    }
+}
+
+fn params(x: Operand, y: Operand) -> kernels::CropParams {
+    kernels::CropParams {
+        y: y.into(),
+        x: x.into(),
+        count: y.shape.numel(),
+        yh: y.shape.h,
+        yw: y.shape.w,
+        xh: x.shape.h,
+        xw: x.shape.w,
+        channels: x.shape.c,
     }
 }

@@ -50,8 +50,15 @@ impl Op for DiagonalGaussian {
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (moments, noise, z) = (r.inputs[0], r.inputs[1], r.outputs[0]);
-        let params = Params::new().view_out(&z).view(&moments).view(&noise).i64(z.shape.numel());
-        r.each("diagonal_gaussian", z.shape.numel(), 1, params.i32s(&[z.shape.c, 0]));
+        let (count, channels) = (z.shape.numel(), z.shape.c);
+        let params = kernels::DiagonalGaussianParams {
+            z: z.into(),
+            moments: moments.into(),
+            noise: noise.into(),
+            count,
+            channels,
+        };
+        r.each(kernels::DIAGONAL_GAUSSIAN, count, 1, params);
         Ok(())
     }
 }
@@ -91,8 +98,15 @@ impl Op for DiagonalGaussianVjp {
         let [dz, moments, noise] = r.inputs[..] else { unreachable!("three inputs") };
         let d = r.outputs[0];
         let count = dz.shape.numel();
-        let params = Params::new().view_out(&d).view(&dz).view(&moments).view(&noise).i64(count);
-        r.each("diagonal_gaussian::diagonal_gaussian_vjp", count, 1, params.i32s(&[dz.shape.c, 0]));
+        let params = kernels::DiagonalGaussianVjpParams {
+            d: d.into(),
+            dz: dz.into(),
+            moments: moments.into(),
+            noise: noise.into(),
+            count,
+            channels: dz.shape.c,
+        };
+        r.each(kernels::DIAGONAL_GAUSSIAN_VJP, count, 1, params);
         Ok(())
     }
 }

@@ -36,8 +36,14 @@ impl Op for Embedding {
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (label, table, y) = (r.inputs[0], r.inputs[1], r.outputs[0]);
-        let params = Params::new().view_out(&y).view(&label).view(&table).i32s(&[table.shape.n, table.shape.c]);
-        r.launch("embedding", [label.shape.numel(), 1, 1], 256, 0, params);
+        let params = kernels::EmbeddingParams {
+            y: y.into(),
+            label: label.into(),
+            table: table.into(),
+            rows: table.shape.n,
+            channels: table.shape.c,
+        };
+        r.launch(kernels::EMBEDDING, [label.shape.numel(), 1, 1], 256, 0, params);
         Ok(())
     }
 }

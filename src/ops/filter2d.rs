@@ -84,7 +84,7 @@ impl Op for Filter2d {
         }
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
-        record(r, "filter2d");
+        record(r, kernels::FILTER2D);
         Ok(())
     }
 }
@@ -133,14 +133,22 @@ impl Op for Filter2dVjp {
         }
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
-        record(r, "filter2d::filter2d_vjp");
+        record(r, kernels::FILTER2D_VJP);
         Ok(())
     }
 }
 
-fn record(r: &mut Recorder<'_>, kernel: &str) {
+fn record(r: &mut Recorder<'_>, kernel: Kernel<kernels::Filter2dParams>) {
     let (x, k, y) = (r.inputs[0], r.inputs[1], r.outputs[0]);
     let s = x.shape;
-    let params = Params::new().view_out(&y).view(&x).read(&k).i32s(&[s.h, s.w, s.c, k.shape.h]);
+    let params = kernels::Filter2dParams {
+        y: y.into(),
+        x: x.into(),
+        kernel: k.into(),
+        h: s.h,
+        w: s.w,
+        channels: s.c,
+        size: k.shape.h,
+    };
     r.launch(kernel, [(s.h * s.w).div_ceil(256), s.c.div_ceil(4), s.n], 256, 0, params);
 }

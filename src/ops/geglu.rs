@@ -101,8 +101,8 @@ impl Op for GegluVjp {
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (dy, x, dx) = (r.inputs[0], r.inputs[1], r.outputs[0]);
         let (pixels, c) = (dy.shape.numel() / dy.shape.c, dy.shape.c);
-        let params = Params::new().view_out(&dx).view(&dy).view(&x).i64(pixels).i32s(&[c, 0]);
-        r.each("geglu::geglu_vjp", pixels * c.div_ceil(4), 1, params);
+        let params = kernels::GegluVjpParams { dx: dx.into(), dy: dy.into(), x: x.into(), pixels, channels: c };
+        r.each(kernels::GEGLU_VJP, pixels * c.div_ceil(4), 1, params);
         Ok(())
     }
 }

@@ -55,8 +55,16 @@ impl Op for LayerNorm {
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (x, gamma, beta, y) = (r.inputs[0], r.inputs[1], r.inputs[2], r.outputs[0]);
         let (pixels, c) = (x.shape.numel() / x.shape.c, x.shape.c);
-        let params = Params::new().view_out(&y).view(&x).view(&gamma).view(&beta).i64(pixels).i32(c).f32(self.eps);
-        r.launch("layer_norm", [pixels.div_ceil(8), 1, 1], 256, 0, params);
+        let params = kernels::LayerNormParams {
+            y: y.into(),
+            x: x.into(),
+            gamma: gamma.into(),
+            beta: beta.into(),
+            pixels,
+            channels: c,
+            eps: self.eps,
+        };
+        r.launch(kernels::LAYER_NORM, [pixels.div_ceil(8), 1, 1], 256, 0, params);
         Ok(())
     }
 }
@@ -100,9 +108,17 @@ impl Op for LayerNormVjp {
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (dy, x, gamma, dx) = (r.inputs[0], r.inputs[1], r.inputs[2], r.outputs[0]);
         let (pixels, c) = (x.shape.numel() / x.shape.c, x.shape.c);
-        let params = Params::new().view_out(&dx).view(&dy).view(&x).view(&gamma).view_if(r.inputs.get(3));
-        let params = params.i64(pixels).i32(c).f32(self.eps);
-        r.launch("layer_norm::layer_norm_vjp", [pixels.div_ceil(8), 1, 1], 256, 0, params);
+        let params = kernels::LayerNormVjpParams {
+            dx: dx.into(),
+            dy: dy.into(),
+            x: x.into(),
+            gamma: gamma.into(),
+            addend: r.inputs.get(3).copied().into(),
+            pixels,
+            channels: c,
+            eps: self.eps,
+        };
+        r.launch(kernels::LAYER_NORM_VJP, [pixels.div_ceil(8), 1, 1], 256, 0, params);
         Ok(())
     }
 }

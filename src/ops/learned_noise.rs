@@ -48,8 +48,20 @@ impl Op for LearnedNoise {
         let [mean, v, noise, c] = r.inputs[..] else { unreachable!("four inputs") };
         let y = r.outputs[0];
         let item = y.shape.item();
-        let params = Params::new().view_out(&y).view(&mean).view(&v).view(&noise).read(&c).i64(item).i32(c.shape.c);
-        r.each("learned_noise", item.div_ceil(4), y.shape.n, params.i32s(&self.columns));
+        let [large, small, factor] = self.columns;
+        let params = kernels::LearnedNoiseParams {
+            y: y.into(),
+            mean: mean.into(),
+            v: v.into(),
+            noise: noise.into(),
+            coefficients: c.into(),
+            item,
+            width: c.shape.c,
+            large,
+            small,
+            factor,
+        };
+        r.each(kernels::LEARNED_NOISE, item.div_ceil(4), y.shape.n, params);
         Ok(())
     }
 }

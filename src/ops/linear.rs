@@ -56,9 +56,17 @@ impl Op for Linear {
         let (x, w, bias, y) = (r.inputs[0], r.inputs[1], r.inputs[2], r.outputs[0]);
         let rows = x.shape.numel() / x.shape.c;
         if rows <= FEW_ROWS {
-            let params = Params::new().view_out(&y).view(&x).view(&w).view(&bias);
-            let params = params.i32s(&[rows, x.shape.c, y.shape.c, self.silu.into()]);
-            r.launch("linear", [y.shape.c.div_ceil(8), 1, 1], 256, 0, params);
+            let params = kernels::LinearParams {
+                y: y.into(),
+                x: x.into(),
+                w: w.into(),
+                bias: bias.into(),
+                rows,
+                inputs: x.shape.c,
+                outputs: y.shape.c,
+                silu: self.silu.into(),
+            };
+            r.launch(kernels::LINEAR, [y.shape.c.div_ceil(8), 1, 1], 256, 0, params);
         } else {
             CudaConv { silu: self.silu, ..CudaConv::product(x, w, Some(bias), y) }.record(r);
         }

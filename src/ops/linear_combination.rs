@@ -76,16 +76,16 @@ impl Op for LinearCombination {
         if count > 4 {
             return Err(Error::Failed(format!("linear_combination: {count} summands, the kernel takes up to 4")));
         }
-        let mut params = Params::new().view_out(&y);
-        for k in 0..4 {
-            params = params.view_if(r.inputs[1..].get(k));
-        }
         let item = y.shape.item();
-        params = params.read(&c).i64(item).i32(c.shape.c);
-        for k in 0..4 {
-            params = params.i32(self.columns.get(k).copied().unwrap_or(0));
-        }
-        r.each(format!("linear_combination::linear_combination_{count}"), item.div_ceil(4), y.shape.n, params);
+        let params = kernels::LinearCombinationParams {
+            y: y.into(),
+            x: [1, 2, 3, 4].map(|k| r.inputs.get(k).copied().into()),
+            coefficients: c.into(),
+            item,
+            width: c.shape.c,
+            column: [0, 1, 2, 3].map(|k| self.columns.get(k).copied().unwrap_or(0)),
+        };
+        r.each(Kernel::named(&format!("linear_combination_{count}")), item.div_ceil(4), y.shape.n, params);
         Ok(())
     }
 }

@@ -41,7 +41,9 @@ impl Op for Mask {
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (x, mask, y) = (r.inputs[0], r.inputs[1], r.outputs[0]);
         let count = y.shape.numel();
-        r.each("mask", count, 1, Params::new().view_out(&y).view(&x).view(&mask).i64(count).i32(y.shape.c));
+        let channels = y.shape.c;
+        let params = kernels::MaskParams { y: y.into(), x: x.into(), mask: mask.into(), count, channels };
+        r.each(kernels::MASK, count, 1, params);
         Ok(())
     }
 }

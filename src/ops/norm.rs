@@ -6,7 +6,6 @@
 use super::linear_combination::LinearCombination;
 use super::prelude::*;
 use crate::backend::cpu::parallel::{for_item_chunks, interleaved_sum, sum};
-use crate::launch::Operand;
 
 /// Un-squared norm of a difference. Inputs: a, y. Output (n, 1, 1, 1).
 #[derive(Debug, Clone)]
@@ -70,9 +69,9 @@ impl Op for ResidualNorm {
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (a, y) = (r.inputs[0], r.inputs[1]);
-        let partial = record_squares(r, &a, Some(&y));
-        let params = Params::new().view_out(&r.outputs[0]).read(&partial).i32(a.shape.n);
-        r.launch("norm::residual_norm", [1; 3], 32, 0, params);
+        let partial = record_squares(r, a, Some(y));
+        let norm = kernels::NormParams { r: r.outputs[0].into(), partial: partial.into(), items: a.shape.n };
+        r.launch(kernels::RESIDUAL_NORM, [1; 3], 32, 0, norm);
         Ok(())
     }
 }
@@ -104,8 +103,15 @@ impl Op for ResidualNormVjp {
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let [dr, a, y, norm] = r.inputs[..] else { unreachable!("four inputs") };
         let (da, item) = (r.outputs[0], a.shape.item());
-        let params = Params::new().view_out(&da).view(&dr).view(&a).view(&y).view(&norm).i64(item);
-        r.each("norm::residual_norm_vjp", item.div_ceil(4), a.shape.n, params);
+        let params = kernels::ResidualNormVjpParams {
+            da: da.into(),
+            dr: dr.into(),
+            a: a.into(),
+            y: y.into(),
+            r: norm.into(),
+            item,
+        };
+        r.each(kernels::RESIDUAL_NORM_VJP, item.div_ceil(4), a.shape.n, params);
         Ok(())
     }
 }
@@ -136,9 +142,9 @@ impl Op for SquaredNorm {
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let x = r.inputs[0];
-        let partial = record_squares(r, &x, None);
-        let params = Params::new().view_out(&r.outputs[0]).read(&partial).i32(x.shape.n);
-        r.launch("norm::squared_norm", [1; 3], 32, 0, params);
+        let partial = record_squares(r, x, None);
+        let norm = kernels::NormParams { r: r.outputs[0].into(), partial: partial.into(), items: x.shape.n };
+        r.launch(kernels::SQUARED_NORM, [1; 3], 32, 0, norm);
         Ok(())
     }
 }
@@ -147,9 +153,10 @@ impl Op for SquaredNorm {
 const PARTIALS: usize = 64;
 
 /// Records the partial sums of `|| a - b ||^2` of every item; gives where they are left.
-pub(crate) fn record_squares(r: &mut Recorder<'_>, a: &Operand, b: Option<&Operand>) -> Operand {
+pub(crate) fn record_squares(r: &mut Recorder<'_>, a: Operand, b: Option<Operand>) -> Operand {
     let partial = r.scratch(PARTIALS * a.shape.n);
-    let params = Params::new().write(&partial).view(a).view_if(b).i64(a.shape.item());
-    r.launch("norm::squares_partial", [PARTIALS, a.shape.n, 1], 256, 32, params);
+    let params =
+        kernels::SquaresPartialParams { partial: partial.into(), a: a.into(), b: b.into(), item: a.shape.item() };
+    r.launch(kernels::SQUARES_PARTIAL, [PARTIALS, a.shape.n, 1], 256, 32, params);
     partial
 }

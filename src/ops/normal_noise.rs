@@ -39,7 +39,8 @@ impl Op for NormalNoise {
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (keys, y) = (r.inputs[0], r.outputs[0]);
         let item = self.shape.item();
-        r.each("normal_noise", item.div_ceil(4), self.shape.n, Params::new().write(&y).read(&keys).i64(item));
+        let params = kernels::NormalNoiseParams { y: y.into(), keys: keys.into(), item };
+        r.each(kernels::NORMAL_NOISE, item.div_ceil(4), self.shape.n, params);
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use super::prelude::*;
 use crate::backend::cpu::math::{gelu, gelu_slope, silu, silu_slope};
 use crate::backend::cpu::parallel::{map1, map2};
 
-/// A function of one value. What implements this is an operation with the input x.
+/// A function of one value. A type with this trait is an operation, whose input is x.
 pub trait Pointwise: std::fmt::Debug + Clone + Send + Sync + 'static {
     /// The names of the operation and of its VJP, which are those of the kernels.
     const NAMES: [&'static str; 2];
@@ -119,8 +119,8 @@ impl<F: Pointwise> Op for F {
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (x, y, [a, b]) = (r.inputs[0], r.outputs[0], self.parameters());
         let count = y.shape.numel();
-        let params = Params::new().view_out(&y).view(&x).i64(count).f32(a).f32(b);
-        r.each(format!("pointwise::{}", F::NAMES[0]), count.div_ceil(4), 1, params);
+        let params = kernels::PointwiseParams { y: y.into(), x: x.into(), count, a, b };
+        r.each(Kernel::named(F::NAMES[0]), count.div_ceil(4), 1, params);
         Ok(())
     }
 }
@@ -150,8 +150,8 @@ impl<F: Pointwise> Op for PointwiseVjp<F> {
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (dy, x, dx, [a, b]) = (r.inputs[0], r.inputs[1], r.outputs[0], self.0.parameters());
         let count = dx.shape.numel();
-        let params = Params::new().view_out(&dx).view(&dy).view(&x).i64(count).f32(a).f32(b);
-        r.each(format!("pointwise::{}", F::NAMES[1]), count.div_ceil(4), 1, params);
+        let params = kernels::PointwiseVjpParams { dx: dx.into(), dy: dy.into(), x: x.into(), count, a, b };
+        r.each(Kernel::named(F::NAMES[1]), count.div_ceil(4), 1, params);
         Ok(())
     }
 }

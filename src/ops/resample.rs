@@ -4,7 +4,6 @@
 //! pool: `y[i, j] = gain * sum over a, b of x[2i + a, 2j + b]` (average: gain 1/4). VJP: `up` with that gain.
 
 use super::prelude::*;
-use crate::launch::Operand;
 use rayon::prelude::*;
 
 /// Nearest-neighbour x2. Input: x.
@@ -49,7 +48,7 @@ impl Op for Upsample {
         });
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
-        record(r, "resample::upsample", r.inputs[0], r.outputs[0], self.gain);
+        record(r, kernels::UPSAMPLE, r.inputs[0], r.outputs[0], self.gain);
         Ok(())
     }
 }
@@ -79,7 +78,7 @@ impl Op for Pool {
         pool(launch.inputs[0], launch.output_shapes[0], self.gain, launch.outputs[0]);
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
-        record(r, "resample::pool", r.inputs[0], r.outputs[0], self.gain);
+        record(r, kernels::POOL, r.inputs[0], r.outputs[0], self.gain);
         Ok(())
     }
 }
@@ -97,10 +96,17 @@ pub(super) fn pool(x: &[f32], s: Shape, gain: f32, out: &mut [f32]) {
     });
 }
 
-/// `resample::upsample` or `resample::pool` of x.
-pub(super) fn record(r: &mut Recorder<'_>, kernel: &str, x: Operand, y: Operand, gain: f32) {
+/// `kernels::UPSAMPLE` or `kernels::POOL` of x.
+pub(super) fn record(r: &mut Recorder<'_>, kernel: Kernel<kernels::ResampleParams>, x: Operand, y: Operand, gain: f32) {
     let small = if x.shape.h < y.shape.h { x.shape } else { y.shape };
     let vectors = if small.c % 4 == 0 { small.c / 4 } else { small.c };
-    let params = Params::new().view_out(&y).view(&x).i64(small.n * small.h).i32s(&[small.w, small.c]).f32(gain);
+    let params = kernels::ResampleParams {
+        y: y.into(),
+        x: x.into(),
+        rows: small.n * small.h,
+        w: small.w,
+        channels: small.c,
+        gain,
+    };
     r.each(kernel, small.n * small.h * small.w * vectors, 1, params);
 }

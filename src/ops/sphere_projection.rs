@@ -70,10 +70,21 @@ impl Op for GuidedStep {
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let [z, g, residual, c] = r.inputs[..] else { unreachable!("four inputs") };
         let (out, item) = (r.outputs[0], z.shape.item());
-        let partial = record_squares(r, &g, None);
-        let params = Params::new().view_out(&out).view(&z).view(&g).view(&residual).read(&partial).read(&c).i64(item);
-        let params = params.i32s(&[c.shape.c, self.step, self.floor, usize::from(self.normalised)]);
-        r.each("sphere_projection::guided_step", item.div_ceil(4), z.shape.n, params);
+        let partial = record_squares(r, g, None);
+        let params = kernels::GuidedStepParams {
+            out: out.into(),
+            z: z.into(),
+            g: g.into(),
+            r: residual.into(),
+            partial: partial.into(),
+            coefficients: c.into(),
+            item,
+            width: c.shape.c,
+            step: self.step,
+            floor: self.floor,
+            normalised: self.normalised.into(),
+        };
+        r.each(kernels::GUIDED_STEP, item.div_ceil(4), z.shape.n, params);
         Ok(())
     }
 }
@@ -119,9 +130,18 @@ impl Op for SphereProjection {
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let [z, mean, c] = r.inputs[..] else { unreachable!("three inputs") };
         let (out, item) = (r.outputs[0], z.shape.item());
-        let partial = record_squares(r, &z, Some(&mean));
-        let params = Params::new().view_out(&out).view(&z).view(&mean).read(&partial).read(&c).i64(item);
-        r.each("sphere_projection", item.div_ceil(4), z.shape.n, params.i32s(&[c.shape.c, self.column]));
+        let partial = record_squares(r, z, Some(mean));
+        let params = kernels::SphereProjectionParams {
+            out: out.into(),
+            z: z.into(),
+            mean: mean.into(),
+            partial: partial.into(),
+            coefficients: c.into(),
+            item,
+            width: c.shape.c,
+            column: self.column,
+        };
+        r.each(kernels::SPHERE_PROJECTION, item.div_ceil(4), z.shape.n, params);
         Ok(())
     }
 }

@@ -42,8 +42,8 @@ impl Op for TimestepEmbedding {
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (t, y) = (r.inputs[0], r.outputs[0]);
-        let params = Params::new().view_out(&y).view(&t).i32(self.channels);
-        r.launch("timestep_embedding", [t.shape.n, 1, 1], 256, 0, params);
+        let params = kernels::TimestepEmbeddingParams { y: y.into(), t: t.into(), channels: self.channels };
+        r.launch(kernels::TIMESTEP_EMBEDDING, [t.shape.n, 1, 1], 256, 0, params);
         Ok(())
     }
 }

@@ -2,7 +2,8 @@
 
 use super::cross::CrossAttention;
 use super::self_attention::{Attention, QkvOrder};
-use crate::launch::{Operand, Params, Recorder};
+use crate::kernels::{self, AttentionParams};
+use crate::launch::{Either, Kernel, Operand, Place, Recorder};
 use crate::tensor::{Dtype, Shape};
 
 /// Head sizes that the kernels of attention/mma.cu are made for, a head of fewer channels padded with zeros, and rows of the other side
@@ -33,6 +34,25 @@ pub(super) struct CudaMatrix {
     pub(super) item: usize,
     pub(super) row: usize,
     pub(super) head: usize,
+}
+
+const NO_MATRIX: kernels::Matrix = kernels::Matrix { view: Either::NONE, item: 0, row: 0, head: 0 };
+
+impl CudaMatrix {
+    fn with(&self, access: impl Fn(Place) -> Either) -> kernels::Matrix {
+        let CudaMatrix { item, row, head, .. } = *self;
+        kernels::Matrix { view: access(self.operand.at(self.first)), item, row, head }
+    }
+
+    /// As a kernel's parameter, to be read.
+    fn read(&self) -> kernels::Matrix {
+        self.with(Either::Read)
+    }
+
+    /// As a kernel's parameter, to be written.
+    fn write(&self) -> kernels::Matrix {
+        self.with(Either::Write)
+    }
 }
 
 /// Everything that the kernels of kernels/attention are given.
@@ -166,7 +186,7 @@ impl CudaAttention {
     }
 
     /// Launches `part` ("" forward, "_dq", "_dkv") over `tokens` rows.
-    fn launch(&self, r: &mut Recorder<'_>, instance: Instance, part: &str, tokens: usize, params: Params) {
+    fn launch(&self, r: &mut Recorder<'_>, instance: Instance, part: &str, tokens: usize, params: AttentionParams) {
         let dtype = self.o.operand.dtype.name();
         let (name, rows, threads) = match instance {
             Instance::Narrow { head, rows, .. } => {
@@ -175,34 +195,36 @@ impl CudaAttention {
                     128 => ("x2", 128),
                     _ => ("x2x5", 160),
                 };
-                (format!("attention/mma::attention{part}_mma_{dtype}_{head}{name}"), rows, threads)
+                (format!("attention{part}_mma_{dtype}_{head}{name}"), rows, threads)
             }
-            Instance::Wide { rows, .. } => (format!("attention/wide::attention{part}_wide_{dtype}"), rows, 256),
+            Instance::Wide { rows, .. } => (format!("attention{part}_wide_{dtype}"), rows, 256),
         };
-        r.launch(name, [tokens.div_ceil(rows), self.heads, self.items], threads, self.shared(instance), params);
+        let kernel = Kernel::named(&name);
+        r.launch(kernel, [tokens.div_ceil(rows), self.heads, self.items], threads, self.shared(instance), params);
     }
 
-    fn params(&self, delta: Option<&Operand>, writes: &[usize]) -> Params {
-        let matrices = [self.q, self.k, self.v, self.o].into_iter().chain(self.reverse.iter().copied()).map(Some);
-        let matrices = matrices.chain(std::iter::repeat(None)).take(8);
-        let mut params = Params::new();
-        for (i, matrix) in matrices.enumerate() {
-            params = match matrix {
-                Some(m) => {
-                    let view = if writes.contains(&i) {
-                        params.view_out_at(&m.operand, m.first)
-                    } else {
-                        params.view_at(&m.operand, m.first)
-                    };
-                    view.i64(m.item).i32s(&[m.row, m.head])
-                }
-                None => params.i64(0).i64(0).i64(0).i32s(&[0, 0]),
-            };
+    /// The parameters of a forward launch; in the reverse every matrix is read, and a launch marks those that it writes.
+    fn params(&self, delta: Option<Operand>) -> AttentionParams {
+        let is_forward = self.reverse.is_empty();
+        let reverse = |i: usize| self.reverse.get(i).map_or(NO_MATRIX, |m| m.read());
+        AttentionParams {
+            q: self.q.read(),
+            k: self.k.read(),
+            v: self.v.read(),
+            o: if is_forward { self.o.write() } else { self.o.read() },
+            dout: reverse(0),
+            dq: reverse(1),
+            dk: reverse(2),
+            dv: reverse(3),
+            lse: if is_forward { Either::Write(self.lse.into()) } else { Either::Read(self.lse.into()) },
+            delta: delta.into(),
+            queries: self.queries,
+            keys: self.keys,
+            d: self.d,
+            heads: self.heads,
+            scale: self.scale(),
+            causal: self.causal.into(),
         }
-        // lse is an output of the forward pass; delta is scratch of the reverse.
-        let params = if self.reverse.is_empty() { params.write(&self.lse) } else { params.read(&self.lse) };
-        let params = params.write_if(delta);
-        params.i32s(&[self.queries, self.keys, self.d, self.heads]).f32(self.scale()).i32(self.causal.into())
     }
 
     pub(super) fn scale(&self) -> f32 {
@@ -213,18 +235,13 @@ impl CudaAttention {
         if self.is_by_products(r) {
             return self.record_forward_by_products(r);
         }
-        let params = self.params(None, &[3]);
+        let params = self.params(None);
         match self.instance(r, self.queries) {
             Some(instance) => self.launch(r, instance, "", self.queries, params),
             None => {
                 let shared = 4 * ((8 + 16 + 16 + 8) * (self.d + 1) + 128 + 24);
-                r.launch(
-                    "attention/simt::attention_simt",
-                    [self.queries.div_ceil(8), self.heads, self.items],
-                    128,
-                    shared,
-                    params,
-                );
+                let grid = [self.queries.div_ceil(8), self.heads, self.items];
+                r.launch(kernels::ATTENTION_SIMT, grid, 128, shared, params);
             }
         }
     }
@@ -232,21 +249,20 @@ impl CudaAttention {
     pub(super) fn record_reverse(&self, r: &mut Recorder<'_>) {
         let delta = r.scratch(self.items * self.heads * self.queries);
         let grid = |tokens: usize, rows: usize| [tokens.div_ceil(rows), self.heads, self.items];
-        let d = self.d;
-        r.launch("attention/simt::attention_delta", grid(self.queries, 8), 256, 0, self.params(Some(&delta), &[]));
+        let (d, params) = (self.d, self.params(Some(delta)));
+        r.launch(kernels::ATTENTION_DELTA, grid(self.queries, 8), 256, 0, params);
         if self.is_by_products(r) {
-            return self.record_reverse_by_products(r, &delta);
+            return self.record_reverse_by_products(r, delta);
         }
-        let parts = [("_dq", &[5][..], self.queries, 12), ("_dkv", &[6, 7][..], self.keys, 16)];
-        for (part, writes, tokens, simt_rows) in parts.into_iter().take(if self.reverse.len() > 2 { 2 } else { 1 }) {
-            let params = self.params(Some(&delta), writes);
-            match self.instance(r, tokens) {
-                Some(instance) => self.launch(r, instance, part, tokens, params),
-                None => {
-                    let shared = 4 * ((simt_rows + 32) * (d + 1) + 128);
-                    r.launch(format!("attention/simt::attention{part}_simt"), grid(tokens, 4), 64, shared, params);
-                }
-            }
+        let record = |r: &mut Recorder<'_>, part, tokens, simt: (_, usize), params| match self.instance(r, tokens) {
+            Some(instance) => self.launch(r, instance, part, tokens, params),
+            None => r.launch(simt.0, grid(tokens, 4), 64, 4 * ((simt.1 + 32) * (d + 1) + 128), params),
+        };
+        let of_queries = AttentionParams { dq: self.reverse[1].write(), ..params };
+        record(r, "_dq", self.queries, (kernels::ATTENTION_DQ_SIMT, 12), of_queries);
+        if let [_, _, dk, dv] = self.reverse[..] {
+            let of_keys = AttentionParams { dk: dk.write(), dv: dv.write(), ..params };
+            record(r, "_dkv", self.keys, (kernels::ATTENTION_DKV_SIMT, 16), of_keys);
         }
     }
 }

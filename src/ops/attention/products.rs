@@ -1,7 +1,8 @@
 //! One head that is as wide as a layer, by products of a warpgroup: kernels/conv/wgmma.cu and kernels/attention/scores.cu.
 
 use super::launch::{CudaAttention, CudaMatrix, MMA_HEADS};
-use crate::launch::{Operand, Params, Recorder};
+use crate::kernels;
+use crate::launch::{Kernel, Operand, Place, Recorder};
 use crate::ops::conv::CudaConv;
 use crate::tensor::{Dtype, Shape};
 
@@ -60,16 +61,22 @@ impl CudaAttention {
             let q = rows_of(&self.q, item, self.queries, self.d);
             let [k, v] = [&self.k, &self.v].map(|m| rows_of(m, item, self.keys, self.d));
             CudaConv::product(q, as_weight(k), None, scores).record_sums(r);
-            let params = Params::new().write(&probabilities).write_from(&self.lse, item * self.queries).read(&scores);
-            let params = params.i32s(&[self.queries, self.keys]).f32(self.scale()).i32(0);
-            let name = format!("attention/scores::attention_softmax_{}", dtype.name());
-            r.launch(name, [self.queries, 1, 1], 256, 4 * 256 / 32, params);
+            let params = kernels::SoftmaxParams {
+                probabilities: probabilities.into(),
+                lse: self.lse.at(item * self.queries),
+                scores: scores.into(),
+                queries: self.queries,
+                keys: self.keys,
+                scale: self.scale(),
+            };
+            let kernel = Kernel::named(&format!("attention_softmax_{}", dtype.name()));
+            r.launch(kernel, [self.queries, 1, 1], 256, 4 * 256 / 32, params);
             multiply(r, probabilities, v, rows_of(&self.o, item, self.queries, self.d));
         }
     }
 
     /// `delta` is the sum over channels of do o, for every query of every item.
-    pub(super) fn record_reverse_by_products(&self, r: &mut Recorder<'_>, delta: &Operand) {
+    pub(super) fn record_reverse_by_products(&self, r: &mut Recorder<'_>, delta: Operand) {
         let dtype = self.o.operand.dtype;
         let [scores, dp] = [(); 2].map(|()| self.scores(r, Dtype::F32, false));
         let ds = self.scores(r, dtype, false);
@@ -82,13 +89,21 @@ impl CudaAttention {
             CudaConv::product(q, as_weight(k), None, scores).record_sums(r);
             CudaConv::product(dout, as_weight(v), None, dp).record_sums(r);
             let first = item * self.queries;
-            let params = Params::new().write(&ds);
-            let params = transposed.iter().flatten().fold(params, |params, o| params.write(o));
-            let params = if wants_keys { params } else { params.i64(0).i64(0) };
-            let params = params.read(&scores).read(&dp).read_from(&self.lse, first).read_from(delta, first);
-            let params = params.i32s(&[self.queries, self.keys]).f32(self.scale()).i32(0);
-            let name = format!("attention/scores::attention_score_gradients_{}", dtype.name());
-            r.launch(name, [self.keys.div_ceil(64), self.queries.div_ceil(64), 1], 256, 2 * 2 * 64 * 68, params);
+            let [ds_transposed, p_transposed] = transposed.map_or([Place::NONE; 2], |both| both.map(Place::from));
+            let params = kernels::ScoreGradientParams {
+                ds: ds.into(),
+                ds_transposed,
+                p_transposed,
+                scores: scores.into(),
+                dp: dp.into(),
+                lse: self.lse.at(first),
+                delta: delta.at(first),
+                queries: self.queries,
+                keys: self.keys,
+                scale: self.scale(),
+            };
+            let kernel = Kernel::named(&format!("attention_score_gradients_{}", dtype.name()));
+            r.launch(kernel, [self.keys.div_ceil(64), self.queries.div_ceil(64), 1], 256, 2 * 2 * 64 * 68, params);
             multiply(r, ds, k, queries(&self.reverse[1]));
             if let Some([ds_transposed, p_transposed]) = transposed {
                 multiply(r, ds_transposed, q, keys(&self.reverse[2]));

@@ -6,7 +6,7 @@
 pub struct ConvInputs<T> {
     /// The image (n, h, w, c).
     pub x: T,
-    /// The weight (cout, kernel, kernel, c), or, with a second source, (cout, kernel, kernel, c + its channels).
+    /// The weight (cout, kernel, kernel, c + channels of `second`).
     pub weight: T,
     /// Added to every pixel (1, 1, 1, cout).
     pub bias: Option<T>,

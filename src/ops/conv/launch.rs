@@ -1,7 +1,8 @@
 //! Launches of the kernels of kernels/conv, but for wgmma.cu.
 
 use super::problem::Spread;
-use crate::launch::{Operand, Params, Recorder};
+use crate::kernels;
+use crate::launch::{Kernel, Operand, Place, Recorder};
 use crate::ops::resample;
 use crate::tensor::{Dtype, Shape};
 
@@ -39,7 +40,7 @@ fn stages(r: &Recorder<'_>, rows: usize, columns: usize) -> (usize, usize) {
 
 /// How a product is cut into blocks: the last extent of the grid are parts of the sum.
 struct Tiling {
-    kernel: String,
+    kernel: Kernel<kernels::ConvParams>,
     grid: [usize; 3],
     shared: usize,
     stages: usize,
@@ -128,7 +129,7 @@ impl CudaConv {
         let bytes = (shape.numel() * self.y.dtype.bytes()) as u64;
         let wide = Operand { dtype: self.y.dtype, shape, bytes, ..wide };
         CudaConv { y: wide, spread: Spread::Dense, ..self.clone() }.record(r);
-        resample::record(r, "resample::pool", wide, self.y, 1.0);
+        resample::record(r, kernels::POOL, wide, self.y, 1.0);
     }
 
     /// Of few channels, which are no whole vectors or not of the weight's type.
@@ -143,16 +144,47 @@ impl CudaConv {
         self.second.map_or(0, |s| s.shape.c)
     }
 
-    fn geometry(&self) -> [usize; 13] {
-        let (x, y) = (self.x.shape, self.y.shape);
-        // As kernels/conv/spread.cuh numbers them.
-        let spread = match self.spread {
+    /// As kernels/conv/spread.cuh numbers them.
+    fn spread_number(&self) -> usize {
+        match self.spread {
             Spread::Dense => 1,
             Spread::Zeros => 2,
             Spread::Repeat => 3,
-        };
-        let (second, row, first) = (self.second_channels(), self.weight.shape.c, self.first_channel);
-        [x.n, x.h, x.w, x.c, second, y.h, y.w, y.c, row, first, self.kernel, self.stride, spread]
+        }
+    }
+
+    /// The parameters of a tensor-core kernel that makes the whole sum in one part and takes along all that is added.
+    fn params(&self, stages: usize) -> kernels::ConvParams {
+        let (x, y) = (self.x.shape, self.y.shape);
+        kernels::ConvParams {
+            y: self.y.into(),
+            gated: Place::NONE,
+            x: self.x.into(),
+            second: self.second.into(),
+            w: self.weight.into(),
+            bias: self.bias.into(),
+            item_bias: self.item_bias.into(),
+            addend: self.addend.into(),
+            partial: Place::NONE,
+            n: x.n,
+            xh: x.h,
+            xw: x.w,
+            ci: x.c,
+            ci2: self.second_channels(),
+            yh: y.h,
+            yw: y.w,
+            co: y.c,
+            row: self.weight.shape.c,
+            first: self.first_channel,
+            kernel: self.kernel,
+            stride: self.stride,
+            spread: self.spread_number(),
+            splits: 1,
+            pad: self.pad,
+            full: 0,
+            silu: self.silu.into(),
+            stages,
+        }
     }
 
     /// Large tiles where they fill the chip; else small ones, and parts of the sum over blocks where even those do not.
@@ -169,7 +201,7 @@ impl CudaConv {
         let splits = parts_with_work(slices, splits);
         let (stages, shared) = stages(r, size, size);
         let grid = [rows.div_ceil(size), channels.div_ceil(size), splits];
-        let kernel = format!("conv/mma::{}_mma_{}_{size}x{size}", self.way(), self.y.dtype.name());
+        let kernel = Kernel::named(&format!("{}_mma_{}_{size}x{size}", self.way(), self.y.dtype.name()));
         Tiling { kernel, grid, shared, stages }
     }
 
@@ -187,18 +219,21 @@ impl CudaConv {
         let (rows, channels) = self.results();
         let splits = tiling.grid[2];
         let partial = (splits > 1).then(|| r.scratch(splits * rows * channels));
-        let fused = |o: &Option<Operand>| if splits == 1 { *o } else { None };
+        let fused = |o: Option<Operand>| o.filter(|_| splits == 1);
         // Values and gates alternate by eights in the tile.
-        let gated = fused(&self.gated).filter(|y| y.shape.c % 8 == 0);
-        let params = Params::new().write(&self.y).write_if(gated.as_ref()).read(&self.x);
-        let params = params.read_if(self.second.as_ref()).read(&self.weight);
-        let params = params.read_if(fused(&self.bias).as_ref()).read_if(fused(&self.item_bias).as_ref());
-        let params = params.read_if(fused(&self.addend).as_ref());
-        let params = params.write_if(partial.as_ref());
-        let params = params.i32s(&self.geometry()).i32s(&[splits, self.pad, 0, self.silu.into(), tiling.stages]);
+        let gated = fused(self.gated).filter(|y| y.shape.c % 8 == 0);
+        let params = kernels::ConvParams {
+            gated: gated.into(),
+            bias: fused(self.bias).into(),
+            item_bias: fused(self.item_bias).into(),
+            addend: fused(self.addend).into(),
+            partial: partial.into(),
+            splits,
+            ..self.params(tiling.stages)
+        };
         r.launch(tiling.kernel, tiling.grid, 128, tiling.shared, params);
         if let Some(partial) = partial {
-            self.record_finish(r, &partial, splits);
+            self.record_finish(r, partial, splits);
         }
         if gated.is_none() {
             self.record_gate(r);
@@ -206,48 +241,72 @@ impl CudaConv {
     }
 
     /// Adds up the parts of a sum, and then what the convolution adds.
-    pub(super) fn record_finish(&self, r: &mut Recorder<'_>, partial: &Operand, splits: usize) {
+    pub(super) fn record_finish(&self, r: &mut Recorder<'_>, partial: Operand, splits: usize) {
         let (rows, channels) = self.results();
         let count = rows * channels;
-        let params = Params::new().view_out(&self.y).view_if(self.bias.as_ref());
-        let params = params.view_if(self.item_bias.as_ref()).view_if(self.addend.as_ref());
-        let params = params.read(partial).i64(count).i64(self.y.shape.item());
-        let params = params.i32s(&[channels, splits, self.silu.into(), 0]);
-        r.each("conv/mma::conv_finish", count / 4, 1, params);
+        let params = kernels::ConvFinishParams {
+            y: self.y.into(),
+            bias: self.bias.into(),
+            item_bias: self.item_bias.into(),
+            addend: self.addend.into(),
+            partial: partial.into(),
+            count,
+            item: self.y.shape.item(),
+            co: channels,
+            splits,
+            silu: self.silu.into(),
+        };
+        r.each(kernels::CONV_FINISH, count / 4, 1, params);
     }
 
     /// Few channels, of any number, in the type that they have: the image side of a network.
     fn record_few(&self, r: &mut Recorder<'_>) {
         let (rows, channels) = (self.y.shape.numel() / self.y.shape.c, self.y.shape.c);
         let (stages, shared) = stages(r, 128, 32);
-        let params = Params::new().write(&self.y).i64(0).read(&self.x).read_if(self.second.as_ref());
-        let params = params.read(&self.weight).read_if(self.bias.as_ref()).i64(0).read_if(self.addend.as_ref()).i64(0);
         let params =
-            params.i32s(&self.geometry()).i32s(&[1, self.pad, usize::from(self.y.dtype == Dtype::F32), 0, stages]);
-        let way = if self.gradient { "conv_vjp" } else { "conv" };
-        let name = format!("conv/mma::{way}_mma_{}_few", self.weight.dtype.name());
-        r.launch(name, [rows.div_ceil(128), channels.div_ceil(32), 1], 128, shared, params);
+            kernels::ConvParams { full: usize::from(self.y.dtype == Dtype::F32), silu: 0, ..self.params(stages) };
+        let kernel = Kernel::named(&format!("{}_mma_{}_few", self.way(), self.weight.dtype.name()));
+        r.launch(kernel, [rows.div_ceil(128), channels.div_ceil(32), 1], 128, shared, params);
     }
 
     /// What lies under the kernel is gathered value by value.
     fn record_image(&self, r: &mut Recorder<'_>) {
         let (rows, channels) = (self.y.shape.numel() / self.y.shape.c, self.y.shape.c);
-        let params = Params::new().write(&self.y).i64(0).read(&self.x).i64(0).read(&self.weight);
-        let params = params.read_if(self.bias.as_ref()).read_if(self.item_bias.as_ref());
-        let params = params.read_if(self.addend.as_ref()).i64(0);
-        let params = params.i32s(&self.geometry()).i32s(&[1, self.pad, 0, self.silu.into(), 1]);
-        let params = params.dtype(self.x.dtype).i32s(&[self.gradient.into(), 0]);
-        let name = format!("conv/image::conv_image_{}", self.weight.dtype.name());
-        r.launch(name, [rows.div_ceil(64), channels.div_ceil(64), 1], 128, 128 * 64, params);
+        let params =
+            kernels::ConvImageParams { conv: self.params(1), x_type: self.x.dtype, gradient: self.gradient.into() };
+        let kernel = Kernel::named(&format!("conv_image_{}", self.weight.dtype.name()));
+        r.launch(kernel, [rows.div_ceil(64), channels.div_ceil(64), 1], 128, 128 * 64, params);
     }
 
     fn record_simt(&self, r: &mut Recorder<'_>) {
         let (rows, channels) = (self.y.shape.numel() / self.y.shape.c, self.y.shape.c);
-        let params = Params::new().view_out(&self.y).view(&self.x).view_if(self.second.as_ref()).view(&self.weight);
-        let params = params.view_if(self.bias.as_ref()).view_if(self.item_bias.as_ref());
-        let params = params.view_if(self.addend.as_ref());
-        let params = params.i32s(&self.geometry()).i32s(&[self.gradient.into(), self.pad, self.silu.into()]);
-        r.launch("conv/simt::conv_simt", [rows.div_ceil(64), channels.div_ceil(64), 1], 256, 2 * 16 * 68 * 4, params);
+        let (x, y) = (self.x.shape, self.y.shape);
+        let params = kernels::ConvSimtParams {
+            y: self.y.into(),
+            x: self.x.into(),
+            second: self.second.into(),
+            w: self.weight.into(),
+            bias: self.bias.into(),
+            item_bias: self.item_bias.into(),
+            addend: self.addend.into(),
+            n: x.n,
+            xh: x.h,
+            xw: x.w,
+            ci: x.c,
+            ci2: self.second_channels(),
+            yh: y.h,
+            yw: y.w,
+            co: y.c,
+            row: self.weight.shape.c,
+            first: self.first_channel,
+            kernel: self.kernel,
+            stride: self.stride,
+            spread: self.spread_number(),
+            gradient: self.gradient.into(),
+            pad: self.pad,
+            silu: self.silu.into(),
+        };
+        r.launch(kernels::CONV_SIMT, [rows.div_ceil(64), channels.div_ceil(64), 1], 256, 2 * 16 * 68 * 4, params);
         self.record_gate(r);
     }
 
@@ -255,8 +314,8 @@ impl CudaConv {
     pub(super) fn record_gate(&self, r: &mut Recorder<'_>) {
         if let Some(y) = self.gated {
             let (pixels, c) = (y.shape.numel() / y.shape.c, y.shape.c);
-            let params = Params::new().view_out(&y).view(&self.y).i64(pixels).i32s(&[c, 0]);
-            r.each("geglu", pixels * c.div_ceil(4), 1, params);
+            let params = kernels::GegluParams { y: y.into(), x: self.y.into(), pixels, channels: c };
+            r.each(kernels::GEGLU, pixels * c.div_ceil(4), 1, params);
         }
     }
 }

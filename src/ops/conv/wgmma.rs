@@ -2,7 +2,8 @@
 
 use super::launch::{CudaConv, parts_with_work};
 use super::problem::Spread;
-use crate::launch::{Access, Operand, Params, Recorder, TensorMap};
+use crate::kernels;
+use crate::launch::{Kernel, Operand, Recorder, TensorMap};
 use crate::tensor::{Dtype, Shape};
 
 /// Channels of a tile, and of a slice of the sum.
@@ -90,9 +91,9 @@ impl CudaConv {
         let (rows, channels) = self.results();
         let splits = tiling.splits;
         let partial = (splits > 1).then(|| r.scratch(splits * rows * channels));
-        self.launch_wgmma(r, tiling, partial.as_ref());
+        self.launch_wgmma(r, tiling, partial);
         if let Some(partial) = partial {
-            self.record_finish(r, &partial, splits);
+            self.record_finish(r, partial, splits);
             self.record_gate(r);
         }
     }
@@ -104,32 +105,45 @@ impl CudaConv {
         let tiles = |pixels: usize| [w.div_ceil(pixels), 1, channels.div_ceil(COLUMNS)];
         let is_large = 4 * tiles(256).iter().product::<usize>() >= 3 * r.limits.multiprocessors;
         let pixels = if is_large { 256 } else { 128 };
-        self.launch_wgmma(r, &GroupTiling { pixels, tiles: tiles(pixels), splits: 1 }, Some(&self.y));
+        self.launch_wgmma(r, &GroupTiling { pixels, tiles: tiles(pixels), splits: 1 }, Some(self.y));
     }
 
     /// Into y with all that is added, or only the parts of the sum into `partial`.
-    fn launch_wgmma(&self, r: &mut Recorder<'_>, tiling: &GroupTiling, partial: Option<&Operand>) {
+    fn launch_wgmma(&self, r: &mut Recorder<'_>, tiling: &GroupTiling, partial: Option<Operand>) {
         let channels = self.y.shape.c;
         let &GroupTiling { pixels, tiles: [across, down, columns], splits } = tiling;
         let (n, h, w) = self.tiled_pixels();
         let weight = if self.is_doubled() { self.record_doubled_weights(r) } else { self.weight };
-        let fused = |o: &Option<Operand>| o.filter(|_| partial.is_none());
-        let (addend, gated) = (fused(&self.addend), fused(&self.gated));
-        let source = |o: &Operand| self.map_of_source(o, pixels);
-        let result = |o: &Operand, access| self.map_of_results(o, pixels, access);
-        let params = Params::new().map(Some(&source(&self.x))).map(self.second.as_ref().map(source).as_ref());
-        let params = params.map(Some(&self.map_of_weights(weight, gated.is_some())));
-        let params = params.map(addend.map(|o| result(&o, Access::Read)).as_ref());
-        let params = params.map(partial.is_none().then(|| result(&self.y, Access::Write)).as_ref());
-        let params = params.map(gated.map(|o| result(&o, Access::Write)).as_ref());
-        let params = params.read_if(fused(&self.bias).as_ref()).read_if(fused(&self.item_bias).as_ref());
-        let params = params.write_if(partial);
+        let fused = |o: Option<Operand>| o.filter(|_| partial.is_none());
+        let (addend, gated) = (fused(self.addend), fused(self.gated));
         let slices = self.slices();
         let count = n * if self.is_by_parity() { 4 } else { 1 } * across * down * columns * splits;
-        let params = params.i32s(&[n, h, w, channels]);
-        let params = params.i32s(&[self.x.shape.c, self.x.shape.c.div_ceil(SLICE), slices, slices.div_ceil(splits)]);
-        let params = params.i32s(&[across, down, columns, count]);
-        let params = params.i32s(&[self.pad, addend.is_some().into(), self.silu.into()]);
+        let params = kernels::GroupConvParams {
+            x: Some(self.map_of_source(self.x, pixels)),
+            second: self.second.map(|o| self.map_of_source(o, pixels)),
+            w: Some(self.map_of_weights(weight, gated.is_some())),
+            addend: addend.map(|o| self.map_of_results(o, pixels)),
+            y: fused(Some(self.y)).map(|o| self.map_of_results(o, pixels)),
+            gated: gated.map(|o| self.map_of_results(o, pixels)),
+            bias: fused(self.bias).into(),
+            item_bias: fused(self.item_bias).into(),
+            partial: partial.into(),
+            n,
+            yh: h,
+            yw: w,
+            co: channels,
+            ci: self.x.shape.c,
+            slices_of_x: self.x.shape.c.div_ceil(SLICE),
+            slices,
+            slices_per_part: slices.div_ceil(splits),
+            across,
+            down,
+            columns,
+            tiles: count,
+            pad: self.pad,
+            adds: addend.is_some().into(),
+            silu: self.silu.into(),
+        };
         let blocks = count.min(r.limits.multiprocessors);
         let (way, dtype, k) = (self.way(), self.weight.dtype.name(), self.kernel);
         let form = match self.spread {
@@ -137,7 +151,7 @@ impl CudaConv {
             _ if gated.is_some() => "gated".to_string(),
             _ => format!("{k}x{k}"),
         };
-        let kernel = format!("conv/wgmma::{way}_wgmma_{dtype}_{pixels}x{COLUMNS}_{form}");
+        let kernel = Kernel::named(&format!("{way}_wgmma_{dtype}_{pixels}x{COLUMNS}_{form}"));
         r.launch(kernel, [blocks, 1, 1], 384, self.shared_bytes(pixels), params);
     }
 
@@ -146,15 +160,15 @@ impl CudaConv {
         let w = self.weight;
         let count = 16 * w.shape.n * w.shape.c;
         let place = r.scratch(count * w.dtype.bytes() / 4);
-        let params = Params::new().write(&place).read(&w).i64(w.shape.n * w.shape.c).i32s(&[w.shape.c, 0]);
+        let params = kernels::DoubledWeightsParams {
+            y: place.into(),
+            w: w.into(),
+            co_row: w.shape.n * w.shape.c,
+            row: w.shape.c,
+        };
         let blocks = (w.shape.n * w.shape.c * w.dtype.bytes() / 16).div_ceil(256);
-        r.launch(
-            format!("conv/doubled_weights::conv_doubled_weights_{}", w.dtype.name()),
-            [blocks, 1, 1],
-            256,
-            0,
-            params,
-        );
+        let kernel = Kernel::named(&format!("conv_doubled_weights_{}", w.dtype.name()));
+        r.launch(kernel, [blocks, 1, 1], 256, 0, params);
         Operand { dtype: w.dtype, ..place }
     }
 
@@ -174,7 +188,7 @@ impl CudaConv {
     }
 
     /// Boxes are patches with their border; of a doubled image's gradient those of one parity of the pixels.
-    fn map_of_source(&self, o: &Operand, pixels: usize) -> TensorMap {
+    fn map_of_source(&self, o: Operand, pixels: usize) -> TensorMap {
         let s = o.shape;
         let (width, height) = (8 + self.kernel - 1, pixels / 8 + self.kernel - 1);
         let (extents, extent_of_box) = match (self.kernel, self.is_doubled() && self.gradient) {
@@ -183,11 +197,11 @@ impl CudaConv {
             _ => ([s.c, s.w, s.h, s.n, 1], [SLICE, width, height, 1, 1]),
         };
         let strides = strides_of(extents);
-        TensorMap { operand: *o, first: 0, extents, strides, extent_of_box, access: Access::Read }
+        TensorMap { operand: o, first: 0, extents, strides, extent_of_box }
     }
 
     /// Boxes are 64 channels of a tile's pixels.
-    fn map_of_results(&self, o: &Operand, pixels: usize, access: Access) -> TensorMap {
+    fn map_of_results(&self, o: Operand, pixels: usize) -> TensorMap {
         let c = o.shape.c;
         let (n, h, w) = self.tiled_pixels();
         let (extents, extent_of_box) = match (self.kernel, self.is_by_parity()) {
@@ -195,7 +209,7 @@ impl CudaConv {
             (_, true) => (by_parity(o.shape), [SLICE, 8, 1, pixels / 8, 1]),
             _ => ([c, w, 1, h, n], [SLICE, 8, 1, pixels / 8, 1]),
         };
-        TensorMap { operand: *o, first: 0, extents, strides: strides_of(extents), extent_of_box, access }
+        TensorMap { operand: o, first: 0, extents, strides: strides_of(extents), extent_of_box }
     }
 
     /// Boxes are a slice of one tap's input channels by [`COLUMNS`] output channels; of the gradient 64 of its channels by a slice of
@@ -212,7 +226,7 @@ impl CudaConv {
             _ => ([row, taps, out, parities, 1], [row, taps * row, out * taps * row], [SLICE, 1, COLUMNS, 1, 1]),
         };
         let strides = [strides[0], strides[1], strides[2], parities * taps * out * row];
-        TensorMap { operand: weight, first, extents, strides, extent_of_box, access: Access::Read }
+        TensorMap { operand: weight, first, extents, strides, extent_of_box }
     }
 }
 

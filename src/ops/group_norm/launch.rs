@@ -2,7 +2,8 @@
 
 use super::options::{GroupNormInputs, GroupNormOptions};
 use crate::error::{Error, Result};
-use crate::launch::{Operand, Params, Recorder};
+use crate::kernels::GroupNormParams;
+use crate::launch::{Either, Kernel, Operand, Place, Recorder};
 
 /// What the kernels of one node are given; see kernels/group_norm.
 pub(super) struct CudaNorm {
@@ -56,22 +57,39 @@ impl CudaNorm {
         (chunk, pixels.div_ceil(chunk))
     }
 
-    fn params(&self, partial: Option<&Operand>, sums: Option<&Operand>, writes: bool, r: &Recorder<'_>) -> Params {
+    /// The parameters of a launch that makes y or dx.
+    fn params(&self, r: &Recorder<'_>) -> GroupNormParams {
         let (s, (chunk, chunks)) = (self.inputs.x.shape, self.chunks(r));
-        let params = Params::new().write_if(Some(&self.y).filter(|_| writes));
-        let params = params.write_if(self.second_y.as_ref().filter(|_| writes));
-        let params = params.read(&self.inputs.x).read_if(self.inputs.second.as_ref()).read_if(self.dy.as_ref());
-        let params = params.read_if(self.addend.as_ref().filter(|_| writes));
+        let GroupNormInputs { x, gamma, beta, film, second } = self.inputs;
         // The reverse only reads what the forward pass left.
-        let [mean, rstd] = &self.statistics;
-        let params = match self.dy {
-            Some(_) => params.read(mean).read(rstd),
-            None => params.write(mean).write(rstd),
+        let statistic = |o: Operand| match self.dy {
+            Some(_) => Either::Read(o.into()),
+            None => Either::Write(o.into()),
         };
-        let params = params.read(&self.inputs.gamma).read(&self.inputs.beta).read_if(self.inputs.film.as_ref());
-        let params = params.write_if(partial).write_if(sums);
-        let sizes = [s.n, s.h * s.w, self.channels(), s.c, self.options.groups, chunk, chunks];
-        params.i32s(&sizes).i32(self.options.silu.into()).f32(self.options.eps)
+        GroupNormParams {
+            y: self.y.into(),
+            second_y: self.second_y.into(),
+            x: x.into(),
+            second: second.into(),
+            dy: self.dy.into(),
+            addend: self.addend.into(),
+            mean: statistic(self.statistics[0]),
+            rstd: statistic(self.statistics[1]),
+            gamma: gamma.into(),
+            beta: beta.into(),
+            film: film.into(),
+            partial: Place::NONE,
+            sums: Place::NONE,
+            n: s.n,
+            pixels: s.h * s.w,
+            channels: self.channels(),
+            first: s.c,
+            groups: self.options.groups,
+            chunk,
+            chunks,
+            silu: self.options.silu.into(),
+            eps: self.options.eps,
+        }
     }
 
     /// Channels that one access takes: a 16-byte vector where both tensors are made of such, else one.
@@ -80,27 +98,20 @@ impl CudaNorm {
         if self.inputs.x.shape.c % vector == 0 && self.channels() % vector == 0 { vector } else { 1 }
     }
 
-    /// The kernel file, without its ending.
-    fn file(&self) -> &'static str {
-        if self.dy.is_some() { "vjp" } else { "forward" }
+    fn check_types(&self) -> Result<()> {
+        let GroupNormInputs { x, gamma, beta, film, second } = self.inputs;
+        let all = [Some(gamma), Some(beta), Some(self.y), film, second, self.dy, self.addend];
+        if all.iter().flatten().all(|o| o.dtype == x.dtype) {
+            return Ok(());
+        }
+        Err(Error::Failed("group_norm: its tensors are not stored in one type".into()))
     }
 
-    fn name(&self, what: &str) -> Result<String> {
-        let dtype = self.inputs.x.dtype;
-        let all = [
-            Some(self.inputs.gamma),
-            Some(self.inputs.beta),
-            Some(self.y),
-            self.inputs.film,
-            self.inputs.second,
-            self.dy,
-            self.addend,
-        ];
-        if !all.iter().flatten().all(|o| o.dtype == dtype) {
-            return Err(Error::Failed("group_norm: its tensors are not stored in one type".into()));
-        }
+    /// The kernel `what` for the storage type and the channels.
+    fn kernel(&self, what: &str) -> Result<Kernel<GroupNormParams>> {
+        self.check_types()?;
         let any = if self.vector() > 1 { "" } else { "_any" };
-        Ok(format!("group_norm/{}::{what}_{}{any}", self.file(), dtype.name()))
+        Ok(Kernel::named(&format!("{what}_{}{any}", self.inputs.x.dtype.name())))
     }
 
     /// Whether a block can take all pixels of a group: its channels are whole vectors, and its values stay in a multiprocessor's cache.
@@ -113,40 +124,35 @@ impl CudaNorm {
     /// One launch by `in_one`, or the three of `names`.
     pub(super) fn record(&self, r: &mut Recorder<'_>, in_one: &str, names: [&str; 3]) -> Result<()> {
         let (s, (_, chunks)) = (self.inputs.x.shape, self.chunks(r));
+        let params = self.params(r);
         if self.fits_a_block() {
-            let sums = self.dy.is_some().then(|| r.scratch(s.n * self.options.groups * 2));
-            let params = self.params(None, sums.as_ref(), true, r);
-            r.launch(self.name(in_one)?, [self.options.groups, s.n, 1], 512, 4 * 512 / 32, params);
+            let sums = self.dy.is_some().then(|| r.scratch(s.n * self.options.groups * 2)).into();
+            let params = GroupNormParams { sums, ..params };
+            r.launch(self.kernel(in_one)?, [self.options.groups, s.n, 1], 512, 4 * 512 / 32, params);
             return Ok(());
         }
         let channels = self.channels();
         let rows = 256 / (channels / self.vector()).min(256);
-        let partial = r.scratch(s.n * chunks * self.options.groups * 2);
-        let sums = r.scratch(s.n * self.options.groups * 2);
+        let partial = r.scratch(s.n * chunks * self.options.groups * 2).into();
+        let sums = r.scratch(s.n * self.options.groups * 2).into();
         // Two sums per channel and row of threads, and the centre of every channel.
         let shared = 4 * (2 * rows + 1) * channels;
         let grid = [chunks, s.n, 1];
-        let first = self.params(Some(&partial), None, false, r);
-        r.launch(self.name(names[0])?, grid, 256, shared, first);
-        let second = self.params(Some(&partial), Some(&sums), false, r);
-        r.launch(
-            format!("group_norm/{}::{}", self.file(), names[1]),
-            [s.n * self.options.groups, 1, 1],
-            256,
-            4 * 256 / 32,
-            second,
-        );
-        let last = self.params(None, Some(&sums), true, r);
-        r.launch(self.name(names[2])?, grid, 256, 0, last);
+        let of_chunks =
+            GroupNormParams { y: Place::NONE, second_y: Place::NONE, addend: Place::NONE, partial, ..params };
+        r.launch(self.kernel(names[0])?, grid, 256, shared, of_chunks);
+        let combined = GroupNormParams { sums, ..of_chunks };
+        r.launch(Kernel::named(names[1]), [s.n * self.options.groups, 1, 1], 256, 4 * 256 / 32, combined);
+        r.launch(self.kernel(names[2])?, grid, 256, 0, GroupNormParams { sums, ..params });
         Ok(())
     }
 
     /// The gradient by film, one launch.
     pub(super) fn record_film(&self, r: &mut Recorder<'_>) -> Result<()> {
-        self.name("")?;
+        self.check_types()?;
         let s = self.inputs.x.shape;
-        let name = format!("group_norm/vjp::group_norm_film_vjp_{}", self.inputs.x.dtype.name());
-        r.launch(name, [self.channels().div_ceil(32), s.n, 1], 256, 2048, self.params(None, None, true, r));
+        let kernel = Kernel::named(&format!("group_norm_film_vjp_{}", self.inputs.x.dtype.name()));
+        r.launch(kernel, [self.channels().div_ceil(32), s.n, 1], 256, 2048, self.params(r));
         Ok(())
     }
 }

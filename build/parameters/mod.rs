@@ -1,0 +1,11 @@
+// From the parameter structs and entry points of the kernel files to their twins in Rust, which src/kernels.rs includes.
+
+mod comments;
+mod names;
+mod rust;
+mod structs;
+
+pub use names::kernels;
+pub use rust::rust;
+#[allow(unused_imports, reason = "the tests name Kind")]
+pub use structs::{Kind, structs};
