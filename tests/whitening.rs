@@ -1,19 +1,19 @@
 //! The residual of a blur by the covariance of its measurement: its parts against slow loops in f64, its gradient against
 //! differences, and what it is for.
 
+mod cosine;
+
+use cosine::cosine_transform;
 use dmap::backend::Device;
 use dmap::executor::Executor;
-use dmap::graph::{Graph, PlanOptions, Shape, backward};
+use dmap::graph::{Graph, PlanOptions, Shape, TensorId};
 use dmap::image::{Photo, Picture};
 use dmap::metrics::psnr;
 use dmap::model::Model;
 use dmap::noise::{Draw, NoiseKey, fill_normal};
-use dmap::operator::{Observed, Operator, parse_task};
-use dmap::ops::axis_filter::Taps;
+use dmap::operator::{GaussianBlur, Observed, Operator, Spectrum, parse_task};
 use dmap::sampler::whitening::weights;
 use dmap::sampler::{Guidance, Item, Measurement, Measurer, Noise, Phases, Restorer, Settings, StepRule, WHITEN};
-use dmap::weights::Weights;
-use std::f64::consts::PI;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -29,91 +29,6 @@ fn normal(seed: u64, count: usize) -> Vec<f32> {
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
-}
-
-/// The cosine transform of one channel of y, (h, w), in f64.
-fn cosine_transform(y: &[f32], shape: Shape, channel: usize) -> Vec<f64> {
-    let basis = |k: usize, j: usize, n: usize| {
-        let norm = if k == 0 { (1.0 / n as f64).sqrt() } else { (2.0 / n as f64).sqrt() };
-        norm * (PI * k as f64 * (2 * j + 1) as f64 / (2 * n) as f64).cos()
-    };
-    let (h, w) = (shape.h, shape.w);
-    let value = |i: usize, j: usize| f64::from(y[(i * w + j) * shape.c + channel]);
-    let rows: Vec<f64> = (0..h * w).map(|p| (0..w).map(|j| basis(p % w, j, w) * value(p / w, j)).sum()).collect();
-    (0..h * w).map(|p| (0..h).map(|i| basis(p / w, i, h) * rows[i * w + p % w]).sum()).collect()
-}
-
-/// A^T y by the reverse walk.
-fn adjoint(operator: &dyn Operator, image: Shape, state: &[f32]) -> impl FnMut(&[f32]) -> Vec<f32> {
-    let mut g = Graph::new();
-    let x = g.input("x", image);
-    let kernel = operator.state_shape(image).map(|s| g.input("state", s));
-    let ax = operator.build(&mut g, x, kernel).unwrap();
-    let shape = g.shape(ax);
-    let y = g.input("y", shape);
-    let aty = backward(&mut g, ax, y, x).unwrap();
-    g.output(aty);
-    let mut e = Executor::new(g, &PlanOptions::default(), &Weights::none(), &Device::cpu()).unwrap();
-    if let Some(kernel) = kernel {
-        e.write(kernel, state).unwrap();
-    }
-    move |v| {
-        e.write(y, v).unwrap();
-        e.run().unwrap();
-        e.read(aty).unwrap()
-    }
-}
-
-#[test]
-fn the_cosine_transform_is_orthonormal() {
-    for n in [1, 2, 7, 32] {
-        let taps = Taps::cosine_transform(n);
-        for (k, a) in taps.rows.iter().enumerate() {
-            for (l, b) in taps.rows.iter().enumerate() {
-                let product: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a.1) * f64::from(b.1)).sum();
-                assert!((product - f64::from(u8::from(k == l))).abs() < 1e-6, "{n}: rows {k} and {l}");
-            }
-        }
-    }
-}
-
-const FREQUENCIES: [(usize, usize); 7] = [(0, 1), (3, 0), (5, 7), (12, 2), (2, 15), (20, 20), (47, 39)];
-
-#[test]
-fn the_power_of_a_separable_blur_is_what_its_adjoint_leaves_of_a_cosine() {
-    let image = Shape::new(1, 48, 40, 1);
-    let operator = parse_task(BLURS[0]).unwrap();
-    let power = operator.power(image, &[]);
-    let (rows, columns) = (Taps::cosine_transform(image.h), Taps::cosine_transform(image.w));
-    let mut transpose = adjoint(operator.as_ref(), image, &[]);
-    for (k, l) in FREQUENCIES {
-        let wave: Vec<f32> = rows.rows[k].iter().flat_map(|r| columns.rows[l].iter().map(|c| r.1 * c.1)).collect();
-        let left = transpose(&wave);
-        let (left, stated) = (dot(&left, &left), power[k * image.w + l]);
-        assert!((left - stated).abs() < 1e-5, "({k}, {l}): {left}, stated {stated}");
-    }
-}
-
-#[test]
-fn the_power_of_a_kernel_is_what_it_leaves_of_plane_waves() {
-    let image = Shape::new(1, 48, 40, 1);
-    for task in &BLURS[1..] {
-        let operator = parse_task(task).unwrap();
-        let state = operator.draw_state(image, 4).unwrap();
-        let power = operator.power(image, &state);
-        let mut measurer = Measurer::new(operator.as_ref(), image).unwrap();
-        for (k, l) in FREQUENCIES {
-            // Far from the boundary a wave keeps its form: the sum of the squares of both its phases is |A|^2 anywhere.
-            let mut left = |sign: f64, phase: f64| {
-                let angle = |p: usize| ((p / image.w * k) as f64 / 48.0 + sign * (p % image.w * l) as f64 / 40.0) * PI;
-                let wave: Vec<f32> = (0..image.numel()).map(|p| (angle(p) + phase).cos() as f32).collect();
-                f64::from(measurer.apply(&wave, &state).unwrap()[24 * image.w + 20]).powi(2)
-            };
-            let both = [1.0, -1.0].map(|sign| left(sign, 0.0) + left(sign, PI / 2.0));
-            let (mean, stated) = ((both[0] + both[1]) / 2.0, power[k * image.w + l]);
-            assert!((mean - stated).abs() < 1e-4, "{task} at ({k}, {l}): {mean}, stated {stated}");
-        }
-    }
 }
 
 #[test]
@@ -133,7 +48,7 @@ fn a_measurement_of_white_images_is_white_after_it() {
             let mut y = measurer.apply(&x, &state).unwrap();
             y.iter_mut().zip(normal(100 + draw, image.numel())).for_each(|(y, n)| *y += s as f32 * n);
             let m = Measurement { y, state: state.clone(), noise_norm };
-            let w = weights(operator.as_ref(), image, &m, r);
+            let w = weights(operator.as_ref(), image, &m, r).unwrap();
             assert!((dot(&w, &w) / w.len() as f64 - 1.0).abs() < 1e-5, "{task}: white noise keeps its norm");
             for channel in 0..3 {
                 for (p, c) in cosine_transform(&m.y, image, channel).into_iter().enumerate() {
@@ -158,7 +73,8 @@ fn a_measurement_without_noise_is_as_exact_as_8_bits() {
     let operator = parse_task("gaussian-blur").unwrap();
     let of = |deviation: f64| {
         let noise_norm = deviation * (image.numel() as f64).sqrt();
-        weights(operator.as_ref(), image, &Measurement { y: vec![0.0; image.numel()], state: vec![], noise_norm }, 0.3)
+        let m = Measurement { y: vec![0.0; image.numel()], state: vec![], noise_norm };
+        weights(operator.as_ref(), image, &m, 0.3).unwrap()
     };
     // Steps of 2 / 255, rounded: a uniform error of deviation step / sqrt(12).
     let rounded = of(2.0 / 255.0 / 12f64.sqrt());
@@ -206,7 +122,7 @@ fn the_residual_is_the_norm_of_the_weighted_transform_and_its_gradient_that_of_d
         let given = [
             ("y", all(&|m| m.y.clone())),
             ("state", all(&|m| m.state.clone())),
-            ("whitening", all(&|m| weights(operator.as_ref(), one, m, WHITEN))),
+            ("whitening", all(&|m| weights(operator.as_ref(), one, m, WHITEN).unwrap())),
         ];
         for (name, values) in given.iter().filter(|g| !g.1.is_empty()) {
             let input = e.graph().find_input(name).unwrap();
@@ -223,7 +139,7 @@ fn the_residual_is_the_norm_of_the_weighted_transform_and_its_gradient_that_of_d
         let mut measurer = Measurer::new(operator.as_ref(), one).unwrap();
         for (n, m) in measurements.iter().enumerate() {
             let range = n * image.item()..(n + 1) * image.item();
-            let w = weights(operator.as_ref(), one, m, WHITEN);
+            let w = weights(operator.as_ref(), one, m, WHITEN).unwrap();
             let mut error = measurer.apply(&x[range.clone()], &m.state).unwrap();
             error.iter_mut().zip(&m.y).for_each(|(a, y)| *a -= y);
             let square = |c| {
@@ -296,4 +212,42 @@ fn steps_as_published_and_what_is_no_blur_take_the_plain_norm() {
             assert!(error.contains("whiten is"), "{error}");
         }
     }
+}
+
+/// A blur of somebody else's, which gives its spectrum or not.
+#[derive(Debug)]
+struct OtherBlur(GaussianBlur, bool);
+
+impl Operator for OtherBlur {
+    fn task(&self) -> String {
+        "other-blur".into()
+    }
+    fn build(&self, g: &mut Graph, x: TensorId, state: Option<TensorId>) -> dmap::Result<TensorId> {
+        self.0.build(g, x, state)
+    }
+    fn spectrum(&self) -> Option<Spectrum<'_>> {
+        self.0.spectrum().filter(|_| self.1)
+    }
+}
+
+#[test]
+fn an_operator_from_outside_is_whitened_if_it_gives_a_spectrum() {
+    let model = Model::shipped().unwrap();
+    let image = Shape::new(1, 24, 24, 3);
+    let blur = || GaussianBlur { size: 9, sigma: 1.5 };
+    let restored = |operator: Arc<dyn Operator>, method: &str| {
+        let photo: Vec<f32> = (0..image.numel()).map(|i| (i as f32 * 0.1).sin() * 0.5).collect();
+        let noise = Noise::Gaussian(0.025);
+        let (measurement, _) = Measurement::simulate(operator.as_ref(), image, &photo, noise, 1).unwrap();
+        let mut settings = Settings::parse(method, &model.network.prior()).unwrap();
+        settings.steps = 4;
+        let mut r = Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), &Device::cpu()).unwrap();
+        let item = Item { measurement, seed: 1, sample: 0, label: None };
+        r.restore(&[item], |_| ControlFlow::Continue(())).unwrap().remove(0).picture.values
+    };
+    let own = |with| Arc::new(OtherBlur(blur(), with)) as Arc<dyn Operator>;
+    let (whitened, plain) = (restored(Arc::new(blur()), "dps"), restored(Arc::new(blur()), "dps:whiten=0"));
+    assert_ne!(whitened, plain);
+    assert_eq!(restored(own(true), "dps"), whitened, "with a spectrum");
+    assert_eq!(restored(own(false), "dps"), plain, "without one");
 }

@@ -1,6 +1,7 @@
 //! Gaussian and motion blur, reflecting at the boundary without repeating the edge.
 
 use super::contract::{Operator, StateOrigin};
+use super::spectrum::{Spectrum, Transform};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
 use crate::image::read_grey;
@@ -176,13 +177,12 @@ impl Operator for GaussianBlur {
         let x = g.one(AxisFilter { axis: Axis::Height, taps: taps(s.h) }, "operator.rows", &[x])?;
         g.one(AxisFilter { axis: Axis::Width, taps: taps(s.w) }, "operator.columns", &[x])
     }
-    fn is_blur(&self) -> bool {
-        true
-    }
-    fn power(&self, x: Shape, _: &[f32]) -> Vec<f64> {
-        let power = |n| axis_power(&gaussian_taps(n, self.size, self.sigma));
-        let (rows, columns) = (power(x.h), power(x.w));
-        rows.iter().flat_map(|r| columns.iter().map(move |c| r * c)).collect()
+    fn spectrum(&self) -> Option<Spectrum<'_>> {
+        Some(Spectrum::new(Transform::Cosine, |x, _| {
+            let power = |n| axis_power(&gaussian_taps(n, self.size, self.sigma));
+            let (rows, columns) = (power(x.h), power(x.w));
+            rows.iter().flat_map(|r| columns.iter().map(move |c| r * c)).collect()
+        }))
     }
 }
 
@@ -196,11 +196,8 @@ impl Operator for MotionBlur {
     fn state_shape(&self, x: Shape) -> Option<Shape> {
         Some(Shape::new(x.n, self.size, self.size, 1))
     }
-    fn is_blur(&self) -> bool {
-        true
-    }
-    fn power(&self, x: Shape, kernel: &[f32]) -> Vec<f64> {
-        kernel_power(x, kernel, self.size)
+    fn spectrum(&self) -> Option<Spectrum<'_>> {
+        Some(Spectrum::new(Transform::Cosine, |x, kernel| kernel_power(x, kernel, self.size)))
     }
     fn draw_state(&self, _: Shape, seed: u64) -> Result<Vec<f32>> {
         Ok(match &self.kernel {

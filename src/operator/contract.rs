@@ -1,5 +1,6 @@
 //! What an operator states about itself.
 
+use super::spectrum::Spectrum;
 use crate::error::Result;
 use crate::graph::{Graph, TensorId};
 use crate::image::Picture;
@@ -70,15 +71,10 @@ pub trait Operator: std::fmt::Debug + Send + Sync {
         y.clone()
     }
 
-    /// True of blurs: filters whose [`Operator::power`] differs much between frequencies.
-    fn is_blur(&self) -> bool {
-        false
-    }
-
-    /// |A|^2 of a blur at the frequencies (pi k / h, pi l / w) of the cosine transform of images of extent `x` (n = 1), k by k; of
-    /// other operators empty.
-    fn power(&self, _x: Shape, _state: &[f32]) -> Vec<f64> {
-        Vec::new()
+    /// A in a transform in which it is diagonal, where one is known. The residual of an operator with a spectrum in the cosine
+    /// transform, as blurs have, is [whitened](crate::sampler::whitening).
+    fn spectrum(&self) -> Option<Spectrum<'_>> {
+        None
     }
 
     /// True where A(a x + b z) = a A(x) + b A(z).

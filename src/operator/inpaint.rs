@@ -1,6 +1,7 @@
 //! Inpainting: `y = m x`, one mask for all channels.
 
 use super::contract::{Observed, Operator, StateOrigin};
+use super::spectrum::{Spectrum, Transform};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
 use crate::image::{Picture, read_grey};
@@ -130,6 +131,10 @@ impl Operator for Inpaint {
     fn build(&self, g: &mut Graph, x: TensorId, state: Option<TensorId>) -> Result<TensorId> {
         let mask = state.ok_or_else(|| Error::Invalid("inpainting needs its mask".into()))?;
         g.one(Mask, "operator.mask", &[x, mask])
+    }
+
+    fn spectrum(&self) -> Option<Spectrum<'_>> {
+        Some(Spectrum::new(Transform::Pixels, |_, mask| mask.iter().map(|&m| f64::from(m).powi(2)).collect()))
     }
 
     fn baseline(&self, y: &Picture, state: &[f32], _: Shape) -> (&'static str, Picture) {

@@ -7,11 +7,13 @@ mod blur;
 mod contract;
 mod inpaint;
 mod resize;
+mod spectrum;
 
 pub use blur::{GaussianBlur, MotionBlur, gaussian_taps, motion_kernel};
 pub use contract::{Observed, Operator, StateOrigin};
 pub use inpaint::{Inpaint, Masked, nearest_fill};
 pub use resize::{SuperResolution, cubic_taps, resize_cubic};
+pub use spectrum::{Spectrum, Transform};
 
 use crate::error::{Error, Result, nearest};
 use crate::graph::{Graph, TensorId};
@@ -28,6 +30,9 @@ impl Operator for Denoise {
     }
     fn build(&self, _: &mut Graph, x: TensorId, _: Option<TensorId>) -> Result<TensorId> {
         Ok(x)
+    }
+    fn spectrum(&self) -> Option<Spectrum<'_>> {
+        Some(Spectrum::new(Transform::Pixels, |x, _| vec![1.0; x.h * x.w]))
     }
 }
 

@@ -1,5 +1,6 @@
 //! How a step follows the gradient of the residual norm.
 
+use super::whitening::spectrum;
 use crate::error::{Error, Result};
 use crate::operator::Operator;
 use crate::options::Options;
@@ -42,7 +43,8 @@ impl fmt::Display for StepRule {
 pub struct Guidance {
     /// Length of a step.
     pub step: StepRule,
-    /// Prior standard deviation of pixel values in [-1, 1] for the [whitened](super::whitening) residual of blurs. 0 uses the
+    /// Prior standard deviation of pixel values in [-1, 1] for the [whitened](super::whitening) residual of operators
+    /// with a spectrum in the cosine transform, as blurs have. 0 uses the
     /// plain norm. None takes [`WHITEN`] with Polyak's step and the plain norm with published steps, as in the papers.
     pub whiten: Option<f64>,
 }
@@ -76,7 +78,7 @@ impl Guidance {
     pub fn whitening(&self, operator: &dyn Operator) -> Option<f64> {
         let is_polyak = matches!(self.step, StepRule::Polyak(_));
         let whiten = self.whiten.unwrap_or(WHITEN);
-        (operator.is_blur() && is_polyak && whiten > 0.0).then_some(whiten)
+        (is_polyak && whiten > 0.0 && spectrum(operator).is_some()).then_some(whiten)
     }
 
     /// Fails on values that can't work, and on a `whiten` that would be ignored.
@@ -92,9 +94,12 @@ impl Guidance {
         if matches!(self.step, StepRule::Published(_)) {
             return Err(Error::Invalid("whiten needs step=polyak:SHARE: a published step takes the plain norm".into()));
         }
-        match operator.is_blur() {
-            true => Ok(()),
-            false => Err(Error::Invalid(format!("whiten is for blurs; {} is none: leave it out", operator.task()))),
+        match spectrum(operator) {
+            Some(_) => Ok(()),
+            None => Err(Error::Invalid(format!(
+                "whiten is for blurs (operators with a spectrum in the cosine transform); {} is none: leave it out",
+                operator.task()
+            ))),
         }
     }
 

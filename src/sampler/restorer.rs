@@ -215,7 +215,10 @@ impl Restorer {
         }
         let one = Shape { n: 1, ..self.image };
         let whitening = match self.machine.phases().iter().find_map(|p| p.whitening()) {
-            Some(r) => filled.iter().flat_map(|i| weights(self.operator.as_ref(), one, &i.measurement, r)).collect(),
+            Some(r) => {
+                let of_item = |i: &&Item| weights(self.operator.as_ref(), one, &i.measurement, r);
+                filled.iter().map(of_item).collect::<Result<Vec<_>>>()?.concat()
+            }
             None => Vec::new(),
         };
         let batch = Batch {

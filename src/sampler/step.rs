@@ -237,8 +237,8 @@ impl<'a> Step<'a> {
         self.setup.operator.build(&mut self.graph, seen, state)
     }
 
-    /// || A(D(x0)) - y || per item, with the decoder D of a latent model; of a blur whitened (see [`super::whitening`]) where the
-    /// guidance says so.
+    /// || A(D(x0)) - y || per item, with the decoder D of a latent model. It is whitened (see
+    /// [`super::whitening`]) where the guidance says so and the operator gives a spectrum in the cosine transform.
     pub fn residual(&mut self, x0: TensorId, guidance: &Guidance) -> Result<TensorId> {
         let whole = self.decode(x0)?;
         let a = self.measured(whole)?;
@@ -261,7 +261,15 @@ impl<'a> Step<'a> {
 
     fn whitening_weights(&mut self, deviation: f64) -> Result<TensorId> {
         self.measurement();
-        let shape = Shape { c: 1, ..self.setup.measurement_shape() };
+        let (image, y) = (self.setup.image, self.setup.measurement_shape());
+        if y != image {
+            return Err(Error::Invalid(format!(
+                "{} gives a spectrum, but its measurement has the extent {y} where the image has {image}; a spectrum is for \
+                 operators that keep the extent",
+                self.setup.operator.task()
+            )));
+        }
+        let shape = Shape { c: 1, ..y };
         let (g, m) = (&mut self.graph, self.measurement.as_mut().expect("made above"));
         match *m.whitening.get_or_insert_with(|| (g.input("whitening", shape), deviation)) {
             (weights, same) if same == deviation => Ok(weights),

@@ -9,12 +9,16 @@
 //!
 //! A A^T is all but diagonal in the cosine transform C of y, since a blur reflects at the boundary. So the norm is || W C e || with
 //! W = c / sqrt(r^2 |A|^2 + s^2) per frequency, and c such that white noise keeps its norm in the mean.
+//!
+//! This serves every operator that gives a [spectrum](Operator::spectrum) in the cosine transform. Where its power is the same at all
+//! frequencies, W is 1 and the norm the plain one. The spectrum of a mask or of `denoise` is in pixels, with a power of 1 wherever
+//! there is a measurement: their residual is white already, and takes the plain norm.
 
 use super::measurement::Measurement;
 use super::setup::Setup;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
-use crate::operator::Operator;
+use crate::operator::{Operator, Spectrum, Transform};
 use crate::ops::add::Add;
 use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
 use crate::ops::mask::Mask;
@@ -22,12 +26,21 @@ use crate::ops::norm::ResidualNorm;
 use crate::tensor::Shape;
 use std::sync::Arc;
 
-/// W of one measurement of a blur, row-major over frequencies, for images of extent `x` and deviation `r` in [-1, 1].
-pub fn weights(operator: &dyn Operator, x: Shape, m: &Measurement, r: f64) -> Vec<f32> {
+/// The spectrum by which the residual of an operator is whitened: one in the cosine transform.
+pub fn spectrum(operator: &dyn Operator) -> Option<Spectrum<'_>> {
+    operator.spectrum().filter(|s| s.transform() == Transform::Cosine)
+}
+
+/// W of one measurement, row-major over frequencies, for images of extent `x` and standard deviation `r` in [-1, 1]. Fails where
+/// the operator has no spectrum in the cosine transform, or a wrong one.
+pub fn weights(operator: &dyn Operator, x: Shape, m: &Measurement, r: f64) -> Result<Vec<f32>> {
+    let spectrum = spectrum(operator).ok_or_else(|| {
+        Error::Invalid(format!("{} has no spectrum in the cosine transform: whitening needs one", operator.task()))
+    })?;
     let variance = m.noise_variance(operator);
-    let precision: Vec<f64> = operator.power(x, &m.state).iter().map(|p| 1.0 / (r * r * p + variance)).collect();
+    let precision: Vec<f64> = spectrum.power(x, &m.state)?.iter().map(|p| 1.0 / (r * r * p + variance)).collect();
     let mean = precision.iter().sum::<f64>() / precision.len() as f64;
-    precision.iter().map(|p| (p / mean).sqrt() as f32).collect()
+    Ok(precision.iter().map(|p| (p / mean).sqrt() as f32).collect())
 }
 
 impl Setup<'_> {
