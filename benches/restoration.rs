@@ -14,7 +14,7 @@ use dmap::image::{Photo, Picture};
 use dmap::metrics::{psnr, ssim};
 use dmap::model::Model;
 use dmap::operator::{Operator, parse_task};
-use dmap::sampler::{Item, Measurement, Noise, Restorer, Settings, Spacing};
+use dmap::sampler::{Item, Measurement, Noise, Restorer, Settings, Spacing, baseline};
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -163,7 +163,7 @@ fn restore(
     }
     let shape = operator.measurement_shape(image);
     let seen = Picture { width: shape.w, height: shape.h, values: measurement.y };
-    let (_, baseline) = operator.baseline(&seen, &measurement.state, image);
+    let (_, baseline) = baseline(operator.as_ref(), &seen, &measurement.state, image);
     Ok(format!(
         "{:.3}\t{:.4}\t{:.4}\t{:.3}\t{:.4}\t{}\t{:.2}",
         psnr(&picture, &truth),

@@ -135,6 +135,8 @@ pub mod noise;
 pub mod operator;
 pub mod ops;
 pub mod options;
+#[cfg(feature = "cli")]
+pub mod report;
 pub mod sampler;
 pub mod selftest;
 pub mod tensor;

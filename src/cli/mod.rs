@@ -11,7 +11,6 @@ macro_rules! complain {
 }
 
 mod bench;
-mod comparison;
 mod demo;
 mod device;
 mod eval;
@@ -27,7 +26,6 @@ mod quantity;
 mod queue;
 mod recipe;
 mod restore;
-mod result;
 mod sampler_flags;
 mod selftest;
 

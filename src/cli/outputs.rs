@@ -1,14 +1,13 @@
 //! What is written for a restored image.
 
-use super::comparison::comparison;
 use super::job::Job;
 use super::make_folder;
 use super::pending::Pending;
-use super::result::ImageResult;
 use crate::error::{Error, Result, shown};
 use crate::image::{Picture, write_png};
 use crate::metrics::{psnr, ssim};
-use crate::sampler::{Answer, Measurement, Measurer, Restoration, method};
+use crate::report::{ImageResult, comparison, view};
+use crate::sampler::{Answer, Measurement, Measurer, Restoration, baseline, method};
 use crate::tensor::Shape;
 use crate::weights::write_safetensors_with;
 
@@ -81,7 +80,7 @@ pub(super) fn write_results(
     }
     write(&mean, name)?;
 
-    let (baseline, naive) = job.operator.baseline(&p.y, state, image);
+    let (baseline, naive) = baseline(job.operator.as_ref(), &p.y, state, image);
     let against = |picture: &Picture| p.truth.as_ref().map(|t| psnr(picture, t)).filter(|v| v.is_finite());
     let over = (p.measurement.noise_norm > 0.0).then(|| residual / p.measurement.noise_norm);
     let is_guided = !p.done[0].residuals.is_empty();
@@ -117,7 +116,10 @@ pub(super) fn write_results(
     };
     let decibel = |v: Option<f64>| v.map_or(String::new(), |v| format!(" {v:.2} dB"));
     let mut panels: Vec<(String, Picture)> = p.truth.iter().map(|t| ("truth".to_string(), t.clone())).collect();
-    panels.push((format!("measurement{}", decibel(result.psnr_baseline)), job.operator.view(&p.y, state, image)));
+    panels.push((
+        format!("measurement{}", decibel(result.psnr_baseline)),
+        view(job.operator.as_ref(), &p.y, state, image),
+    ));
     panels.push((format!("{}{}", method::name(job.settings.method.as_ref()), decibel(result.psnr)), mean));
     let page = comparison(&panels, &result.residuals, p.added_noise_norm);
     write_png(&folder.join("comparison.png"), &page)?;

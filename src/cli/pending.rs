@@ -1,8 +1,8 @@
 //! An image on its way through the sampler.
 
 use super::inputs::Input;
-use super::recipe::Recipe;
 use crate::image::Picture;
+use crate::report::Recipe;
 use crate::sampler::{Measurement, Noise, Restoration};
 use crate::tensor::Shape;
 use std::fs::File;

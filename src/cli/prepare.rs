@@ -3,10 +3,10 @@
 use super::inputs::Input;
 use super::job::Job;
 use super::pending::Pending;
-use super::recipe::Recipe;
 use crate::error::{Error, Result, shown};
 use crate::image::{Photo, Picture};
 use crate::operator::{Observed, StateOrigin};
+use crate::report::Recipe;
 use crate::sampler::{Measurement, MeasurementFile, Noise};
 use crate::tensor::Shape;
 use std::path::Path;

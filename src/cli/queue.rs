@@ -5,9 +5,10 @@ use super::job::Job;
 use super::outputs::{suffix, write_results};
 use super::pending::Pending;
 use super::prepare::prepare;
-use super::recipe::Recipe;
+use super::recipe::recipe_of;
 use super::{interrupted, make_folder};
 use crate::error::{Error, ErrorKind, Result, shown};
+use crate::report::Recipe;
 use crate::sampler::{Item, Restoration, Restorer};
 use crate::tensor::Shape;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -165,7 +166,7 @@ impl Queue<'_> {
 
 /// Reads an input and claims its folder; none if it was restored before by the same recipe.
 fn read(job: &Job, input: &Input) -> Result<Option<Pending>> {
-    let recipe = Recipe::new(job, &input.path)?;
+    let recipe = recipe_of(job, &input.path)?;
     let folder = job.out.join(&input.name);
     if !job.overwrite && finished_before(job, input, &recipe, &folder)? {
         return Ok(None);

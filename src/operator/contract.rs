@@ -3,7 +3,6 @@
 use super::spectrum::Spectrum;
 use crate::error::Result;
 use crate::graph::{Graph, TensorId};
-use crate::image::Picture;
 use crate::tensor::Shape;
 use std::path::Path;
 
@@ -54,22 +53,6 @@ pub trait Operator: std::fmt::Debug + Send + Sync {
 
     /// Records `A(x)`.
     fn build(&self, g: &mut Graph, x: TensorId, state: Option<TensorId>) -> Result<TensorId>;
-
-    /// What published PSLD code has in place of A^T, for images of extent `x`: of a blur the identity, of a reduction the nearest
-    /// pixels. Of a mask it is the adjoint itself.
-    fn published_transpose(&self, _: &mut Graph, y: TensorId, _x: Shape) -> Result<TensorId> {
-        Ok(y)
-    }
-
-    /// A naive restoration that results are compared with, and its name.
-    fn baseline(&self, y: &Picture, _state: &[f32], _x: Shape) -> (&'static str, Picture) {
-        ("measurement", y.clone())
-    }
-
-    /// The measurement as a person would look at it: of the image's size, for the side-by-side picture.
-    fn view(&self, y: &Picture, _state: &[f32], _x: Shape) -> Picture {
-        y.clone()
-    }
 
     /// A in a transform in which it is diagonal, where one is known. The residual of an operator with a spectrum in the cosine
     /// transform, as blurs have, is [whitened](crate::sampler::whitening).

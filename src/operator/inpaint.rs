@@ -4,7 +4,7 @@ use super::contract::{Observed, Operator, StateOrigin};
 use super::spectrum::{Spectrum, Transform};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
-use crate::image::{Picture, read_grey};
+use crate::image::read_grey;
 use crate::noise::{Draw, NoiseKey, Stream};
 use crate::ops::mask::Mask;
 use crate::options::Options;
@@ -136,58 +136,4 @@ impl Operator for Inpaint {
     fn spectrum(&self) -> Option<Spectrum<'_>> {
         Some(Spectrum::new(Transform::Pixels, |_, mask| mask.iter().map(|&m| f64::from(m).powi(2)).collect()))
     }
-
-    fn baseline(&self, y: &Picture, state: &[f32], _: Shape) -> (&'static str, Picture) {
-        ("nearest pixel", nearest_fill(y, state))
-    }
-
-    fn view(&self, y: &Picture, state: &[f32], _: Shape) -> Picture {
-        // Missing pixels black rather than mid grey.
-        let mut view = y.clone();
-        for (pixel, &m) in view.values.chunks_mut(3).zip(state) {
-            if m == 0.0 {
-                pixel.fill(-1.0);
-            }
-        }
-        view
-    }
-}
-
-/// Fills every missing pixel with the nearest known one, by a flood from the known pixels (eight neighbours).
-pub fn nearest_fill(y: &Picture, mask: &[f32]) -> Picture {
-    let mut out = y.clone();
-    let (w, h) = (y.width as isize, y.height as isize);
-    let mut origin: Vec<Option<usize>> = mask.iter().enumerate().map(|(i, &m)| (m != 0.0).then_some(i)).collect();
-    let distance = |from: usize, to: usize| {
-        let (dy, dx) =
-            ((from / y.width) as isize - (to / y.width) as isize, (from % y.width) as isize - (to % y.width) as isize);
-        dx * dx + dy * dy
-    };
-    let mut front: Vec<usize> = (0..mask.len()).filter(|&i| mask[i] != 0.0).collect();
-    while !front.is_empty() {
-        let mut next = Vec::new();
-        for &i in &front {
-            let Some(from) = origin[i] else { continue };
-            let (row, column) = ((i / y.width) as isize, (i % y.width) as isize);
-            for (dy, dx) in [(-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)] {
-                let (r, c) = (row + dy, column + dx);
-                if r < 0 || c < 0 || r >= h || c >= w {
-                    continue;
-                }
-                let j = (r * w + c) as usize;
-                if origin[j].is_none_or(|other| distance(from, j) < distance(other, j)) {
-                    origin[j] = Some(from);
-                    next.push(j);
-                }
-            }
-        }
-        front = next;
-    }
-    for (i, from) in origin.iter().enumerate() {
-        if let Some(from) = from {
-            let pixel: [f32; 3] = std::array::from_fn(|c| y.values[from * 3 + c]);
-            out.values[i * 3..i * 3 + 3].copy_from_slice(&pixel);
-        }
-    }
-    out
 }

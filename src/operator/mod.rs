@@ -11,7 +11,7 @@ mod spectrum;
 
 pub use blur::{GaussianBlur, MotionBlur, gaussian_taps, motion_kernel};
 pub use contract::{Observed, Operator, StateOrigin};
-pub use inpaint::{Inpaint, Masked, nearest_fill};
+pub use inpaint::{Inpaint, Masked};
 pub use resize::{SuperResolution, cubic_taps, resize_cubic};
 pub use spectrum::{Spectrum, Transform};
 

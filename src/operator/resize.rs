@@ -104,20 +104,4 @@ impl Operator for SuperResolution {
         let x = g.one(rows, "operator.rows", &[x])?;
         g.one(columns, "operator.columns", &[x])
     }
-    fn published_transpose(&self, g: &mut Graph, y: TensorId, x: Shape) -> Result<TensorId> {
-        let nearest = |outputs: usize| Taps {
-            rows: (0..outputs).map(|o| vec![(o / self.factor, 1.0)]).collect(),
-            inputs: outputs.div_ceil(self.factor),
-        };
-        let rows = AxisFilter { axis: Axis::Height, taps: Arc::new(nearest(x.h)) };
-        let columns = AxisFilter { axis: Axis::Width, taps: Arc::new(nearest(x.w)) };
-        let y = g.one(rows, "transpose.rows", &[y])?;
-        g.one(columns, "transpose.columns", &[y])
-    }
-    fn baseline(&self, y: &Picture, _: &[f32], x: Shape) -> (&'static str, Picture) {
-        ("bicubic", resize_cubic(y, x.h, x.w).clamped())
-    }
-    fn view(&self, y: &Picture, _: &[f32], x: Shape) -> Picture {
-        y.resize_nearest(x.h, x.w)
-    }
 }

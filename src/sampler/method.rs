@@ -13,7 +13,7 @@ use std::fmt::Debug;
 pub enum Start {
     /// From noise of the first level.
     Noise,
-    /// From the operator's [baseline](Operator::baseline): bicubic, the nearest known pixels, or y itself. Of pixel models only.
+    /// From the [baseline](super::baseline): bicubic, the nearest known pixels, or y itself. Of pixel models only.
     Baseline,
 }
 

@@ -6,6 +6,7 @@
 //!     Restorer: plans, allocates, and for each level  Method::run --Chain--> runs phases, hands their states on
 //! ```
 
+mod baseline;
 pub mod batch;
 mod builder;
 pub mod chain;
@@ -26,6 +27,7 @@ pub mod setup;
 pub mod step;
 pub mod whitening;
 
+pub use baseline::{baseline, nearest_fill};
 pub use builder::RestorerBuilder;
 pub use chain::Chain;
 pub use guidance::{Guidance, StepRule, WHITEN};

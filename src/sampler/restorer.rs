@@ -1,5 +1,6 @@
 //! Restores batches of images: in one call with a progress callback, or step by step.
 
+use super::baseline::baseline;
 use super::batch::Batch;
 use super::chain::Machine;
 use super::measurement::{Measurement, Measurer};
@@ -256,7 +257,7 @@ impl Restorer {
             Start::Baseline => {
                 let (one, y) = (Shape { n: 1, ..self.image }, self.measurer.measurement_shape());
                 let y = Picture { width: y.w, height: y.h, values: item.measurement.y.clone() };
-                let (_, naive) = self.operator.baseline(&y, &item.measurement.state, one);
+                let (_, naive) = baseline(self.operator.as_ref(), &y, &item.measurement.state, one);
                 // Its edges are repeated out to the canvas.
                 let (w, h, c) = (self.canvas.w, self.canvas.h, self.canvas.c);
                 let from = |i: usize| (i / w).min(one.h - 1) * one.w + (i % w).min(one.w - 1);

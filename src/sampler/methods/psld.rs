@@ -6,11 +6,12 @@
 
 use super::dps::published;
 use crate::error::{Error, Result};
-use crate::graph::{TensorId, adjoint};
+use crate::graph::{Graph, TensorId, adjoint};
 use crate::model::Prior;
 use crate::noise::Draw;
 use crate::operator::Operator;
 use crate::ops::add::{Add, Scale};
+use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
 use crate::ops::crop::ZeroPad;
 use crate::ops::diagonal_gaussian::DiagonalGaussian;
 use crate::ops::norm::ResidualNorm;
@@ -20,6 +21,7 @@ use crate::sampler::method::Method;
 use crate::sampler::phases::Phases;
 use crate::sampler::schedule::Schedule;
 use crate::sampler::step::Step;
+use crate::tensor::Shape;
 use std::sync::Arc;
 
 /// Options of `psld`.
@@ -47,13 +49,30 @@ impl Psld {
         if !self.published_transpose {
             return adjoint(&mut s.graph, seen, missing, xh);
         }
-        let back = s.setup.operator.published_transpose(&mut s.graph, missing, s.setup.image)?;
+        let back = published_transpose(&mut s.graph, s.setup.operator, missing, s.setup.image)?;
         let whole = s.graph.shape(xh);
         if s.graph.shape(back) == whole {
             return Ok(back);
         }
         s.graph.one(ZeroPad { h: whole.h, w: whole.w }, "back", &[back])
     }
+}
+
+/// What the published code has in place of A^T, for images of extent `x`: the identity where the measurement has the image's extent,
+/// else the nearest pixels. Missing pixels of a mask are 0 in `y` already.
+fn published_transpose(g: &mut Graph, operator: &dyn Operator, y: TensorId, x: Shape) -> Result<TensorId> {
+    let seen = g.shape(y);
+    if (seen.h, seen.w) == (x.h, x.w) {
+        return Ok(y);
+    }
+    // Where a size is not divisible, the measurement is that of a larger image.
+    let whole = operator.image_shape(seen);
+    let nearest = |axis, inputs: usize, outputs: usize, whole: usize| {
+        let rows = (0..outputs).map(|o| vec![(o * inputs / whole.max(outputs), 1.0)]).collect();
+        AxisFilter { axis, taps: Arc::new(Taps { rows, inputs }) }
+    };
+    let y = g.one(nearest(Axis::Height, seen.h, x.h, whole.h), "transpose.rows", &[y])?;
+    g.one(nearest(Axis::Width, seen.w, x.w, whole.w), "transpose.columns", &[y])
 }
 
 /// A sample of the encoder's distribution of an image, scaled as the UNet takes it.
