@@ -5,7 +5,7 @@ use dmap::backend::Device;
 use dmap::executor::Executor;
 use dmap::graph::{Graph, PlanOptions, Shape, backward};
 use dmap::noise::{Draw, NoiseKey, fill_normal};
-use dmap::operator::{OPERATORS, parse_task};
+use dmap::operator::{OPERATORS, OperatorRow, parse_task};
 use dmap::weights::Weights;
 
 const TASKS: [&str; 12] = [
@@ -74,7 +74,7 @@ fn the_reverse_walk_is_the_adjoint_of_every_linear_operator() {
 
 #[test]
 fn every_row_of_the_table_is_tested_here() {
-    for (name, ..) in OPERATORS {
+    for OperatorRow { name, .. } in OPERATORS {
         let covered = TASKS.iter().any(|t| t.starts_with(name)) || *name == "inpaint-mask";
         assert!(
             covered,

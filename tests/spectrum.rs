@@ -116,7 +116,7 @@ fn every_operator_with_a_spectrum_is_tested_here() {
     let image = Shape::new(1, 40, 28, 3);
     for row in OPERATORS {
         // inpaint-mask differs from inpaint-random only in where its mask is from.
-        let task = match row.0 {
+        let task = match row.name {
             "sr" => "sr4",
             "inpaint-mask" => "inpaint-random",
             name => name,

@@ -3,7 +3,7 @@
 use super::quantity::readable;
 use crate::error::{Error, Result, shown};
 use crate::model::{AdmConfig, Model};
-use crate::operator::OPERATORS;
+use crate::operator::{OPERATORS, OperatorRow};
 use crate::sampler::{Answer, METHODS, MethodRow, parse_method};
 use crate::weights::Checkpoint;
 use std::path::{Path, PathBuf};
@@ -84,14 +84,14 @@ fn folder(path: &Path) -> anyhow::Result<ExitCode> {
 
 pub(super) fn list() -> Result<()> {
     say!("tasks (name:option=value,option=value):")?;
-    for (name, options, what, _) in OPERATORS {
+    for OperatorRow { name, about, options, .. } in OPERATORS {
         let name = if *name == "sr" { "sr<factor>" } else { name };
-        say!("  {name:16} {what}{}", if options.is_empty() { String::new() } else { format!(" [{options}]") })?;
+        say!("  {name:16} {about}{}", if options.is_empty() { String::new() } else { format!(" [{options}]") })?;
     }
     say!("methods (name:option=value,option=value):")?;
-    for MethodRow { name, what, options, .. } in METHODS {
+    for MethodRow { name, about, options, .. } in METHODS {
         let kind = if parse_method(name)?.1.answer() == Answer::Map { "one best image: " } else { "" };
-        say!("  {name:16} {kind}{what}{}", if options.is_empty() { String::new() } else { format!(" [{options}]") })?;
+        say!("  {name:16} {kind}{about}{}", if options.is_empty() { String::new() } else { format!(" [{options}]") })?;
     }
     say!("presets for `dmap plan`:")?;
     for (name, what) in Model::presets() {

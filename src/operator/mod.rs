@@ -36,23 +36,57 @@ impl Operator for Denoise {
     }
 }
 
-type Parse = fn(&mut Options) -> Result<Arc<dyn Operator>>;
+/// One row per operator.
+pub struct OperatorRow {
+    /// Name on the command line; that of super-resolution is followed by its factor.
+    pub name: &'static str,
+    /// What it does.
+    pub about: &'static str,
+    /// Its options with their defaults, as they are typed.
+    pub options: &'static str,
+    parse: fn(&mut Options) -> Result<Arc<dyn Operator>>,
+}
 
-/// One row per operator: name, options with defaults, what it does, how it is made.
-pub const OPERATORS: &[(&str, &str, &str, Parse)] = &[
-    ("sr", "", "anti-aliased cubic down-sampling: sr2, sr4, sr8 ...", resize::parse),
-    ("gaussian-blur", "size=61,sigma=3", "Gaussian blur, reflecting at the boundary", blur::parse_gaussian),
-    (
-        "motion-blur",
-        "size=61,length=0.5,spread=0.6,kernel=FILE",
-        "blur along a random path; length in kernel sizes, spread of the angle in radians. Or by a picture of the point \
-         spread function: what a point of the image becomes (y = x * kernel, a convolution)",
-        blur::parse_motion,
-    ),
-    ("inpaint-box", "side=0.5", "a box is missing; its side over the image's", inpaint::parse_box),
-    ("inpaint-random", "missing=0.7", "this share of the pixels is missing", inpaint::parse_random),
-    ("inpaint-mask", "mask=FILE", "pixels that are black in a mask picture are missing", inpaint::parse_mask),
-    ("denoise", "", "nothing but noise", |_| Ok(Arc::new(Denoise))),
+/// All operators.
+pub const OPERATORS: &[OperatorRow] = &[
+    OperatorRow {
+        name: "sr",
+        about: "anti-aliased cubic down-sampling: sr2, sr4, sr8 ...",
+        options: "",
+        parse: resize::parse,
+    },
+    OperatorRow {
+        name: "gaussian-blur",
+        about: "Gaussian blur, reflecting at the boundary",
+        options: "size=61,sigma=3",
+        parse: blur::parse_gaussian,
+    },
+    OperatorRow {
+        name: "motion-blur",
+        about: "blur along a random path; length in kernel sizes, spread of the angle in radians. Or by a picture of the \
+                point spread function: what a point of the image becomes (y = x * kernel, a convolution)",
+        options: "size=61,length=0.5,spread=0.6,kernel=FILE",
+        parse: blur::parse_motion,
+    },
+    OperatorRow {
+        name: "inpaint-box",
+        about: "a box is missing; its side over the image's",
+        options: "side=0.5",
+        parse: inpaint::parse_box,
+    },
+    OperatorRow {
+        name: "inpaint-random",
+        about: "this share of the pixels is missing",
+        options: "missing=0.7",
+        parse: inpaint::parse_random,
+    },
+    OperatorRow {
+        name: "inpaint-mask",
+        about: "pixels that are black in a mask picture are missing",
+        options: "mask=FILE",
+        parse: inpaint::parse_mask,
+    },
+    OperatorRow { name: "denoise", about: "nothing but noise", options: "", parse: |_| Ok(Arc::new(Denoise)) },
 ];
 
 /// Words that other software has for tasks, and what they are called here.
@@ -80,9 +114,9 @@ fn meant_task(name: &str) -> String {
             let factor = factor.trim_end_matches(|c: char| !c.is_ascii_digit());
             format!("sr{}", if factor.parse::<usize>().is_ok() { factor } else { "4" })
         }
-        Some((_, task)) if !OPERATORS.iter().any(|o| strsim::jaro_winkler(name, o.0) > 0.9) => task.to_string(),
+        Some((_, task)) if !OPERATORS.iter().any(|o| strsim::jaro_winkler(name, o.name) > 0.9) => task.to_string(),
         _ => {
-            let names = OPERATORS.iter().map(|o| if o.0 == "sr" { "sr4" } else { o.0 });
+            let names = OPERATORS.iter().map(|o| if o.name == "sr" { "sr4" } else { o.name });
             nearest(name, names).unwrap_or_default().to_string()
         }
     }
@@ -93,15 +127,15 @@ pub fn parse_task(task: &str) -> Result<Arc<dyn Operator>> {
     let name = task.split(':').next().unwrap_or_default();
     let factor = name.strip_prefix("sr").filter(|s| s.starts_with(|c: char| c.is_ascii_digit()));
     let name = factor.map_or(name, |_| "sr");
-    let Some((_, known, _, parse)) = OPERATORS.iter().find(|o| o.0 == name) else {
+    let Some(row) = OPERATORS.iter().find(|o| o.name == name) else {
         let meant = meant_task(name);
         return Err(Error::Invalid(format!("unknown task {task}: did you mean {meant}? `dmap tasks` lists all")));
     };
-    let (_, mut options) = Options::parse("task", task, |_| known.to_string())?;
+    let (_, mut options) = Options::parse("task", task, |_| row.options.to_string())?;
     if let Some(factor) = factor {
         options.give("factor", factor)?;
     }
-    let operator = parse(&mut options)?;
-    options.finish(known)?;
+    let operator = (row.parse)(&mut options)?;
+    options.finish(row.options)?;
     Ok(operator)
 }

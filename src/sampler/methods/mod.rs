@@ -44,7 +44,7 @@ pub struct MethodRow {
     /// Name on the command line.
     pub name: &'static str,
     /// What it does.
-    pub what: &'static str,
+    pub about: &'static str,
     /// Its options with their defaults, as they are typed.
     pub options: &'static str,
     /// Noise levels that the benchmark was tuned with on pixel models.
@@ -58,7 +58,7 @@ pub struct MethodRow {
 pub const METHODS: &[MethodRow] = &[
     MethodRow {
         name: "dmap",
-        what: "explicit posterior ascent: k projected gradient steps per noise level",
+        about: "explicit posterior ascent: k projected gradient steps per noise level",
         options: "k=5,step=polyak:0.4,whiten=0.3 (blurs)",
         steps: 6,
         // With the six of pixel models the latents end far from the measurement; ten are better by 1 dB in random inpainting and
@@ -68,7 +68,7 @@ pub const METHODS: &[MethodRow] = &[
     },
     MethodRow {
         name: "dps",
-        what: "diffusion posterior sampling: one gradient step per noise level",
+        about: "diffusion posterior sampling: one gradient step per noise level",
         options: "step=polyak:0.3,whiten=0.3 (blurs)",
         steps: 28,
         latent_steps: 28,
@@ -76,7 +76,7 @@ pub const METHODS: &[MethodRow] = &[
     },
     MethodRow {
         name: "dpir",
-        what: "plug-and-play: proximal steps of the measurement and the model as a denoiser, in turn; linear tasks, pixel models",
+        about: "plug-and-play: proximal steps of the measurement and the model as a denoiser, in turn; linear tasks, pixel models",
         options: "lambda=0.23,from=0.384,to=0.05,noise=0,views=1,cg=8",
         steps: 16,
         latent_steps: 16,
@@ -84,7 +84,7 @@ pub const METHODS: &[MethodRow] = &[
     },
     MethodRow {
         name: "diffpir",
-        what: "proximal steps of the measurement on the estimate of x_0, then fresh noise; linear tasks, pixel models",
+        about: "proximal steps of the measurement on the estimate of x_0, then fresh noise; linear tasks, pixel models",
         options: "lambda=1,zeta=0.1,cg=8",
         steps: 28,
         latent_steps: 28,
@@ -92,7 +92,7 @@ pub const METHODS: &[MethodRow] = &[
     },
     MethodRow {
         name: "ddnm",
-        what: "what the measurement decides is put in place, the rest is the model's; linear tasks, pixel models",
+        about: "what the measurement decides is put in place, the rest is the model's; linear tasks, pixel models",
         options: "eta=0.85,cg=8",
         steps: 28,
         latent_steps: 28,
@@ -100,7 +100,7 @@ pub const METHODS: &[MethodRow] = &[
     },
     MethodRow {
         name: "pigdm",
-        what: "the gradient by the pseudo-inverse of the measurement; linear tasks, pixel models",
+        about: "the gradient by the pseudo-inverse of the measurement; linear tasks, pixel models",
         options: "eta=0.2,cg=8",
         steps: 28,
         latent_steps: 28,
@@ -108,7 +108,7 @@ pub const METHODS: &[MethodRow] = &[
     },
     MethodRow {
         name: "sitcom",
-        what: "the network's input is optimised at every level until its estimate fits",
+        about: "the network's input is optimised at every level until its estimate fits",
         options: "k=20,rate=0.02",
         steps: 10,
         latent_steps: 10,
@@ -116,7 +116,7 @@ pub const METHODS: &[MethodRow] = &[
     },
     MethodRow {
         name: "dsg",
-        what: "steps turned towards the steepest descent on the sphere of the noise",
+        about: "steps turned towards the steepest descent on the sphere of the noise",
         options: "share=0.2,whiten=0.3 (blurs)",
         steps: 28,
         latent_steps: 28,
@@ -124,7 +124,7 @@ pub const METHODS: &[MethodRow] = &[
     },
     MethodRow {
         name: "lgd",
-        what: "DPS on Monte Carlo samples of the clean image",
+        about: "DPS on Monte Carlo samples of the clean image",
         options: "samples=3,step=polyak:0.3,whiten=0.3 (blurs)",
         steps: 28,
         latent_steps: 28,
@@ -132,7 +132,7 @@ pub const METHODS: &[MethodRow] = &[
     },
     MethodRow {
         name: "freedom",
-        what: "DPS with time travel: several passes at the levels in the middle",
+        about: "DPS with time travel: several passes at the levels in the middle",
         options: "passes=2,step=polyak:0.3,whiten=0.3 (blurs)",
         steps: 20,
         latent_steps: 20,
@@ -140,7 +140,7 @@ pub const METHODS: &[MethodRow] = &[
     },
     MethodRow {
         name: "psld",
-        what: "DPS whose latents agree with decoder and encoder; of latent models",
+        about: "DPS whose latents agree with decoder and encoder; of latent models",
         options: "gamma=0.1,transpose=exact,step=polyak:0.3,whiten=0.3 (blurs)",
         steps: 28,
         latent_steps: 28,
@@ -148,7 +148,7 @@ pub const METHODS: &[MethodRow] = &[
     },
     MethodRow {
         name: "stsl",
-        what: "k descents of residual and score's trace before every ancestral step",
+        about: "k descents of residual and score's trace before every ancestral step",
         options: "k=5,weight=0.1,step=polyak:0.3,whiten=0.3 (blurs)",
         steps: 10,
         latent_steps: 10,
@@ -156,7 +156,7 @@ pub const METHODS: &[MethodRow] = &[
     },
     MethodRow {
         name: "resample",
-        what: "DPS, and at some levels latents optimised to fit the measurement",
+        about: "DPS, and at some levels latents optimised to fit the measurement",
         options: "iterations=50,rate=0.005,step=polyak:0.3,whiten=0.3 (blurs)",
         steps: 28,
         latent_steps: 28,
@@ -164,7 +164,7 @@ pub const METHODS: &[MethodRow] = &[
     },
     MethodRow {
         name: "p2l",
-        what: "DPS with a text that is tuned to the measurement; of latent models",
+        about: "DPS with a text that is tuned to the measurement; of latent models",
         options: "k=3,rate=0.00001,step=polyak:0.3,whiten=0.3 (blurs)",
         steps: 28,
         latent_steps: 28,
@@ -172,7 +172,7 @@ pub const METHODS: &[MethodRow] = &[
     },
     MethodRow {
         name: "unconditional",
-        what: "samples of the prior; the measurement is not used",
+        about: "samples of the prior; the measurement is not used",
         options: "",
         steps: 100,
         latent_steps: 100,
