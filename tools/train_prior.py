@@ -1,4 +1,4 @@
-"""Train the shipped prior `weights/photo.safetensors` from a folder of photographs.
+"""Train the shipped prior `weights/photo/photo.safetensors` from a folder of photographs.
 
     python tools/train_prior.py --photos train/ --test test/ --out photo.safetensors --minutes 90
 

@@ -12,6 +12,7 @@ mod network;
 mod opened;
 mod residual;
 pub mod scheduler_config;
+mod shipped;
 pub mod stable_diffusion;
 pub mod text_encoder;
 mod tokenizer;
@@ -33,6 +34,7 @@ use crate::noise::{Draw, NoiseKey, fill_normal};
 use crate::tensor::Shape;
 use crate::weights::{Checkpoint, Weights, hexadecimal};
 use sha2::{Digest, Sha256};
+use shipped::{PHOTO, TINY_LATENT};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -68,14 +70,16 @@ impl Model {
         }
     }
 
-    /// The prior inside the program: 4.4 million parameters, trained on photographs (weights/README.md).
+    /// The prior inside the program: 4.4 million parameters, trained on photographs (weights/photo/README.md). Fails in a build
+    /// without the feature `shipped`.
     pub fn shipped() -> Result<Model> {
-        let checkpoint = Checkpoint::of_bytes("photo", include_bytes!("../../weights/photo.safetensors"))?;
+        let checkpoint = Checkpoint::of_bytes(PHOTO, shipped::file(PHOTO, "photo.safetensors")?)?;
         let config = AdmConfig::of_checkpoint(&checkpoint)?;
-        Ok(Model { network: Arc::new(config), weights: Weights::new(checkpoint), name: "photo".into(), warning: None })
+        Ok(Model { network: Arc::new(config), weights: Weights::new(checkpoint), name: PHOTO.into(), warning: None })
     }
 
-    /// The latent model inside the program: 5.6 million parameters, trained on photographs (weights/tiny-latent/README.md).
+    /// The latent model inside the program: 5.6 million parameters, trained on photographs (weights/tiny-latent/README.md). Fails in
+    /// a build without the feature `shipped`.
     pub fn shipped_latent() -> Result<Model> {
         stable_diffusion::shipped()
     }
@@ -84,8 +88,8 @@ impl Model {
     pub fn open_or_shipped(name: &str) -> Result<Model> {
         match name {
             _ if Path::new(name).exists() => Model::open(name),
-            "photo" => Model::shipped(),
-            "tiny-latent" => Model::shipped_latent(),
+            PHOTO => Model::shipped(),
+            TINY_LATENT => Model::shipped_latent(),
             _ => Model::open(name),
         }
     }

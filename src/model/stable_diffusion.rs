@@ -5,6 +5,7 @@ use super::latent_config::{TextConfig, UnetConfig, VaeConfig};
 use super::network::{Latent, Network, Prediction, Prior};
 use super::opened::{Model, check_tensors};
 use super::scheduler_config::SchedulerConfig;
+use super::shipped::{TINY_LATENT, file};
 use super::tokenizer::tokenize;
 use super::{text_encoder, unet, vae};
 use crate::backend::Device;
@@ -144,27 +145,22 @@ fn pipeline(folder: &Path) -> Option<String> {
     Some(index.get("_class_name")?.as_str()?.to_string())
 }
 
-/// The latent model inside the program: 5.6 million parameters, trained on photographs (weights/tiny-latent/README.md).
+/// The latent model inside the program: 5.6 million parameters, trained on photographs (weights/tiny-latent/README.md). Fails in a
+/// build without the feature `shipped`.
 pub fn shipped() -> Result<Model> {
-    macro_rules! file {
-        ($name:literal) => {
-            (Path::new($name), include_bytes!(concat!("../../weights/tiny-latent/", $name)).as_slice())
-        };
-    }
-    let text = |(path, bytes): (&'static Path, &'static [u8])| (path, String::from_utf8_lossy(bytes));
-    let weights =
-        |(path, bytes): (&'static Path, &'static [u8])| Checkpoint::of_bytes(&path.display().to_string(), bytes);
-    let (path, unet) = text(file!("unet/config.json"));
+    let text = |path| Ok::<_, Error>((Path::new(path), String::from_utf8_lossy(file(TINY_LATENT, path)?)));
+    let weights = |path| Checkpoint::of_bytes(path, file(TINY_LATENT, path)?);
+    let (path, unet) = text("unet/config.json")?;
     let unet = UnetConfig::of_text(path, &unet)?;
-    let (path, vae) = text(file!("vae/config.json"));
+    let (path, vae) = text("vae/config.json")?;
     let vae = VaeConfig::of_text(path, &vae)?;
-    let (path, scheduler) = text(file!("scheduler/scheduler_config.json"));
+    let (path, scheduler) = text("scheduler/scheduler_config.json")?;
     let scheduler = SchedulerConfig::of_text(path, &scheduler)?;
-    let (tokens, embedded) = cached_prompt(&weights(file!("prompt_embeds.safetensors"))?, unet.cross_attention_dim)?;
+    let (tokens, embedded) = cached_prompt(&weights("prompt_embeds.safetensors")?, unet.cross_attention_dim)?;
     let network = LatentDiffusion { unet, vae, scheduler, tokens };
-    let unet_files = vec![weights(file!("unet/diffusion_pytorch_model.safetensors"))?];
-    let vae_files = vec![weights(file!("vae/diffusion_pytorch_model.safetensors"))?];
-    assemble(network, Path::new("tiny-latent"), unet_files, vae_files, embedded, "tiny-latent".into())
+    let unet_files = vec![weights("unet/diffusion_pytorch_model.safetensors")?];
+    let vae_files = vec![weights("vae/diffusion_pytorch_model.safetensors")?];
+    assemble(network, Path::new(TINY_LATENT), unet_files, vae_files, embedded, TINY_LATENT.into())
 }
 
 /// A model out of its parts, each checked against the network that its configuration describes.

@@ -80,14 +80,14 @@ impl From<String> for Failure {
     }
 }
 
-/// Every op on small extents, then two whole steps; against the CPU.
+/// Every op on small extents, then two whole steps, if the prior for them is in this build; against the CPU.
 pub fn checks() -> Vec<Check> {
     let ops = cases().into_iter().map(|case| Check { name: case.name.clone(), what: What::Op(case) });
     let steps = [("dps", "dps"), ("dmap", "dmap:k=1")].map(|(name, method)| {
         let name = format!("two {name} levels of the shipped prior");
         Check { name, what: What::Step(method) }
     });
-    ops.chain(steps).collect()
+    ops.chain(steps.into_iter().filter(|_| cfg!(feature = "shipped"))).collect()
 }
 
 /// Six real shapes in a storage type against f32 throughout on the same device; extents are divided by `shrink`.

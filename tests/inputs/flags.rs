@@ -46,7 +46,7 @@ fn a_full_disk_behind_stdout_is_an_error_and_no_panic() {
     let full = || Stdio::from(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
     for arguments in [
         &["tasks"][..],
-        &["info", "weights/photo.safetensors"],
+        &["info", "weights/photo/photo.safetensors"],
         &["plan", "--model", "photo", "--size", "64"],
         &["restore", &photo, "--task", "sr2", "--steps", "2", "--out", &out],
         &["restore", &photo, "--task", "sr2", "--steps", "2", "--out", &other, "--json", "--overwrite"],

@@ -20,7 +20,7 @@ fn a_second_run_is_skipped_if_it_is_the_same_and_refused_if_it_is_not() {
     let first = dmap(&with(&[]));
     assert!(first.status.success(), "{}", text(&first));
     let written = std::fs::read(f.path("out/p/restored.png")).unwrap();
-    let weights = concat!(env!("CARGO_MANIFEST_DIR"), "/weights/photo.safetensors");
+    let weights = concat!(env!("CARGO_MANIFEST_DIR"), "/weights/photo/photo.safetensors");
     let other_model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/adm_a.safetensors");
     check(&[
         row("the same", with(&[]), 0, "finished before"),

@@ -29,7 +29,7 @@ def torch_side(size, repeat, threads, compiled):
 
     torch.set_num_threads(threads)
     model = ADM(PHOTO_CONFIG)
-    model.load_state_dict({k: v.float() for k, v in load_file(ROOT / "weights/photo.safetensors").items()})
+    model.load_state_dict({k: v.float() for k, v in load_file(ROOT / "weights/photo/photo.safetensors").items()})
     model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     if compiled:
         model = torch.compile(model)
