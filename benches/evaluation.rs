@@ -43,7 +43,7 @@ fn main() -> anyhow::Result<()> {
     let v = g.input("v", out_shape);
     let dx = backward(&mut g, out, v, x)?;
     g.output(dx);
-    let options = PlanOptions { memory: a.memory.map(|m| m << 20), ..PlanOptions::default() };
+    let options = PlanOptions::default().memory(a.memory.map(|m| m << 20));
     let mut e = Executor::new(g, &options, &model.weights, &Device::cpu())?;
     for (id, s) in [(x, shape), (v, out_shape)] {
         let mut values = vec![0.0; s.numel()];

@@ -139,7 +139,7 @@ fn restore(
     let (mut sum, mut squares) = (vec![0f64; truth.values.len()], vec![0f64; truth.values.len()]);
     let mut residual = 0.0;
     for sample in 0..a.samples {
-        let item = Item { measurement: measurement.clone(), seed: a.seed, sample, label: None };
+        let item = Item::new(measurement.clone(), a.seed).sample(sample);
         let restored = match restorer.restore(&[item], |_| ControlFlow::Continue(())) {
             Ok(mut r) => r.remove(0),
             Err(e) => {

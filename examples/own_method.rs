@@ -61,7 +61,7 @@ pub fn main() -> dmap::Result<()> {
 
     let settings = Settings::new(Arc::new(TwoDescents { share: 0.3 }), 12);
     let mut restorer = Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), &Device::cpu())?;
-    let item = Item { measurement, seed: 1, sample: 0, label: None };
+    let item = Item::new(measurement, 1);
     let restored = restorer.restore(&[item], |now| {
         println!("step {} of {}, residual {:.2}", now.step, now.steps, now.residual[0]);
         ControlFlow::Continue(())

@@ -56,7 +56,7 @@ pub fn main() -> dmap::Result<()> {
 
     let settings = Settings::parse("dmap", &model.network.prior())?;
     let mut restorer = Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), &Device::cpu())?;
-    let item = Item { measurement, seed: 1, sample: 0, label: None };
+    let item = Item::new(measurement, 1);
     let restored = restorer.restore(&[item], |_| ControlFlow::Continue(()))?;
     println!("residual {:.2}, the noise has {noise_norm:.2}", restored[0].residual);
     assert!(restored[0].residual < 1.5 * noise_norm, "the image explains its measurement");

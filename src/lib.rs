@@ -32,7 +32,7 @@
 //!
 //! // The best method for this task and model, on the CPU; `.method("dmap:k=5")?`, `.device(..)`, `.batch(..)` change that.
 //! let mut restorer = Restorer::builder(&model, &operator, 16, 16).build()?;
-//! let restored = restorer.restore(&[Item { measurement, seed: 7, sample: 0, label: None }], |now| {
+//! let restored = restorer.restore(&[Item::new(measurement, 7)], |now| {
 //!     println!("step {} of {}, residual {:?}", now.step, now.steps, now.residual);
 //!     ControlFlow::Continue(()) // Break(()) stops the run
 //! })?;
@@ -52,8 +52,8 @@
 //! # let model = dmap::Model::shipped()?;
 //! let operator = dmap::parse_task("denoise")?;
 //! let mut restorer = Restorer::builder(&model, &operator, 8, 8).method("dps:step=polyak:0.2")?.build()?;
-//! let measurement = Measurement { y: vec![0.0; 8 * 8 * 3], state: vec![], noise_norm: 0.0 };
-//! let mut run = restorer.start(&[Item { measurement, seed: 0, sample: 0, label: None }])?;
+//! let measurement = Measurement::new(vec![0.0; 8 * 8 * 3], vec![], 0.0);
+//! let mut run = restorer.start(&[Item::new(measurement, 0)])?;
 //! while let Some(now) = run.step()? {
 //!     assert!(now.x()?.iter().all(|v| v.is_finite()));
 //! }
@@ -80,7 +80,7 @@
 //! let v = g.input("v", g.shape(out));
 //! let gradient = backward(&mut g, out, v, x)?;
 //! g.output(gradient);
-//! let plan = Plan::new(&g, &PlanOptions { storage: Dtype::Bf16, memory: Some(2 << 30), ..PlanOptions::default() })?;
+//! let plan = Plan::new(&g, &PlanOptions::default().storage(Dtype::Bf16).memory(2 << 30))?;
 //! assert!(plan.total_bytes() <= 2 << 30);
 //! # Ok(())
 //! # }

@@ -208,11 +208,9 @@ fn restore(model: &str, task: &str, settings: &Settings, plan: PlanOptions, devi
     x.iter_mut().enumerate().for_each(|(i, x)| *x = ((i * 37 % 101) as f32 / 50.0 - 1.0) * 0.8);
     let state = operator.draw_state(image, 5).unwrap();
     let y = Measurer::new(operator.as_ref(), image).unwrap().apply(&x, &state).unwrap();
-    let item = |seed| Item {
-        measurement: Measurement { y: y.clone(), state: state.clone(), noise_norm: 0.1 },
-        seed,
-        sample: 0,
-        label: Some(1).filter(|_| model.network.prior().classes.is_some()),
+    let item = |seed| {
+        Item::new(Measurement::new(y.clone(), state.clone(), 0.1), seed)
+            .label(Some(1).filter(|_| model.network.prior().classes.is_some()))
     };
     let mut restorer = Restorer::new(&model, &operator, settings, image, plan, device).unwrap();
     restorer.set_poison(true);
@@ -231,13 +229,13 @@ fn whole_steps_agree_with_the_cpu_in_every_storage_type() {
             let prior = Model::open(Path::new(&file)).unwrap().network.prior();
             let is_learned = prior.learn_sigma && method == "dps";
             let variance = if is_learned { Variance::LearnedRange } else { Variance::FixedSmall };
-            let settings = Settings { steps: 2, variance, ..Settings::parse(method, &prior).unwrap() };
+            let settings = Settings::parse(method, &prior).unwrap().steps(2).variance(variance);
             let (expected, traced) = restore(&file, task, &settings, PlanOptions::default(), &Device::cpu());
             // Between them the three networks use every switch, the first one every storage type.
             let others = others.iter().take(if name == "a" { 3 } else { 0 });
             for &(mode, storage, tf32, limit) in std::iter::once(&f32).chain(others) {
                 let seed = if method == "dps" { 1 } else { 2 };
-                let plan = PlanOptions { storage, tf32, ..PlanOptions::default() };
+                let plan = PlanOptions::default().storage(storage).tf32(tf32);
                 let (found, residuals) = restore(&file, task, &settings, plan, &Device::emulated(seed));
                 let error = relative_error(&found, &expected);
                 assert!(error <= limit, "{method}, adm_{name}, {mode}: {error:.1e} of {limit:.1e}");
@@ -251,7 +249,7 @@ fn whole_steps_agree_with_the_cpu_in_every_storage_type() {
 /// Settings for small latent models.
 fn of_latents(method: &str, steps: usize) -> Settings {
     let prior = Model::open("tests/data/latent_sd1").unwrap().network.prior();
-    Settings { steps, ..Settings::parse(method, &prior).unwrap() }
+    Settings::parse(method, &prior).unwrap().steps(steps)
 }
 
 #[test]
@@ -262,7 +260,7 @@ fn whole_steps_of_latent_models_agree_with_the_cpu() {
         let settings = of_latents(method, 2);
         let (expected, traced) = restore(&folder, task, &settings, PlanOptions::default(), &Device::cpu());
         for (mode, storage, tf32, limit) in modes {
-            let plan = PlanOptions { storage, tf32, ..PlanOptions::default() };
+            let plan = PlanOptions::default().storage(storage).tf32(tf32);
             let (found, residuals) = restore(&folder, task, &settings, plan, &Device::emulated(1));
             for (what, error) in
                 [("image", relative_error(&found, &expected)), ("residuals", relative_error(&residuals, &traced))]
@@ -277,8 +275,8 @@ fn whole_steps_of_latent_models_agree_with_the_cpu() {
 fn weights_that_stay_with_the_host_give_the_same_numbers() {
     let settings = of_latents("dps", 2);
     let run = |plan: PlanOptions, device: &Device| restore("tests/data/latent_sd1", "sr4", &settings, plan, device).0;
-    let kept = PlanOptions { tf32: false, ..PlanOptions::default() };
-    let streamed = PlanOptions { memory: Some(1_400_000), offload: true, ..kept };
+    let kept = PlanOptions::default().tf32(false);
+    let streamed = kept.memory(1_400_000).offload(true);
     for device in [Device::cpu(), Device::emulated(2)] {
         let model = Model::open("tests/data/latent_sd1").unwrap();
         let operator = parse_task("sr4").unwrap();
@@ -302,8 +300,8 @@ fn every_other_method_agrees_with_the_cpu() {
         let is_proximal = row.options.contains("cg=");
         let model = if is_proximal { "tests/data/adm_a.safetensors" } else { "tests/data/latent_sd1" };
         let prior = Model::open(model).unwrap().network.prior();
-        let settings = Settings { steps: 3, ..Settings::parse(&format!("{}:{inner}", row.name), &prior).unwrap() };
-        let strict = PlanOptions { tf32: false, ..PlanOptions::default() };
+        let settings = Settings::parse(&format!("{}:{inner}", row.name), &prior).unwrap().steps(3);
+        let strict = PlanOptions::default().tf32(false);
         let run = |device: &Device| restore(model, "gaussian-blur:size=7", &settings, strict, device);
         let ((expected, _), (found, _)) = (run(&Device::cpu()), run(&Device::emulated(5)));
         let error = relative_error(&found, &expected);
@@ -315,9 +313,8 @@ fn every_other_method_agrees_with_the_cpu() {
 fn weights_of_closed_models_leave_the_device() {
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/adm_a.safetensors");
     let device = Device::emulated(2);
-    let settings =
-        Settings { steps: 1, ..Settings::parse("dps", &Model::open(model).unwrap().network.prior()).unwrap() };
-    let plan = PlanOptions { storage: Dtype::Bf16, ..PlanOptions::default() };
+    let settings = Settings::parse("dps", &Model::open(model).unwrap().network.prior()).unwrap().steps(1);
+    let plan = PlanOptions::default().storage(Dtype::Bf16);
     let free: Vec<u64> = (0..3)
         .map(|_| {
             restore(model, "sr2", &settings, plan, &device);
@@ -367,7 +364,7 @@ fn kernels_of_selftest(limits: &Limits) -> BTreeSet<String> {
     for mode in MODES {
         for check in checks() {
             let Some(graph) = check.graph().unwrap() else { continue };
-            let options = PlanOptions { storage: mode.storage, tf32: mode.tf32, ..PlanOptions::default() };
+            let options = PlanOptions::default().storage(mode.storage).tf32(mode.tf32);
             let plan = Plan::new(&graph, &options).unwrap();
             let nodes = launches_for(&graph, &plan, limits).unwrap();
             kernels.extend(nodes.into_iter().flat_map(|n| n.launches).map(|l| l.kernel));

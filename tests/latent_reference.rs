@@ -109,14 +109,14 @@ fn chain(name: &str, model: &Model, file: &Checkpoint, method: &str) -> Vec<f32>
         other => format!("{other}:{step}"),
     };
     let usual = Settings::parse(&method, &model.network.prior()).unwrap();
-    let settings = Settings { steps: 5, spacing: Spacing::Linspace, ..usual };
+    let settings = usual.steps(5).spacing(Spacing::Linspace);
     let image = shape(file, "chain.y");
     let operator = parse_task("denoise").unwrap();
     let mut restorer =
         Restorer::new(model, &operator, &settings, image, PlanOptions::default(), &Device::cpu()).unwrap();
     restorer.set_poison(true);
-    let measurement = Measurement { y: file.values("chain.y").unwrap(), state: Vec::new(), noise_norm: 0.0 };
-    let mut run = restorer.start(&[Item { measurement, seed: 7, sample: 0, label: None }]).unwrap();
+    let measurement = Measurement::new(file.values("chain.y").unwrap(), Vec::new(), 0.0);
+    let mut run = restorer.start(&[Item::new(measurement, 7)]).unwrap();
     let mut x = Vec::new();
     while let Some(now) = run.step().unwrap() {
         x = now.x().unwrap();

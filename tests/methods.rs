@@ -39,8 +39,8 @@ fn settings(method: &str, task: &str, model: &Model) -> Settings {
         s.spacing = Spacing::Linear;
     }
     match method {
-        "dps" if is_published => Settings { variance: Variance::FixedLarge, clip: false, ..s },
-        "unconditional" if is_published => Settings { eta: 0.5, ..s },
+        "dps" if is_published => s.variance(Variance::FixedLarge).clip(false),
+        "unconditional" if is_published => s.eta(0.5),
         _ => s,
     }
 }
@@ -67,7 +67,7 @@ fn every_method_gives_the_bits_that_it_gave_before() {
         let settings = settings(method, task, model);
         let mut r = Restorer::new(model, &operator, &settings, image, PlanOptions::default(), &Device::cpu()).unwrap();
         r.set_poison(true);
-        let item = Item { measurement, seed: 5, sample: 1, label: None };
+        let item = Item::new(measurement, 5).sample(1);
         let found = r.restore(&[item], |_| ControlFlow::Continue(())).unwrap().remove(0);
         let what = format!("{name} {method} {task}");
         if std::env::var_os("DMAP_WRITE_METHODS").is_some() {

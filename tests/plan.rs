@@ -65,7 +65,7 @@ fn a_budget_changes_memory_and_not_one_bit_of_the_result() {
     let free_arena = Plan::new(&g, &PlanOptions::default()).unwrap().arena_bytes;
     assert!(smallest.arena_bytes * 4 < free_arena * 3, "{} of {free_arena}", smallest.arena_bytes);
     for memory in [free - free / 20, (free + smallest.total_bytes()) / 2, smallest.total_bytes()] {
-        let (o, d, total, recomputed) = run(PlanOptions { memory: Some(memory), ..PlanOptions::default() });
+        let (o, d, total, recomputed) = run(PlanOptions::default().memory(memory));
         assert!(total <= memory && recomputed > 0, "{total} of {memory}");
         assert_eq!(relative_error(&o, &out), 0.0);
         assert_eq!(relative_error(&d, &dx), 0.0);
@@ -76,10 +76,10 @@ fn a_budget_changes_memory_and_not_one_bit_of_the_result() {
 fn inputs_of_other_graphs_count_in_a_budget() {
     let (g, ..) = evaluation();
     let total = Plan::new(&g, &PlanOptions::default()).unwrap().total_bytes();
-    let beside = PlanOptions { other_io_bytes: 1 << 20, ..PlanOptions::default() };
+    let beside = PlanOptions::default().other_io_bytes(1 << 20);
     assert_eq!(Plan::new(&g, &beside).unwrap().total_bytes(), total + (1 << 20));
     // What is enough for the graph alone makes it recompute now.
-    let within = |options| Plan::new(&g, &PlanOptions { memory: Some(total), ..options }).unwrap();
+    let within = |options: PlanOptions| Plan::new(&g, &options.memory(total)).unwrap();
     assert_eq!(within(PlanOptions::default()).flops_recompute, 0);
     assert!(within(beside).flops_recompute > 0 && within(beside).total_bytes() <= total);
 }
@@ -88,18 +88,17 @@ fn inputs_of_other_graphs_count_in_a_budget() {
 fn a_budget_that_no_plan_meets_names_the_smallest_that_does() {
     let (g, ..) = evaluation();
     let smallest = Plan::smallest(&g, &PlanOptions::default()).total_bytes();
-    let message =
-        Plan::new(&g, &PlanOptions { memory: Some(1 << 20), ..PlanOptions::default() }).unwrap_err().to_string();
+    let message = Plan::new(&g, &PlanOptions::default().memory(1 << 20)).unwrap_err().to_string();
     assert!(message.contains("1.0 MiB") && message.contains(&((smallest >> 20) + 1).to_string()), "{message}");
     // What the message says is enough, is enough.
     let enough = ((smallest >> 20) + 1) << 20;
-    Plan::new(&g, &PlanOptions { memory: Some(enough), ..PlanOptions::default() }).unwrap();
+    Plan::new(&g, &PlanOptions::default().memory(enough)).unwrap();
 }
 
 #[test]
 fn adm_512_in_bf16_fits_in_two_and_a_half_gibibytes() {
     let memory = Some(5 << 29);
-    let options = PlanOptions { storage: Dtype::Bf16, memory, ..PlanOptions::default() };
+    let options = PlanOptions::default().storage(Dtype::Bf16).memory(memory);
     let g = step_graph("adm-512", 512, options);
     let plan = Plan::new(&g, &options).unwrap();
     assert!(plan.total_bytes() <= 5 << 29);
@@ -148,7 +147,7 @@ fn every_method_has_graphs_that_plan() {
 fn weights_stay_with_the_host_only_where_the_budget_asks_for_it() {
     let sd2 = step_graph("sd2", 512, PlanOptions::default());
     let plan = |memory: u64, offload: bool| {
-        let options = PlanOptions { storage: Dtype::Bf16, memory: Some(memory), offload, ..PlanOptions::default() };
+        let options = PlanOptions::default().storage(Dtype::Bf16).memory(memory).offload(offload);
         Plan::new(&sd2, &options)
     };
     // The paper's step with its weights: 2.5 GiB at the cost of less than 40 % more work.

@@ -203,7 +203,7 @@ fn pictures_of_every_kind_are_converted_with_a_word() {
     ];
     for (name, picture, words) in kinds {
         picture.save(f.path(name)).unwrap();
-        let Photo { picture, grey, note } = Photo::read(&f.path(name)).unwrap();
+        let Photo { picture, grey, note, .. } = Photo::read(&f.path(name)).unwrap();
         assert!(note.unwrap_or_default().contains(words), "{name}");
         assert_eq!(grey, ["grey.png", "both.png"].contains(&name), "{name}");
         assert_eq!(picture.values.len(), 16 * 16 * 3);

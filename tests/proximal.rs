@@ -119,8 +119,8 @@ fn proximal_steps_are_exact(device: &Device, tasks: &[&str]) {
         // Two items with noise, mask and kernel of their own.
         let given = [measured(task, image, 0.05, 1), measured(task, image, 0.2, 2)];
         let operator = given[0].0.as_ref();
-        let settings = Settings { steps: 5, spacing: Spacing::Linear, ..Settings::parse("dps", &prior).unwrap() };
-        let plan = PlanOptions { tf32: false, ..PlanOptions::default() };
+        let settings = Settings::parse("dps", &prior).unwrap().steps(5).spacing(Spacing::Linear);
+        let plan = PlanOptions::default().tf32(false);
         let setup = settings.setup(&model, operator, image, plan, device).unwrap();
         let mut ids = None;
         let mut phases = Phases::new(&setup);
@@ -341,12 +341,12 @@ fn five_steps_equal_transcriptions_with_dense_matrices() {
         for task in ["sr2", "denoise"] {
             let (operator, measurement) = measured(task, image, 0.05, 3);
             let problem = Problem::new(operator.as_ref(), image, &measurement);
-            let settings = Settings { steps: 5, clip: false, ..Settings::parse(typed, &prior).unwrap() };
+            let settings = Settings::parse(typed, &prior).unwrap().steps(5).clip(false);
             let schedule = settings.check(&prior, operator.as_ref()).unwrap();
             let mut restorer =
                 Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), &Device::cpu()).unwrap();
             restorer.set_poison(true);
-            let item = Item { measurement: measurement.clone(), seed: SEED, sample: 0, label: None };
+            let item = Item::new(measurement.clone(), SEED);
             let mut run = restorer.start(&[item]).unwrap();
             let mut x = match method {
                 "dpir" | "dpir with views" => {

@@ -144,12 +144,7 @@ fn restore(operator: Arc<dyn Operator>, settings: &Settings) -> (Vec<f32>, Resto
     let mut restorer =
         Restorer::new(&model, &operator, settings, IMAGE, PlanOptions::default(), &Device::cpu()).unwrap();
     restorer.set_poison(true);
-    let item = Item {
-        measurement: Measurement { y: y.clone(), state: vec![], noise_norm: 0.0 },
-        seed: 1,
-        sample: 0,
-        label: None,
-    };
+    let item = Item::new(Measurement::new(y.clone(), vec![], 0.0), 1);
     let restored = restorer.restore(&[item], |_| ControlFlow::Continue(())).unwrap().remove(0);
     (y, restored)
 }
@@ -172,7 +167,7 @@ fn rms(values: impl Iterator<Item = f64> + Clone) -> f64 {
 }
 
 fn settings(method: &str, steps: usize) -> Settings {
-    Settings { steps, clip: false, spacing: Spacing::Linear, ..Settings::parse(method, &PairPrior.prior()).unwrap() }
+    Settings::parse(method, &PairPrior.prior()).unwrap().steps(steps).clip(false).spacing(Spacing::Linear)
 }
 
 fn unconditional(steps: usize) -> Settings {
@@ -251,7 +246,7 @@ fn photo_items(task: &str) -> (Arc<dyn Operator>, Shape, Vec<Item>) {
         let state = operator.draw_state(image, k).unwrap();
         let x: Vec<f32> = (0..image.numel()).map(|i| (i as f32 * 0.1 + k as f32).sin() * 0.5).collect();
         let y = Measurer::new(operator.as_ref(), image).unwrap().apply(&x, &state).unwrap();
-        Item { measurement: Measurement { y, state, noise_norm: k as f64 }, seed: k / 2, sample: k as u32, label: None }
+        Item::new(Measurement::new(y, state, k as f64), k / 2).sample(k as u32)
     });
     (operator.clone(), image, items.collect())
 }
@@ -269,7 +264,7 @@ fn batch_size_and_order_never_change_an_image() {
         ("resample:iterations=60,rate=0.05", "inpaint-random"),
     ] {
         let (operator, image, items) = photo_items(task);
-        let settings = Settings { steps: 4, ..Settings::parse(method, &model.network.prior()).unwrap() };
+        let settings = Settings::parse(method, &model.network.prior()).unwrap().steps(4);
         let run = |items: &[Item], n: usize| -> Vec<Restoration> {
             let shape = Shape { n, ..image };
             let mut r =
@@ -295,7 +290,7 @@ fn batch_size_and_order_never_change_an_image() {
 fn a_run_can_be_stepped_and_stopped() {
     let model = Model::shipped().unwrap();
     let (operator, image, items) = photo_items("inpaint-random");
-    let settings = Settings { steps: 5, ..Settings::parse("dmap", &model.network.prior()).unwrap() };
+    let settings = Settings::parse("dmap", &model.network.prior()).unwrap().steps(5);
     let mut r = Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), &Device::cpu()).unwrap();
     let whole = r.restore(&items[..1], |_| ControlFlow::Continue(())).unwrap();
     let mut run = r.start(&items[..1]).unwrap();
@@ -325,9 +320,9 @@ fn what_cannot_work_is_refused_in_a_sentence() {
         let message = r.unwrap_err().to_string();
         assert!(message.contains(words), "{message}");
     };
-    says(new(&Settings { steps: 0, ..good.clone() }, image), "0 steps");
-    says(new(&Settings { eta: 0.0, ..good.clone() }, image), "eta 0");
-    says(new(&Settings { steps: 1001, ..good.clone() }, image), "1 to 1000");
+    says(new(&good.clone().steps(0), image), "0 steps");
+    says(new(&good.clone().eta(0.0), image), "eta 0");
+    says(new(&good.clone().steps(1001), image), "1 to 1000");
     let unlimited = Dmap { k: 5, guidance: Guidance::new(StepRule::Polyak(f64::NAN)) };
     says(new(&Settings::new(Arc::new(unlimited), 6), image), "step is polyak:NaN");
     let idle = Dmap { k: 0, guidance: Guidance::new(StepRule::Polyak(0.4)) };
@@ -336,7 +331,7 @@ fn what_cannot_work_is_refused_in_a_sentence() {
     says(parse_method("dmap:k=3,k=4").map(|_| ()), "k is given twice");
     says(parse_method("dps:k=3").map(|_| ()), "unknown option k (options: step=polyak:0.3");
     says(parse_method("dsp").map(|_| ()), "did you mean");
-    says(new(&Settings { variance: Variance::LearnedRange, ..good.clone() }, image), "did not learn");
+    says(new(&good.clone().variance(Variance::LearnedRange), image), "did not learn");
     says(new(&good, Shape { c: 4, ..image }), "channels");
     let mut r = Restorer::new(&model, &operator, &good, image, PlanOptions::default(), &Device::cpu()).unwrap();
     assert!(r.start(&[]).is_err() && r.start(&items).is_err());

@@ -19,10 +19,10 @@ fn restore(job: usize, steps: usize, device: &Device) -> Vec<f32> {
     let image = Shape::new(1, side, side, 3);
     let x: Vec<f32> = (0..image.item()).map(|i| ((i * 37 % 101) as f32 / 50.0 - 1.0) * 0.8).collect();
     let (measurement, _) = Measurement::simulate(operator.as_ref(), image, &x, Noise::Gaussian(0.05), 1).unwrap();
-    let settings = Settings { steps, ..Settings::parse(method, &model.network.prior()).unwrap() };
+    let settings = Settings::parse(method, &model.network.prior()).unwrap().steps(steps);
     let mut restorer = Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), device).unwrap();
     let label = model.network.prior().classes.map(|_| 1);
-    let item = Item { measurement, seed: job as u64, sample: 0, label };
+    let item = Item::new(measurement, job as u64).label(label);
     let restored = restorer.restore(&[item], |now| {
         // A caller may look at the images while others run.
         assert_eq!(now.pictures().unwrap().len(), 1);

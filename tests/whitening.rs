@@ -47,7 +47,7 @@ fn a_measurement_of_white_images_is_white_after_it() {
             let x: Vec<f32> = normal(draw, image.numel()).iter().map(|v| v * r as f32).collect();
             let mut y = measurer.apply(&x, &state).unwrap();
             y.iter_mut().zip(normal(100 + draw, image.numel())).for_each(|(y, n)| *y += s as f32 * n);
-            let m = Measurement { y, state: state.clone(), noise_norm };
+            let m = Measurement::new(y, state.clone(), noise_norm);
             let w = weights(operator.as_ref(), image, &m, r).unwrap();
             assert!((dot(&w, &w) / w.len() as f64 - 1.0).abs() < 1e-5, "{task}: white noise keeps its norm");
             for channel in 0..3 {
@@ -73,7 +73,7 @@ fn a_measurement_without_noise_is_as_exact_as_8_bits() {
     let operator = parse_task("gaussian-blur").unwrap();
     let of = |deviation: f64| {
         let noise_norm = deviation * (image.numel() as f64).sqrt();
-        let m = Measurement { y: vec![0.0; image.numel()], state: vec![], noise_norm };
+        let m = Measurement::new(vec![0.0; image.numel()], vec![], noise_norm);
         weights(operator.as_ref(), image, &m, 0.3).unwrap()
     };
     // Steps of 2 / 255, rounded: a uniform error of deviation step / sqrt(12).
@@ -112,10 +112,12 @@ fn the_residual_is_the_norm_of_the_weighted_transform_and_its_gradient_that_of_d
         let graph = phases.finish().remove(0).graph;
         let mut e = Executor::new(graph, &setup.plan, setup.weights, setup.device).unwrap();
         let measurements: Vec<Measurement> = (0..2u64)
-            .map(|k| Measurement {
-                y: normal(10 + k, image.item()),
-                state: operator.draw_state(one, k).unwrap(),
-                noise_norm: 2.0 + 5.0 * k as f64,
+            .map(|k| {
+                Measurement::new(
+                    normal(10 + k, image.item()),
+                    operator.draw_state(one, k).unwrap(),
+                    2.0 + 5.0 * k as f64,
+                )
             })
             .collect();
         let all = |f: &dyn Fn(&Measurement) -> Vec<f32>| measurements.iter().flat_map(f).collect::<Vec<f32>>();
@@ -171,7 +173,7 @@ fn gain(task: &str, method: &str) -> f64 {
     Noise::Gaussian(0.025).apply(&mut y, 1, Observed::All);
     let seen = Picture { width: 64, height: 64, values: y.clone() };
     let noise_norm = Noise::Gaussian(0.025).expected_norm(&y, Observed::All);
-    let item = Item { measurement: Measurement { y, state, noise_norm }, seed: 1, sample: 0, label: None };
+    let item = Item::new(Measurement::new(y, state, noise_norm), 1);
     let model = Model::shipped().unwrap();
     let settings = Settings::parse(method, &model.network.prior()).unwrap();
     let mut restorer =
@@ -242,7 +244,7 @@ fn an_operator_from_outside_is_whitened_if_it_gives_a_spectrum() {
         let mut settings = Settings::parse(method, &model.network.prior()).unwrap();
         settings.steps = 4;
         let mut r = Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), &Device::cpu()).unwrap();
-        let item = Item { measurement, seed: 1, sample: 0, label: None };
+        let item = Item::new(measurement, 1);
         r.restore(&[item], |_| ControlFlow::Continue(())).unwrap().remove(0).picture.values
     };
     let own = |with| Arc::new(OtherBlur(blur(), with)) as Arc<dyn Operator>;

@@ -451,11 +451,10 @@ fn shards(bytes: &[u8]) {
 
 /// The length of the file says which options it is read with.
 fn pictures(bytes: &[u8]) {
-    let options = ReadOptions {
-        most_pixels: 1 << 18,
-        crop: (bytes.len() % 3 == 0).then_some((5, 3)),
-        allow_truncated: bytes.len() % 2 == 0,
-    };
+    let options = ReadOptions::default()
+        .most_pixels(1 << 18)
+        .crop((bytes.len() % 3 == 0).then_some((5, 3)))
+        .allow_truncated(bytes.len() % 2 == 0);
     let Some(photo) = opened(Photo::read_with(&file("picture", bytes), &options)) else { return };
     photo.note.iter().for_each(|note| check_sentence(note));
     let (width, height, values) = (photo.picture.width, photo.picture.height, &photo.picture.values);

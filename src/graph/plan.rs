@@ -9,6 +9,7 @@ use crate::tensor::Dtype;
 
 /// What a plan has to respect.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct PlanOptions {
     /// Type that activations and weights are stored in.
     pub storage: Dtype,
@@ -28,11 +29,39 @@ impl Default for PlanOptions {
     }
 }
 
+impl PlanOptions {
+    /// The same with activations and weights stored in this type.
+    pub fn storage(self, storage: Dtype) -> PlanOptions {
+        PlanOptions { storage, ..self }
+    }
+
+    /// The same within so many bytes, or without a budget.
+    pub fn memory(self, bytes: impl Into<Option<u64>>) -> PlanOptions {
+        PlanOptions { memory: bytes.into(), ..self }
+    }
+
+    /// The same with products in TF32 allowed or not.
+    pub fn tf32(self, tf32: bool) -> PlanOptions {
+        PlanOptions { tf32, ..self }
+    }
+
+    /// The same with large weights allowed to stay with the host or not.
+    pub fn offload(self, offload: bool) -> PlanOptions {
+        PlanOptions { offload, ..self }
+    }
+
+    /// The same beside the inputs of other graphs of so many bytes.
+    pub fn other_io_bytes(self, other_io_bytes: u64) -> PlanOptions {
+        PlanOptions { other_io_bytes, ..self }
+    }
+}
+
 /// Weights of fewer bytes stay on the device in any case: copying them would cost more time than room.
 const SMALL_WEIGHT: u64 = 16 << 10;
 
 /// Staging area at the end of the arena: before each step, the weights that it reads are copied here from host memory.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Window {
     /// Byte offset in the arena.
     pub offset: u64,
@@ -44,6 +73,7 @@ pub struct Window {
 
 /// Where one value lives, and from which step to which.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Placement {
     /// The tensor.
     pub tensor: TensorId,
@@ -61,6 +91,7 @@ pub struct Placement {
 
 /// Live bytes at one step, for drawing.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct MemoryPoint {
     /// Bytes of all values live during the step.
     pub live: u64,
@@ -72,6 +103,7 @@ pub struct MemoryPoint {
 
 /// Order, lifetimes and offsets of one immutable graph.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Plan {
     /// Type that activations and weights are stored in.
     pub storage: Dtype,

@@ -18,6 +18,7 @@ const BESIDE_PIXELS: u64 = 64 << 20;
 
 /// How much of a file is read.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct ReadOptions {
     /// Pictures with more pixels are refused before anything is decoded.
     pub most_pixels: u64,
@@ -33,8 +34,26 @@ impl Default for ReadOptions {
     }
 }
 
+impl ReadOptions {
+    /// The same with files refused that have more pixels.
+    pub fn most_pixels(self, most_pixels: u64) -> ReadOptions {
+        ReadOptions { most_pixels, ..self }
+    }
+
+    /// The same with only the centre of this width and height, or as much as there is; none for all of it.
+    pub fn crop(self, size: impl Into<Option<(usize, usize)>>) -> ReadOptions {
+        ReadOptions { crop: size.into(), ..self }
+    }
+
+    /// The same with JPEGs whose end is missing taken or refused.
+    pub fn allow_truncated(self, allow_truncated: bool) -> ReadOptions {
+        ReadOptions { allow_truncated, ..self }
+    }
+}
+
 /// A picture out of a file.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Photo {
     /// The pixels, as sRGB. The three channels of a grey photo are equal.
     pub picture: Picture,

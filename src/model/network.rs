@@ -29,6 +29,7 @@ pub struct Prior {
 
 /// What a network was trained to predict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Prediction {
     /// The noise: x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps.
     #[default]

@@ -68,6 +68,7 @@ pub trait Operator: std::fmt::Debug + Send + Sync {
 
 /// Where an operator's state comes from.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum StateOrigin<'a> {
     /// There is none: the task says all.
     None,
@@ -82,6 +83,7 @@ pub enum StateOrigin<'a> {
 
 /// Which values of a measurement y hold one.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Observed<'a> {
     /// All of them.
     All,

@@ -8,6 +8,7 @@ use std::fmt;
 
 /// How far a step goes along the gradient g of the residual norm.
 #[derive(Clone, Copy, PartialEq, Debug)]
+#[non_exhaustive]
 pub enum StepRule {
     /// `polyak:SHARE`: towards the noise's norm by Polyak's step, at most SHARE of the radius sqrt(numel) * s of the sphere on
     /// which p(x_{t-1} | x_t) concentrates.

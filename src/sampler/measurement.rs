@@ -13,13 +13,14 @@ use std::str::FromStr;
 
 /// What was measured of one image, with the state of the operator that measured it.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Measurement {
     /// y in [-1, 1], row-major with channels fastest.
     pub y: Vec<f32>,
     /// Mask or kernel; empty for operators without a state.
     pub state: Vec<f32>,
-    /// Expected norm of the noise in y, in [-1, 1] units, as [`Noise::expected_norm`] gives it. Steps of
-    /// relative zeta bring the residual down to this and no further, so that noise is not fitted. 0 where it is unknown.
+    /// Expected norm of the noise in y, in [-1, 1] units, as [`Noise::expected_norm`] gives it. Polyak's steps bring the residual
+    /// down to this and no further, so that noise is not fitted. 0 where it is unknown.
     pub noise_norm: f64,
 }
 
@@ -27,6 +28,11 @@ pub struct Measurement {
 pub(super) const ROUNDING: f64 = 2.0 / 255.0 * 0.288_675;
 
 impl Measurement {
+    /// A measurement `y` in [-1, 1] by the state of its operator; `noise_norm` is the expected norm of the noise, 0 where unknown.
+    pub fn new(y: Vec<f32>, state: Vec<f32>, noise_norm: f64) -> Measurement {
+        Measurement { y, state, noise_norm }
+    }
+
     /// Variance of the noise in the values that were observed, at least that of rounding to 8 bits.
     pub fn noise_variance(&self, operator: &dyn Operator) -> f64 {
         let observed = operator.observed(&self.state);
@@ -121,6 +127,7 @@ impl Measurer {
 
 /// Noise of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Noise {
     /// Normal noise; deviation in [0, 1] units, so twice that in [-1, 1].
     Gaussian(f64),

@@ -10,6 +10,7 @@ use std::fmt::Debug;
 
 /// Where a chain starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Start {
     /// From noise of the first level.
     Noise,
@@ -19,6 +20,7 @@ pub enum Start {
 
 /// What kind of answer a method gives: what `--estimate` asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Answer {
     /// One best image, near the maximum or the mean of the posterior.
     Map,

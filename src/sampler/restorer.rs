@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex};
 
 /// One image to restore.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Item {
     /// Its measurement.
     pub measurement: Measurement,
@@ -34,6 +35,23 @@ pub struct Item {
     pub label: Option<u32>,
 }
 
+impl Item {
+    /// The first sample of a measurement, without a class.
+    pub fn new(measurement: Measurement, seed: u64) -> Item {
+        Item { measurement, seed, sample: 0, label: None }
+    }
+
+    /// Another sample of the same measurement.
+    pub fn sample(self, sample: u32) -> Item {
+        Item { sample, ..self }
+    }
+
+    /// An image of this class, of a class-conditional model.
+    pub fn label(self, label: impl Into<Option<u32>>) -> Item {
+        Item { label: label.into(), ..self }
+    }
+}
+
 /// Steps between two looks at whether x is still finite.
 const FINITE_EVERY: usize = 4;
 /// x in VP coordinates has deviation 1, and no sound run ends up here: steps that were too long do.
@@ -41,6 +59,7 @@ const RUN_AWAY: f32 = 100.0;
 
 /// One restored image.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Restoration {
     /// The image, limited to [-1, 1].
     pub picture: Picture,

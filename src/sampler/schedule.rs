@@ -10,6 +10,7 @@ use crate::model::training_schedule::{alpha_bars, betas};
 
 /// Variance of the noise of an ancestral step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub enum Variance {
     /// The posterior variance beta~ of q(x_{t-1} | x_t, x_0).
     #[default]
@@ -22,6 +23,7 @@ pub enum Variance {
 
 /// Which timesteps of the training schedule are visited.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub enum Spacing {
     /// Evenly spaced, as in guided-diffusion.
     Linear,

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 /// What a sampler is told, whatever the method.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Settings {
     /// The method with its options.
     pub method: Arc<dyn Method>,
@@ -33,6 +34,31 @@ impl Settings {
     /// A method at `steps` noise levels.
     pub fn new(method: Arc<dyn Method>, steps: usize) -> Settings {
         Settings { method, steps, variance: Variance::default(), spacing: Spacing::default(), eta: 1.0, clip: true }
+    }
+
+    /// The same at `steps` noise levels.
+    pub fn steps(self, steps: usize) -> Settings {
+        Settings { steps, ..self }
+    }
+
+    /// The same with this variance of the ancestral step.
+    pub fn variance(self, variance: Variance) -> Settings {
+        Settings { variance, ..self }
+    }
+
+    /// The same with these noise levels.
+    pub fn spacing(self, spacing: Spacing) -> Settings {
+        Settings { spacing, ..self }
+    }
+
+    /// The same with this share of the posterior's noise: 1 is ancestral sampling, 0 DDIM.
+    pub fn eta(self, eta: f64) -> Settings {
+        Settings { eta, ..self }
+    }
+
+    /// The same with x0 limited to [-1, 1] or not.
+    pub fn clip(self, clip: bool) -> Settings {
+        Settings { clip, ..self }
     }
 
     /// A method such as `dmap` or `dps:step=polyak:0.3`, at as many noise levels as it was tuned with for this kind of model.

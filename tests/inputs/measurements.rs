@@ -129,6 +129,7 @@ fn noise_is_added_wherever_the_operator_measures() {
         let measured = match operator.observed(&m.state) {
             Observed::All => m.y.len(),
             Observed::Mask(mask) => 3 * mask.iter().filter(|&&v| v != 0.0).count(),
+            other => panic!("{other:?}"),
         };
         let expected = 2.0 * sigma * (measured as f64).sqrt();
         assert!((m.noise_norm / expected - 1.0).abs() < 1e-6, "{task}: {} is not {expected}", m.noise_norm);

@@ -115,13 +115,13 @@ fn the_item_of_a_batch_is_named() {
     let operator = parse_task("denoise").unwrap();
     let image = Shape::new(3, 16, 16, 3);
     let one = Shape { n: 1, ..image };
-    let settings = Settings { steps: 4, ..Settings::parse("dmap", &model.network.prior()).unwrap() };
+    let settings = Settings::parse("dmap", &model.network.prior()).unwrap().steps(4);
     let mut restorer =
         Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), &Device::cpu()).unwrap();
     let (measurement, _) =
         Measurement::simulate(operator.as_ref(), one, &vec![0.1; one.numel()], Noise::Gaussian(0.1), 1).unwrap();
     let mut restore = |labels: &[u32]| {
-        let of = |&label: &u32| Item { measurement: measurement.clone(), seed: 0, sample: 0, label: Some(label) };
+        let of = |&label: &u32| Item::new(measurement.clone(), 0).label(label);
         restorer.restore(&labels.iter().map(of).collect::<Vec<_>>(), |_| ControlFlow::Continue(()))
     };
     assert_eq!(restore(&[1, 2, 4]).unwrap().len(), 3);

@@ -241,7 +241,7 @@ fn what_is_too_large_or_cut_is_refused() {
         row("half a JPEG that is wanted", run(&half, &["--allow-truncated"]), 0, "residual"),
     ]);
     // The crop is the centre, also where the image is smaller than that.
-    let options = dmap::image::ReadOptions { crop: Some((20, 100)), ..Default::default() };
+    let options = dmap::image::ReadOptions::default().crop((20, 100));
     let part = Photo::read_with(&f.path("p.png"), &options).unwrap().picture;
     assert_eq!(part, Photo::read(&f.path("p.png")).unwrap().picture.centre_crop(20, 100));
 }

@@ -66,7 +66,7 @@ struct Run {
 
 impl Run {
     fn executor(&self, g: Graph, weights: &Weights) -> Result<Executor, String> {
-        let options = PlanOptions { storage: self.dtype, tf32: self.tf32, ..PlanOptions::default() };
+        let options = PlanOptions::default().storage(self.dtype).tf32(self.tf32);
         let mut e = Executor::new(g, &options, weights, &Device::emulated(self.seed)).map_err(|e| e.to_string())?;
         e.set_poison(true);
         Ok(e)
