@@ -8,7 +8,7 @@ use clap::Parser;
 use dmap::backend::Device;
 use dmap::executor::Executor;
 use dmap::graph::{Graph, PlanOptions, Shape, backward};
-use dmap::model::Model;
+use dmap::model::{Conditioning, Model};
 use dmap::noise::{Draw, NoiseKey, fill_normal};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ fn main() -> anyhow::Result<()> {
     let mut g = Graph::new();
     let x = g.input("x", shape);
     let t = g.input("t", Shape::rows(a.batch, 1));
-    let out = model.network.record(&mut g, x, t, None)?;
+    let out = model.network.record(&mut g, x, t, &Conditioning::default())?;
     let out_shape = g.shape(out);
     let v = g.input("v", out_shape);
     let dx = backward(&mut g, out, v, x)?;

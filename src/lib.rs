@@ -69,14 +69,14 @@
 //!
 //! ```
 //! use dmap::graph::{backward, Dtype, Graph, Plan, PlanOptions, Shape};
-//! use dmap::model::{AdmConfig, Network};
+//! use dmap::model::{AdmConfig, Conditioning, Network};
 //!
 //! # fn main() -> dmap::Result<()> {
 //! let network = AdmConfig::preset("adm-256").expect("a known model");
 //! let mut g = Graph::new();
 //! let x = g.input("x", Shape::new(1, 256, 256, 3));
 //! let t = g.input("t", Shape::rows(1, 1));
-//! let out = network.record(&mut g, x, t, None)?;
+//! let out = network.record(&mut g, x, t, &Conditioning::default())?;
 //! let v = g.input("v", g.shape(out));
 //! let gradient = backward(&mut g, out, v, x)?;
 //! g.output(gradient);

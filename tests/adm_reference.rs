@@ -5,7 +5,7 @@ use dmap::backend::Device;
 use dmap::compare::relative_error;
 use dmap::executor::Executor;
 use dmap::graph::{Graph, PlanOptions, Shape, backward};
-use dmap::model::{AdmConfig, Model};
+use dmap::model::{AdmConfig, Conditioning, Model, NoiseSchedule};
 use dmap::sampler::{Schedule, Spacing, Variance};
 use dmap::weights::Checkpoint;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ fn evaluate(model: &Model, io: &Checkpoint) -> (Vec<f32>, Vec<f32>) {
     let x = g.input("x", Shape::new(n, h, w, c));
     let t = g.input("t", Shape::rows(n, 1));
     let labels = model.network.prior().classes.map(|_| g.input("labels", Shape::rows(n, 1)));
-    let out = model.network.record(&mut g, x, t, labels).unwrap();
+    let out = model.network.record(&mut g, x, t, &Conditioning::default().labels(labels)).unwrap();
     let shape = g.shape(out);
     let v = g.input("v", shape);
     let dx = backward(&mut g, out, v, x).unwrap();
@@ -91,7 +91,8 @@ fn schedules_have_guided_diffusions_numbers() {
     let reference: serde_json::Value = serde_json::from_str(&text).unwrap();
     for (key, r) in reference.as_object().unwrap() {
         let (name, count) = key.split_once('/').unwrap();
-        let s = Schedule::new(name, 1000, count.parse().unwrap(), Spacing::Linear).unwrap();
+        let s = Schedule::new(NoiseSchedule::of_name(name).unwrap(), 1000, count.parse().unwrap(), Spacing::Linear)
+            .unwrap();
         for (k, level) in r["levels"].as_array().unwrap().iter().enumerate() {
             let i = level.as_u64().unwrap() as usize;
             let expect = |what: &str, found: f64| {

@@ -6,7 +6,7 @@ use dmap::compare::relative_error;
 use dmap::executor::Executor;
 use dmap::graph::{Graph, PlanOptions, Shape, TensorId, backward};
 use dmap::model::stable_diffusion::CONTEXT;
-use dmap::model::{Model, Network};
+use dmap::model::{Conditioning, Model, Network};
 use dmap::operator::parse_task;
 use dmap::sampler::{Item, METHODS, Measurement, Restorer, Settings, Spacing};
 use dmap::weights::Checkpoint;
@@ -76,13 +76,14 @@ fn unet_encoder_and_decoder_and_their_vjps_equal_those_of_diffusers() {
         let (model, file) = open(name);
         let unet = evaluate(&model, &file, "unet", |network, g, x| {
             let t = g.input("t", Shape::rows(g.shape(x).n, 1));
-            network.record(g, x, t, None).unwrap()
+            network.record(g, x, t, &Conditioning::default()).unwrap()
         });
-        let encoder = evaluate(&model, &file, "encoder", |network, g, x| network.encode(g, x).unwrap());
+        let encoder =
+            evaluate(&model, &file, "encoder", |network, g, x| network.codec().unwrap().encode(g, x).unwrap());
         // The engine decodes scaled codes: 0.18215 z.
         let decoder = evaluate(&model, &file, "decoder", |network, g, x| {
             let scaled = g.one(dmap::ops::add::Scale { scale: 0.18215 }, "scaled", &[x]).unwrap();
-            network.decode(g, scaled).unwrap()
+            network.codec().unwrap().decode(g, scaled).unwrap()
         });
         for (part, (out, dx)) in [("unet", unet), ("encoder", encoder), ("decoder", decoder)] {
             expect(&format!("{name} {part}"), &out, &file.values(&format!("{part}.output")).unwrap(), 1e-5);

@@ -1,7 +1,7 @@
 //! The tensors of published latent models, by name and shape, are those that the graphs read: tools/tensor_lists.py made the lists.
 
 use dmap::graph::{Graph, Shape};
-use dmap::model::{LatentDiffusion, Network, TextConfig, text_encoder};
+use dmap::model::{AdmConfig, Codec, Conditioning, LatentDiffusion, Network, TextConfig, text_encoder};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -41,7 +41,7 @@ fn stable_diffusion_reads_exactly_the_published_tensors() {
         let mut g = Graph::new();
         let x = g.input("x", Shape::new(1, 8, 8, 4));
         let t = g.input("t", Shape::rows(1, 1));
-        network.record(&mut g, x, t, None).unwrap();
+        network.record(&mut g, x, t, &Conditioning::default()).unwrap();
         expect(&g, "unet.", &format!("{preset}-unet"), 686, parameters);
 
         let mut g = Graph::new();
@@ -67,4 +67,24 @@ fn the_text_encoder_of_stable_diffusion_2_reads_exactly_the_published_tensors() 
     let tokens = g.input("tokens", Shape::new(1, 1, 77, 1));
     text_encoder::text_encoder(&mut g, &config, tokens).unwrap();
     expect(&g, "text_encoder.", "sd2-text_encoder", 372, 340_387_840);
+}
+
+#[test]
+fn a_network_refuses_a_conditioning_that_it_does_not_take() {
+    let latent = LatentDiffusion::preset("sd2").unwrap();
+    let pixels = AdmConfig::preset("photo").unwrap();
+    assert_eq!(latent.prior().latent, latent.codec().map(|codec| codec.latent()));
+    assert!(pixels.codec().is_none() && pixels.prior().latent.is_none());
+    let refusal = |network: &dyn Network| {
+        let mut g = Graph::new();
+        let x = g.input("x", Shape::new(1, 16, 16, network.prior().channels));
+        let t = g.input("t", Shape::rows(1, 1));
+        let other = match network.text_shape() {
+            Some(_) => Conditioning::default().labels(g.input("labels", Shape::rows(1, 1))),
+            None => Conditioning::default().text(g.input("text", Shape::new(1, 1, 77, 768))),
+        };
+        network.record(&mut g, x, t, &other).unwrap_err().to_string()
+    };
+    assert_eq!(refusal(&latent), "this model is not class-conditional: it takes no labels");
+    assert_eq!(refusal(&pixels), "a pixel model is given no text");
 }

@@ -4,7 +4,7 @@ use dmap::backend::Device;
 use dmap::compare::relative_error;
 use dmap::executor::Executor;
 use dmap::graph::{Dtype, Graph, Plan, PlanOptions, Shape, TensorId, backward};
-use dmap::model::{Model, Network};
+use dmap::model::{Conditioning, Model, Network};
 use dmap::noise::{Draw, NoiseKey, fill_normal};
 use dmap::operator::parse_task;
 use dmap::sampler::{METHODS, Phases, Settings};
@@ -34,7 +34,7 @@ fn evaluation() -> (Graph, [TensorId; 3], [TensorId; 2], Model) {
     let shape = Shape::new(2, 32, 32, 3);
     let x = g.input("x", shape);
     let t = g.input("t", Shape::rows(2, 1));
-    let out = model.network.record(&mut g, x, t, None).unwrap();
+    let out = model.network.record(&mut g, x, t, &Conditioning::default()).unwrap();
     let v = g.input("v", shape);
     let dx = backward(&mut g, out, v, x).unwrap();
     g.output(out);
@@ -124,7 +124,7 @@ fn parameters_of_the_presets_are_those_of_the_published_files() {
         let x = g.input("x", Shape::new(1, size, size, 3));
         let t = g.input("t", Shape::rows(1, 1));
         let labels = config.class_cond.then(|| g.input("labels", Shape::rows(1, 1)));
-        config.record(&mut g, x, t, labels).unwrap();
+        config.record(&mut g, x, t, &Conditioning::default().labels(labels)).unwrap();
         let (count, sum) = g.weight_parts().fold((0, 0), |(n, s), t| (n + 1, s + t.shape.numel()));
         assert_eq!((count, sum), (tensors, parameters), "{preset}");
     }

@@ -5,7 +5,7 @@ use dmap::backend::Device;
 use dmap::compare::relative_error;
 use dmap::executor::Executor;
 use dmap::graph::{Graph, PlanOptions, Shape, TensorId, backward};
-use dmap::model::Model;
+use dmap::model::{Conditioning, Model};
 use dmap::noise::{Draw, NoiseKey, fill_normal};
 use dmap::operator::{Operator, parse_task};
 use dmap::sampler::batch::Batch;
@@ -182,7 +182,7 @@ impl Oracle {
     fn new(model: &Model, image: Shape) -> Oracle {
         let mut g = Graph::new();
         let (x, t, v) = (g.input("x", image), g.input("t", Shape::rows(1, 1)), g.input("v", image));
-        let out = model.network.record(&mut g, x, t, None).unwrap();
+        let out = model.network.record(&mut g, x, t, &Conditioning::default()).unwrap();
         let dx = backward(&mut g, out, v, x).unwrap();
         g.output(out);
         g.output(dx);

@@ -11,7 +11,7 @@
 use dmap::backend::Device;
 use dmap::error::Result;
 use dmap::graph::{Graph, PlanOptions, Reverse, Shape, Tensor, TensorId};
-use dmap::model::{Model, Network, Prior};
+use dmap::model::{Conditioning, Model, Network, NoiseSchedule, Prior};
 use dmap::noise::{Draw, NoiseKey, fill_normal};
 use dmap::operator::{Operator, parse_task};
 use dmap::ops::axis_filter::{Axis, AxisFilter, Taps};
@@ -75,20 +75,12 @@ struct PairPrior;
 
 impl Network for PairPrior {
     fn prior(&self) -> Prior {
-        Prior {
-            channels: 3,
-            learn_sigma: false,
-            classes: None,
-            diffusion_steps: 1000,
-            noise_schedule: "linear".into(),
-            rescale_timesteps: false,
-            size_multiple: 2,
-            prediction: dmap::model::Prediction::Epsilon,
-            latent: None,
-        }
+        let mut prior = Prior::of_pixels();
+        prior.size_multiple = 2;
+        prior
     }
-    fn record(&self, g: &mut Graph, x: TensorId, t: TensorId, _: Option<TensorId>) -> Result<TensorId> {
-        let alpha_bar = Schedule::new("linear", 1000, 1000, Spacing::Linear)?.alpha_bar;
+    fn record(&self, g: &mut Graph, x: TensorId, t: TensorId, _: &Conditioning) -> Result<TensorId> {
+        let alpha_bar = Schedule::new(NoiseSchedule::Linear, 1000, 1000, Spacing::Linear)?.alpha_bar;
         g.one(PairEps { alpha_bar }, "pair", &[x, t])
     }
 }

@@ -142,9 +142,11 @@ type Evaluated = (Vec<(&'static str, Vec<usize>, Vec<f32>)>, Option<Error>);
 fn evaluate_part(flags: &Eval, part: Part, model: &Model, mut inputs: Inputs, shape: Shape) -> Result<Evaluated> {
     let mut g = Graph::new();
     let x = inputs.add(&mut g, "x", shape)?;
+    let none = || Error::Invalid("a pixel model has neither encoder nor decoder".into());
+    let codec = model.network.codec().ok_or_else(none)?;
     let output = match part {
-        Part::Encoder => model.network.encode(&mut g, x)?,
-        _ => model.network.decode(&mut g, x)?,
+        Part::Encoder => codec.encode(&mut g, x)?,
+        _ => codec.decode(&mut g, x)?,
     };
     let mut results = vec![("output", output)];
     inputs.add_vjp(&mut g, output, x, &mut results)?;
@@ -171,7 +173,7 @@ fn evaluate_step(flags: &Eval, model: &Model, file: &Checkpoint, shape: Shape) -
     let prior = model.network.prior();
     let operator = parse_task(flags.task.as_deref().unwrap_or("denoise"))?;
     let t: Vec<f64> = numbers(file, "t", &[shape.n])?.into_iter().map(f64::from).collect();
-    let schedule = Schedule::at(&prior.noise_schedule, prior.diffusion_steps, t)?;
+    let schedule = Schedule::at(prior.noise_schedule, prior.diffusion_steps, t)?;
     let factor = prior.latent.map_or(1, |l| l.factor);
     let image = Shape::new(1, shape.h * factor, shape.w * factor, prior.image_channels());
     let device = flags.device.open()?;

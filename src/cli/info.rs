@@ -65,9 +65,9 @@ fn folder(path: &Path) -> anyhow::Result<ExitCode> {
     let model = Model::open(path)?;
     let prior = model.network.prior();
     say!("{}: a latent diffusion model in diffusers layout, complete", shown(path))?;
-    if let (Some(latent), Some(text)) = (prior.latent, model.network.context_shape()) {
+    if let (Some(latent), Some(text)) = (prior.latent, model.network.text_shape()) {
         say!(
-            "codes of {} channels, {} pixels along a side each, scaled by {}",
+            "latents of {} channels, {} pixels along a side each, scaled by {}",
             prior.channels,
             latent.factor,
             latent.scaling

@@ -1,7 +1,7 @@
 //! The ADM UNet of guided-diffusion (Dhariwal and Nichol 2021), in the order in which it runs.
 
 use super::adm_config::AdmConfig;
-use super::network::{Network, Prediction, Prior};
+use super::network::{Conditioning, Network, Prediction, Prior};
 use super::opened::check_tensors;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
@@ -220,14 +220,17 @@ impl Network for AdmConfig {
             learn_sigma: self.learn_sigma,
             classes: self.class_cond.then_some(self.num_classes),
             diffusion_steps: self.diffusion_steps,
-            noise_schedule: self.noise_schedule.clone(),
+            noise_schedule: self.noise_schedule,
             rescale_timesteps: self.rescale_timesteps,
             size_multiple: self.size_multiple(),
             prediction: Prediction::Epsilon,
             latent: None,
         }
     }
-    fn record(&self, g: &mut Graph, x: TensorId, t: TensorId, labels: Option<TensorId>) -> Result<TensorId> {
-        adm(g, self, x, t, labels)
+    fn record(&self, g: &mut Graph, x: TensorId, t: TensorId, given: &Conditioning) -> Result<TensorId> {
+        if given.text.is_some() {
+            return Err(Error::Invalid("a pixel model is given no text".into()));
+        }
+        adm(g, self, x, t, given.labels)
     }
 }

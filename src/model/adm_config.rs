@@ -1,5 +1,6 @@
 //! The configuration of an ADM UNet and where it comes from.
 
+use super::training_schedule::NoiseSchedule;
 use serde::Serialize;
 use std::ops::RangeInclusive;
 
@@ -46,8 +47,8 @@ pub struct AdmConfig {
     pub in_channels: usize,
     /// Steps of the training schedule.
     pub diffusion_steps: usize,
-    /// `linear`, `cosine` or `scaled_linear`.
-    pub noise_schedule: String,
+    /// The training schedule.
+    pub noise_schedule: NoiseSchedule,
     /// The network sees `t * 1000 / diffusion_steps`.
     pub rescale_timesteps: bool,
 }
@@ -71,7 +72,7 @@ impl Default for AdmConfig {
             num_classes: 1000,
             in_channels: 3,
             diffusion_steps: 1000,
-            noise_schedule: "linear".into(),
+            noise_schedule: NoiseSchedule::Linear,
             rescale_timesteps: false,
         }
     }

@@ -5,7 +5,7 @@
 
 use super::adm_config::AdmConfig;
 use super::adm_config::{Assumption, BLOCKS, CHANNELS, CLASSES, IMAGE_CHANNELS, STEPS};
-use super::training_schedule::NAMES;
+use super::training_schedule::NoiseSchedule;
 use serde_json::{Map, Value};
 use std::ops::RangeInclusive;
 
@@ -111,8 +111,8 @@ pub(super) fn apply(
         config.use_new_attention_order = new;
         assumed.retain(|a| *a != Assumption::Order);
     }
-    if let Some(name) = given.schedule()? {
-        config.noise_schedule = name;
+    if let Some(schedule) = given.schedule()? {
+        config.noise_schedule = schedule;
         assumed.retain(|a| *a != Assumption::Schedule);
     }
     for key in ["steps", "diffusion_steps"] {
@@ -292,12 +292,11 @@ impl Given<'_> {
         Ok(config.num_head_channels > 0 || heads.is_some())
     }
 
-    fn schedule(&self) -> Result<Option<String>, String> {
+    fn schedule(&self) -> Result<Option<NoiseSchedule>, String> {
         let Some(value) = self.get("noise_schedule") else { return Ok(None) };
-        let name = plain(value);
-        match name.as_str() {
-            known if NAMES.contains(&known) => Ok(Some(name)),
-            _ => self.wrong("noise_schedule", "linear, cosine or scaled_linear"),
+        match NoiseSchedule::of_name(&plain(value)) {
+            None => self.wrong("noise_schedule", "linear, cosine or scaled_linear"),
+            known => Ok(known),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Published ADM models: their configurations, and how the shapes of the tensors tell them from others.
 
 use super::adm_config::AdmConfig;
+use super::training_schedule::NoiseSchedule;
 use crate::error::Result;
 use crate::weights::Checkpoint;
 
@@ -33,7 +34,7 @@ impl AdmConfig {
                 attention_ds: vec![2, 4, 8],
                 use_new_attention_order: true,
                 class_cond: true,
-                noise_schedule: "cosine".into(),
+                noise_schedule: NoiseSchedule::Cosine,
                 ..adm
             },
             "adm-128-cond" => AdmConfig {
@@ -75,7 +76,7 @@ impl AdmConfig {
                 norm_groups: known.norm_groups,
                 use_new_attention_order: known.use_new_attention_order,
                 diffusion_steps: known.diffusion_steps,
-                noise_schedule: known.noise_schedule.clone(),
+                noise_schedule: known.noise_schedule,
                 rescale_timesteps: known.rescale_timesteps,
                 ..shapes.clone()
             };

@@ -29,8 +29,8 @@ impl AdmConfig {
         let mut assumed = if known.is_some() { Vec::new() } else { Assumption::ALL.to_vec() };
         let mut config = known.as_ref().map_or(&shapes, |k| &k.0).clone();
         let table = training_schedule::of_tables(checkpoint)?;
-        if let Some((name, steps)) = table {
-            (config.noise_schedule, config.diffusion_steps) = (name.into(), steps);
+        if let Some(found) = table {
+            (config.noise_schedule, config.diffusion_steps) = found;
             assumed.retain(|a| !matches!(a, Assumption::Schedule | Assumption::Steps));
         }
         let beside = checkpoint.path().with_extension("json");
@@ -47,8 +47,8 @@ impl AdmConfig {
                 .map_err(|reason| checkpoint.error(format!("{origin}: {reason}")))?;
         }
         let place = given.map_or_else(|| shown(&beside), |g| g.1);
-        let (schedule, steps) = (&config.noise_schedule, config.diffusion_steps);
-        if let Some((name, count)) = table.filter(|t| *t != (schedule.as_str(), steps)) {
+        let (schedule, steps) = (config.noise_schedule, config.diffusion_steps);
+        if let Some((name, count)) = table.filter(|t| *t != (schedule, steps)) {
             return Err(checkpoint.error(format!(
                 "{place} says a {schedule} schedule of {steps} steps, but the tables beside the weights are {name} of {count}"
             )));

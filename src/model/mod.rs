@@ -23,10 +23,11 @@ pub mod vae;
 pub use adm_config::AdmConfig;
 pub use adm_open::Identified;
 pub use latent_config::{TextConfig, UnetConfig, VaeConfig};
-pub use network::{Latent, Network, Prediction, Prior};
+pub use network::{Codec, Conditioning, Latent, Network, Prediction, Prior};
 pub use opened::Model;
 pub use scheduler_config::SchedulerConfig;
 pub use stable_diffusion::LatentDiffusion;
+pub use training_schedule::NoiseSchedule;
 
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -119,7 +120,8 @@ impl Model {
         let x = g.input("x", prior.canvas(Shape::new(1, prior.size_multiple, prior.size_multiple, 3)));
         let t = g.input("t", Shape::rows(1, 1));
         let labels = prior.classes.map(|_| g.input("labels", Shape::rows(1, 1)));
-        let recorded = self.network.record(&mut g, x, t, labels).and_then(|_| self.network.decode(&mut g, x));
+        let recorded = self.network.record(&mut g, x, t, &Conditioning::default().labels(labels));
+        let recorded = recorded.and_then(|_| self.network.codec().map_or(Ok(x), |codec| codec.decode(&mut g, x)));
         debug_assert!(recorded.is_ok(), "a known architecture");
         let values = g.weight_parts().enumerate().map(|(k, t)| {
             let mut values = vec![0.0; t.shape.numel()];

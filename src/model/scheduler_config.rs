@@ -1,6 +1,7 @@
 //! The training schedule of a latent diffusion model: the `scheduler_config.json` of a diffusers folder.
 
 use super::config_file::{SCHEDULER, checked, refuse, text};
+use super::training_schedule::NoiseSchedule;
 use crate::error::Result;
 use std::path::Path;
 
@@ -9,8 +10,8 @@ use std::path::Path;
 pub struct SchedulerConfig {
     /// Steps of the training schedule.
     pub num_train_timesteps: usize,
-    /// Name of the schedule as the sampler knows it: `scaled_linear`, `linear` or `cosine`.
-    pub noise_schedule: String,
+    /// How the betas run.
+    pub noise_schedule: NoiseSchedule,
     /// `epsilon` or `v_prediction`.
     pub prediction_type: String,
     /// The file leaves betas to the defaults of diffusers.
@@ -22,7 +23,7 @@ impl Default for SchedulerConfig {
     fn default() -> Self {
         SchedulerConfig {
             num_train_timesteps: 1000,
-            noise_schedule: "scaled_linear".into(),
+            noise_schedule: NoiseSchedule::ScaledLinear,
             prediction_type: "epsilon".into(),
             betas_assumed: false,
         }
@@ -89,9 +90,9 @@ impl SchedulerConfig {
         let [start, end] = [number("beta_start").unwrap_or(*beta_start), number("beta_end").unwrap_or(*beta_end)];
         let steps = value.get("num_train_timesteps").and_then(|v| v.as_u64()).unwrap_or(1000);
         let noise_schedule = match schedule {
-            "scaled_linear" if (start, end) == (0.00085, 0.012) => "scaled_linear",
-            "linear" if (start, end, steps) == (0.0001, 0.02, 1000) => "linear",
-            "squaredcos_cap_v2" => "cosine",
+            "scaled_linear" if (start, end) == (0.00085, 0.012) => NoiseSchedule::ScaledLinear,
+            "linear" if (start, end, steps) == (0.0001, 0.02, 1000) => NoiseSchedule::Linear,
+            "squaredcos_cap_v2" => NoiseSchedule::Cosine,
             _ => {
                 return Err(refuse(
                     path,
@@ -110,7 +111,7 @@ impl SchedulerConfig {
         }
         Ok(SchedulerConfig {
             num_train_timesteps: steps as usize,
-            noise_schedule: noise_schedule.into(),
+            noise_schedule,
             prediction_type: prediction_type.into(),
             betas_assumed: word("beta_schedule").is_none(),
         })

@@ -1,8 +1,8 @@
-//! Latent diffusion: a UNet on the codes of an autoencoder, conditioned on an embedded text. Models come from folders in
+//! Latent diffusion: a UNet on the latents of an autoencoder, conditioned on an embedded text. Models come from folders in
 //! diffusers layout.
 
 use super::latent_config::{TextConfig, UnetConfig, VaeConfig};
-use super::network::{Latent, Network, Prediction, Prior};
+use super::network::{Codec, Conditioning, Latent, Network, Prediction, Prior};
 use super::opened::{Model, check_tensors};
 use super::scheduler_config::SchedulerConfig;
 use super::shipped::{TINY_LATENT, file};
@@ -62,29 +62,34 @@ impl Network for LatentDiffusion {
             learn_sigma: false,
             classes: None,
             diffusion_steps: self.scheduler.num_train_timesteps,
-            noise_schedule: self.scheduler.noise_schedule.clone(),
+            noise_schedule: self.scheduler.noise_schedule,
             rescale_timesteps: false,
             size_multiple: self.vae.factor() * self.unet.size_multiple(),
             prediction: match self.scheduler.prediction_type.as_str() {
                 "v_prediction" => Prediction::V,
                 _ => Prediction::Epsilon,
             },
-            latent: Some(Latent {
-                factor: self.vae.factor(),
-                image_channels: self.vae.out_channels,
-                scaling: self.vae.scaling_factor,
-            }),
+            latent: Some(self.latent()),
         }
     }
-    fn record(&self, g: &mut Graph, x: TensorId, t: TensorId, _: Option<TensorId>) -> Result<TensorId> {
-        let context = self.context(g);
-        self.record_with_text(g, x, t, context)
+    fn record(&self, g: &mut Graph, x: TensorId, t: TensorId, given: &Conditioning) -> Result<TensorId> {
+        if given.labels.is_some() {
+            return Err(Error::Invalid("this model is not class-conditional: it takes no labels".into()));
+        }
+        let text = given.text.unwrap_or_else(|| self.context(g));
+        unet::unet(g, &self.unet, x, t, text)
     }
-    fn context_shape(&self) -> Option<Shape> {
+    fn text_shape(&self) -> Option<Shape> {
         Some(Shape::new(1, 1, self.tokens, self.unet.cross_attention_dim))
     }
-    fn record_with_text(&self, g: &mut Graph, x: TensorId, t: TensorId, context: TensorId) -> Result<TensorId> {
-        unet::unet(g, &self.unet, x, t, context)
+    fn codec(&self) -> Option<&dyn Codec> {
+        Some(self)
+    }
+}
+
+impl Codec for LatentDiffusion {
+    fn latent(&self) -> Latent {
+        Latent { factor: self.vae.factor(), image_channels: self.vae.out_channels, scaling: self.vae.scaling_factor }
     }
     fn encode(&self, g: &mut Graph, image: TensorId) -> Result<TensorId> {
         vae::encoder(g, &self.vae, image)
@@ -187,7 +192,7 @@ fn assemble(
     let parts = parts.into_iter().flat_map(|(name, files)| files.into_iter().map(move |f| (name.to_string(), f)));
     let weights = Weights::of_parts(parts.collect(), [(CONTEXT.to_string(), embedded)]);
     let assumed = network.scheduler.betas_assumed.then(|| {
-        let schedule = &network.scheduler.noise_schedule;
+        let schedule = network.scheduler.noise_schedule;
         format!("scheduler_config.json has no beta_schedule: {schedule}, the default of diffusers, is assumed")
     });
     let warnings: Vec<String> = doubtful_prediction(&network).into_iter().chain(assumed).collect();

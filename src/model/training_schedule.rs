@@ -1,26 +1,63 @@
 //! The noise schedule that a network was trained with.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::weights::Checkpoint;
+use serde::Serialize;
 
-/// Names of the schedules.
-pub const NAMES: [&str; 3] = ["linear", "cosine", "scaled_linear"];
+/// How the betas of training run over its steps, as guided-diffusion and diffusers define them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum NoiseSchedule {
+    /// Evenly from 1e-4 to 0.02, times 1000 over the number of steps.
+    Linear,
+    /// abar falls as a squared cosine (Nichol and Dhariwal 2021); a beta is at most 0.999.
+    Cosine,
+    /// Their roots run evenly from that of 0.00085 to that of 0.012: Stable Diffusion.
+    ScaledLinear,
+}
 
-/// The betas of `linear`, `cosine` or `scaled_linear` with `steps` steps, as guided-diffusion and diffusers define them.
-pub fn betas(name: &str, steps: usize) -> Result<Vec<f64>> {
-    let line = |a: f64, b: f64, i: usize| if steps == 1 { a } else { a + (b - a) * i as f64 / (steps - 1) as f64 };
-    match name {
-        "linear" => {
-            let scale = 1000.0 / steps as f64;
-            Ok((0..steps).map(|i| line(scale * 1e-4, scale * 0.02, i)).collect())
+impl NoiseSchedule {
+    /// Every schedule.
+    pub const ALL: [NoiseSchedule; 3] = [NoiseSchedule::Linear, NoiseSchedule::Cosine, NoiseSchedule::ScaledLinear];
+
+    /// Its name in configurations: `linear`, `cosine` or `scaled_linear`.
+    pub fn name(self) -> &'static str {
+        match self {
+            NoiseSchedule::Linear => "linear",
+            NoiseSchedule::Cosine => "cosine",
+            NoiseSchedule::ScaledLinear => "scaled_linear",
         }
-        "scaled_linear" => Ok((0..steps).map(|i| line(0.00085f64.sqrt(), 0.012f64.sqrt(), i).powi(2)).collect()),
-        "cosine" => {
-            let bar = |t: f64| ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
-            let at = |i: usize| i as f64 / steps as f64;
-            Ok((0..steps).map(|i| (1.0 - bar(at(i + 1)) / bar(at(i))).min(0.999)).collect())
+    }
+
+    /// The schedule of this name.
+    pub fn of_name(name: &str) -> Option<NoiseSchedule> {
+        NoiseSchedule::ALL.into_iter().find(|s| s.name() == name)
+    }
+
+    /// The betas of `steps` steps.
+    pub fn betas(self, steps: usize) -> Vec<f64> {
+        let line = |a: f64, b: f64, i: usize| if steps == 1 { a } else { a + (b - a) * i as f64 / (steps - 1) as f64 };
+        match self {
+            NoiseSchedule::Linear => {
+                let scale = 1000.0 / steps as f64;
+                (0..steps).map(|i| line(scale * 1e-4, scale * 0.02, i)).collect()
+            }
+            NoiseSchedule::ScaledLinear => {
+                (0..steps).map(|i| line(0.00085f64.sqrt(), 0.012f64.sqrt(), i).powi(2)).collect()
+            }
+            NoiseSchedule::Cosine => {
+                let bar = |t: f64| ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
+                let at = |i: usize| i as f64 / steps as f64;
+                (0..steps).map(|i| (1.0 - bar(at(i + 1)) / bar(at(i))).min(0.999)).collect()
+            }
         }
-        _ => Err(Error::Invalid(format!("unknown noise schedule {name}: linear, cosine and scaled_linear are known"))),
+    }
+}
+
+impl std::fmt::Display for NoiseSchedule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -36,8 +73,8 @@ pub fn alpha_bars(betas: &[f64]) -> Vec<f64> {
 /// Tables of f32 differ from the formula by less than this.
 const TABLE_ERROR: f64 = 1e-4;
 
-/// The schedule that a table in the file says, `betas` or one of its products: its name and its steps. None if the file has no table.
-pub(super) fn of_tables(checkpoint: &Checkpoint) -> Result<Option<(&'static str, usize)>> {
+/// The schedule that a table in the file says, `betas` or one of its products, and its steps. None if the file has no table.
+pub(super) fn of_tables(checkpoint: &Checkpoint) -> Result<Option<(NoiseSchedule, usize)>> {
     let table = |name: &str| checkpoint.table(name).transpose().map(|t| t.map(|t| (name.to_string(), t)));
     let tables = ["alphas_cumprod", "sqrt_alphas_cumprod", "betas"].map(table);
     let Some((name, values)) = tables.into_iter().flatten().next().transpose()? else { return Ok(None) };
@@ -47,13 +84,13 @@ pub(super) fn of_tables(checkpoint: &Checkpoint) -> Result<Option<(&'static str,
         "sqrt_alphas_cumprod" => values.iter().map(|v| v * v).collect(),
         _ => values,
     };
-    for schedule in NAMES.into_iter().filter(|_| !found.is_empty()) {
-        let expected = alpha_bars(&betas(schedule, found.len())?);
+    for schedule in NoiseSchedule::ALL.into_iter().filter(|_| !found.is_empty()) {
+        let expected = alpha_bars(&schedule.betas(found.len()));
         if expected.iter().zip(&found).all(|(a, b)| (a - b).abs() < TABLE_ERROR) {
             return Ok(Some((schedule, found.len())));
         }
     }
-    let (steps, names) = (found.len(), NAMES.join(", "));
+    let (steps, names) = (found.len(), NoiseSchedule::ALL.map(NoiseSchedule::name).join(", "));
     Err(checkpoint
         .error(format!("its table {name} of {steps} steps is none of the schedules {names}; only these are known")))
 }

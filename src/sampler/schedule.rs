@@ -5,8 +5,8 @@
 //! z = x / sqrt(abar), sigma = sqrt((1 - abar) / abar), is one Euler-ancestral step.
 
 use crate::error::{Error, Result};
-use crate::model::Prediction;
-use crate::model::training_schedule::{alpha_bars, betas};
+use crate::model::training_schedule::alpha_bars;
+use crate::model::{NoiseSchedule, Prediction};
 
 /// Variance of the noise of an ancestral step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -104,9 +104,9 @@ fn check_steps(steps: usize, total: usize) -> Result<()> {
 
 impl Schedule {
     /// The training schedule respaced to `steps` steps.
-    pub fn new(name: &str, total: usize, steps: usize, spacing: Spacing) -> Result<Schedule> {
+    pub fn new(training: NoiseSchedule, total: usize, steps: usize, spacing: Spacing) -> Result<Schedule> {
         check_steps(steps, total)?;
-        let full = alpha_bars(&betas(name, total)?);
+        let full = alpha_bars(&training.betas(total));
         let whole = |t: Vec<usize>| t.into_iter().map(|t| t as f64).collect::<Vec<f64>>();
         let stride = total as f64 / steps as f64;
         let timesteps = match spacing {
@@ -127,8 +127,8 @@ impl Schedule {
     }
 
     /// Levels at any timesteps of the training schedule, for single evaluations.
-    pub fn at(name: &str, total: usize, timesteps: Vec<f64>) -> Result<Schedule> {
-        let full = Schedule::new(name, total, total, Spacing::Linear)?;
+    pub fn at(training: NoiseSchedule, total: usize, timesteps: Vec<f64>) -> Result<Schedule> {
+        let full = Schedule::new(training, total, total, Spacing::Linear)?;
         if let Some(t) = timesteps.iter().find(|t| !(0.0..=(total - 1) as f64).contains(*t)) {
             return Err(Error::Invalid(format!("t is {t}; expected a number from 0 to {}", total - 1)));
         }
@@ -138,8 +138,8 @@ impl Schedule {
     }
 
     /// `steps` levels whose sigmas fall evenly in the logarithm, from `from` to `to`, within those of the training schedule.
-    pub fn log_spaced(name: &str, total: usize, steps: usize, from: f64, to: f64) -> Result<Schedule> {
-        let full = Schedule::new(name, total, total, Spacing::Linear)?;
+    pub fn log_spaced(training: NoiseSchedule, total: usize, steps: usize, from: f64, to: f64) -> Result<Schedule> {
+        let full = Schedule::new(training, total, total, Spacing::Linear)?;
         check_steps(steps, total)?;
         if !(from > to && to > 0.0) {
             return Err(Error::Invalid(format!("sigma goes from={from} to={to}; it has to fall")));
@@ -235,22 +235,22 @@ mod tests {
 
     #[test]
     fn linear_betas_have_their_closed_form() {
-        let b = betas("linear", 1000).unwrap();
+        let b = NoiseSchedule::Linear.betas(1000);
         close(b[0], 1e-4);
         close(b[999], 0.02);
         close(b[500], 1e-4 + 0.0199 * 500.0 / 999.0);
-        close(betas("linear", 500).unwrap()[499], 0.04);
+        close(NoiseSchedule::Linear.betas(500)[499], 0.04);
     }
 
     #[test]
     fn scaled_linear_ends_at_the_known_sigmas() {
-        let s = Schedule::new("scaled_linear", 1000, 1000, Spacing::Linear).unwrap();
+        let s = Schedule::new(NoiseSchedule::ScaledLinear, 1000, 1000, Spacing::Linear).unwrap();
         assert!((s.sigma(999) - 14.6146).abs() < 1e-3 && (s.sigma(0) - 0.029167).abs() < 1e-5);
     }
 
     #[test]
     fn cosine_follows_its_alpha_bar_until_the_limit() {
-        let s = Schedule::new("cosine", 1000, 1000, Spacing::Linear).unwrap();
+        let s = Schedule::new(NoiseSchedule::Cosine, 1000, 1000, Spacing::Linear).unwrap();
         let f = |t: f64| ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
         for i in [0, 10, 500, 900] {
             assert!((s.alpha_bar[i] / (f((i + 1) as f64 / 1000.0) / f(0.0)) - 1.0).abs() < 1e-9);
@@ -261,16 +261,16 @@ mod tests {
     #[test]
     fn respacing_keeps_alpha_bar_and_both_ends() {
         let (full, s) = (
-            Schedule::new("linear", 1000, 1000, Spacing::Linear).unwrap(),
-            Schedule::new("linear", 1000, 50, Spacing::Linear).unwrap(),
+            Schedule::new(NoiseSchedule::Linear, 1000, 1000, Spacing::Linear).unwrap(),
+            Schedule::new(NoiseSchedule::Linear, 1000, 50, Spacing::Linear).unwrap(),
         );
         assert_eq!((s.timesteps[0], s.timesteps[49], s.timesteps[1]), (0.0, 999.0, 20.0));
         for (i, &t) in s.timesteps.iter().enumerate() {
             close(s.alpha_bar[i], full.alpha_bar[t as usize]);
         }
         assert!(
-            Schedule::new("linear", 1000, 0, Spacing::Linear).is_err()
-                && Schedule::new("linear", 1000, 1001, Spacing::Linear).is_err()
+            Schedule::new(NoiseSchedule::Linear, 1000, 0, Spacing::Linear).is_err()
+                && Schedule::new(NoiseSchedule::Linear, 1000, 1001, Spacing::Linear).is_err()
         );
         assert_eq!(spaced_timesteps(1000, 4), [0, 333, 666, 999]);
         assert_eq!(quadratic_timesteps(1000, 4), [0, 111, 444, 999]);
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn the_ancestral_step_is_the_euler_ancestral_step_of_sigma_space() {
-        let s = Schedule::new("linear", 1000, 37, Spacing::Linear).unwrap();
+        let s = Schedule::new(NoiseSchedule::Linear, 1000, 37, Spacing::Linear).unwrap();
         for i in 1..37 {
             let (from, to) = (s.sigma(i), s.sigma(i - 1));
             let up = (to * to * (from * from - to * to) / (from * from)).sqrt();
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn the_last_step_gives_the_estimate_itself() {
-        let s = Schedule::new("linear", 1000, 20, Spacing::Linear).unwrap();
+        let s = Schedule::new(NoiseSchedule::Linear, 1000, 20, Spacing::Linear).unwrap();
         let (a, b) = s.posterior_mean(0);
         close(a, 1.0);
         close(b, 0.0);
@@ -307,30 +307,33 @@ mod tests {
 
     #[test]
     fn spacings_of_diffusers_have_their_timesteps() {
-        let of = |spacing| Schedule::new("scaled_linear", 1000, 4, spacing).unwrap();
+        let of = |spacing| Schedule::new(NoiseSchedule::ScaledLinear, 1000, 4, spacing).unwrap();
         assert_eq!(of(Spacing::Linspace).timesteps, [0.0, 333.0, 666.0, 999.0]);
-        assert_eq!(Schedule::new("scaled_linear", 1000, 3, Spacing::Linspace).unwrap().timesteps, [0.0, 499.5, 999.0]);
+        assert_eq!(
+            Schedule::new(NoiseSchedule::ScaledLinear, 1000, 3, Spacing::Linspace).unwrap().timesteps,
+            [0.0, 499.5, 999.0]
+        );
         assert_eq!(of(Spacing::Leading).timesteps, [0.0, 250.0, 500.0, 750.0]);
         assert_eq!(of(Spacing::Trailing).timesteps, [249.0, 499.0, 749.0, 999.0]);
-        let full = Schedule::new("scaled_linear", 1000, 1000, Spacing::Linear).unwrap();
-        let half = Schedule::new("scaled_linear", 1000, 3, Spacing::Linspace).unwrap();
+        let full = Schedule::new(NoiseSchedule::ScaledLinear, 1000, 1000, Spacing::Linear).unwrap();
+        let half = Schedule::new(NoiseSchedule::ScaledLinear, 1000, 3, Spacing::Linspace).unwrap();
         close(half.sigma(1), 0.5 * (full.sigma(499) + full.sigma(500)));
     }
 
     #[test]
     fn log_spaced_levels_have_the_sigmas_that_were_asked_for() {
-        let s = Schedule::log_spaced("linear", 1000, 5, 1.6, 0.1).unwrap();
+        let s = Schedule::log_spaced(NoiseSchedule::Linear, 1000, 5, 1.6, 0.1).unwrap();
         for (i, sigma) in [0.1, 0.2, 0.4, 0.8, 1.6].into_iter().enumerate() {
             assert!((s.sigma(i) / sigma - 1.0).abs() < 1e-9, "{}", s.sigma(i));
         }
         assert!(s.timesteps.windows(2).all(|t| t[0] < t[1]));
-        assert!(Schedule::log_spaced("linear", 1000, 5, 0.1, 1.6).is_err());
-        assert!(Schedule::log_spaced("linear", 1000, 1001, 1.6, 0.1).is_err());
+        assert!(Schedule::log_spaced(NoiseSchedule::Linear, 1000, 5, 0.1, 1.6).is_err());
+        assert!(Schedule::log_spaced(NoiseSchedule::Linear, 1000, 1001, 1.6, 0.1).is_err());
     }
 
     #[test]
     fn ddim_with_all_of_the_noise_is_the_ancestral_step() {
-        let ancestral = Schedule::new("linear", 1000, 20, Spacing::Linear).unwrap();
+        let ancestral = Schedule::new(NoiseSchedule::Linear, 1000, 20, Spacing::Linear).unwrap();
         let nearly = Schedule { eta: 1.0 - 1e-15, ..ancestral.clone() };
         let ddim = Schedule { eta: 0.0, ..ancestral.clone() };
         for i in 0..20 {

@@ -82,6 +82,13 @@ impl Settings {
         device: &'a Device,
     ) -> Result<Setup<'a>> {
         let prior = model.network.prior();
+        let latent = model.network.codec().map(|codec| codec.latent());
+        if prior.latent != latent {
+            let found = prior.latent;
+            return Err(Error::Invalid(format!(
+                "the network's prior says {found:?} of its latents, its codec {latent:?}"
+            )));
+        }
         Ok(Setup {
             network: model.network.as_ref(),
             weights: &model.weights,
@@ -118,10 +125,10 @@ impl Settings {
                 "{called} chooses its levels itself, from= and to=: leave the spacing out"
             )));
         }
-        let (name, total) = (&prior.noise_schedule, prior.diffusion_steps);
+        let (training, total) = (prior.noise_schedule, prior.diffusion_steps);
         let schedule = match self.method.sigmas() {
-            Some((from, to)) => Schedule::log_spaced(name, total, self.steps, from, to)?,
-            None => Schedule::new(name, total, self.steps, self.spacing)?,
+            Some((from, to)) => Schedule::log_spaced(training, total, self.steps, from, to)?,
+            None => Schedule::new(training, total, self.steps, self.spacing)?,
         };
         let schedule = Schedule { eta: self.eta, ..schedule };
         self.method.check(prior, operator, &schedule)?;

@@ -77,12 +77,10 @@ impl Setup<'_> {
 
     /// The graph that makes the image of one latent: (graph, latent, image); none for pixel models.
     pub fn decoder(&self) -> Result<Option<(Graph, TensorId, TensorId)>> {
-        if self.prior.latent.is_none() {
-            return Ok(None);
-        }
+        let Some(codec) = self.network.codec() else { return Ok(None) };
         let mut g = Graph::new();
         let z = g.input("x", Shape { n: 1, ..self.canvas() });
-        let image = self.network.decode(&mut g, z)?;
+        let image = codec.decode(&mut g, z)?;
         g.output(image);
         Ok(Some((g, z, image)))
     }

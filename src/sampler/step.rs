@@ -11,6 +11,7 @@ use super::schedule::Variance;
 use super::setup::Setup;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId, backward};
+use crate::model::Conditioning;
 use crate::noise::{Draw, KEY_WORDS};
 use crate::ops::adamw::AdamW;
 use crate::ops::concat::ChannelSlice;
@@ -163,14 +164,19 @@ impl<'a> Step<'a> {
 
     /// x0 = E[x_0 | x_t] at `x` by Tweedie's formula, of pixel models limited to [-1, 1] if so set.
     pub fn estimate(&mut self, x: TensorId) -> Result<Estimate> {
-        let output = self.setup.network.record(&mut self.graph, x, self.t, self.labels)?;
+        let output = self.evaluated(x, None)?;
         self.estimate_of(x, output)
     }
 
     /// The same with a text embedding per item, (n, 1, tokens, channels), in place of the model's own.
     pub fn estimate_with_text(&mut self, x: TensorId, text: TensorId) -> Result<Estimate> {
-        let output = self.setup.network.record_with_text(&mut self.graph, x, self.t, text)?;
+        let output = self.evaluated(x, Some(text))?;
         self.estimate_of(x, output)
+    }
+
+    fn evaluated(&mut self, x: TensorId, text: Option<TensorId>) -> Result<TensorId> {
+        let given = Conditioning::default().labels(self.labels).text(text);
+        self.setup.network.record(&mut self.graph, x, self.t, &given)
     }
 
     fn estimate_of(&mut self, x: TensorId, output: TensorId) -> Result<Estimate> {
@@ -194,7 +200,7 @@ impl<'a> Step<'a> {
 
     /// The image of a clean x: of a latent model the decoder's, else x itself.
     pub fn decode(&mut self, x0: TensorId) -> Result<TensorId> {
-        self.setup.network.decode(&mut self.graph, x0)
+        self.setup.network.codec().map_or(Ok(x0), |codec| codec.decode(&mut self.graph, x0))
     }
 
     /// p(x_{t-1} | x_t), and a sample of it.

@@ -4,8 +4,8 @@ use crate::folder_copy::copy;
 use crate::pickles::safetensors;
 use crate::table::{Folder, Row, check, row};
 use dmap::graph::{Graph, Shape, Source};
-use dmap::model::training_schedule::{alpha_bars, betas};
-use dmap::model::{AdmConfig, Identified, Network, SchedulerConfig};
+use dmap::model::training_schedule::alpha_bars;
+use dmap::model::{AdmConfig, Conditioning, Identified, Network, NoiseSchedule, SchedulerConfig};
 use dmap::weights::Checkpoint;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ fn sparse_with(folder: &Folder, name: &str, config: &AdmConfig, table: &str, val
     let x = g.input("x", Shape::new(1, size, size, config.in_channels));
     let t = g.input("t", Shape::rows(1, 1));
     let labels = config.class_cond.then(|| g.input("labels", Shape::rows(1, 1)));
-    config.record(&mut g, x, t, labels).unwrap();
+    config.record(&mut g, x, t, &Conditioning::default().labels(labels)).unwrap();
     let (mut end, mut entries) = (0, Vec::new());
     for tensor in g.weight_parts() {
         let extents = match tensor.shape {
@@ -62,7 +62,9 @@ fn published_checkpoints_are_known_by_their_shapes() {
     }
     // Figures of guided-diffusion's README: https://github.com/openai/guided-diffusion.
     let [cond_64, cond_128] = ["adm-64-cond", "adm-128-cond"].map(|name| AdmConfig::preset(name).unwrap());
-    assert!(cond_64.use_new_attention_order && cond_64.noise_schedule == "cosine" && cond_64.heads(384) == 6);
+    assert!(
+        cond_64.use_new_attention_order && cond_64.noise_schedule == NoiseSchedule::Cosine && cond_64.heads(384) == 6
+    );
     assert!(!cond_128.use_new_attention_order && cond_128.heads(512) == 4 && cond_128.heads(1024) == 4);
 
     let info = |name: &'static str, phrase| row(name, ["info", &folder.string(name)], 0, phrase);
@@ -180,7 +182,8 @@ fn a_table_of_the_schedule_in_the_file_is_believed() {
     let config =
         AdmConfig { model_channels: 32, num_res_blocks: 1, channel_mult: vec![1.0, 2.0], ..AdmConfig::default() };
     let f32s = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<_>>();
-    let [cosine, linear] = [("cosine", 1000), ("linear", 250)].map(|(name, steps)| betas(name, steps).unwrap());
+    let [cosine, linear] =
+        [(NoiseSchedule::Cosine, 1000), (NoiseSchedule::Linear, 250)].map(|(schedule, steps)| schedule.betas(steps));
     let roots: Vec<f64> = alpha_bars(&linear).iter().map(|a| a.sqrt()).collect();
     let tables = [
         ("betas", f32s(&cosine)),
@@ -194,12 +197,12 @@ fn a_table_of_the_schedule_in_the_file_is_believed() {
     let of = |path: &str| AdmConfig::identify(&Checkpoint::open(Path::new(path)).unwrap()).unwrap();
     for (path, expected) in files.iter().zip([("cosine", 1000), ("cosine", 1000), ("linear", 250)]) {
         let found = of(path);
-        assert_eq!((found.config.noise_schedule.as_str(), found.config.diffusion_steps), expected, "{path}");
+        assert_eq!((found.config.noise_schedule.name(), found.config.diffusion_steps), expected, "{path}");
         let warning = found.warning.unwrap_or_default();
         assert!(!warning.contains("schedule") && !warning.contains("diffusion_steps"), "{warning}");
     }
     std::fs::write(folder.path("0.json"), r#"{"noise_schedule": "cosine", "steps": 1000}"#).unwrap();
-    assert_eq!(of(&files[0]).config.noise_schedule, "cosine");
+    assert_eq!(of(&files[0]).config.noise_schedule, NoiseSchedule::Cosine);
     std::fs::write(folder.path("1.json"), r#"{"noise_schedule": "linear"}"#).unwrap();
     let refused =
         |path: &str| AdmConfig::identify(&Checkpoint::open(Path::new(path)).unwrap()).unwrap_err().to_string();
@@ -256,7 +259,7 @@ fn parts_of_other_kinds_are_refused_by_class() {
 fn a_scheduler_without_betas_has_the_defaults_of_diffusers() {
     let of = |text: &str| SchedulerConfig::of_text(Path::new("scheduler_config.json"), text);
     let plain = of(r#"{"_class_name": "DDIMScheduler"}"#).unwrap();
-    assert_eq!((plain.noise_schedule.as_str(), plain.num_train_timesteps, plain.betas_assumed), ("linear", 1000, true));
+    assert_eq!((plain.noise_schedule.name(), plain.num_train_timesteps, plain.betas_assumed), ("linear", 1000, true));
     assert_eq!(plain.prediction_type, "epsilon");
     // Half of a schedule: the other half is a default, and the two do not fit.
     for half in [r#"{"beta_schedule": "scaled_linear"}"#, r#"{"beta_start": 0.00085, "beta_end": 0.012}"#] {

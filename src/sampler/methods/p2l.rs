@@ -45,7 +45,7 @@ fn is_moved(level: Level) -> bool {
 /// A text embedding per item, at the start the model's own.
 fn text(s: &mut Step<'_>) -> Result<TensorId> {
     let n = s.setup.image.n;
-    let shape = s.setup.network.context_shape();
+    let shape = s.setup.network.text_shape();
     let shape = shape.ok_or_else(|| Error::Invalid("p2l needs a model with a text embedding".into()))?;
     // A preset, which is planned and not run, has none.
     let start = s.setup.weights.given(CONTEXT).map(|own| own.repeat(n));

@@ -77,11 +77,16 @@ fn published_transpose(g: &mut Graph, operator: &dyn Operator, y: TensorId, x: S
 
 /// A sample of the encoder's distribution of an image, scaled as the UNet takes it.
 fn encode(s: &mut Step<'_>, image: TensorId) -> Result<TensorId> {
-    let moments = s.setup.network.encode(&mut s.graph, image)?;
+    let codec = s.setup.network.codec().ok_or_else(needs_latents)?;
+    let moments = codec.encode(&mut s.graph, image)?;
     let noise = s.normal("encoder.noise", Draw::Encoder)?;
     let z = s.graph.one(DiagonalGaussian, "encoder.sample", &[moments, noise])?;
-    let scale = s.setup.prior.latent.map_or(1.0, |l| l.scaling) as f32;
+    let scale = codec.latent().scaling as f32;
     s.graph.one(Scale { scale }, "encoder.scaled", &[z])
+}
+
+fn needs_latents() -> Error {
+    Error::Invalid("psld needs a latent model: a pixel model has no latents".into())
 }
 
 impl Method for Psld {
@@ -91,7 +96,7 @@ impl Method for Psld {
     }
     fn check(&self, prior: &Prior, operator: &dyn Operator, _: &Schedule) -> Result<()> {
         if prior.latent.is_none() {
-            return Err(Error::Invalid("psld needs a latent model: a pixel model has no latents".into()));
+            return Err(needs_latents());
         }
         if !operator.is_linear() {
             return Err(Error::Invalid(format!("psld needs a linear operator, which {} is not", operator.task())));
