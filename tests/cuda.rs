@@ -332,7 +332,7 @@ fn weights_share_an_allocation() {
     let opened = Model::open(model).unwrap();
     let device = Device::emulated(2);
     let before = device.free_bytes().unwrap().unwrap();
-    let settings = Settings { steps: 1, ..Settings::parse("dps", &opened.network.prior()).unwrap() };
+    let settings = Settings::parse("dps", &opened.network.prior()).unwrap().steps(1);
     restore(model, "sr2", &settings, PlanOptions::default(), &device);
     let taken = before - device.free_bytes().unwrap().unwrap();
     // Arena, scratch, and the weights that each program was the first to ask for. The device rounds up each allocation to 2 MiB.

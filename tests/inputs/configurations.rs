@@ -3,7 +3,7 @@
 use crate::folder_copy::copy;
 use crate::pickles::safetensors;
 use crate::table::{Folder, Row, check, row};
-use dmap::graph::{Graph, Shape, Source};
+use dmap::graph::{Graph, Shape};
 use dmap::model::training_schedule::alpha_bars;
 use dmap::model::{AdmConfig, Conditioning, Identified, Network, NoiseSchedule, SchedulerConfig};
 use dmap::weights::Checkpoint;
