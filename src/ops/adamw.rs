@@ -1,20 +1,21 @@
 //! One step of AdamW (Loshchilov and Hutter 2019) on a tensor
 //!
 //! `m' = b1 m + (1 - b1) g`, `v' = b2 v + (1 - b2) g^2`,
-//! `z' = (1 - rate decay) z - rate (m' / (1 - b1^t)) / (sqrt(v' / (1 - b2^t)) + eps)`, with b1 = 0.9, b2 = 0.999, eps = 1e-8.
-//! A sampler update: nothing is differentiated through it.
+//! `z' = (1 - rate decay) z - rate (m' / (1 - b1^t)) / (sqrt(v' / (1 - b2^t)) + eps)`,
+//! with b1 = 0.9, b2 = 0.999, eps = 1e-8. A sampler update: it has no gradient.
 
 use super::prelude::*;
 use rayon::prelude::*;
 
-/// Inputs: z, g, m, v, coefficients (n, 1, 1, any). Outputs: z', m', v'.
+/// Inputs: z, g, m, v of one shape, coefficients (n, 1, 1, any). Outputs: z', m', v'.
 #[derive(Debug, Clone)]
 pub struct AdamW {
-    /// Columns of the rate, of rate times decay, and of the corrections 1 / (1 - b1^t) and 1 / (1 - b2^t).
+    /// Columns of four coefficients: rate, rate times decay, 1 / (1 - b1^t), 1 / (1 - b2^t).
     pub columns: [usize; 4],
 }
 
-/// Shares of the old and of the new value in m and in v. 1 - 0.999 in f32 would be 5e-5 off.
+/// Weights of the old and of the new value in m and in v. They are written out because 1 - 0.999 in
+/// f32 has a relative error of 5e-5.
 const SHARES: [(f32, f32); 2] = [(0.9, 0.1), (0.999, 0.001)];
 const EPS: f32 = 1e-8;
 

@@ -9,11 +9,11 @@ use crate::graph::record::{Graph, TensorId};
 /// `out = a + scale * b` for two tensors of one shape. Inputs: a, b.
 #[derive(Debug, Clone)]
 pub struct Add {
-    /// Factor of the second input; -1 subtracts.
+    /// Factor of the second input; -1 subtracts it.
     pub scale: f32,
 }
 
-/// `out = scale * x`: the gradient through a scaled summand. Input: x.
+/// `out = scale * x`: the gradient with respect to the second input of [`Add`]. Input: x.
 #[derive(Debug, Clone)]
 pub struct Scale {
     /// The factor.

@@ -1,7 +1,7 @@
 //! A sparse linear map along height or width: `y[i] = sum over taps (j, w) of row i of w x[j]`
 //!
-//! Resizing and separable blur are two of these, boundaries included in the taps.
-//! VJP: `dx[j] = sum over (i, w) with (j, w) in row i of w dy[i]`: the same op with the transposed taps.
+//! Resizing and separable blur are such maps; the taps already contain the boundary handling.
+//! VJP: `dx[j] = sum over (i, w) with (j, w) in row i of w dy[i]`: the same op, transposed taps.
 
 use super::prelude::*;
 use crate::backend::cpu::matmul::matmul;
@@ -9,17 +9,17 @@ use rayon::prelude::*;
 use std::f64::consts::PI;
 use std::sync::Arc;
 
-/// Rows of (input position, weight).
+/// A sparse matrix: for every output position the input positions that it reads, with weights.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Taps {
-    /// For every output position what it reads.
+    /// For every output position its taps (input position, weight).
     pub rows: Vec<Vec<(usize, f32)>>,
-    /// Input positions.
+    /// Number of input positions.
     pub inputs: usize,
 }
 
 impl Taps {
-    /// The orthonormal cosine transform (DCT-II) of `n` values: row k is c_k.
+    /// The orthonormal cosine transform (DCT-II) of `n` values: row k holds basis vector k.
     pub fn cosine_transform(n: usize) -> Taps {
         let value = |k: usize, j: usize| {
             let scale = if k == 0 { 1.0 } else { 2.0 } / n as f64;
@@ -28,7 +28,7 @@ impl Taps {
         Taps { rows: (0..n).map(|k| (0..n).map(|j| (j, value(k, j) as f32)).collect()).collect(), inputs: n }
     }
 
-    /// True where every output reads every input, in order: a matrix.
+    /// True if every output reads every input in order: the map is then a dense matrix.
     fn is_dense(&self) -> bool {
         self.rows.iter().all(|row| row.len() == self.inputs && row.iter().enumerate().all(|(j, tap)| tap.0 == j))
     }
@@ -48,16 +48,16 @@ impl Taps {
 /// Dimension of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Axis {
-    /// Rows are combined.
+    /// The map combines rows.
     Height,
-    /// Columns are combined.
+    /// The map combines columns.
     Width,
 }
 
-/// The map. Input: x.
+/// Applies a map along one dimension. Input: x.
 #[derive(Debug, Clone)]
 pub struct AxisFilter {
-    /// Which dimension.
+    /// The dimension that the map combines.
     pub axis: Axis,
     /// The map.
     pub taps: Arc<Taps>,
@@ -120,7 +120,8 @@ impl Op for AxisFilter {
         let (s, rows) = (x.shape, self.taps.rows.len());
         let inside = if self.axis == Axis::Height { s.w * s.c } else { s.c };
         let taps = self.taps.rows.iter().map(Vec::len).max().unwrap_or(0);
-        // Tap by tap over all rows; what a shorter row lacks is its last input again, with weight 0.
+        // The kernel goes through tap k of all rows, then tap k + 1. A shorter row repeats its last
+        // input with weight 0.
         let tap = |k: usize, row: &Vec<(usize, f32)>| {
             row.get(k).copied().unwrap_or((row.last().map_or(0, |last| last.0), 0.0))
         };
@@ -145,7 +146,8 @@ impl Op for AxisFilter {
 }
 
 impl AxisFilter {
-    /// As matrix products over blocks of the output's rows, always the same ones.
+    /// A dense map as matrix products. The blocks of output rows have a fixed size, so that sums do
+    /// not depend on the number of threads.
     fn run_dense(&self, launch: &mut CpuArguments<'_>) {
         const ROWS: usize = 32;
         let (s, o, x) = (launch.input_shapes[0], launch.output_shapes[0], launch.inputs[0]);

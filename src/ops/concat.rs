@@ -1,8 +1,8 @@
-//! Channel concatenation and its parts.
+//! Concatenation along channels, channel slices and channel padding.
 //!
-//! `concat(a, b)` puts b's channels behind a's. VJP: da and db are channel slices of dout.
-//! `slice(x)` takes channels `start .. start + len`. VJP: dx is dout between zeros, a channel pad.
-//! `pad(x)` puts zeros around. VJP: the slice again.
+//! `concat(a, b)` appends b's channels to a's. VJP: da and db are channel slices of dout.
+//! `slice(x)` takes channels `start .. start + len`. VJP: `pad`, dx is dout between zero channels.
+//! `pad(x)` puts zero channels before and after x. VJP: `slice`.
 
 use super::prelude::*;
 use crate::graph::record::{Graph, TensorId};
@@ -21,12 +21,12 @@ pub struct ChannelSlice {
     pub len: usize,
 }
 
-/// x as channels `start ..` of `total`, zeros elsewhere. Input: x.
+/// x becomes channels `start ..` of `total`; all other channels are zero. Input: x.
 #[derive(Debug, Clone)]
 pub struct ChannelPad {
-    /// Where x's first channel goes.
+    /// Output channel that takes x's first channel.
     pub start: usize,
-    /// Channels of the output.
+    /// Number of output channels.
     pub total: usize,
 }
 

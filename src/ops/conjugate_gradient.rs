@@ -1,8 +1,8 @@
-//! The two operations of conjugate gradients that are not linear combinations, per batch item.
+//! Inner products and quotient steps of conjugate gradients, per batch item.
 //!
 //! inner_product: `p[n] = <a[n], b[n]>`. VJP: da = dp b, db = dp a.
-//! ratio_step: `out[n] = x[n] + sign (above[n] / below[n]) d[n]`, x where below is 0: a step whose length is a quotient of
-//! two inner products. It moves a solver, nothing is differentiated through it.
+//! ratio_step: `out[n] = x[n] + sign (above[n] / below[n]) d[n]`, or x where below is 0: the step
+//! length is a quotient of two inner products. A solver update: it has no gradient.
 
 use super::linear_combination::LinearCombination;
 use super::prelude::*;
@@ -64,7 +64,8 @@ impl Op for InnerProduct {
     }
 }
 
-/// Blocks that each leave a part of an item's sum: PARTIALS of kernels/include/item_norm.cuh.
+/// Number of partial sums per batch item, one for each block: PARTIALS of
+/// kernels/include/item_norm.cuh.
 const PARTIALS: usize = 64;
 
 impl Op for RatioStep {

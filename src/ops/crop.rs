@@ -1,11 +1,12 @@
-//! The top left part of an image, and its adjoint, zeros below and to the right.
+//! Crop to the top left part of an image, and its adjoint: zero padding below and to the right.
 //!
-//! A model takes only certain sizes; the operator measures the part that is the image. VJP of each is the other.
+//! A model accepts only certain sizes, so an image may be padded for it; the operator then measures
+//! the cropped image. The VJP of crop is pad, and the VJP of pad is crop.
 
 use super::prelude::*;
 use rayon::prelude::*;
 
-/// Rows and columns `0 .. h`, `0 .. w`. Input: x.
+/// Crop to the first `h` rows and `w` columns. Input: x.
 #[derive(Debug, Clone)]
 pub struct Crop {
     /// Rows kept.
@@ -14,7 +15,7 @@ pub struct Crop {
     pub w: usize,
 }
 
-/// x with zeros up to `h` rows and `w` columns. Input: x.
+/// Pads x with zeros to `h` rows and `w` columns. Input: x.
 #[derive(Debug, Clone)]
 pub struct ZeroPad {
     /// Rows of the output.

@@ -1,6 +1,8 @@
-//! A sample of an encoder's distribution: `z = mean + exp(clamp(logvar, -30, 20) / 2) noise`, mean and logvar the two halves of the channels
+//! A sample of an encoder's Gaussian: `z = mean + exp(clamp(logvar, -30, 20) / 2) noise`. The first
+//! half of the channels is the mean, the second half the log variance.
 //!
-//! VJP: dmean = dz; dlogvar = dz noise exp(logvar / 2) / 2 where logvar is not limited, else 0. Needs both inputs.
+//! VJP: dmean = dz; dlogvar = dz noise exp(logvar / 2) / 2 where logvar is inside the limits,
+//! else 0. It reads moments and noise.
 
 use super::prelude::*;
 use rayon::prelude::*;
@@ -9,11 +11,11 @@ use rayon::prelude::*;
 #[derive(Debug, Clone)]
 pub struct DiagonalGaussian;
 
-/// Its VJP to the moments. Inputs: dz, moments, noise.
+/// VJP with respect to the moments. Inputs: dz, moments, noise.
 #[derive(Debug, Clone)]
 pub struct DiagonalGaussianVjp;
 
-/// Limits of the log variance.
+/// Limits of the log variance, as in diffusers.
 const RANGE: (f32, f32) = (-30.0, 20.0);
 
 fn expect_moments(moments: &Tensor, noise: Shape) -> Result<(), String> {

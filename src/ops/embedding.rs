@@ -1,10 +1,11 @@
-//! `y[p] = table[label[p]]`: of the class of an image, of the words of a text
+//! Table lookup, `y[p] = table[label[p]]`: class labels of images, tokens of a text
 //!
-//! Labels are whole numbers: there is no gradient to them.
+//! Labels are whole numbers: they have no gradient.
 
 use super::prelude::*;
 
-/// Rows of a table. Inputs: label (n, h, w, 1), table (labels, 1, 1, c). A label outside the table gives NaN.
+/// Looks up rows of a table. Inputs: label (n, h, w, 1), table (labels, 1, 1, c). Output (n, h, w,
+/// c). A label outside the table gives NaN.
 #[derive(Debug, Clone)]
 pub struct Embedding;
 

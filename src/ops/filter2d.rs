@@ -1,8 +1,9 @@
-//! A two-dimensional blur with a kernel per batch item, reflecting at the boundary without repeating the edge.
+//! A two-dimensional blur with one kernel per batch item. The boundary is reflected without
+//! repeating the edge.
 //!
 //! `y[p] = sum over t of k[t] R(x)[p + t]` (cross-correlation), R the reflection padding.
-//! VJP: dx = R^T of (spread of dy by k): every `dy[p] k[t]` goes to the padded position p + t,
-//! then the border is folded back onto the pixels that it reflects.
+//! VJP: every product `dy[p] k[t]` is added at padded position p + t; then R^T adds each border
+//! value to the pixel that it reflects.
 
 use super::prelude::*;
 use rayon::prelude::*;
@@ -11,7 +12,7 @@ use rayon::prelude::*;
 #[derive(Debug, Clone)]
 pub struct Filter2d;
 
-/// Its adjoint. Inputs: dy, kernel.
+/// Its adjoint. Inputs: dy (n, h, w, c), kernel (n, k, k, 1).
 #[derive(Debug, Clone)]
 pub struct Filter2dVjp;
 
@@ -32,13 +33,14 @@ fn flops(inputs: &[Shape]) -> u64 {
     2 * inputs[0].numel() as u64 * (inputs[1].h * inputs[1].w) as u64
 }
 
-/// Position that `i` (counted from `-border`) reflects, for `n` pixels.
+/// The pixel that padded position `i` reflects, for `n` pixels and `border` pixels of padding on
+/// each side.
 fn reflected(i: usize, border: usize, n: usize) -> usize {
     let i = (i as isize - border as isize).unsigned_abs();
     if i < n { i } else { 2 * (n - 1) - i }
 }
 
-/// (row, column, weight) of every value that is not zero: motion kernels are mostly zeros.
+/// (row, column, weight) of every non-zero weight: motion kernels are mostly zeros.
 fn nonzero(kernel: &[f32], k: usize) -> Vec<(usize, usize, f32)> {
     let values = kernel.iter().enumerate().filter(|(_, w)| **w != 0.0);
     values.map(|(i, &w)| (i / k, i % k, w)).collect()

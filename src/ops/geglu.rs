@@ -1,7 +1,7 @@
-//! `y = a gelu(b)` where the two halves (a, b) of the channels are those of a linear layer: `(a, b) = x w^T + bias` for every pixel of x
-//! (GEGLU, Shazeer 2020)
+//! A gated linear layer (GEGLU, Shazeer 2020): `y = a gelu(b)` with `(a, b) = x w^T + bias` for
+//! every pixel of x. The values a are the first half of the channels, the gates b the second half.
 //!
-//! VJP: da = dy gelu(b), db = dy a gelu'(b), which need a and b; dx = (da, db) w.
+//! VJP: da = dy gelu(b), db = dy a gelu'(b), which read a and b; then dx = (da, db) w.
 
 use super::conv::CudaConv;
 use super::conv::problem::WeightOrder;
@@ -11,12 +11,13 @@ use crate::backend::cpu::math::{gelu, gelu_slope};
 use crate::graph::record::{Graph, TensorId};
 use rayon::prelude::*;
 
-/// The gated linear layer. Inputs: x, weight (2c, 1, 1, in), the values and then the gates, bias (1, 1, 1, 2c). Outputs: y
-/// (n, h, w, c), and (a, b) (n, h, w, 2c) for the VJP.
+/// The gated linear layer. Inputs: x (n, h, w, in), weight (2c, 1, 1, in), bias (1, 1, 1, 2c); rows
+/// of the weight are first the values, then the gates. Outputs: y (n, h, w, c), and (a, b) (n, h,
+/// w, 2c) for the VJP.
 #[derive(Debug, Clone)]
 pub struct Geglu;
 
-/// Its VJP to (a, b). Inputs: dy (n, h, w, c), (a, b).
+/// VJP with respect to (a, b). Inputs: dy (n, h, w, c), (a, b). Output (n, h, w, 2c).
 #[derive(Debug, Clone)]
 pub struct GegluVjp;
 
@@ -108,7 +109,8 @@ impl Op for GegluVjp {
 }
 
 impl Graph {
-    /// The gated linear layer with `out` channels whose weights are `name.weight` and `name.bias`.
+    /// A gated linear layer with `out` output channels; its weights are `name.weight` and
+    /// `name.bias`.
     pub fn geglu(&mut self, name: &str, x: TensorId, out: usize) -> Result<TensorId> {
         let weight = self.weight(&format!("{name}.weight"), Shape::new(2 * out, 1, 1, self.shape(x).c));
         let bias = self.weight(&format!("{name}.bias"), Shape::vector(2 * out));

@@ -1,7 +1,9 @@
-//! Layer norm over the channels of every pixel: `y = gamma (x - mean) rstd + beta`, `rstd = 1 / sqrt(variance + eps)`
+//! Layer norm over the channels of every pixel: `y = gamma (x - mean) rstd + beta`, `rstd = 1 /
+//! sqrt(variance + eps)`
 //!
-//! VJP, with xhat = (x - mean) rstd and p = gamma dy: dx = rstd (p - avg(p) - xhat avg(p xhat)), averages over the channels;
-//! mean and rstd of a pixel are made again from x, which is read anyway. It can add to a gradient that is already there.
+//! VJP, with xhat = (x - mean) rstd and p = gamma dy: dx = rstd (p - avg(p) - xhat avg(p xhat)),
+//! averages over the channels. The VJP reads x anyway, so it computes mean and rstd of each pixel
+//! again. It can add to an existing gradient.
 
 use super::prelude::*;
 use crate::backend::cpu::parallel::{interleaved_sum, vectorised};
@@ -15,7 +17,8 @@ pub struct LayerNorm {
     pub eps: f32,
 }
 
-/// Its VJP to x. Inputs: dy, x, gamma, then the gradient to add to if any.
+/// VJP with respect to x. Inputs: dy, x, gamma, then optionally a gradient that the result is added
+/// to.
 #[derive(Debug, Clone)]
 pub struct LayerNormVjp {
     /// Added to the variance.
@@ -123,10 +126,10 @@ impl Op for LayerNormVjp {
     }
 }
 
-/// Pixels that one task takes at least.
+/// Minimum number of pixels per task.
 const PIXELS: usize = 32;
 
-/// Mean and 1 / sqrt(variance + eps) of one pixel.
+/// Mean and 1 / sqrt(variance + eps) of one pixel's channels.
 #[inline(always)]
 fn statistics(x: &[f32], eps: f32) -> (f32, f32) {
     let mean = (interleaved_sum(x.len(), |i| x[i]) / x.len() as f64) as f32;
@@ -144,7 +147,7 @@ vectorised! {
 }
 
 vectorised! {
-    /// Turns dy into dx.
+    /// Overwrites dy with dx, pixel by pixel.
     fn slope(dy: &mut [f32], x: &[f32], gamma: &[f32], eps: f32) {
         let (mean, rstd) = statistics(x, eps);
         let (x, gamma) = (&x[..dy.len()], &gamma[..dy.len()]);

@@ -1,7 +1,8 @@
-//! `y = mean + exp(logvar / 2) noise` with `logvar = f log beta + (1 - f) log beta~`, `f = (v + 1) / 2` per pixel
+//! `y = mean + exp(logvar / 2) noise` with `logvar = f log beta + (1 - f) log beta~` and
+//! `f = (v + 1) / 2` per pixel
 //!
-//! The ancestral step of a model that learned its variance ("learned range", Nichol and Dhariwal 2021, eq. 15).
-//! A sampler update: nothing is differentiated through it.
+//! The ancestral step of a model with a learned variance ("learned range", Nichol and Dhariwal
+//! 2021, eq. 15). A sampler update: it has no gradient.
 
 use super::prelude::*;
 use crate::backend::cpu::math::exp;
@@ -10,7 +11,8 @@ use crate::backend::cpu::parallel::for_item_chunks;
 /// Inputs: mean, v, noise, coefficients (n, 1, 1, any).
 #[derive(Debug, Clone)]
 pub struct LearnedNoise {
-    /// Columns of log beta, log beta~, and of a factor of the noise (0 at the last step, else 1).
+    /// Columns of three coefficients: log beta, log beta~, and the factor of the noise (0 at the
+    /// last step, else 1).
     pub columns: [usize; 3],
 }
 

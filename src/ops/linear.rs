@@ -1,6 +1,8 @@
-//! `y[n, o] = sum over i of x[n, i] w[o, i] + bias[o]`, or SiLU of that, for every row of x
+//! A linear layer for every pixel of x, optionally followed by SiLU: `y[n, o] = sum over i of x[n,
+//! i] w[o, i] + bias[o]`
 //!
-//! VJP: dx[n, i] = sum over o of dy[n, o] w[o, i]. With SiLU it has none: it makes the time embedding, which does not depend on x_t.
+//! VJP: dx[n, i] = sum over o of dy[n, o] w[o, i]. With SiLU there is none: that form makes the
+//! time embedding, which does not depend on x_t.
 
 use super::conv::CudaConv;
 use super::conv::problem::{DirectConv, Geometry, Spread, WeightOrder};
@@ -9,14 +11,14 @@ use crate::backend::cpu::math::silu;
 use crate::backend::cpu::parallel::map1;
 use crate::graph::record::{Graph, TensorId};
 
-/// The linear layer. Inputs: x, weight (out, 1, 1, in), bias (1, 1, 1, out).
+/// The linear layer. Inputs: x (n, h, w, in), weight (out, 1, 1, in), bias (1, 1, 1, out).
 #[derive(Debug, Clone, Default)]
 pub struct Linear {
-    /// The output is SiLU of the sum.
+    /// Applies SiLU to the output.
     pub silu: bool,
 }
 
-/// Its VJP. Inputs: dy, weight.
+/// VJP with respect to x. Inputs: dy, weight.
 #[derive(Debug, Clone)]
 pub struct LinearVjp;
 
@@ -101,7 +103,7 @@ impl Op for LinearVjp {
     }
 }
 
-/// `y = x w^T + bias`, or `x w`, over the pixels of the shapes of x and y.
+/// `y = x w^T + bias`, or `x w`, where every pixel of x and y is a row.
 pub(super) fn matrix_product(
     (x_shape, y_shape): (Shape, Shape),
     x: &[f32],
@@ -133,16 +135,18 @@ pub(super) fn matrix_product(
     conv.run(y);
 }
 
-/// Up to how many rows a warp per output is the better kernel: the weights are all that is read.
+/// Up to this many rows, one warp per output is faster than a tiled kernel: time goes into reading
+/// the weights.
 const FEW_ROWS: usize = 16;
 
 impl Graph {
-    /// The linear layer whose weights are `name.weight` and `name.bias`.
+    /// A linear layer with weights `name.weight` and `name.bias`.
     pub fn linear(&mut self, name: &str, x: TensorId, out: usize) -> Result<TensorId> {
         self.linear_as(Linear::default(), name, x, out)
     }
 
-    /// SiLU of the linear layer whose weights are `name.weight` and `name.bias`. It has no gradient.
+    /// A linear layer followed by SiLU, with weights `name.weight` and `name.bias`. It has no
+    /// gradient.
     pub fn linear_silu(&mut self, name: &str, x: TensorId, out: usize) -> Result<TensorId> {
         self.linear_as(Linear { silu: true }, name, x, out)
     }

@@ -1,6 +1,8 @@
-//! `y[n] = sum over k of coefficient[n, column_k] x_k[n]`: Tweedie's formula, the ancestral step, the DPS update
+//! `y[n] = sum over k of coefficient[n, column_k] x_k[n]`: for example Tweedie's formula, the
+//! ancestral step and the DPS update
 //!
-//! VJP: `dx_k[n] = coefficient[n, column_k] dy[n]`. Coefficients come from the schedule and have no gradient.
+//! VJP: `dx_k[n] = coefficient[n, column_k] dy[n]`. Coefficients come from the noise schedule and
+//! have no gradient.
 
 use super::prelude::*;
 use crate::backend::cpu::parallel::for_item_chunks;
@@ -9,7 +11,7 @@ use crate::graph::record::{Graph, TensorId};
 /// The combination. Inputs: coefficients (n, 1, 1, any), then x_0, x_1, ... of one shape.
 #[derive(Debug, Clone)]
 pub struct LinearCombination {
-    /// Column of the coefficients for each x.
+    /// For each x, the column of its coefficient.
     pub columns: Vec<usize>,
 }
 
@@ -55,7 +57,8 @@ impl Op for LinearCombination {
         let inputs = &launch.inputs;
         for_item_chunks(launch.outputs[0], item, |n, at, out| {
             let coefficient = |column: usize| c[n * width + column];
-            // What already stands in the output is scaled first; otherwise the first summand overwrites.
+            // In place, the output already holds one of the terms, which is scaled first. Otherwise
+            // the first term overwrites the output.
             let start = own.unwrap_or(0);
             let first = coefficient(self.columns[start]);
             match own {

@@ -1,11 +1,11 @@
-//! `y = m x`, one value of m per pixel
+//! `y = m x` with one value of m per pixel
 //!
-//! VJP: dx = m dy, the op itself. The mask is part of the known operator.
+//! VJP: dx = m dy, the same op. The mask belongs to the known operator and has no gradient.
 
 use super::prelude::*;
 use crate::backend::cpu::parallel::for_item_chunks;
 
-/// Product with a mask. Inputs: x (n, h, w, c), mask (n, h, w, 1).
+/// Product with a mask. Inputs: x (n, h, w, c), mask (n, h, w, 1). Output (n, h, w, c).
 #[derive(Debug, Clone)]
 pub struct Mask;
 

@@ -1,7 +1,7 @@
 //! The operations of a graph, one file per family.
 //!
-//! Every op states, as part of its type: its shape rule, its hand-derived VJP, its cost, and its CPU code.
-//! There is no default VJP: an op that has no gradient says so.
+//! Every op defines its shape rule, its hand-derived VJP, its cost and its CPU code. There is no
+//! default VJP: an op without a gradient returns an error from its rule.
 
 pub mod adamw;
 pub mod add;

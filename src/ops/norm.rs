@@ -1,17 +1,17 @@
-//! Norms per batch item, so that a batch never changes an image.
+//! Norms per batch item: no item of a batch affects another one.
 //!
-//! residual: `r[n] = || a[n] - y[n] ||_2`. VJP: da = dr (a - y) / r, dy = -da, 0 where r = 0.
+//! residual: `r[n] = || a[n] - y[n] ||_2`. VJP: da = dr (a - y) / r, dy = -da, both 0 where r = 0.
 //! squared: `s[n] = || x[n] ||_2^2`. VJP: dx = 2 ds x.
 
 use super::linear_combination::LinearCombination;
 use super::prelude::*;
 use crate::backend::cpu::parallel::{for_item_chunks, interleaved_sum, sum};
 
-/// Un-squared norm of a difference. Inputs: a, y. Output (n, 1, 1, 1).
+/// Norm of a difference, not squared. Inputs: a, y of one shape. Output (n, 1, 1, 1).
 #[derive(Debug, Clone)]
 pub struct ResidualNorm;
 
-/// Gradient by a. Inputs: dr, a, y, r.
+/// Gradient with respect to a. Inputs: dr, a, y, r.
 #[derive(Debug, Clone)]
 pub struct ResidualNormVjp;
 
@@ -19,7 +19,8 @@ pub struct ResidualNormVjp;
 #[derive(Debug, Clone)]
 pub struct SquaredNorm;
 
-/// `|| a - b ||^2` of one item in f64, the same for any number of threads.
+/// `|| a - b ||^2` of one item, summed in f64 in an order that does not depend on the number of
+/// threads.
 pub(crate) fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
     sum(a.len(), |range| {
         let (a, b) = (&a[range.clone()], &b[range]);
@@ -149,10 +150,12 @@ impl Op for SquaredNorm {
     }
 }
 
-/// Blocks that each leave a part of an item's sum: PARTIALS of kernels/include/item_norm.cuh.
+/// Number of partial sums per batch item, one for each block: PARTIALS of
+/// kernels/include/item_norm.cuh.
 const PARTIALS: usize = 64;
 
-/// Records the partial sums of `|| a - b ||^2` of every item; gives where they are left.
+/// Records a launch that computes partial sums of `|| a - b ||^2` for every item (`|| a ||^2`
+/// without b) and returns the scratch that holds them.
 pub(crate) fn record_squares(r: &mut Recorder<'_>, a: Operand, b: Option<Operand>) -> Operand {
     let partial = r.scratch(PARTIALS * a.shape.n);
     let params =

@@ -1,15 +1,16 @@
-//! Standard normal noise from a counter: Philox4x32-10 and Box-Muller keyed per batch item
+//! Standard normal noise from a counter, by Philox4x32-10 and Box-Muller, with a key per batch item
 //!
-//! It reads no image, so there is nothing to differentiate.
+//! It reads no image, so it has no gradient.
 
 use super::prelude::*;
 use crate::noise::{KEY_WORDS, fill_normal};
 use rayon::prelude::*;
 
-/// Noise of a given extent. Input: keys (n, 1, 1, [`KEY_WORDS`]), bit patterns of [`crate::noise::NoiseKey::to_words`].
+/// Noise of a given shape. Input: keys (n, 1, 1, [`KEY_WORDS`]), bit patterns of
+/// [`crate::noise::NoiseKey::to_words`].
 #[derive(Debug, Clone)]
 pub struct NormalNoise {
-    /// Extent of the output.
+    /// Shape of the output.
     pub shape: Shape,
 }
 

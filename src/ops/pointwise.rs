@@ -1,17 +1,17 @@
-//! Functions that are applied value by value: `y = f(x)`; VJP: dx = dy f'(x), which needs x.
+//! Functions of one value, applied to every element: `y = f(x)`; VJP: dx = dy f'(x), which reads x.
 //!
-//! To add one: its struct with an `impl Pointwise` here, a line in kernels/pointwise.cu, a row of the case table
-//! (src/selftest/cases/operators.rs) and its formula in tests/ops/truth.rs.
+//! To add a function: a struct with an `impl Pointwise` here, a line in kernels/pointwise.cu, a row
+//! in the case table (src/selftest/cases/operators.rs) and its formula in tests/ops/truth.rs.
 
 use super::prelude::*;
 use crate::backend::cpu::math::{gelu, gelu_slope, silu, silu_slope};
 use crate::backend::cpu::parallel::{map1, map2};
 
-/// A function of one value. A type with this trait is an operation, whose input is x.
+/// A function of one value. A type with this trait is an op with one input, x.
 pub trait Pointwise: std::fmt::Debug + Clone + Send + Sync + 'static {
-    /// The names of the operation and of its VJP, which are those of the kernels.
+    /// Names of the op and of its VJP; the kernels have the same names.
     const NAMES: [&'static str; 2];
-    /// Operations for each value of the function and of its gradient.
+    /// Floating-point operations per element of the function and of its VJP.
     const FLOPS: [u64; 2];
 
     /// f(x)
@@ -20,7 +20,7 @@ pub trait Pointwise: std::fmt::Debug + Clone + Send + Sync + 'static {
     /// dy f'(x)
     fn gradient(&self, dy: f32, x: f32) -> f32;
 
-    /// The parameters a and b of the kernels.
+    /// The kernel parameters a and b.
     fn parameters(&self) -> [f32; 2] {
         [0.0; 2]
     }
@@ -30,7 +30,8 @@ pub trait Pointwise: std::fmt::Debug + Clone + Send + Sync + 'static {
 #[derive(Debug, Clone)]
 pub struct PointwiseVjp<F>(pub F);
 
-/// The sigmoid linear unit: `y = x s(x)` with `s(x) = 1 / (1 + exp(-x))`, y' = s + x s (1 - s) = s (1 + x (1 - s)).
+/// The sigmoid linear unit: `y = x s(x)` with `s(x) = 1 / (1 + exp(-x))`. y' = s + x s (1 - s) = s
+/// (1 + x (1 - s)).
 #[derive(Debug, Clone)]
 pub struct Silu;
 
@@ -45,12 +46,12 @@ impl Pointwise for Silu {
     }
 }
 
-/// The Gaussian error linear unit: `y = x Phi(x)` with the normal distribution function Phi (exact, by erf), or the quick form
-/// `y = x s(1.702 x)`. y' = Phi(x) + x phi(x) with the density phi; of the quick form y' = s + 1.702 x s (1 - s) with
-/// s = s(1.702 x).
+/// The Gaussian error linear unit: `y = x Phi(x)` with the normal distribution function Phi (exact,
+/// by erf). The quick form is `y = x s(1.702 x)` with the sigmoid s. y' = Phi(x) + x phi(x) with
+/// the normal density phi; for the quick form y' = s + 1.702 x s (1 - s) with s = s(1.702 x).
 #[derive(Debug, Clone)]
 pub struct Gelu {
-    /// The quick form.
+    /// Uses the quick form.
     pub quick: bool,
 }
 
@@ -68,8 +69,9 @@ impl Pointwise for Gelu {
     }
 }
 
-/// Limits every value: `y = min(max(x, low), high)`. Values that are not finite stay, so that an overflow does not pass for
-/// black or white. The gradient is dy where low <= x <= high, else 0.
+/// Clamps every value: `y = min(max(x, low), high)`. Values that are not finite stay as they are,
+/// so that an overflow does not look like black or white. The gradient is dy where low <= x <=
+/// high, else 0.
 #[derive(Debug, Clone)]
 pub struct Clamp {
     /// Smallest value.

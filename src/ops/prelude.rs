@@ -1,4 +1,4 @@
-//! What every file of an operation needs.
+//! Imports that every op file needs.
 
 pub(super) use crate::error::{Error, Result};
 pub(super) use crate::graph::record::{

@@ -1,22 +1,24 @@
-//! Nearest-neighbour doubling and 2x2 pooling, each with a factor.
+//! Nearest-neighbour upsampling by 2 and 2x2 pooling, each with a constant factor.
 //!
-//! up: `y[2i + a, 2j + b] = gain * x[i, j]`. VJP: dx[i, j] = gain * sum over a, b of dy, which is `pool` with that gain.
-//! pool: `y[i, j] = gain * sum over a, b of x[2i + a, 2j + b]` (average: gain 1/4). VJP: `up` with that gain.
+//! up: `y[2i + a, 2j + b] = gain * x[i, j]`. VJP: dx[i, j] = gain * sum over a, b of dy[2i + a,
+//! 2j + b], which is `pool` with the same gain.
+//! pool: `y[i, j] = gain * sum over a, b of x[2i + a, 2j + b]` (average: gain 1/4). VJP: `up` with
+//! the same gain.
 
 use super::prelude::*;
 use rayon::prelude::*;
 
-/// Nearest-neighbour x2. Input: x.
+/// Nearest-neighbour upsampling by 2. Input: x (n, h, w, c). Output (n, 2h, 2w, c).
 #[derive(Debug, Clone)]
 pub struct Upsample {
     /// Factor of every value.
     pub gain: f32,
 }
 
-/// Sums of 2x2 blocks. Input: x, with even height and width.
+/// Sums of 2x2 blocks. Input: x (n, h, w, c), h and w even. Output (n, h / 2, w / 2, c).
 #[derive(Debug, Clone)]
 pub struct Pool {
-    /// Factor of every sum: 1/4 averages.
+    /// Factor of every sum: 1/4 gives the average.
     pub gain: f32,
 }
 
@@ -83,7 +85,7 @@ impl Op for Pool {
     }
 }
 
-/// Sums of 2x2 blocks of x into `out`, whose extent is s.
+/// Writes the sums of 2x2 blocks of x, times `gain`, to `out`; `s` is the shape of `out`.
 pub(super) fn pool(x: &[f32], s: Shape, gain: f32, out: &mut [f32]) {
     out.par_chunks_mut(s.w * s.c).enumerate().for_each(|(row, out)| {
         let (above, below) = x[2 * row * 2 * s.w * s.c..][..4 * s.w * s.c].split_at(2 * s.w * s.c);
@@ -96,7 +98,7 @@ pub(super) fn pool(x: &[f32], s: Shape, gain: f32, out: &mut [f32]) {
     });
 }
 
-/// `kernels::UPSAMPLE` or `kernels::POOL` of x.
+/// Records a launch of `kernels::UPSAMPLE` or `kernels::POOL` from x to y.
 pub(super) fn record(r: &mut Recorder<'_>, kernel: Kernel<kernels::ResampleParams>, x: Operand, y: Operand, gain: f32) {
     let small = if x.shape.h < y.shape.h { x.shape } else { y.shape };
     let vectors = if small.c % 4 == 0 { small.c / 4 } else { small.c };

@@ -1,10 +1,11 @@
-//! The two moves of guided samplers.
+//! Two updates of guided samplers: a step along the gradient, and a projection onto a sphere.
 //!
-//! step: `z' = z - min(length[n], max(0, r - floor[n]) / ||g||) g / ||g||` for the gradient g of the residual norm r: Polyak's
-//! step, which to first order brings r down to the norm of the noise and no further, within a stated length; or
-//! `z - zeta[n] g`, the step as published.
-//! projection: `z' = mean + radius[n] (z - mean) / ||z - mean||` (mean where they coincide): back onto the sphere
-//! on which p(x_{t-1} | x_t) concentrates. Both move samples, nothing is differentiated through them.
+//! step: `z' = z - min(length[n], max(0, r - floor[n]) / ||g||) g / ||g||`, where g is the gradient
+//! of the residual norm r. This is Polyak's step with a maximum length: to first order it lowers r
+//! to `floor`, the norm of the noise, and no further. The published form is `z' = z - zeta[n] g`.
+//! projection: `z' = mean + radius[n] (z - mean) / ||z - mean||` (mean where z = mean): moves z
+//! back to the sphere on which p(x_{t-1} | x_t) concentrates.
+//! Both are sampler updates and have no gradient.
 
 use super::norm::{record_squares, squared_distance, squared_norm};
 use super::prelude::*;
@@ -12,18 +13,19 @@ use crate::backend::cpu::parallel::for_item_chunks;
 
 const NOT_A_MODEL: &str = "sampler updates are not differentiated";
 
-/// Inputs: z, g, r (n, 1, 1, 1), coefficients (n, 1, 1, any).
+/// A step along the gradient. Inputs: z, g of one shape, r (n, 1, 1, 1), coefficients (n, 1, 1,
+/// any).
 #[derive(Debug, Clone)]
 pub struct GuidedStep {
-    /// Column of the lengths, or of zeta.
+    /// Coefficient column of the maximum length, or of zeta if not `normalised`.
     pub step: usize,
-    /// Column of the floors.
+    /// Coefficient column of the floor.
     pub floor: usize,
-    /// Polyak's step within a length; else zeta times the gradient.
+    /// Uses Polyak's step; otherwise zeta times the gradient.
     pub normalised: bool,
 }
 
-/// Inputs: z, mean, radii (n, 1, 1, any).
+/// The projection. Inputs: z, mean of one shape, radii (n, 1, 1, any).
 #[derive(Debug, Clone)]
 pub struct SphereProjection {
     /// Column of the radii.

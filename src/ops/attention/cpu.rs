@@ -1,19 +1,20 @@
-//! Attention on the CPU: blocks of queries against blocks of keys, the scores of one pair of blocks at a time.
+//! Attention on the CPU, block by block: the scores of one block of queries and one block of keys
+//! are in memory at a time.
 
 use crate::backend::cpu::math::exp;
 use crate::backend::cpu::matmul::matmul;
 use crate::backend::cpu::parallel::vectorised;
 use rayon::prelude::*;
 
-/// Query rows of one block.
+/// Query rows per block.
 const QUERIES: usize = 128;
-/// Key rows of one block.
+/// Key rows per block.
 const KEYS: usize = 512;
-/// Tasks that the reverse makes at least, by cutting the keys of a head: a fixed number, so that sums are the same on every
-/// machine.
+/// Minimum number of tasks of the reverse pass. If there are fewer heads, their keys are split. The
+/// number is fixed, so that the order of summation is the same on every machine.
 const TASKS: usize = 8;
 
-/// The tokens of one head of one item: `count` rows, `stride` values apart.
+/// The tokens of one head of one item: `count` rows that are `stride` values apart.
 #[derive(Clone, Copy)]
 pub(super) struct Rows<'a> {
     values: &'a [f32],
@@ -22,7 +23,7 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// Channels from `first` on of the tokens of `item` in a tensor of (tokens, channels) an item.
+    /// The rows of `item` in a tensor (items, tokens, channels), from channel `first` on.
     pub fn new(x: &'a [f32], (tokens, channels): (usize, usize), item: usize, first: usize) -> Rows<'a> {
         Rows { values: &x[item * tokens * channels + first..], stride: channels, count: tokens }
     }
@@ -32,12 +33,12 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// What all heads have in common.
+/// Sizes that all heads share.
 #[derive(Clone, Copy)]
 pub(super) struct Heads {
     pub items: usize,
     pub heads: usize,
-    /// Channels of a head.
+    /// Channels per head.
     pub d: usize,
     /// A query sees only the keys up to its own position.
     pub causal: bool,
@@ -48,7 +49,8 @@ impl Heads {
         (self.d as f32).sqrt().recip()
     }
 
-    /// o (items, queries, heads d) and lse (items, heads, queries) from q, k, v of (item, head).
+    /// Computes o (items, queries, heads d) and lse (items, heads, queries). `qkv` returns q, k and
+    /// v of an (item, head).
     pub fn forward<'a>(&self, qkv: impl Fn(usize, usize) -> [Rows<'a>; 3] + Sync, out: &mut [f32], lse: &mut [f32]) {
         let (d, heads) = (self.d, self.heads);
         let tokens = lse.len() / (self.items * heads);
@@ -70,7 +72,8 @@ impl Heads {
         }
     }
 
-    /// Queries from `row` on against all keys, with a running maximum and sum (online softmax).
+    /// The block of queries that starts at `row`, against all keys, with a running maximum and sum
+    /// (online softmax).
     fn forward_block(&self, [q, k, v]: [Rows<'_>; 3], row: usize) -> (Vec<f32>, Vec<f32>) {
         let (d, q) = (self.d, q.from(row));
         let rows = QUERIES.min(q.count);
@@ -106,8 +109,8 @@ impl Heads {
         (out, largest.iter().zip(&sums).map(|(m, s)| m + s.ln()).collect())
     }
 
-    /// Causal mask. Later keys get a large negative score rather than -inf: a block may hold masked keys only, and the
-    /// softmax over nothing but -inf is NaN.
+    /// Causal mask. Later keys get a large negative score rather than -inf: a block may hold masked
+    /// keys only, and the softmax over nothing but -inf is NaN.
     fn hide_later(&self, scores: &mut [f32], query: usize, first_key: usize) {
         if self.causal {
             let visible = (query + 1).saturating_sub(first_key).min(scores.len());
@@ -115,7 +118,8 @@ impl Heads {
         }
     }
 
-    /// dq, dk, dv of every (item, head), each (tokens, d); from q, k, v, from (do, o) and from lse.
+    /// dq, dk and dv, each (tokens, d), of every (item, head). `qkv` returns q, k and v of an
+    /// (item, head); `dout_out` returns do and o.
     pub fn reverse<'a>(
         &self,
         qkv: impl Fn(usize, usize) -> [Rows<'a>; 3] + Sync,
@@ -136,7 +140,7 @@ impl Heads {
                 self.reverse_part(qkv(item, head), dout_out(item, head), lse, from..keys.min(from + part))
             })
             .collect();
-        // dq is a sum over the parts, in order; dk and dv stand one after the other.
+        // dq is the sum over the parts, in order; dk and dv of the parts follow each other.
         results
             .chunks_mut(parts)
             .map(|parts| {
@@ -151,7 +155,7 @@ impl Heads {
             .collect()
     }
 
-    /// The share of some keys in dq, and their dk and dv.
+    /// For the keys in `part`: their contribution to dq, and their dk and dv.
     fn reverse_part(
         &self,
         [q, k, v]: [Rows<'_>; 3],
@@ -193,8 +197,8 @@ impl Heads {
 }
 
 vectorised! {
-    /// Turns a row of scores into exp(score - maximum) with the maximum of all keys so far; gives the factor by which what was
-    /// summed before shrinks.
+    /// Replaces a row of scores by exp(score - maximum), where the maximum includes all keys so
+    /// far. Returns the factor that rescales the sums of earlier keys to the new maximum.
     fn online_softmax(row: &mut [f32], largest: &mut f32, sum: &mut f32) -> f32 {
         const LANES: usize = 16;
         let mut lanes = [*largest; LANES];
@@ -224,7 +228,7 @@ vectorised! {
 }
 
 vectorised! {
-    /// p = exp(s - lse) in place of s, and dS = p (dp - delta) scale in place of dp.
+    /// Writes p = exp(s - lse) over s, and dS = p (dp - delta) scale over dp.
     fn probabilities_and_slopes(p: &mut [f32], ds: &mut [f32], lse: f32, delta: f32, scale: f32) {
         for (p, ds) in p.iter_mut().zip(ds) {
             *p = exp(*p - lse);

@@ -1,30 +1,32 @@
-//! Attention whose queries and keys are tensors of their own: of one image, or of an image and a text.
+//! Attention with q, k and v in separate tensors: within an image, or from an image to a text.
 //!
-//! Formulas and VJP as in `self_attention.rs`. One set of keys and values may serve all items; a causal query sees only the keys
-//! up to its own position. dk and dv are made only if asked for: a fixed text has no use for them. Keys and values may be channels
-//! of one wider tensor: those of a fixed text for all layers of a network come out of one product.
+//! Formulas and VJP are in `self_attention.rs`. One set of keys and values may serve all items.
+//! With `causal`, a query sees only the keys up to its own position. dk and dv are optional: a
+//! fixed text does not need them. Keys and values may be channels of one wider tensor, because one
+//! product makes the keys and values of a fixed text for all layers of a network.
 
 use super::super::prelude::*;
 use super::cpu::{Heads, Rows};
 
-/// Inputs: q (n, h, w, c), then tensors (n or 1, kh, kw, ..) with the c channels of k and of v. Outputs: o (n, h, w, c),
-/// lse (n, heads, h w, 1).
+/// Inputs: q (n, h, w, c), then the tensors of k and of v (n or 1, kh, kw, c or more). Outputs: o
+/// (n, h, w, c), lse (n, heads, h w, 1).
 #[derive(Debug, Clone)]
 pub struct CrossAttention {
-    /// Heads; c is divisible by it.
+    /// Number of heads; it divides c.
     pub heads: usize,
     /// A query sees only the keys up to its own position.
     pub causal: bool,
-    /// First channel of k in the second input, and of v in the third. Where these have more than c channels, they have no gradient.
+    /// First channel of k in the second input, and of v in the third. An input with more than c
+    /// channels has no gradient.
     pub first_channels: [usize; 2],
 }
 
-/// Gradient by q, and by k and v if `keys`. Inputs: do, q, k, v, o, lse.
+/// Gradient with respect to q, and with respect to k and v if `keys`. Inputs: do, q, k, v, o, lse.
 #[derive(Debug, Clone)]
 pub struct CrossAttentionVjp {
-    /// The forward operation.
+    /// The forward op.
     pub forward: CrossAttention,
-    /// dk and dv are outputs too.
+    /// The op also writes dk and dv.
     pub keys: bool,
 }
 
@@ -33,7 +35,7 @@ fn tokens(s: Shape) -> usize {
 }
 
 impl CrossAttention {
-    /// Of whole tensors; every query sees every key.
+    /// Attention over whole tensors, without a causal mask.
     pub const fn new(heads: usize) -> CrossAttention {
         CrossAttention { heads, causal: false, first_channels: [0, 0] }
     }
@@ -42,7 +44,7 @@ impl CrossAttention {
         Heads { items: q.n, heads: self.heads, d: q.c / self.heads, causal: self.causal }
     }
 
-    /// Tokens of one head of `d` channels of one item of x, from channel `first` on; the only item of x serves all.
+    /// Rows of `item` in x, from channel `first` on. If x has only one item, it serves all items.
     fn rows<'a>(&self, x: &'a [f32], s: Shape, item: usize, first: usize) -> Rows<'a> {
         Rows::new(x, (tokens(s), s.c), if s.n == 1 { 0 } else { item }, first)
     }
@@ -133,7 +135,8 @@ impl Op for CrossAttentionVjp {
         r.not_differentiable(0..6, FIRST_ORDER_ONLY)
     }
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
-        // Scores again, their slopes and dq; then dk and dv.
+        // The VJP computes the scores again, then their gradients and dq, then optionally dk and
+        // dv.
         (if self.keys { 10 } else { 6 }) * (inputs[1].numel() * tokens(inputs[2])) as u64
     }
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {

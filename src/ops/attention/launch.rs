@@ -1,4 +1,4 @@
-//! Launches of the kernels of kernels/attention, but for scores.cu.
+//! Launches of the kernels in kernels/attention, except scores.cu.
 
 use super::cross::CrossAttention;
 use super::self_attention::{Attention, QkvOrder};
@@ -6,27 +6,30 @@ use crate::kernels::{self, AttentionParams};
 use crate::launch::{Either, Kernel, Operand, Place, Recorder};
 use crate::tensor::{Dtype, Shape};
 
-/// Head sizes that the kernels of attention/mma.cu are made for, a head of fewer channels padded with zeros, and rows of the other side
-/// in a tile, forward and in reverse: see the end of kernels/attention/mma.cu.
+/// Kernels of attention/mma.cu: (head size, rows per tile of keys forward, rows per tile in
+/// reverse). A head with fewer channels is padded with zeros. See the end of
+/// kernels/attention/mma.cu.
 pub(super) const MMA_HEADS: [(usize, usize, usize); 5] =
     [(32, 64, 32), (48, 64, 32), (64, 64, 32), (80, 32, 32), (160, 32, 16)];
 
-/// Head sizes for which 16-bit types also have kernels with 128 and with 160 rows per block (tiles of 64 rows forward, 32 in reverse).
+/// Head sizes for which 16-bit types also have kernels with 128 and with 160 rows per block (tiles
+/// of 64 rows forward, 32 in reverse).
 const PAIRED_HEADS: [usize; 2] = [48, 64];
 
-/// Head size of the kernels of attention/wide.cu.
+/// Largest head size of the kernels in attention/wide.cu.
 const WIDE_HEAD: usize = 512;
 
-/// Kernels on tensor cores that take a head.
+/// A family of tensor-core kernels, with the sizes that select the kernel.
 #[derive(Clone, Copy)]
 enum Instance {
-    /// attention/mma.cu: padded head size, rows of a block, rows of the other side in a tile.
+    /// attention/mma.cu: padded head size, rows per block, rows per tile of the other operand.
     Narrow { head: usize, rows: usize, tile: usize },
-    /// attention/wide.cu: rows of a block, rows of the other side in a tile.
+    /// attention/wide.cu: rows per block, rows per tile of the other operand.
     Wide { rows: usize, tile: usize },
 }
 
-/// A matrix of tokens inside a tensor: elements between items, tokens and heads, and its first element.
+/// A matrix of tokens inside a tensor: its first element, and the number of elements from one item,
+/// row (token) or head to the next.
 #[derive(Clone, Copy)]
 pub(super) struct CudaMatrix {
     pub(super) operand: Operand,
@@ -44,25 +47,25 @@ impl CudaMatrix {
         kernels::Matrix { view: access(self.operand.at(self.first)), item, row, head }
     }
 
-    /// As a kernel's parameter, to be read.
+    /// The kernel parameter of a matrix that is read.
     fn read(&self) -> kernels::Matrix {
         self.with(Either::Read)
     }
 
-    /// As a kernel's parameter, to be written.
+    /// The kernel parameter of a matrix that is written.
     fn write(&self) -> kernels::Matrix {
         self.with(Either::Write)
     }
 }
 
-/// Everything that the kernels of kernels/attention are given.
+/// Operands and sizes of the kernels in kernels/attention.
 pub(super) struct CudaAttention {
     pub(super) q: CudaMatrix,
     pub(super) k: CudaMatrix,
     pub(super) v: CudaMatrix,
     pub(super) o: CudaMatrix,
     pub(super) lse: Operand,
-    /// do and dq, then dk and dv if wanted, in the reverse.
+    /// In reverse: do and dq, then dk and dv if wanted. Forward: empty.
     pub(super) reverse: Vec<CudaMatrix>,
     pub(super) items: usize,
     pub(super) heads: usize,
@@ -72,14 +75,14 @@ pub(super) struct CudaAttention {
     pub(super) causal: bool,
 }
 
-/// A tensor of tokens by itself, head by head; the only item of one serves all.
+/// A whole tensor whose heads follow each other. If it has only one item, that item serves all.
 fn plain(o: Operand, heads: usize) -> CudaMatrix {
     let Shape { n, c, .. } = o.shape;
     CudaMatrix { operand: o, first: 0, item: if n == 1 { 0 } else { o.shape.item() }, row: c, head: c / heads }
 }
 
 impl Attention {
-    /// q, k, v inside a packed tensor.
+    /// q, k and v inside a packed tensor.
     fn packed(&self, qkv: Operand) -> [CudaMatrix; 3] {
         let (s, d) = (qkv.shape, qkv.shape.c / 3 / self.heads);
         let head = if self.order == QkvOrder::ByHead { 3 * d } else { d };
@@ -139,21 +142,23 @@ impl CrossAttention {
 }
 
 impl CudaAttention {
-    /// The tensor-core kernels that take these heads, if any do, for `tokens` rows: one way's, since the reverse needs other tiles.
+    /// The tensor-core kernels for this attention over `tokens` rows; none if no kernel fits. The
+    /// direction matters, because forward and reverse kernels have different tiles.
     fn instance(&self, r: &Recorder<'_>, tokens: usize) -> Option<Instance> {
         let dtype = self.o.operand.dtype;
         let matrices = || [&self.q, &self.k, &self.v].into_iter().chain(&self.reverse);
         let one_type = matrices().all(|m| m.operand.dtype == dtype);
-        // Tokens are copied in vectors of 16 bytes.
+        // Kernels copy tokens in vectors of 16 bytes.
         let vector = 16 / dtype.bytes();
         let whole = |m: &CudaMatrix| [m.first, m.item, m.row, m.head].iter().all(|elements| elements % vector == 0);
-        // Only text encoders are causal, and they run once.
+        // Causal attention has no tensor-core kernel: only text encoders use it, and they run once.
         let vectors = self.d % vector == 0 && matrices().all(whole);
         if self.causal || !one_type || !vectors || (r.strict && dtype == Dtype::F32) {
             return None;
         }
         let reverse = !self.reverse.is_empty();
-        // A multiprocessor multiplies as fast for one block of 128 or 160 rows as for two of 64, so the rows of the busiest one count.
+        // A multiprocessor runs one block of 128 or 160 rows as fast as two blocks of 64. So the
+        // kernel is chosen by the number of rows that the busiest multiprocessor processes.
         let blocks = |rows: usize| tokens.div_ceil(rows) * self.heads * self.items;
         let turns = |rows: usize| blocks(rows).div_ceil(r.limits.multiprocessors);
         let rows_in_pairs = if turns(160) == 1 && turns(128) == 2 { 160 } else { 128 };
@@ -171,7 +176,7 @@ impl CudaAttention {
         (self.shared(found) <= r.limits.shared_bytes).then_some(found)
     }
 
-    /// Bytes of shared memory, as the kernels lay it out.
+    /// Bytes of shared memory; the layout is in the kernels.
     fn shared(&self, instance: Instance) -> usize {
         let (bytes, reverse) = (self.o.operand.dtype.bytes(), !self.reverse.is_empty());
         let stride = |channels: usize| channels * bytes + 16;
@@ -185,7 +190,7 @@ impl CudaAttention {
         }
     }
 
-    /// Launches `part` ("" forward, "_dq", "_dkv") over `tokens` rows.
+    /// Launches the kernel `part` ("" for forward, "_dq", "_dkv") over `tokens` rows.
     fn launch(&self, r: &mut Recorder<'_>, instance: Instance, part: &str, tokens: usize, params: AttentionParams) {
         let dtype = self.o.operand.dtype.name();
         let (name, rows, threads) = match instance {
@@ -203,7 +208,8 @@ impl CudaAttention {
         r.launch(kernel, [tokens.div_ceil(rows), self.heads, self.items], threads, self.shared(instance), params);
     }
 
-    /// The parameters of a forward launch; in the reverse every matrix is read, and a launch marks those that it writes.
+    /// The parameters of a forward launch. In reverse all matrices are marked as read; each launch
+    /// then marks the ones that it writes.
     fn params(&self, delta: Option<Operand>) -> AttentionParams {
         let is_forward = self.reverse.is_empty();
         let reverse = |i: usize| self.reverse.get(i).map_or(NO_MATRIX, |m| m.read());

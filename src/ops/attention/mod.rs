@@ -1,4 +1,4 @@
-//! Attention: of an image to itself, and of an image to another one or to a text.
+//! Attention within an image, and from an image to another tensor or a text.
 
 mod cpu;
 mod cross;

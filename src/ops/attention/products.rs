@@ -1,4 +1,5 @@
-//! One head that is as wide as a layer, by products of a warpgroup: kernels/conv/wgmma.cu and kernels/attention/scores.cu.
+//! Attention with one wide head as matrix products (kernels/conv/wgmma.cu), with the softmax and
+//! its gradient between them (kernels/attention/scores.cu).
 
 use super::launch::{CudaAttention, CudaMatrix, MMA_HEADS};
 use crate::kernels;
@@ -6,7 +7,7 @@ use crate::launch::{Kernel, Operand, Place, Recorder};
 use crate::ops::conv::CudaConv;
 use crate::tensor::{Dtype, Shape};
 
-/// Tokens of one item, each a row of channels.
+/// The tokens of one item, as a matrix (tokens, channels).
 fn rows_of(m: &CudaMatrix, item: usize, tokens: usize, channels: usize) -> Operand {
     let size = m.operand.dtype.bytes();
     let address = m.operand.address + ((m.first + item * m.item) * size) as u64;
@@ -18,18 +19,19 @@ fn rows_of(m: &CudaMatrix, item: usize, tokens: usize, channels: usize) -> Opera
     }
 }
 
-/// A matrix as a weight: its rows are outputs, or what the gradient sums.
+/// A matrix (rows, columns) as a weight (rows, 1, 1, columns).
 fn as_weight(o: Operand) -> Operand {
     Operand { shape: Shape::new(o.shape.w, 1, 1, o.shape.c), ..o }
 }
 
-/// a b, where b has as many rows as a has columns.
+/// y = a b, where b has as many rows as a has columns.
 fn multiply(r: &mut Recorder<'_>, a: Operand, b: Operand, y: Operand) {
     CudaConv { gradient: true, ..CudaConv::product(a, as_weight(b), None, y) }.record(r);
 }
 
 impl CudaAttention {
-    /// Whether the products and what is between them are faster: the scores take (queries, keys) f32 values of scratch.
+    /// Whether this path is used. It needs (queries, keys) f32 values of scratch for the scores,
+    /// and it pays off for wide heads with many tokens.
     pub(super) fn is_by_products(&self, r: &Recorder<'_>) -> bool {
         let dtype = self.o.operand.dtype;
         let matrices = [&self.q, &self.k, &self.v, &self.o];
@@ -44,7 +46,7 @@ impl CudaAttention {
             && [self.queries, self.keys].into_iter().all(|tokens| whole(tokens) && tokens >= least)
     }
 
-    /// (queries, keys) values of scratch.
+    /// Scratch for a matrix (queries, keys), or (keys, queries) if `transposed`.
     fn scores(&self, r: &mut Recorder<'_>, dtype: Dtype, transposed: bool) -> Operand {
         let shape = match transposed {
             false => Shape::new(1, 1, self.queries, self.keys),

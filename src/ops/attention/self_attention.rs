@@ -1,32 +1,33 @@
-//! Multi-head self-attention on a packed qkv tensor, the scores never stored as a whole.
+//! Multi-head self-attention on a packed qkv tensor. The score matrix is never stored as a whole.
 //!
 //! `S = scale q k^T` (scale = d^-1/2), `P = softmax(S)`, `o = P v`, `lse = log sum exp S` per row.
-//! VJP: with P = exp(S - lse) made again block by block and delta = rowsum(do * o):
+//! VJP: P = exp(S - lse) is computed again block by block. With delta = rowsum(do * o):
 //! dv = P^T do, dS = P * (do v^T - delta), dq = scale dS k, dk = scale dS^T q.
-//! Needs qkv, o, lse and do.
+//! It reads qkv, o, lse and do.
 
 use super::super::prelude::*;
 use super::cpu::{Heads, Rows};
 
-/// Where q, k and v of head `h` stand among the 3c channels.
+/// Position of q, k and v of head `h` among the 3c channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QkvOrder {
-    /// Head by head, each `[q | k | v]` ("legacy" in guided-diffusion).
+    /// Head after head, each `[q | k | v]` ("legacy" in guided-diffusion).
     ByHead,
-    /// All q, all k, all v, each head by head ("new").
+    /// All q, all k, all v, each head after head ("new" in guided-diffusion).
     ByKind,
 }
 
-/// Attention over all pixels of an item. Input: qkv (n, h, w, 3c). Outputs: o (n, h, w, c), lse (n, heads, h w, 1).
+/// Self-attention over the pixels of an item. Input: qkv (n, h, w, 3c). Outputs: o (n, h, w, c),
+/// lse (n, heads, h w, 1).
 #[derive(Debug, Clone)]
 pub struct Attention {
-    /// Heads; c is divisible by it.
+    /// Number of heads; it divides c.
     pub heads: usize,
-    /// Order of the channels.
+    /// Order of the channels in qkv.
     pub order: QkvOrder,
 }
 
-/// Gradient by qkv. Inputs: do, qkv, o, lse.
+/// Gradient with respect to qkv. Inputs: do, qkv, o, lse.
 #[derive(Debug, Clone)]
 pub struct AttentionVjp(pub Attention);
 

@@ -1,4 +1,4 @@
-//! Launches of the kernels of kernels/conv, but for wgmma.cu.
+//! Launches of the kernels in kernels/conv, except wgmma.cu.
 
 use super::problem::Spread;
 use crate::kernels;
@@ -6,22 +6,24 @@ use crate::launch::{Kernel, Operand, Place, Recorder};
 use crate::ops::resample;
 use crate::tensor::{Dtype, Shape};
 
-/// A convolution or its data gradient as the kernels of kernels/conv take it. For the gradient x is dy, and a spread of `Repeat` is that of y.
+/// A convolution or its data gradient, as the kernels in kernels/conv take it. In the data gradient
+/// `x` is dy, `y` is dx, and `Spread::Repeat` means that the forward convolution doubled its input.
 #[derive(Clone)]
 pub(crate) struct CudaConv {
     pub x: Operand,
-    /// Its channels follow those of x.
+    /// An image whose channels follow those of x.
     pub second: Option<Operand>,
     pub weight: Operand,
-    /// The gradient's first channel among the weight's input channels.
+    /// In the data gradient: the weight's input channel that belongs to the first channel of `y`.
     pub first_channel: usize,
     pub bias: Option<Operand>,
     pub item_bias: Option<Operand>,
     pub addend: Option<Operand>,
     pub y: Operand,
-    /// GEGLU output with c channels: value * gelu(gate). `y` then has 2c channels, first the values, then the gates.
+    /// GEGLU output with c channels: value * gelu(gate). `y` then has 2c channels, first the
+    /// values, then the gates.
     pub gated: Option<Operand>,
-    /// y is SiLU of the sum.
+    /// Applies SiLU to the output.
     pub silu: bool,
     pub kernel: usize,
     pub stride: usize,
@@ -30,15 +32,16 @@ pub(crate) struct CudaConv {
     pub gradient: bool,
 }
 
-/// Stages of a tile of so many rows and columns, and their bytes of shared memory: SLICE bytes for each row of both operands. Two blocks
-/// of the largest tile have to fit a multiprocessor, which keeps 1 KiB for each.
+/// Pipeline stages of a tile of `rows` x `columns`, and their bytes of shared memory: 64 bytes for
+/// each row of both operands in each stage. There are four stages if two blocks of the largest tile
+/// fit a multiprocessor, which reserves 1 KiB per block, and else three.
 fn stages(r: &Recorder<'_>, rows: usize, columns: usize) -> (usize, usize) {
     let bytes = |sum: usize, stages: usize| stages * sum * 64;
     let stages = if r.limits.shared_bytes >= 2 * (bytes(256, 4) + 1024) { 4 } else { 3 };
     (stages, bytes(rows + columns, stages))
 }
 
-/// How a product is cut into blocks: the last extent of the grid are parts of the sum.
+/// How a product is split into blocks. The last dimension of the grid counts the parts of the sum.
 struct Tiling {
     kernel: Kernel<kernels::ConvParams>,
     grid: [usize; 3],
@@ -46,18 +49,19 @@ struct Tiling {
     stages: usize,
 }
 
-/// At most `splits` parts of so many slices, none without work: parts are rounded up.
+/// Number of parts when `slices` are split into at most `splits` parts of equal length. Parts are
+/// rounded up, so without this the last ones could be empty.
 pub(super) fn parts_with_work(slices: usize, splits: usize) -> usize {
     slices.div_ceil(slices.div_ceil(splits))
 }
 
-/// Rows as the pixels of one image.
+/// All pixels of a tensor as one row of one image.
 fn as_pixels(o: Operand) -> Operand {
     Operand { shape: Shape::new(1, 1, o.shape.numel() / o.shape.c, o.shape.c), ..o }
 }
 
 impl CudaConv {
-    /// The matrix product of all pixels of x with a weight.
+    /// The matrix product of all pixels of x with a weight (out, 1, 1, in).
     pub fn product(x: Operand, weight: Operand, bias: Option<Operand>, y: Operand) -> CudaConv {
         CudaConv {
             x: as_pixels(x),
@@ -78,7 +82,8 @@ impl CudaConv {
         }
     }
 
-    /// Tensor cores where what is read is of one type and its channels are whole 16-byte vectors, else plain f32 arithmetic.
+    /// Records the fastest kernel that takes the operands. Tensor-core kernels read operands of one
+    /// type whose channels are whole 16-byte vectors; the fallback is plain f32 arithmetic.
     pub fn record(&self, r: &mut Recorder<'_>) {
         let dtype = self.weight.dtype;
         let vector = 16 / dtype.bytes();
@@ -121,7 +126,7 @@ impl CudaConv {
         }
     }
 
-    /// The gradient by the doubled image, and the sums of its 2x2 blocks.
+    /// Records the gradient with respect to the doubled image, then the sums of its 2x2 blocks.
     fn record_doubled_gradient(&self, r: &mut Recorder<'_>) {
         let y = self.y.shape;
         let shape = Shape { h: 2 * y.h, w: 2 * y.w, ..y };
@@ -132,7 +137,8 @@ impl CudaConv {
         resample::record(r, kernels::POOL, wide, self.y, 1.0);
     }
 
-    /// Of few channels, which are no whole vectors or not of the weight's type.
+    /// Whether x has few channels that are not whole vectors or not of the weight's type, such as
+    /// an RGB image.
     fn is_of_image(&self) -> bool {
         const MOST: usize = 16;
         let vector = 16 / self.weight.dtype.bytes();
@@ -144,7 +150,7 @@ impl CudaConv {
         self.second.map_or(0, |s| s.shape.c)
     }
 
-    /// As kernels/conv/spread.cuh numbers them.
+    /// The number of the spread in kernels/conv/spread.cuh.
     fn spread_number(&self) -> usize {
         match self.spread {
             Spread::Dense => 1,
@@ -153,7 +159,8 @@ impl CudaConv {
         }
     }
 
-    /// The parameters of a tensor-core kernel that makes the whole sum in one part and takes along all that is added.
+    /// The parameters of a tensor-core kernel that computes the sum in one part and adds bias and
+    /// addend.
     fn params(&self, stages: usize) -> kernels::ConvParams {
         let (x, y) = (self.x.shape, self.y.shape);
         kernels::ConvParams {
@@ -187,7 +194,8 @@ impl CudaConv {
         }
     }
 
-    /// Large tiles where they fill the chip; else small ones, and parts of the sum over blocks where even those do not.
+    /// Large tiles if they fill the chip, else small ones. If small tiles do not fill it either,
+    /// the sum is split into parts.
     fn square_tiles(&self, r: &Recorder<'_>, slice: usize) -> Tiling {
         let (rows, channels) = self.results();
         let slices = self.x.shape.c.div_ceil(slice) + self.second_channels().div_ceil(slice);
@@ -205,7 +213,7 @@ impl CudaConv {
         Tiling { kernel, grid, shared, stages }
     }
 
-    /// Pixels and channels of what is made.
+    /// Number of pixels and of channels of the output.
     pub(super) fn results(&self) -> (usize, usize) {
         (self.y.shape.numel() / self.y.shape.c, self.y.shape.c)
     }
@@ -220,7 +228,7 @@ impl CudaConv {
         let splits = tiling.grid[2];
         let partial = (splits > 1).then(|| r.scratch(splits * rows * channels));
         let fused = |o: Option<Operand>| o.filter(|_| splits == 1);
-        // Values and gates alternate by eights in the tile.
+        // Inside a tile, eight values and eight gates alternate.
         let gated = fused(self.gated).filter(|y| y.shape.c % 8 == 0);
         let params = kernels::ConvParams {
             gated: gated.into(),
@@ -240,7 +248,7 @@ impl CudaConv {
         }
     }
 
-    /// Adds up the parts of a sum, and then what the convolution adds.
+    /// Adds up the parts of a sum, then bias, item bias and addend.
     pub(super) fn record_finish(&self, r: &mut Recorder<'_>, partial: Operand, splits: usize) {
         let (rows, channels) = self.results();
         let count = rows * channels;
@@ -259,7 +267,8 @@ impl CudaConv {
         r.each(kernels::CONV_FINISH, count / 4, 1, params);
     }
 
-    /// Few channels, of any number, in the type that they have: the image side of a network.
+    /// Output with few channels in any number, stored in the weight's type or f32: the image side
+    /// of a network.
     fn record_few(&self, r: &mut Recorder<'_>) {
         let (rows, channels) = (self.y.shape.numel() / self.y.shape.c, self.y.shape.c);
         let (stages, shared) = stages(r, 128, 32);
@@ -269,7 +278,7 @@ impl CudaConv {
         r.launch(kernel, [rows.div_ceil(128), channels.div_ceil(32), 1], 128, shared, params);
     }
 
-    /// What lies under the kernel is gathered value by value.
+    /// Input with few channels: the kernel gathers the values under the filter one by one.
     fn record_image(&self, r: &mut Recorder<'_>) {
         let (rows, channels) = (self.y.shape.numel() / self.y.shape.c, self.y.shape.c);
         let params =
@@ -310,7 +319,7 @@ impl CudaConv {
         self.record_gate(r);
     }
 
-    /// Values times gelu of gates as a launch of its own.
+    /// Records value * gelu(gate) as a separate launch.
     pub(super) fn record_gate(&self, r: &mut Recorder<'_>) {
         if let Some(y) = self.gated {
             let (pixels, c) = (y.shape.numel() / y.shape.c, y.shape.c);

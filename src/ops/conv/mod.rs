@@ -1,12 +1,17 @@
-//! Convolution 3x3 (stride 1 or 2) or 1x1 in N, H, W, C.
+//! Convolution, 3x3 (stride 1 or 2) or 1x1, in N, H, W, C order.
 //!
-//! `y[p, o] = sum over tap, i of x[stride p + tap - pad, i] w[o, tap, i] (+ bias[o]) (+ item_bias[n, o]) (+ addend[p, o])`,
-//! x as it is or doubled by repeating its pixels, one tensor or two whose channels follow each other; nothing is made of these.
-//! VJP: dx[q, i] = sum over (p, tap) with stride p + tap - pad = q, and o, of dy[p, o] w[o, tap, i]:
-//! again a convolution, of dy spread out by the stride, with w flipped in space, its channels exchanged, and padding
-//! kernel - 1 - pad; of a doubled x the sums of 2x2 of that.
-//! daddend = dy, the same tensor. The data gradient can add to a gradient that is already there. Of two sources each has its own, with
-//! its channels of w.
+//! `y[p, o] = sum over tap, i of x[stride p + tap - pad, i] w[o, tap, i] (+ bias[o]) (+
+//! item_bias[n, o]) (+ addend[p, o])`
+//!
+//! x may be doubled by repeating its pixels, and a second image's channels may follow those of x.
+//! Neither the doubled nor the concatenated image is stored.
+//!
+//! VJP: dx[q, i] = sum over o and over (p, tap) with stride p + tap - pad = q, of dy[p, o] w[o,
+//! tap, i]. This is a convolution again: dy is spread out by the stride, w is flipped in space with
+//! input and output channels exchanged, and the padding is kernel - 1 - pad. For a doubled x, dx is
+//! the sum of that gradient over 2x2 blocks. With a second image, each image has its own gradient
+//! from its channels of w. The data gradient can add to an existing gradient. daddend = dy, the
+//! same tensor.
 
 mod cpu;
 mod inputs;
@@ -28,28 +33,30 @@ pub use vjp::ConvVjp;
 /// The convolution. Its inputs are [`ConvInputs`].
 #[derive(Debug, Clone)]
 pub struct Conv {
-    /// 1 or 3.
+    /// Kernel size: 1 or 3.
     pub kernel: usize,
     /// 1 or 2.
     pub stride: usize,
-    /// Where zeros are added.
+    /// Where zero padding is added.
     pub padding: Padding,
-    /// x is read as its nearest-neighbour doubling. For 3x3 with stride 1.
+    /// x is doubled by nearest neighbour. Only for 3x3 with stride 1.
     pub doubled: bool,
-    /// An input is added to every pixel.
+    /// The op has an input that is added to every pixel.
     pub bias: bool,
-    /// An input is added to every pixel of its item: the time embedding. It has no gradient.
+    /// The op has an input that is added to every pixel of its batch item: the time embedding. It
+    /// has no gradient.
     pub item_bias: bool,
-    /// An input is added to the output.
+    /// The op has an input that is added to the output.
     pub addend: bool,
-    /// The channels of a second image follow those of x. No concatenation is made.
+    /// The op has an input `second`, whose channels follow those of x. Nothing is concatenated in
+    /// memory.
     pub second: bool,
-    /// The output is f32 whatever the storage type: what leaves a network.
+    /// The output is f32 whatever the storage type: for the output of a network.
     pub full: bool,
 }
 
 impl Conv {
-    /// With a bias and nothing else.
+    /// A convolution with a bias and no other options.
     pub const fn new(kernel: usize, stride: usize) -> Conv {
         Conv {
             kernel,
@@ -64,7 +71,7 @@ impl Conv {
         }
     }
 
-    /// 3x3, in f32: the last one of a network.
+    /// The last convolution of a network: 3x3 with an f32 output.
     pub const LAST: Conv = Conv { full: true, ..Conv::new(3, 1) };
 
     /// Number of inputs.
@@ -76,7 +83,7 @@ impl Conv {
     ///
     /// # Panics
     ///
-    /// If there are fewer than this convolution has.
+    /// If there are fewer inputs than this convolution has.
     pub fn inputs<T: Copy>(&self, all: &[T]) -> ConvInputs<T> {
         let mut left = all.iter().copied();
         let mut next = || left.next().expect("an input for each that the convolution has");
@@ -90,7 +97,7 @@ impl Conv {
         }
     }
 
-    /// The place of each input among those of a node.
+    /// The position of each input of a node.
     pub fn places(&self) -> ConvInputs<usize> {
         self.inputs(&[0, 1, 2, 3, 4, 5])
     }
@@ -227,7 +234,7 @@ impl Op for Conv {
 }
 
 impl Graph {
-    /// The convolution whose weights are `name.weight` and `name.bias`; `addend` is added to its output.
+    /// A convolution with weights `name.weight` and `name.bias`; `addend` is added to its output.
     pub fn conv(
         &mut self,
         name: &str,
@@ -239,7 +246,8 @@ impl Graph {
         self.conv_as(Conv::new(kernel, stride), name, x, cout, ConvExtra { addend, ..ConvExtra::NONE })
     }
 
-    /// `op` with the weight `name.weight`, the bias `name.bias` if it has one, and the inputs that `extra` gives.
+    /// `op` with weight `name.weight`, bias `name.bias` if it has one, and the further inputs in
+    /// `extra`.
     pub fn conv_as(
         &mut self,
         op: Conv,

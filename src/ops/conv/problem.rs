@@ -1,10 +1,11 @@
-//! One convolution, as every solver takes it.
+//! The description of one convolution that all CPU algorithms take.
 
 use crate::tensor::Shape;
 use std::ops::Range;
 
-/// Winograd pays for its transforms from this many output pixels per item and input channels on. The batch size is left out on
-/// purpose: the choice, and so the rounding of an image, must not depend on it.
+/// Winograd pays for its transforms from this many output pixels per item and input channels on.
+/// The batch size is left out on purpose: the choice, and so the rounding of an image, must not
+/// depend on it.
 const WINOGRAD_PIXELS: usize = 128;
 const WINOGRAD_CHANNELS: usize = 16;
 
@@ -14,7 +15,8 @@ pub enum Padding {
     /// `kernel / 2` on every side.
     #[default]
     Around,
-    /// One row below and one column to the right of an even image, for stride 2: the down-sampling of the latent encoders.
+    /// One row below and one column to the right of an even image, for stride 2: the down-sampling
+    /// of the latent encoders.
     After,
 }
 
@@ -25,7 +27,7 @@ impl Padding {
     }
 }
 
-/// Which value of the weight (cout, kernel, kernel, cin) multiplies what.
+/// Order in which the weight (cout, kernel, kernel, cin) is read.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum WeightOrder {
     /// As stored.
@@ -34,53 +36,54 @@ pub enum WeightOrder {
     Transposed,
 }
 
-/// How the input's pixels stand on the grid that the kernel moves over.
+/// How the input's pixels lie on the grid that the kernel moves over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Spread {
-    /// As they are.
+    /// Next to each other.
     Dense,
-    /// With a row and a column of zeros between: the data gradient of stride 2.
+    /// With a row and a column of zeros after each: the data gradient of stride 2.
     Zeros,
-    /// Each four times: nearest-neighbour doubling.
+    /// Each pixel fills 2x2 grid points: nearest-neighbour doubling.
     Repeat,
 }
 
-/// Extents of one convolution.
+/// Sizes of one convolution.
 #[derive(Clone, Copy, Debug)]
 pub struct Geometry {
     /// Batch items.
     pub n: usize,
-    /// Input rows, columns, channels as they lie in memory.
+    /// Input rows, columns and channels as stored.
     pub input: (usize, usize, usize),
-    /// Output rows, columns, channels.
+    /// Output rows, columns and channels.
     pub output: (usize, usize, usize),
-    /// 1 or 3.
+    /// Kernel size: 1 or 3.
     pub kernel: usize,
-    /// Output pixels are `stride` input pixels apart.
+    /// Grid points from one output pixel to the next.
     pub stride: usize,
-    /// How input pixels stand.
+    /// How the input's pixels lie on the grid.
     pub spread: Spread,
-    /// Zeros before the first row and column; after the last as many as the output asks for.
+    /// Zeros before the first row and column. The output size determines the zeros after the last.
     pub pad: usize,
 }
 
-/// `out = conv(x, weight) + bias + addend`; where `addend_in_out`, out holds the addend.
+/// `out = conv(x, weight) + bias + addend`. With `addend_in_out`, `out` holds the addend
+/// beforehand.
 pub struct DirectConv<'a> {
-    /// Extents.
+    /// Sizes.
     pub geometry: Geometry,
-    /// Input.
+    /// Input (n, rows, columns, channels).
     pub x: &'a [f32],
     /// Weights (cout, kernel, kernel, cin) as the forward convolution has them.
     pub weight: &'a [f32],
-    /// Which of their input channels x (or, for the data gradient, the output) has.
+    /// The weight's input channels that x has, or in the data gradient the output.
     pub channels: Range<usize>,
-    /// How to read them.
+    /// How to read the weights.
     pub order: WeightOrder,
-    /// One per output channel.
+    /// One value per output channel.
     pub bias: Option<&'a [f32]>,
-    /// One row of output channels per batch item.
+    /// One value per batch item and output channel.
     pub item_bias: Option<&'a [f32]>,
-    /// Same extent as the output.
+    /// Same shape as the output.
     pub addend: Option<&'a [f32]>,
     /// The output already holds the addend.
     pub addend_in_out: bool,
@@ -93,7 +96,7 @@ impl Geometry {
     }
 }
 
-/// Floating-point operations of a convolution that makes `pixels` with `weight`: two for each multiply-add.
+/// Floating-point operations of a convolution with output shape `pixels`: two per multiply-add.
 pub(super) fn multiply_adds(pixels: Shape, weight: Shape) -> u64 {
     2 * (pixels.n * pixels.h * pixels.w) as u64 * weight.numel() as u64
 }

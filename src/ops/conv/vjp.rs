@@ -1,4 +1,4 @@
-//! The data gradient of a convolution: see mod.rs for its derivation.
+//! The data gradient of a convolution; mod.rs has the derivation.
 
 use super::launch::CudaConv;
 use super::problem::{DirectConv, Geometry, Padding, Spread, WeightOrder, multiply_adds};
@@ -6,25 +6,25 @@ use crate::ops::prelude::*;
 use crate::ops::resample::pool;
 use std::ops::Range;
 
-/// Values of a band of the gradient by a doubled image: 16 MiB.
+/// Floats of one band of the gradient with respect to a doubled image: 16 MiB.
 const MOST_OF_BAND: usize = 1 << 22;
 
-/// The data gradient. Inputs: dy, weight, then the gradient to add to if any.
+/// The data gradient. Inputs: dy, weight, then optionally a gradient that the result is added to.
 #[derive(Debug, Clone)]
 pub struct ConvVjp {
-    /// Kernel of the forward convolution.
+    /// Kernel size of the forward convolution.
     pub kernel: usize,
     /// Stride of the forward convolution.
     pub stride: usize,
     /// Padding of the forward convolution.
     pub padding: Padding,
-    /// Rows and columns of the forward input, before it is doubled.
+    /// Rows and columns of the forward input, before doubling.
     pub size: (usize, usize),
-    /// The forward convolution saw each pixel of its input four times.
+    /// The forward convolution doubled its input.
     pub doubled: bool,
     /// Input channels of the weight that belong to this source; the gradient has these channels.
     pub channels: Range<usize>,
-    /// The gradient is f32, as x is.
+    /// The gradient is f32 because x is.
     pub full: bool,
 }
 
@@ -37,7 +37,8 @@ impl ConvVjp {
         }
     }
 
-    /// The gradient `dx` by an input that is seen as it is.
+    /// The gradient `dx` with respect to the image that the kernel moved over (for a doubled x, the
+    /// doubled image).
     fn direct<'a>(&self, x: &'a [f32], dy: Shape, weight: &'a [f32], dx: Shape) -> DirectConv<'a> {
         DirectConv {
             geometry: Geometry {
@@ -60,9 +61,12 @@ impl ConvVjp {
         }
     }
 
-    /// The gradient by a doubled image and the sums of its 2x2 blocks, in bands of about `rows` rows: the plan has no room for the whole.
+    /// The gradient of a doubled image: computed on the doubled grid, then summed over 2x2 blocks.
+    /// It runs in bands of about `rows` rows, because the plan has no room for the whole doubled
+    /// gradient.
     fn run_doubled(&self, x: &[f32], dy: Shape, weight: &[f32], out: &mut [f32], dx: Shape, rows: usize) {
-        // Rows beside a band that its convolution sees; even, so that a band's pixels fall into the same Winograd tiles as the image's.
+        // Extra rows on each side that the convolution of a band reads. They are even in number, so
+        // that a band has the same Winograd tiles as the whole image.
         const BESIDE: usize = 2;
         let (rows, row, small_row) = (rows.next_multiple_of(2), dy.w * dy.c, dx.w * dx.c);
         let mut wide = Vec::new();

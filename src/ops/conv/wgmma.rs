@@ -6,20 +6,20 @@ use crate::kernels;
 use crate::launch::{Kernel, Operand, Recorder, TensorMap};
 use crate::tensor::{Dtype, Shape};
 
-/// Channels of a tile, and of a slice of the sum.
+/// Channels of a tile; SLICE is the number of channels in one slice of the sum.
 const COLUMNS: usize = 128;
 const SLICE: usize = 64;
 
-/// How a product is cut into tiles of so many pixels by [`COLUMNS`] channels.
+/// How a product is split into tiles of `pixels` pixels by [`COLUMNS`] channels.
 pub(super) struct GroupTiling {
     pixels: usize,
-    /// Tiles along a row of pixels, along a column, along the channels.
+    /// Tiles across, down and along the channels.
     tiles: [usize; 3],
-    /// Parts of the sum.
+    /// Number of parts of the sum.
     splits: usize,
 }
 
-/// Of a convolution with one source of pixels: items, rows, columns. A 1x1 convolution takes all pixels as one row.
+/// Items, rows, columns that the tiles cover. A 1x1 convolution takes all pixels as one row.
 type Pixels = (usize, usize, usize);
 
 impl CudaConv {
@@ -27,12 +27,13 @@ impl CudaConv {
         matches!(self.spread, Spread::Repeat)
     }
 
-    /// Whether a tile makes pixels of one parity.
+    /// Whether all pixels of a tile have the same row and column parity: the convolution of a
+    /// doubled image.
     fn is_by_parity(&self) -> bool {
         self.is_doubled() && !self.gradient
     }
 
-    /// What the tiles are laid over: the results, or those of one parity.
+    /// The pixels that the tiles cover: all output pixels, or the output pixels of one parity.
     fn tiled_pixels(&self) -> Pixels {
         let y = self.y.shape;
         match (self.kernel, self.is_by_parity()) {
@@ -42,23 +43,24 @@ impl CudaConv {
         }
     }
 
-    /// 64 channels of all that is summed, slice by slice, of a doubled image's gradient for each parity.
+    /// Slices of the sum: x and `second` in slices of 64 channels, for the gradient of a doubled
+    /// image once for each of four parities.
     fn slices(&self) -> usize {
         let slices = self.x.shape.c.div_ceil(SLICE) + self.second_channels().div_ceil(SLICE);
         if self.is_doubled() && self.gradient { 4 * slices } else { slices }
     }
 
-    /// Tiles where the chip has these products and the shapes fill them.
+    /// The tiles, if the chip has wgmma and the shapes fill the tiles well enough.
     pub(super) fn group_tiling(&self, r: &Recorder<'_>) -> Option<GroupTiling> {
         let channels = self.y.shape.c;
         let is_known = match self.spread {
-            // Rows of a tile of a 1x1 convolution may be of several items.
+            // A tile of a 1x1 convolution may cover rows of several items.
             Spread::Dense => self.kernel == 3 || self.pad == 0 && self.item_bias.is_none(),
-            // A box of results must not reach from the pixels of one parity to the next.
+            // A box of results must not contain pixels of two parities.
             Spread::Repeat => self.kernel == 3 && self.pad == 1 && (self.gradient || channels % SLICE == 0),
             Spread::Zeros => false,
         };
-        // Values and gates are stored apart, 64 channels at a time.
+        // Values and gates are stored separately, 64 channels at a time.
         let has_whole_gates = self.gated.is_none_or(|y| y.shape.c % SLICE == 0);
         if !r.limits.wgmma || self.y.dtype == Dtype::F32 || self.stride != 1 || !is_known || !has_whole_gates {
             return None;
@@ -73,11 +75,12 @@ impl CudaConv {
         let is_filled = |pixels: usize| 10 * self.y.shape.numel() >= 7 * count(pixels) * pixels * COLUMNS;
         let slices = self.slices();
         let chip = r.limits.multiprocessors;
-        // A gated tile of 256 pixels would need more registers than there are.
+        // A gated tile of 256 pixels would need more registers than a thread has.
         let (pixels, splits) = if self.gated.is_none() && is_filled(256) && 4 * count(256) >= 3 * chip {
             (256, 1)
         } else if is_filled(128) {
-            // A part is worth its sum from nine stages on, one slice of a 3x3 convolution.
+            // Splitting the sum pays if each part has about nine stages: one slice of a 3x3
+            // convolution has nine taps.
             let most = if self.kernel == 1 { slices.div_ceil(8) } else { slices };
             let most = if self.is_by_parity() { 1 } else { most };
             (128, (chip / count(128)).clamp(1, 16).min(most))
@@ -98,7 +101,7 @@ impl CudaConv {
         }
     }
 
-    /// The sums as they are, in f32, of a product whose operands are stored in 16 bits and whole vectors.
+    /// Records the plain sums in f32, for operands in 16 bits with whole vectors.
     pub(crate) fn record_sums(&self, r: &mut Recorder<'_>) {
         let channels = self.y.shape.c;
         let (_, _, w) = self.tiled_pixels();
@@ -108,7 +111,8 @@ impl CudaConv {
         self.launch_wgmma(r, &GroupTiling { pixels, tiles: tiles(pixels), splits: 1 }, Some(self.y));
     }
 
-    /// Into y with all that is added, or only the parts of the sum into `partial`.
+    /// Launches the kernel: the complete result goes to y, or with `partial` only the parts of the
+    /// sum to `partial`.
     fn launch_wgmma(&self, r: &mut Recorder<'_>, tiling: &GroupTiling, partial: Option<Operand>) {
         let channels = self.y.shape.c;
         let &GroupTiling { pixels, tiles: [across, down, columns], splits } = tiling;
@@ -155,7 +159,8 @@ impl CudaConv {
         r.launch(kernel, [blocks, 1, 1], 384, self.shared_bytes(pixels), params);
     }
 
-    /// The weights of the four convolutions that one of a doubled image is.
+    /// Records the weights of the four convolutions, one for each output parity, that equal one
+    /// convolution of a doubled image.
     fn record_doubled_weights(&self, r: &mut Recorder<'_>) -> Operand {
         let w = self.weight;
         let count = 16 * w.shape.n * w.shape.c;
@@ -172,7 +177,7 @@ impl CudaConv {
         Operand { dtype: w.dtype, ..place }
     }
 
-    /// As GroupConv of the kernel lays out its shared memory.
+    /// Bytes of shared memory; the layout is GroupConv's in the kernel.
     fn shared_bytes(&self, pixels: usize) -> usize {
         const ROW: usize = 128;
         let around = self.kernel - 1;
@@ -187,7 +192,8 @@ impl CudaConv {
         patches * patch + stages * COLUMNS * ROW + 2 * pixels * ROW + barriers
     }
 
-    /// Boxes are patches with their border; of a doubled image's gradient those of one parity of the pixels.
+    /// Boxes are input patches with their border. In the gradient of a doubled image a box holds
+    /// the pixels of one parity.
     fn map_of_source(&self, o: Operand, pixels: usize) -> TensorMap {
         let s = o.shape;
         let (width, height) = (8 + self.kernel - 1, pixels / 8 + self.kernel - 1);
@@ -200,7 +206,7 @@ impl CudaConv {
         TensorMap { operand: o, first: 0, extents, strides, extent_of_box }
     }
 
-    /// Boxes are 64 channels of a tile's pixels.
+    /// Boxes hold 64 channels of a tile's pixels.
     fn map_of_results(&self, o: Operand, pixels: usize) -> TensorMap {
         let c = o.shape.c;
         let (n, h, w) = self.tiled_pixels();
@@ -212,8 +218,10 @@ impl CudaConv {
         TensorMap { operand: o, first: 0, extents, strides: strides_of(extents), extent_of_box }
     }
 
-    /// Boxes are a slice of one tap's input channels by [`COLUMNS`] output channels; of the gradient 64 of its channels by a slice of
-    /// those that are summed; of a gated layer eight values, eight gates, and so on. Of a doubled image there are weights for each parity.
+    /// Forward, a box holds one slice of one tap's input channels for [`COLUMNS`] output channels.
+    /// In the gradient it holds 64 of the gradient's channels for one slice of the summed channels.
+    /// In a gated layer, eight values and eight gates alternate. A doubled image has separate
+    /// weights for each parity.
     fn map_of_weights(&self, weight: Operand, has_gates: bool) -> TensorMap {
         let (out, row) = (self.weight.shape.n, self.weight.shape.c);
         let (taps, parities) = if self.is_doubled() { (4, 4) } else { (self.kernel * self.kernel, 1) };
@@ -230,12 +238,13 @@ impl CudaConv {
     }
 }
 
-/// Extents of a doubled image: channels, columns, rows' parity, rows, items. A pixel of an even column and its right neighbour are one with twice the channels.
+/// Extents of a doubled image: channels, columns, row parity, rows, items. A pixel in an even
+/// column and its right neighbour count as one pixel with twice the channels.
 fn by_parity(s: Shape) -> [usize; 5] {
     [2 * s.c, s.w / 2, 2, s.h / 2, s.n]
 }
 
-/// Of a tensor whose values follow each other.
+/// Strides of a contiguous tensor.
 fn strides_of(extents: [usize; 5]) -> [usize; 4] {
     let mut next = 1;
     [0, 1, 2, 3].map(|d| {

@@ -7,7 +7,8 @@ use crate::tensor::Shape;
 use rayon::prelude::*;
 use std::borrow::Cow;
 
-/// Pixels of one partial statistic. Fixed, so that the result does not depend on the number of threads.
+/// Pixels per partial statistic. It is fixed, so that the result does not depend on the number of
+/// threads.
 const CHUNK_PIXELS: usize = 256;
 
 pub(super) fn normalise(options: GroupNormOptions, launch: &mut CpuArguments<'_>) {
@@ -41,7 +42,8 @@ pub(super) fn vjp(options: GroupNormOptions, addend: bool, launch: &mut CpuArgum
         let mut parts = x.parts(dx, second);
         let (a, b) = p.slope_and_offset(n);
         let centre = p.centre(n);
-        // First pass: dy becomes du where dx will be, and per channel the sums of du and du (x - mean).
+        // First pass: the output buffers of dx receive du, computed from dy. For every channel it
+        // also sums du and du (x - mean).
         let sums: Vec<(Vec<f64>, Vec<f64>)> = (parts.par_iter_mut().enumerate())
             .map(|(k, part)| {
                 let x = x.chunk(n, k);
@@ -89,18 +91,18 @@ pub(super) fn film_vjp(options: GroupNormOptions, launch: &mut CpuArguments<'_>)
     });
 }
 
-/// x and, if there is one, the second tensor.
+/// x and, if there is one, the tensor `second`.
 struct Sources<'a> {
     x: &'a [f32],
     second: &'a [f32],
-    /// Channels of each.
+    /// Channels of x and of `second`.
     channels: (usize, usize),
     pixels: usize,
     items: usize,
 }
 
 impl<'a> Sources<'a> {
-    /// `s` is the extent of both together.
+    /// `s` is the shape of x and `second` together.
     fn new(&GroupNormInputs { x, second, .. }: &GroupNormInputs<&'a [f32]>, s: Shape) -> Self {
         let second = second.unwrap_or_default();
         let first = x.len() / (s.n * s.h * s.w);
@@ -111,7 +113,8 @@ impl<'a> Sources<'a> {
         self.pixels.div_ceil(CHUNK_PIXELS)
     }
 
-    /// The channels of chunk k of the pixels of item n: where they are, or put together.
+    /// All channels of chunk `k` of item `n`: borrowed if there is only x, joined if there are two
+    /// tensors.
     fn chunk(&self, n: usize, k: usize) -> Cow<'a, [f32]> {
         let (a, b) = self.channels;
         let pixels = n * self.pixels + k * CHUNK_PIXELS..n * self.pixels + self.pixels.min((k + 1) * CHUNK_PIXELS);
@@ -122,7 +125,7 @@ impl<'a> Sources<'a> {
         Cow::Owned(join(first, &self.second[pixels.start * b..pixels.end * b], self.channels))
     }
 
-    /// The gradients of one item, chunk by chunk.
+    /// Output buffers for the gradients of one item, chunk by chunk.
     fn parts<'d>(&self, first: &'d mut [f32], second: &'d mut [f32]) -> Vec<Part<'d>> {
         let (a, b) = self.channels;
         let mut seconds = second.chunks_mut((CHUNK_PIXELS * b).max(1));
@@ -132,7 +135,7 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// A chunk of the gradients by both tensors.
+/// Output buffers of one chunk, for the gradients with respect to both tensors.
 struct Part<'d> {
     first: &'d mut [f32],
     second: &'d mut [f32],
@@ -140,7 +143,7 @@ struct Part<'d> {
 }
 
 impl Part<'_> {
-    /// Runs `f` on the channels of both in one piece, which `read` may overwrite before.
+    /// Runs `f` on the channels of both tensors in one slice. `read` may fill that slice before.
     fn change<T>(&mut self, read: impl FnOnce(&mut [f32]), f: impl FnOnce(&mut [f32]) -> T) -> T {
         let (a, b) = self.channels;
         if b == 0 {
@@ -158,7 +161,7 @@ impl Part<'_> {
     }
 }
 
-/// Channels of a, then channels of b, pixel by pixel.
+/// Joins two tensors pixel by pixel: the channels of `first`, then the channels of `second`.
 fn join(first: &[f32], second: &[f32], (a, b): (usize, usize)) -> Vec<f32> {
     let mut both = Vec::with_capacity(first.len() + second.len());
     for (x, y) in first.chunks(a).zip(second.chunks(b)) {
@@ -168,8 +171,8 @@ fn join(first: &[f32], second: &[f32], (a, b): (usize, usize)) -> Vec<f32> {
     both
 }
 
-/// Mean and 1 / sqrt(variance + eps) per item and group: two passes over chunks that stay in the cache, then
-/// Chan's combination of the partial results, always in the same order.
+/// Mean and 1 / sqrt(variance + eps) per item and group. Two passes run over each chunk while it
+/// stays in the cache; Chan's formula then combines the chunks in a fixed order.
 fn statistics(x: &Sources<'_>, options: GroupNormOptions, mean: &mut [f32], rstd: &mut [f32]) {
     let c = x.channels.0 + x.channels.1;
     let (groups, per_group) = (options.groups, c / options.groups);
@@ -201,7 +204,7 @@ fn statistics(x: &Sources<'_>, options: GroupNormOptions, mean: &mut [f32], rstd
     }
 }
 
-/// gamma, beta, film and the statistics of one launch.
+/// gamma, beta, film and the statistics of one op.
 struct Parameters<'a> {
     gamma: &'a [f32],
     beta: &'a [f32],
@@ -217,13 +220,13 @@ impl<'a> Parameters<'a> {
         Parameters { gamma, beta, film, mean, rstd, groups }
     }
 
-    /// Mean of the group of each channel of item n.
+    /// For each channel, the mean of its group in item `n`.
     fn centre(&self, n: usize) -> Vec<f32> {
         let c = self.gamma.len();
         (0..c).map(|i| self.mean[n * self.groups + i * self.groups / c]).collect()
     }
 
-    /// gamma (1 + scale) of item n.
+    /// For each channel, gamma (1 + scale) of item `n`.
     fn factor(&self, n: usize) -> Vec<f32> {
         let c = self.gamma.len();
         match self.film {
@@ -232,7 +235,7 @@ impl<'a> Parameters<'a> {
         }
     }
 
-    /// u = a x + b for item n.
+    /// For each channel, a and b of u = a x + b for item `n`.
     fn slope_and_offset(&self, n: usize) -> (Vec<f32>, Vec<f32>) {
         let c = self.gamma.len();
         let mut offset = Vec::with_capacity(c);
@@ -247,7 +250,8 @@ impl<'a> Parameters<'a> {
         (slope, offset)
     }
 
-    /// dx = rstd (p - avg(p) - xhat avg(p xhat)) as by_du du + by_x (x - mean) + one, each per channel, from the sums of the chunks.
+    /// Coefficients per channel of dx = by_du du + by_x (x - mean) + one, which equals rstd (p -
+    /// avg(p) - xhat avg(p xhat)). `sums` holds the sums of every chunk.
     fn coefficients(&self, n: usize, sums: &[(Vec<f64>, Vec<f64>)], s: Shape) -> [Vec<f32>; 3] {
         let (per_group, factor) = (s.c / self.groups, self.factor(n));
         let count = (s.h * s.w * per_group) as f64;

@@ -5,20 +5,20 @@ use crate::error::{Error, Result};
 use crate::kernels::GroupNormParams;
 use crate::launch::{Either, Kernel, Operand, Place, Recorder};
 
-/// What the kernels of one node are given; see kernels/group_norm.
+/// Operands of one group norm node; see kernels/group_norm.
 pub(super) struct CudaNorm {
     inputs: GroupNormInputs<Operand>,
     dy: Option<Operand>,
     addend: Option<Operand>,
     y: Operand,
-    /// The gradient by the second tensor.
+    /// The gradient with respect to `second`.
     second_y: Option<Operand>,
     statistics: [Operand; 2],
     options: GroupNormOptions,
 }
 
 impl CudaNorm {
-    /// Of a node with the inputs of `GroupNorm`.
+    /// From a node with the inputs of `GroupNorm`.
     pub(super) fn forward(r: &Recorder<'_>, options: GroupNormOptions) -> CudaNorm {
         CudaNorm {
             inputs: options.inputs(r.inputs[0], &r.inputs[1..]),
@@ -31,7 +31,7 @@ impl CudaNorm {
         }
     }
 
-    /// Of a node with the inputs of `GroupNormVjp`.
+    /// From a node with the inputs of `GroupNormVjp`.
     pub(super) fn reverse(r: &Recorder<'_>, options: GroupNormOptions, addend: bool) -> CudaNorm {
         CudaNorm {
             inputs: options.inputs(r.inputs[1], &r.inputs[4..]),
@@ -44,12 +44,13 @@ impl CudaNorm {
         }
     }
 
-    /// Channels of x and the second tensor together.
+    /// Channels of x and `second` together.
     fn channels(&self) -> usize {
         self.inputs.gamma.shape.c
     }
 
-    /// Pixels of a chunk and number of chunks: enough blocks to fill the chip, each large enough to be worth one.
+    /// Pixels per chunk and number of chunks: about four blocks per multiprocessor, with 8 to 1024
+    /// pixels each.
     fn chunks(&self, r: &Recorder<'_>) -> (usize, usize) {
         let (s, wanted) = (self.inputs.x.shape, 4 * r.limits.multiprocessors);
         let pixels = s.h * s.w;
@@ -57,11 +58,11 @@ impl CudaNorm {
         (chunk, pixels.div_ceil(chunk))
     }
 
-    /// The parameters of a launch that makes y or dx.
+    /// The parameters of a launch that writes y or dx.
     fn params(&self, r: &Recorder<'_>) -> GroupNormParams {
         let (s, (chunk, chunks)) = (self.inputs.x.shape, self.chunks(r));
         let GroupNormInputs { x, gamma, beta, film, second } = self.inputs;
-        // The reverse only reads what the forward pass left.
+        // The forward pass writes the statistics; the reverse pass reads them.
         let statistic = |o: Operand| match self.dy {
             Some(_) => Either::Read(o.into()),
             None => Either::Write(o.into()),
@@ -92,7 +93,8 @@ impl CudaNorm {
         }
     }
 
-    /// Channels that one access takes: a 16-byte vector where both tensors are made of such, else one.
+    /// Channels per memory access: a 16-byte vector if both tensors consist of whole vectors, else
+    /// one.
     fn vector(&self) -> usize {
         let vector = 16 / self.inputs.x.dtype.bytes();
         if self.inputs.x.shape.c % vector == 0 && self.channels() % vector == 0 { vector } else { 1 }
@@ -107,21 +109,22 @@ impl CudaNorm {
         Err(Error::Failed("group_norm: its tensors are not stored in one type".into()))
     }
 
-    /// The kernel `what` for the storage type and the channels.
+    /// The kernel `what` for the storage type and the number of channels.
     fn kernel(&self, what: &str) -> Result<Kernel<GroupNormParams>> {
         self.check_types()?;
         let any = if self.vector() > 1 { "" } else { "_any" };
         Ok(Kernel::named(&format!("{what}_{}{any}", self.inputs.x.dtype.name())))
     }
 
-    /// Whether a block can take all pixels of a group: its channels are whole vectors, and its values stay in a multiprocessor's cache.
+    /// Whether one block can process a whole group: its channels are whole vectors, and its values
+    /// fit the cache of a multiprocessor.
     fn fits_a_block(&self) -> bool {
         let per = self.channels() / self.options.groups;
         let bytes = self.inputs.x.shape.h * self.inputs.x.shape.w * per * self.inputs.x.dtype.bytes();
         self.vector() > 1 && per % self.vector() == 0 && bytes <= 64 << 10
     }
 
-    /// One launch by `in_one`, or the three of `names`.
+    /// Records one launch of `in_one` if a group fits a block, else the three launches of `names`.
     pub(super) fn record(&self, r: &mut Recorder<'_>, in_one: &str, names: [&str; 3]) -> Result<()> {
         let (s, (_, chunks)) = (self.inputs.x.shape, self.chunks(r));
         let params = self.params(r);
@@ -135,7 +138,7 @@ impl CudaNorm {
         let rows = 256 / (channels / self.vector()).min(256);
         let partial = r.scratch(s.n * chunks * self.options.groups * 2).into();
         let sums = r.scratch(s.n * self.options.groups * 2).into();
-        // Two sums per channel and row of threads, and the centre of every channel.
+        // Two sums per channel for each row of threads, and the mean of every channel, in f32.
         let shared = 4 * (2 * rows + 1) * channels;
         let grid = [chunks, s.n, 1];
         let of_chunks =
@@ -147,7 +150,7 @@ impl CudaNorm {
         Ok(())
     }
 
-    /// The gradient by film, one launch.
+    /// Records the gradient with respect to film, in one launch.
     pub(super) fn record_film(&self, r: &mut Recorder<'_>) -> Result<()> {
         self.check_types()?;
         let s = self.inputs.x.shape;

@@ -1,11 +1,13 @@
-//! Group normalisation with affine, optional FiLM scale-shift and SiLU in one op, of one tensor or of two whose channels follow
-//! each other.
+//! Group normalisation with affine parameters, optional FiLM scale and shift, and optional SiLU in
+//! one op. The input is one tensor, or two whose channels follow each other.
 //!
-//! `xhat = (x - mean_g) rstd_g`, `u = (gamma xhat + beta) (1 + scale) + shift`, `y = silu(u)` or `y = u`.
+//! `xhat = (x - mean_g) rstd_g`, `u = (gamma xhat + beta) (1 + scale) + shift`, `y = silu(u)` or `y
+//! = u`.
 //! VJP: du = dy silu'(u); p = du gamma (1 + scale); with averages over the group of item n,
-//! dx = rstd (p - avg(p) - xhat avg(p xhat)): the mean and the deviation each take their part of p away.
+//! dx = rstd (p - avg(p) - xhat avg(p xhat)): the second term comes from the mean, the third from
+//! the standard deviation.
 //! dscale = sum over pixels of du (gamma xhat + beta), dshift = sum over pixels of du.
-//! Needs x, mean, rstd and the parameters; y is never kept. The VJP can add to a gradient that is already there.
+//! It reads x, mean, rstd and the parameters; y is not kept. It can add to an existing gradient.
 
 mod cpu;
 mod launch;
@@ -21,17 +23,17 @@ use launch::CudaNorm;
 #[derive(Debug, Clone)]
 pub struct GroupNorm(pub GroupNormOptions);
 
-/// Gradient by x, and by the second tensor if there is one. Inputs: dy, x, mean, rstd, the others of [`GroupNormInputs`], and,
-/// where there is no second tensor, the addend if any.
+/// Gradient with respect to x, and to `second` if there is one. Inputs: dy, x, mean, rstd, the
+/// others of [`GroupNormInputs`], and optionally the addend if there is no `second`.
 #[derive(Debug, Clone)]
 pub struct GroupNormVjp {
-    /// Of the forward pass.
+    /// Options of the forward op.
     pub options: GroupNormOptions,
-    /// The last input is added to the gradient: the addend.
+    /// The last input is the addend: the result is added to it.
     pub addend: bool,
 }
 
-/// Gradient by film. Inputs as [`GroupNormVjp`], without an addend.
+/// Gradient with respect to film. Inputs as for [`GroupNormVjp`], without an addend.
 #[derive(Debug, Clone)]
 pub struct GroupNormFilmVjp(pub GroupNormOptions);
 
@@ -107,7 +109,7 @@ impl Op for GroupNormVjp {
         28 * inputs[0].numel() as u64
     }
     fn in_place(&self) -> &'static [usize] {
-        // Of two tensors neither gradient has the extent of dy.
+        // With two tensors, neither gradient has the shape of dy, so none can take its place.
         if self.options.second { &[] } else { &[0] }
     }
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
@@ -149,7 +151,8 @@ impl Op for GroupNormFilmVjp {
 }
 
 impl Graph {
-    /// Group norm whose parameters are `name.weight` and `name.bias`, with the inputs that `extra` gives.
+    /// A group norm with parameters `name.weight` and `name.bias`, and the further inputs in
+    /// `extra`.
     pub fn group_norm(
         &mut self,
         name: &str,

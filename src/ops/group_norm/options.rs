@@ -1,24 +1,26 @@
-//! Options and inputs that forward and VJP of a group norm have in common.
+//! Options and inputs that a group norm and its VJP share.
 
 use super::super::prelude::*;
 
-/// What forward and VJP have in common.
+/// Options that a group norm and its VJP share.
 #[derive(Debug, Clone, Copy)]
 pub struct GroupNormOptions {
-    /// Groups of channels.
+    /// Number of channel groups.
     pub groups: usize,
     /// Added to the variance.
     pub eps: f32,
-    /// The inputs have a FiLM scale and shift.
+    /// The op has a FiLM input with scale and shift.
     pub film: bool,
-    /// SiLU at the end.
+    /// Applies SiLU to the output.
     pub silu: bool,
-    /// The channels of a second tensor follow those of x. No concatenation is made.
+    /// The op has an input `second`, whose channels follow those of x. Nothing is concatenated in
+    /// memory.
     pub second: bool,
 }
 
-/// The inputs that forward and VJP of a group norm share: tensors of a graph, their places, descriptions, data or operands. A
-/// node has them in the order of the fields, without the ones that are absent; the VJP has mean and rstd after x.
+/// The inputs of a group norm and its VJP. `T` is a tensor id, a position, a description, data or
+/// an operand. A node has them in the order of the fields, without the absent ones; the VJP has
+/// mean and rstd after x.
 #[derive(Debug, Clone, Copy)]
 pub struct GroupNormInputs<T> {
     /// The tensor (n, h, w, c).
@@ -27,35 +29,35 @@ pub struct GroupNormInputs<T> {
     pub gamma: T,
     /// Offsets, of gamma's shape.
     pub beta: T,
-    /// Scale and shift of every item (n, 1, 1, 2 (c + channels of `second`)).
+    /// Scale, then shift, of every item (n, 1, 1, 2 (c + channels of `second`)).
     pub film: Option<T>,
-    /// A tensor whose channels follow those of x.
+    /// A tensor (n, h, w, any) whose channels follow those of x.
     pub second: Option<T>,
 }
 
-/// What a group norm reads beside x and the weights that bear its name.
+/// Inputs of a group norm beside x, gamma and beta.
 #[derive(Debug, Clone, Copy)]
 pub struct GroupNormExtra<T> {
-    /// As in [`GroupNormInputs`].
+    /// See [`GroupNormInputs`].
     pub film: Option<T>,
-    /// As in [`GroupNormInputs`].
+    /// See [`GroupNormInputs`].
     pub second: Option<T>,
 }
 
 impl<T> GroupNormExtra<T> {
-    /// Nothing.
+    /// No further inputs.
     pub const NONE: GroupNormExtra<T> = GroupNormExtra { film: None, second: None };
 }
 
 impl<T: Copy> GroupNormInputs<T> {
-    /// In the order of a forward node's inputs.
+    /// The inputs in the order of a forward node.
     pub fn to_vec(&self) -> Vec<T> {
         [Some(self.x), Some(self.gamma), Some(self.beta), self.film, self.second].into_iter().flatten().collect()
     }
 }
 
 impl GroupNormOptions {
-    /// Of one tensor, without FiLM.
+    /// Options for one tensor without FiLM.
     pub const fn new(groups: usize, eps: f32, silu: bool) -> GroupNormOptions {
         GroupNormOptions { groups, eps, film: false, silu, second: false }
     }
@@ -65,11 +67,11 @@ impl GroupNormOptions {
         3 + usize::from(self.film) + usize::from(self.second)
     }
 
-    /// The inputs of a node by name: x, and the others from gamma on.
+    /// The inputs of a node by name. `from_gamma` holds all inputs from gamma on.
     ///
     /// # Panics
     ///
-    /// If there are fewer than these options ask for.
+    /// If `from_gamma` has fewer inputs than these options ask for.
     pub fn inputs<T: Copy>(&self, x: T, from_gamma: &[T]) -> GroupNormInputs<T> {
         let mut left = from_gamma.iter().copied();
         let mut next = || left.next().expect("an input for each that the options ask for");
@@ -77,14 +79,14 @@ impl GroupNormOptions {
         GroupNormInputs { x, gamma, beta, film: self.film.then(&mut next), second: self.second.then(&mut next) }
     }
 
-    /// The place of each input among those of a forward node.
+    /// The position of each input of a forward node.
     pub fn places(&self) -> GroupNormInputs<usize> {
         self.inputs(0, &[1, 2, 3, 4])
     }
 }
 
 impl GroupNormInputs<&Tensor> {
-    /// Extent of x and the second tensor together; an error if the shapes don't fit each other.
+    /// Shape of x and `second` together; an error if the shapes don't match.
     pub(super) fn check(&self, groups: usize) -> Result<Shape, String> {
         let mut s = self.x.shape;
         if let Some(second) = self.second {

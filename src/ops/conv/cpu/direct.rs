@@ -1,9 +1,11 @@
-//! Convolution as an implicit matrix product: no im2col buffer, only a few zero-padded rows of the input.
+//! Convolution as an implicit matrix product: there is no im2col buffer, only a few zero-padded
+//! rows of the input.
 //!
-//! In N, H, W, C order the values under one kernel row, `kernel * cin` of them, are contiguous. So one output pixel is
-//! `kernel` dot products with contiguous rows, and a register tile of P pixels by V vectors of output channels needs, for
-//! each of those values, V vector loads of weights and P broadcasts for P * V multiply-adds.
-//! Weights are packed into blocks of V vectors on every call: 1 % of the work, and half the memory of keeping them.
+//! In N, H, W, C order the `kernel * cin` values under one kernel row are contiguous. One output
+//! pixel is therefore `kernel` dot products with contiguous rows. A register tile of P pixels by V
+//! vectors of output channels needs V vector loads of weights and P broadcasts for P * V
+//! multiply-adds. Weights are packed into blocks of V vectors on every call. This costs 1 % of the
+//! time, and keeping packed weights would double the memory for weights.
 
 use super::super::problem::{DirectConv, Geometry, Spread, WeightOrder};
 use super::line::{Block, Line, run_line};
@@ -12,7 +14,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::sync::Mutex;
 
-/// Largest number of floats of padded rows that one task keeps: half of a usual second-level cache.
+/// Maximum number of floats in the padded rows of one task: half of a typical second-level cache.
 const ROWS_BUFFER: usize = 1 << 17;
 
 impl DirectConv<'_> {
@@ -50,7 +52,7 @@ impl WithSimd for Run<'_, '_> {
         let padded = columns * g.input.2;
         let largest = (ROWS_BUFFER / (padded * g.stride)).max(4);
         let rounds = (g.n * ho).div_ceil(largest * threads);
-        // Winograd's way makes two rows at a time.
+        // Winograd computes two rows at a time.
         let part = (g.n * ho).div_ceil(rounds * threads).next_multiple_of(if g.winograd() { 2 } else { 1 }).min(ho);
         let tasks: Vec<(usize, usize, &mut [f32])> = (self.out.chunks_mut(ho * wo * co).enumerate())
             .flat_map(|(n, item)| item.chunks_mut(part * wo * co).enumerate().map(move |(k, out)| (n, k * part, out)))
@@ -61,18 +63,20 @@ impl WithSimd for Run<'_, '_> {
     }
 }
 
-/// Weights in the order in which the register tile reads them: block of output channels, kernel row, value, channel; for Winograd's
-/// way block, product, channel.
+/// Weights in the order in which the register tile reads them: (block of output channels, kernel
+/// row, value, channel), or for Winograd (block, product, channel).
 struct Packed {
-    /// May be longer than the blocks. Past the last output channel of one it holds leftovers, whose sums are dropped.
+    /// The buffer may be longer than the blocks. Beyond the last output channel it holds old
+    /// values; sums with them are dropped.
     values: Vec<f32>,
-    /// Per block: first output channel, vectors.
+    /// For each block: first output channel, number of vectors.
     blocks: Vec<(usize, usize)>,
     lanes: usize,
     depth: usize,
 }
 
-/// The memory of the last packing, for the next one: fresh pages would cost more than the packing.
+/// Buffer of the last packing, which the next one reuses: fresh pages would cost more than the
+/// packing.
 static SPARE: Mutex<Vec<f32>> = Mutex::new(Vec::new());
 
 impl Drop for Packed {
@@ -125,7 +129,8 @@ impl Packed {
                     }
                 }
                 WeightOrder::Transposed => {
-                    // Here `cin` counts the forward output channels, `co` the forward input channels.
+                    // In the transposed order, `cin` counts the output channels of the forward
+                    // convolution and `co` its input channels.
                     for tap in 0..taps {
                         for c in 0..cin {
                             let source = &conv.weight[(c * taps + taps - 1 - tap) * row..][conv.channels.clone()];
@@ -152,7 +157,7 @@ impl Packed {
     }
 }
 
-/// A run of output rows of one batch item.
+/// Consecutive output rows of one batch item.
 struct Rows<'a, 'b> {
     conv: &'a DirectConv<'b>,
     packed: &'a Packed,
@@ -171,7 +176,8 @@ impl WithSimd for Rows<'_, '_> {
         let pad = g.pad;
         let rows = self.out.len() / (wo * co);
         let winograd = g.winograd();
-        // Columns that the kernel touches, padding included, with the zeros of a dilated input.
+        // Padded columns that the kernel touches, including the zeros of an input spread by the
+        // stride.
         let columns = if winograd { wo.next_multiple_of(2) + 2 } else { (wo - 1) * g.stride + g.kernel };
         let count = if winograd { rows.next_multiple_of(2) + 2 } else { (rows - 1) * g.stride + g.kernel };
         let length = columns * ci;
@@ -208,7 +214,7 @@ impl WithSimd for Rows<'_, '_> {
     }
 }
 
-/// A row of the input between its padding, which is left as it is.
+/// Copies a row of the input between its padding; the padding is not written.
 #[inline(always)]
 fn pad_row(g: &Geometry, source: &[f32], row: &mut [f32]) {
     let ((_, wi, ci), pad) = (g.input, g.pad);
@@ -227,7 +233,7 @@ fn pad_row(g: &Geometry, source: &[f32], row: &mut [f32]) {
     }
 }
 
-/// One line, all blocks of output channels.
+/// One line of output, for all blocks of output channels.
 struct Lines<'a, 'b> {
     conv: &'a DirectConv<'b>,
     packed: &'a Packed,

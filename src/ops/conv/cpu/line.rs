@@ -1,9 +1,9 @@
-//! A line of output pixels of a convolution, by register tiles.
+//! A line of output pixels of a convolution, computed in register tiles.
 
 use super::super::problem::DirectConv;
 use pulp::Simd;
 
-/// Largest register tile: 6 x 4 or 12 x 2 vectors of 16.
+/// Floats of the largest register tile: 6 pixels x 4 vectors or 12 x 2, with 16 floats per vector.
 pub(super) const TILE: usize = 24 * 16;
 
 /// Consecutive output pixels.
@@ -13,14 +13,15 @@ pub(super) struct Line<'a> {
     pub out: &'a mut [f32],
 }
 
-/// The weights of `vectors` vectors of output channels from `first` on.
+/// Packed weights of `vectors` vectors of output channels, starting at channel `first`.
 pub(super) struct Block<'a> {
     pub first: usize,
     pub vectors: usize,
     pub values: &'a [f32],
 }
 
-/// Pixels of a register tile: the most that fit the registers, or what is left of a line.
+/// Pixels of the next register tile: as many as the registers hold, or fewer near the end of a
+/// line.
 #[inline(always)]
 pub(super) fn tile_pixels<S: Simd>(vectors: usize, left: usize) -> usize {
     let largest = match (S::F32_LANES >= 16, vectors) {
@@ -34,7 +35,7 @@ pub(super) fn tile_pixels<S: Simd>(vectors: usize, left: usize) -> usize {
     [largest, 4, 2, 1].into_iter().find(|&q| q <= left).unwrap_or(1)
 }
 
-/// A line from the rows of the input under it.
+/// Computes a line from the padded input rows under it.
 #[inline(always)]
 pub(super) fn run_line<S: Simd>(
     simd: S,
@@ -53,7 +54,7 @@ pub(super) fn run_line<S: Simd>(
         for q in 0..pixels {
             for v in 0..block.vectors {
                 let sum = &tile[q * width + v * S::F32_LANES..][..S::F32_LANES];
-                // SAFETY: a whole vector.
+                // SAFETY: the slice has the length of a vector.
                 let sum = unsafe { load::<S, true>(simd, sum.as_ptr(), S::F32_LANES) };
                 finish(simd, conv, block.first + v * S::F32_LANES, sum, p + q, &mut line);
             }
@@ -63,7 +64,8 @@ pub(super) fn run_line<S: Simd>(
     add_item_bias(conv, block.first, width, &mut line);
 }
 
-/// A vector of sums of one pixel from channel `first` on, with addend and bias, to its place.
+/// Adds addend and bias to a vector of sums for pixel `p` and the channels from `first` on, and
+/// stores it.
 #[inline(always)]
 pub(super) fn finish<S: Simd>(
     simd: S,
@@ -109,10 +111,10 @@ fn finish_lanes<S: Simd, const WHOLE: bool>(
     }
 }
 
-/// A vector, or its first `lanes`.
+/// Loads a vector, or only its first `lanes` values.
 ///
 /// # Safety
-/// `lanes` values can be read, all if it is a WHOLE one.
+/// `lanes` values can be read; if WHOLE, a full vector can be read.
 #[inline(always)]
 pub(super) unsafe fn load<S: Simd, const WHOLE: bool>(simd: S, from: *const f32, lanes: usize) -> S::f32s {
     // SAFETY: the caller's contract.
@@ -124,10 +126,10 @@ pub(super) unsafe fn load<S: Simd, const WHOLE: bool>(simd: S, from: *const f32,
     }
 }
 
-/// A vector, or its first `lanes`, to memory.
+/// Stores a vector, or only its first `lanes` values.
 ///
 /// # Safety
-/// `lanes` values can be written, all if it is a WHOLE one.
+/// `lanes` values can be written; if WHOLE, a full vector can be written.
 #[inline(always)]
 pub(super) unsafe fn store<S: Simd, const WHOLE: bool>(simd: S, to: *mut f32, lanes: usize, value: S::f32s) {
     // SAFETY: the caller's contract.
@@ -150,7 +152,7 @@ pub(super) fn add_item_bias(conv: &DirectConv<'_>, first: usize, width: usize, l
     }
 }
 
-/// `micro` for a tile of any shape: (vectors, pixels).
+/// Calls `micro` for a tile of any shape (vectors, pixels).
 #[allow(clippy::too_many_arguments)]
 #[inline(always)]
 pub(super) fn tile_sums<S: Simd>(

@@ -1,4 +1,4 @@
-//! Solvers of a convolution on the CPU.
+//! CPU algorithms for a convolution.
 
 mod direct;
 mod line;

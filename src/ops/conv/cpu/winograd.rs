@@ -1,11 +1,13 @@
-//! Winograd's F(2x2, 3x3) for a 3x3 convolution of stride 1 (Lavin & Gray 2016, section 4.1): four neighbouring outputs from 16 products
-//! per channel instead of 36.
+//! Winograd's F(2x2, 3x3) for a 3x3 convolution with stride 1 (Lavin & Gray 2016, section 4.1):
+//! four neighbouring outputs take 16 products per channel instead of 36.
 //!
 //! Along one axis, with d0..d3 the inputs at two neighbouring outputs and g0..g2 the weights,
-//!   m0 = (d0 - d2) g0,  m1 = (d1 + d2) (g0 + g1 + g2) / 2,  m2 = (d2 - d1) (g0 - g1 + g2) / 2,  m3 = (d1 - d3) g2,
+//!   m0 = (d0 - d2) g0,  m1 = (d1 + d2) (g0 + g1 + g2) / 2,
+//!   m2 = (d2 - d1) (g0 - g1 + g2) / 2,  m3 = (d1 - d3) g2,
 //!   y0 = m0 + m1 + m2,  y1 = m1 - m2 - m3.
-//! Both axes are transformed like this, and the products are summed over the channels before they are combined. All factors are 1 and 1/2:
-//! the rounding error is about that of the plain sums. Larger patches save more but round several times worse.
+//! Both axes are transformed like this, and the products are summed over the channels before they
+//! are combined. All factors are 1 and 1/2, so the rounding error is close to that of the plain
+//! sums. Larger patches save more products but round several times worse.
 
 use super::super::problem::DirectConv;
 use super::line::{Block, Line, TILE, add_item_bias, finish, load, store, tile_pixels, tile_sums};
@@ -15,14 +17,15 @@ use pulp::Simd;
 const AXIS: usize = 4;
 /// Products per channel.
 pub(super) const PRODUCTS: usize = AXIS * AXIS;
-/// Floats of transformed patches that are kept at a time: an eighth of a usual second-level cache.
+/// Floats of transformed patches in memory at a time: an eighth of a typical second-level cache.
 const PATCHES: usize = 1 << 15;
-/// For large weights more patches are transformed at once, so that a weight read from memory is used many times: one
-/// patch per WEIGHTS_PER_PATCH floats, at most MOST_PATCHES.
+/// For large weights more patches are transformed at once, so that a weight read from memory is
+/// used many times: one patch per WEIGHTS_PER_PATCH floats, at most MOST_PATCHES.
 const WEIGHTS_PER_PATCH: usize = 1 << 14;
 const MOST_PATCHES: usize = 96;
 
-/// Weights (3, 3, run) to (PRODUCTS, run); a run is what lies at one tap.
+/// Transforms weights (3, 3, run) to (PRODUCTS, run), where `run` is the number of weights of one
+/// tap.
 pub(super) fn transform_weights(direct: &[f32], run: usize, out: &mut [f32]) {
     let mut rows = vec![0f32; 3 * AXIS * run]; // (AXIS, 3, run)
     for y in 0..3 {
@@ -33,7 +36,8 @@ pub(super) fn transform_weights(direct: &[f32], run: usize, out: &mut [f32]) {
     }
 }
 
-/// Runs of the three weights of one axis, one after the other, to AXIS runs that begin `step` apart.
+/// Transforms the weights of one axis: three consecutive runs become AXIS runs that start `step`
+/// apart.
 fn weights_of_axis(from: &[f32], run: usize, to: &mut [f32], step: usize) {
     let [g0, g1, g2] = [0, 1, 2].map(|k| &from[k * run..][..run]);
     to[..run].copy_from_slice(g0);
@@ -47,8 +51,8 @@ fn weights_of_axis(from: &[f32], run: usize, to: &mut [f32], step: usize) {
     }
 }
 
-/// Transforms patches `first .. first + count` of four padded rows (columns, channels) and stores them at positions
-/// `at ..` of planes shaped (PRODUCTS, total, channels).
+/// Transforms patches `first .. first + count` of four padded rows (columns, channels) and stores
+/// them at positions `at ..` of planes shaped (PRODUCTS, total, channels).
 #[inline(always)]
 fn transform_patches<S: Simd>(
     simd: S,
@@ -79,10 +83,12 @@ fn transform_patches<S: Simd>(
     }
 }
 
-/// A vector of channels of one patch, its pixels `ci` apart, to the planes, `plane` apart.
+/// Transforms a vector of channels of one patch. The pixels of the patch are `ci` apart, the planes
+/// `plane` apart.
 ///
 /// # Safety
-/// `lanes` values can be read at `at` and three times `ci` on in every row, and written at every plane.
+/// `lanes` values can be read at `at` and three times `ci` on in every row, and written at every
+/// plane.
 #[inline(always)]
 unsafe fn transform_vector<S: Simd, const WHOLE: bool>(
     simd: S,
@@ -112,14 +118,14 @@ unsafe fn transform_vector<S: Simd, const WHOLE: bool>(
     }
 }
 
-/// What the weights of one axis multiply, from d0..d3.
+/// The inputs d0..d3 of one axis, transformed to the factors of its weights.
 #[inline(always)]
 fn transform_axis<S: Simd>(simd: S, d: [S::f32s; AXIS]) -> [S::f32s; AXIS] {
     [simd.sub_f32s(d[0], d[2]), simd.add_f32s(d[1], d[2]), simd.sub_f32s(d[2], d[1]), simd.sub_f32s(d[1], d[3])]
 }
 
-/// Lines of output, one under the other, from the padded rows under them, `length` values each: two more than the lines, rounded up to
-/// even.
+/// Computes consecutive output lines. `rows` holds the padded input rows under them, `length`
+/// values each: as many as the lines, rounded up to even, and two more.
 #[inline(always)]
 pub(super) fn run_lines<'b, S: Simd>(
     simd: S,
@@ -160,8 +166,9 @@ pub(super) fn run_lines<'b, S: Simd>(
     }
 }
 
-/// The outputs of `count` pairs of columns from number `first` on, of two lines (at the end of an image of one), for one block of output
-/// channels; their patches are number `at` on of `total`.
+/// Computes the outputs of `count` pairs of columns, starting at pair `first`, of two lines (one at
+/// the end of an odd image) for one block of output channels. Their patches start at number `at` of
+/// `total`.
 #[inline(always)]
 fn run_patches<S: Simd>(
     simd: S,
@@ -174,7 +181,7 @@ fn run_patches<S: Simd>(
 ) {
     let (ci, width) = (conv.geometry.input.2, block.vectors * S::F32_LANES);
     let mut m = [[0f32; TILE]; AXIS];
-    // What the products of each of the four rows give for the left and for the right output.
+    // For each of the four rows of products, its contribution to the left and to the right output.
     let mut sums = [[[0f32; TILE]; AXIS]; 2];
     let mut p = 0;
     while p < count {
@@ -207,20 +214,20 @@ fn run_patches<S: Simd>(
     }
 }
 
-/// The two outputs of one axis from its products.
+/// The two outputs of one axis, from its products.
 #[inline(always)]
 fn outputs_of_axis<S: Simd>(simd: S, m: [S::f32s; AXIS]) -> [S::f32s; 2] {
     let both = simd.add_f32s(m[1], m[2]);
     [simd.add_f32s(m[0], both), simd.sub_f32s(simd.sub_f32s(m[1], m[2]), m[3])]
 }
 
-/// The vector at `i` of each tile.
+/// The vector at position `i` of each tile.
 #[inline(always)]
 fn load_all<S: Simd>(simd: S, tiles: &[[f32; TILE]; AXIS], i: usize) -> [S::f32s; AXIS] {
     let mut all = [simd.splat_f32s(0.0); AXIS];
     for (vector, tile) in all.iter_mut().zip(tiles) {
         assert!(i + S::F32_LANES <= TILE);
-        // SAFETY: the assertion.
+        // SAFETY: the assertion above.
         *vector = unsafe { load::<S, true>(simd, tile.as_ptr().add(i), S::F32_LANES) };
     }
     all
@@ -229,6 +236,6 @@ fn load_all<S: Simd>(simd: S, tiles: &[[f32; TILE]; AXIS], i: usize) -> [S::f32s
 #[inline(always)]
 fn store_at<S: Simd>(simd: S, tile: &mut [f32; TILE], i: usize, value: S::f32s) {
     assert!(i + S::F32_LANES <= TILE);
-    // SAFETY: the assertion.
+    // SAFETY: the assertion above.
     unsafe { store::<S, true>(simd, tile.as_mut_ptr().add(i), S::F32_LANES, value) }
 }
