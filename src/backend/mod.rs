@@ -1,4 +1,4 @@
-//! Where a plan runs. A [`Program`] is one plan bound to weights on one device.
+//! Devices that run plans. A [`Program`] is one plan bound to weights on one device.
 
 pub mod cpu;
 pub mod cuda;
@@ -12,13 +12,13 @@ use crate::launch::Limits;
 use crate::weights::Weights;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// A device with the arena that all its programs share: only one runs at a time. Clones are the same device; threads that share it
-/// take turns.
+/// A device and the arena that all its programs share, so only one program runs at a time. Clones
+/// are the same device; threads that share it take turns.
 #[derive(Clone)]
 pub struct Device {
     kind: Kind,
     turn: Arc<Mutex<()>>,
-    /// Why `auto` took no CUDA device.
+    /// The reason why `auto` did not use a CUDA device.
     without_cuda: Option<Arc<str>>,
 }
 
@@ -33,8 +33,10 @@ impl Device {
         Device { kind, turn: Arc::default(), without_cuda: None }
     }
 
-    /// Waits until no other thread works on this device, and keeps others out while the guard lives. Programs that read each
-    /// other's outputs need it around their runs where several threads share a device. It must not be asked for twice.
+    /// Waits until no other thread works on this device, and keeps other threads out while the
+    /// guard lives. If several threads share a device, programs that read each other's outputs must
+    /// run under this guard. A thread that already holds the guard must not call this again: it
+    /// would wait forever.
     pub fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -44,14 +46,15 @@ impl Device {
         Device::of(Kind::Cpu(Arc::default()))
     }
 
-    /// The emulated CUDA device: every kernel runs on the CPU and is watched for mistakes. Slow, for tests.
+    /// The emulated CUDA device: every kernel runs on the CPU and its memory accesses are checked.
+    /// Slow; for tests.
     #[cfg(feature = "emulate")]
     pub fn emulated(seed: u64) -> Self {
         Device::of(Kind::Cuda(cuda::CudaDevice::new(Arc::new(cuda::emulated::Emulated::new(seed)))))
     }
 
-    /// The device that a `--device` flag names: `auto`, `cpu`, `cuda`, `cuda:N`, or `emulated` in a build that has it.
-    /// `auto` takes the first CUDA device that can be used, else the CPU.
+    /// The device that a `--device` flag names: `auto`, `cpu`, `cuda`, `cuda:N`, or `emulated` in a
+    /// build with that feature. `auto` is the first CUDA device if it can be used, else the CPU.
     pub fn open(name: &str) -> Result<Self> {
         let asked_for = |ordinal| {
             Device::cuda(ordinal).map_err(|e| match e {
@@ -61,7 +64,8 @@ impl Device {
         };
         match name {
             "cpu" => Ok(Device::cpu()),
-            // A variable with a wrong value is no reason to compute somewhere else.
+            // A wrong value in an environment variable is an error; it must not move the work to
+            // the CPU.
             "auto" => match Device::cuda(0) {
                 Err(e @ Error::Invalid(_)) => Err(e),
                 Err(e) => Ok(Device { without_cuda: Some(e.to_string().into()), ..Device::cpu() }),
@@ -77,7 +81,8 @@ impl Device {
         }
     }
 
-    /// CUDA device number `ordinal`. Without a driver, with one that is too old, or on a chip that is too old: one sentence.
+    /// CUDA device number `ordinal`. An error says in one sentence if there is no driver, or if the
+    /// driver or the chip is too old.
     pub fn cuda(ordinal: usize) -> Result<Self> {
         Ok(Device::of(Kind::Cuda(cuda::CudaDevice::new(Arc::new(cuda::nvidia::Nvidia::open(ordinal)?)))))
     }
@@ -87,7 +92,7 @@ impl Device {
         matches!(self.kind, Kind::Cpu(_))
     }
 
-    /// Name for reports: of the CPU with the number of threads.
+    /// Name for reports; the CPU's name includes the number of threads.
     pub fn name(&self) -> String {
         match &self.kind {
             Kind::Cpu(_) => format!("cpu ({} threads)", rayon::current_num_threads()),
@@ -95,13 +100,13 @@ impl Device {
         }
     }
 
-    /// The name, and for a CPU that `auto` took, why no CUDA device could be used.
+    /// The name; if `auto` chose the CPU, also the reason why no CUDA device could be used.
     pub fn name_and_reason(&self) -> String {
         let Some(reason) = &self.without_cuda else { return self.name() };
         format!("{}, not CUDA: {reason}", self.name())
     }
 
-    /// Bytes of device memory that are free, whoever took the others; none for the CPU.
+    /// Free device memory in bytes, counting all programs on the machine; none for the CPU.
     pub fn free_bytes(&self) -> Result<Option<u64>> {
         match &self.kind {
             Kind::Cpu(_) => Ok(None),
@@ -109,7 +114,7 @@ impl Device {
         }
     }
 
-    /// What the launches of its kernels depend on; none for the CPU.
+    /// Properties that kernel launches depend on; none for the CPU.
     pub fn limits(&self) -> Option<Limits> {
         match &self.kind {
             Kind::Cpu(_) => None,

@@ -1,15 +1,15 @@
-//! Loops over pixels with parameters per channel: what normalisation is made of.
+//! Loops over pixels with one parameter per channel, the building blocks of normalisation.
 //!
-//! Each takes the pixels for sixteen channels at a time, so that the parameters of these stay in registers whatever the
-//! number of channels; channels that are left go one by one.
+//! Each loop takes all pixels for 16 channels at a time, so that the parameters of these channels
+//! stay in registers. Remaining channels are processed one by one.
 
 use super::math::{sigmoid, silu_slope};
 use super::parallel::vectorised;
 
-/// Channels that one register holds.
+/// Channels per register.
 const LANES: usize = 16;
 
-/// Runs `$body` with `$L` channels from `$c0` on, for all channels.
+/// Runs `$body` for all channels, `$L` of them from `$c0` on at a time.
 macro_rules! over_channels {
     ($c:expr, |$c0:ident, $L:ident| $body:expr) => {{
         let whole = $c / LANES * LANES;
@@ -31,7 +31,7 @@ fn lanes<const L: usize>(values: &[f32], c0: usize) -> [f32; L] {
 }
 
 vectorised! {
-    /// y = a x + b per channel, through SiLU if asked.
+    /// y = a x + b with a and b per channel, followed by SiLU if `silu`.
     #[allow(clippy::needless_range_loop)]
     pub fn affine(y: &mut [f32], x: &[f32], a: &[f32], b: &[f32], silu: bool) {
         over_channels!(a.len(), |c0, L| {
@@ -48,7 +48,7 @@ vectorised! {
 }
 
 vectorised! {
-    /// dx = by_du dx + by_x (x - centre) + one, all but dx and x per channel.
+    /// dx = by_du dx + by_x (x - centre) + one; every factor except dx and x is per channel.
     #[allow(clippy::needless_range_loop)]
     pub fn combine(dx: &mut [f32], x: &[f32], by_du: &[f32], by_x: &[f32], one: &[f32], centre: &[f32]) {
         let c = centre.len();
@@ -66,7 +66,8 @@ vectorised! {
 }
 
 vectorised! {
-    /// Turns dy into du = dy silu'(u); adds the sums over pixels of du and du (x - centre) to the totals.
+    /// Overwrites dy with du = dy silu'(u), u = a x + b. Adds the sums over pixels of du and of du
+    /// (x - centre) to the totals.
     #[allow(clippy::needless_range_loop, clippy::too_many_arguments)]
     fn add_slope_and_sums(
         dy: &mut [f32],
@@ -100,7 +101,7 @@ vectorised! {
 }
 
 vectorised! {
-    /// Sum over the pixels of every channel.
+    /// Adds the sum over the pixels to the total of every channel.
     #[allow(clippy::needless_range_loop)]
     fn sums_into(x: &[f32], out: &mut [f32]) {
         let c = out.len();
@@ -116,7 +117,7 @@ vectorised! {
 }
 
 vectorised! {
-    /// Sum over the pixels of (x - centre)^2 of every channel.
+    /// Adds the sum over the pixels of (x - centre)^2 to the total of every channel.
     #[allow(clippy::needless_range_loop)]
     fn squares_into(x: &[f32], centre: &[f32], out: &mut [f32]) {
         let c = out.len();
@@ -132,7 +133,8 @@ vectorised! {
     }
 }
 
-/// Turns dy into du = dy silu'(a x + b) (or leaves it); gives the sums over pixels of du and du (x - centre) per channel.
+/// Overwrites dy with du = dy silu'(a x + b), or leaves it without `silu`. Returns for each channel
+/// the sums over pixels of du and of du (x - centre).
 pub fn slope_and_sums(
     dy: &mut [f32],
     x: &[f32],
@@ -143,21 +145,21 @@ pub fn slope_and_sums(
 ) -> (Vec<f64>, Vec<f64>) {
     let c = a.len();
     let (mut total, mut total_x) = (vec![0f64; c], vec![0f64; c]);
-    // f32 sums over a few pixels, f64 between them.
+    // Sums of 32 pixels are in f32; these are added in f64.
     for (dy, x) in dy.chunks_mut(32 * c).zip(x.chunks(32 * c)) {
         add_slope_and_sums(dy, x, a, b, centre, silu, &mut total, &mut total_x);
     }
     (total, total_x)
 }
 
-/// Sum over the pixels of every channel.
+/// For each channel, the sum over the pixels.
 pub fn channel_sums(x: &[f32], c: usize) -> Vec<f32> {
     let mut out = vec![0.0; c];
     sums_into(x, &mut out);
     out
 }
 
-/// Sum over the pixels of (x - centre)^2 of every channel.
+/// For each channel, the sum over the pixels of (x - centre)^2.
 pub fn channel_squares(x: &[f32], centre: &[f32]) -> Vec<f32> {
     let mut out = vec![0.0; centre.len()];
     squares_into(x, centre, &mut out);

@@ -1,8 +1,10 @@
-//! Functions of one number that several operations compute.
+//! Scalar functions that several ops use.
 
-/// exp(x) to 2 units in the last place, without a branch, so that loops over it vectorise.
+/// exp(x) with an error of at most 2 units in the last place. It has no branch, so that loops over
+/// it vectorise.
 ///
-/// exp(x) = 2^n exp(r) with n = round(x / ln 2) and |r| <= ln(2) / 2; a polynomial of degree 6 for exp(r).
+/// exp(x) = 2^n exp(r) with n = round(x / ln 2) and |r| <= ln(2) / 2; a polynomial of degree 6 for
+/// exp(r).
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it leaves the integer in the low bits
@@ -39,12 +41,12 @@ pub fn silu_slope(x: f32) -> f32 {
     s * (1.0 + x * (1.0 - s))
 }
 
-/// The distribution function of a standard normal number.
+/// The standard normal distribution function.
 fn phi(x: f32) -> f32 {
     0.5 * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2))
 }
 
-/// The Gaussian error linear unit, exact or in the quick form x s(1.702 x).
+/// The Gaussian error linear unit: exact, or the quick form x s(1.702 x) with the sigmoid s.
 pub fn gelu(x: f32, quick: bool) -> f32 {
     if quick { x * sigmoid(1.702 * x) } else { x * phi(x) }
 }

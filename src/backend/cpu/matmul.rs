@@ -1,6 +1,7 @@
-//! Products of small matrices by strides.
+//! Products of small matrices with arbitrary strides.
 
-/// `out (+)= factor a b` for (rows, columns, depth) with (row, column) strides, on this thread.
+/// `out (+)= factor a b` on the calling thread. The sizes are (rows, columns, depth), the strides
+/// (row, column) in elements.
 #[allow(clippy::too_many_arguments)]
 pub fn matmul(
     (m, n, k): (usize, usize, usize),
@@ -16,7 +17,8 @@ pub fn matmul(
     let reach = |(r, c): (usize, usize), rows: usize, columns: usize| (rows - 1) * r + (columns - 1) * c;
     assert!(out.len() > reach(out_strides, m, n));
     assert!(a.len() > reach(a_strides, m, k) && b.len() > reach(b_strides, k, n));
-    // SAFETY: the assertions bound every address; `out` is borrowed mutably, so it overlaps neither factor.
+    // SAFETY: the assertions bound every address; `out` is borrowed mutably, so it overlaps neither
+    // factor.
     unsafe {
         gemm::gemm(
             m,

@@ -1,4 +1,5 @@
-//! The CPU backend: f32, all cores. It is the reference for the kernels and the default where there is no GPU.
+//! The CPU backend: f32 on all cores. It is the reference for the kernels, and the default without
+//! a GPU.
 
 pub mod channel_loops;
 pub mod math;

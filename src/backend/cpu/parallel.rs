@@ -1,14 +1,15 @@
-//! Loops over all cores, and functions compiled for the widest vectors of the machine.
+//! Loops over all cores, and functions compiled for the widest vectors of the CPU.
 
 use rayon::prelude::*;
 
-/// Elements of one task: large enough to pay for it, small enough to stay in the cache.
+/// Elements per task: enough to outweigh the cost of a task, few enough to stay in the cache.
 const CHUNK: usize = 1 << 15;
 
-/// Compiles a function for AVX-512, for AVX2 and for the baseline, and calls the widest that this machine has.
+/// Compiles a function for AVX-512, AVX2 and the baseline, and calls the widest version that the
+/// CPU supports.
 ///
-/// A macro and not a function that takes a closure: a closure is compiled with the features of the place where it is
-/// written unless it happens to be inlined, and large ones are not.
+/// This is a macro because a closure would not do: it is compiled with the CPU features of its
+/// surroundings unless it is inlined, and large closures are not inlined.
 macro_rules! vectorised {
     ($(#[$attribute:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
         $(#[$attribute])*
@@ -33,11 +34,11 @@ macro_rules! vectorised {
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512dq");
                 if has_512 {
-                    // SAFETY: the features were found just now.
+                    // SAFETY: the features were detected just before.
                     return unsafe { avx512($($argument),*) };
                 }
                 if is_x86_feature_detected!("avx2") {
-                    // SAFETY: the feature was found just now.
+                    // SAFETY: the feature was detected just before.
                     return unsafe { avx2($($argument),*) };
                 }
             }
@@ -47,7 +48,7 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-/// Splits `out` into tasks that stay within one batch item: `f(item, offset in the item, values)`.
+/// Splits `out` into tasks, each within one batch item: `f(item, offset in the item, values)`.
 pub fn for_item_chunks(out: &mut [f32], item: usize, f: impl Fn(usize, usize, &mut [f32]) + Sync) {
     if out.len() <= CHUNK / 4 {
         for (n, values) in out.chunks_mut(item).enumerate() {
@@ -60,7 +61,7 @@ pub fn for_item_chunks(out: &mut [f32], item: usize, f: impl Fn(usize, usize, &m
     });
 }
 
-/// `out[i] = f(a[i])`; where `a` is none, `out` holds it.
+/// `out[i] = f(a[i])`. Without `a`, `out` holds its values beforehand.
 pub fn map1(out: &mut [f32], a: Option<&[f32]>, f: impl Fn(f32) -> f32 + Sync) {
     let all = out.len();
     for_item_chunks(out, all, |_, at, out| match a {
@@ -69,7 +70,7 @@ pub fn map1(out: &mut [f32], a: Option<&[f32]>, f: impl Fn(f32) -> f32 + Sync) {
     });
 }
 
-/// `out[i] = f(a[i], b[i])`; where one is none, `out` holds it.
+/// `out[i] = f(a[i], b[i])`. If one of them is none, `out` holds its values beforehand.
 pub fn map2(out: &mut [f32], a: Option<&[f32]>, b: Option<&[f32]>, f: impl Fn(f32, f32) -> f32 + Sync) {
     let all = out.len();
     for_item_chunks(out, all, |_, at, out| match (a, b) {
@@ -80,7 +81,8 @@ pub fn map2(out: &mut [f32], a: Option<&[f32]>, b: Option<&[f32]>, f: impl Fn(f3
     });
 }
 
-/// Sum of `f(i)` over `0..count` in f64, the same for any number of threads.
+/// Sum of `f(range)` over ranges that cover `0..count`, in f64. The result does not depend on the
+/// number of threads.
 pub fn sum(count: usize, f: impl Fn(std::ops::Range<usize>) -> f64 + Sync) -> f64 {
     let tasks = count.div_ceil(CHUNK).max(1);
     let partial = |k: usize| f(k * CHUNK..((k + 1) * CHUNK).min(count));
@@ -90,7 +92,7 @@ pub fn sum(count: usize, f: impl Fn(std::ops::Range<usize>) -> f64 + Sync) -> f6
     (0..tasks).into_par_iter().map(partial).collect::<Vec<f64>>().iter().sum()
 }
 
-/// Sum of `values` in f64 by sixteen interleaved sums, which vectorises.
+/// Sum of `values` in f64, as sixteen interleaved sums so that the loop vectorises.
 #[inline(always)]
 pub fn interleaved_sum(count: usize, value: impl Fn(usize) -> f32) -> f64 {
     const LANES: usize = 16;

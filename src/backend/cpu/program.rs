@@ -9,17 +9,17 @@ use crate::weights::{WeightFiles, Weights};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Memory that the programs of a device share. Mapped memory starts at a page, which is at least the planner's alignment,
-/// and takes no room before it is written.
+/// Memory that all programs on the CPU share. A memory map starts at a page, which satisfies the
+/// planner's alignment, and uses no memory before it is written.
 #[derive(Default)]
 pub struct Arena {
     map: Option<memmap2::MmapMut>,
-    /// The program whose values lie in it.
+    /// Id of the program whose values are in the arena.
     owner: u64,
 }
 
 impl Arena {
-    /// Grows to at least `bytes`; what it held is lost.
+    /// Grows the arena to at least `bytes`; its content is lost if it grows.
     fn reserve(&mut self, bytes: usize) -> std::io::Result<()> {
         if self.map.as_ref().map_or(0, |map| map.len()) < bytes {
             *self = Arena::default();
@@ -37,17 +37,18 @@ impl Arena {
     }
 }
 
-/// A plan on the CPU.
+/// A plan bound to the CPU.
 pub struct CpuProgram {
     id: u64,
     graph: Arc<Graph>,
     plan: Arc<Plan>,
     arena: Arc<Mutex<Arena>>,
-    /// Where weights that are not kept are read from.
+    /// Files of the weights that are read again in every run.
     files: Arc<WeightFiles>,
-    /// Per tensor: inputs, weights and constants; none for weights that are not kept.
+    /// For each tensor: the data of inputs, weights and constants. None for the weights that are
+    /// read again in every run.
     outside: Vec<Option<Arc<Vec<f32>>>>,
-    /// Per tensor: the value that stands at the end of a run.
+    /// For each tensor: the value that exists at the end of a run.
     newest: Vec<Option<usize>>,
     poison: bool,
 }
@@ -81,7 +82,7 @@ impl CpuProgram {
         Ok(CpuProgram { id: program_id(), graph, plan, arena, files, outside, newest, poison: false })
     }
 
-    /// Weights of one step that are not kept, by their place among its inputs.
+    /// Reads those weights of a step that are not in memory: (position among its inputs, values).
     fn streamed(&self, step: &Step) -> Result<Vec<(usize, Vec<f32>)>> {
         let mut read = Vec::new();
         for (slot, input) in step.inputs.iter().enumerate() {
@@ -109,7 +110,7 @@ impl Program for CpuProgram {
     }
 
     fn read(&self, output: TensorId, values: &mut [f32]) -> Result<()> {
-        // An output may be an input: the gradient through an identity is the cotangent itself.
+        // An output may also be an input: the gradient through an identity is the cotangent itself.
         if let Some(outside) = &self.outside[output.0 as usize] {
             values.copy_from_slice(outside);
             return Ok(());
@@ -150,7 +151,8 @@ impl Program for CpuProgram {
 }
 
 impl CpuProgram {
-    /// Runs every step once. `after` sees each step with what it wrote and the time that it took, and may end the run.
+    /// Runs every step once. After each step, `after` gets the step, its data and its time. An
+    /// error from it ends the run.
     fn run_each(&mut self, mut after: impl FnMut(&Step, &CpuArguments<'_>, Duration) -> Result<()>) -> Result<()> {
         let mut arena = self.arena.lock().unwrap_or_else(|e| e.into_inner());
         arena.owner = self.id;
@@ -176,15 +178,16 @@ impl CpuProgram {
                     Some(values) => values,
                     None => {
                         let (offset, len) = self.span(i.0 as usize);
-                        // SAFETY: the plan was verified: what a step reads lies inside the arena and apart from
-                        // everything that it writes, except the input that is left empty above.
+                        // SAFETY: the plan was verified. Inputs of a step lie inside the arena and
+                        // do not overlap its outputs. The one input that may overlap is left empty
+                        // above.
                         unsafe { std::slice::from_raw_parts(base.add(offset), len) }
                     }
                 }
             });
             let outputs = step.outputs.iter().map(|o| {
                 let (offset, len) = self.span(o.0 as usize);
-                // SAFETY: as above; the outputs of a step lie apart from each other.
+                // SAFETY: as above; the outputs of a step do not overlap each other.
                 unsafe { std::slice::from_raw_parts_mut(base.add(offset), len) }
             });
             let mut launch = CpuArguments {

@@ -9,12 +9,13 @@ use rayon::prelude::*;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
-/// A device with what its programs share: only one of them runs at a time.
+/// A device and the memory that its programs share. Only one program runs at a time.
 #[derive(Clone)]
 pub struct CudaDevice {
     pub(crate) driver: Arc<dyn Driver>,
     shared: Arc<Mutex<Shared>>,
-    /// The program whose values lie in the arena. Held while a program runs or is read, and while the arena grows.
+    /// Id of the program whose values are in the arena. The lock is held while a program runs or is
+    /// read, and while the arena grows.
     owner: Arc<Mutex<u64>>,
 }
 
@@ -26,18 +27,18 @@ pub(super) struct Shared {
 }
 
 impl CudaDevice {
-    /// A device over `driver`.
+    /// A device that works through `driver`.
     pub fn new(driver: Arc<dyn Driver>) -> CudaDevice {
         CudaDevice { driver, shared: Arc::default(), owner: Arc::default() }
     }
 }
 
-/// Device memory, given back when dropped.
+/// Device or host memory, freed when dropped.
 pub(super) struct Buffer {
     device: Arc<dyn Driver>,
     pub address: u64,
     pub bytes: u64,
-    /// Memory of the host that the device copies from.
+    /// Pinned host memory, from which the device copies.
     on_host: bool,
 }
 
@@ -60,14 +61,16 @@ impl Drop for Buffer {
     }
 }
 
-/// Memory of one tensor outside the arena: a part of an allocation, which stays as long as one of its parts.
+/// Memory of one tensor outside the arena. It is a part of an allocation, which lives as long as
+/// any of its parts.
 #[derive(Clone)]
 pub(super) struct Part {
     _of: Arc<Buffer>,
     pub address: u64,
 }
 
-/// One allocation for values of these sizes in bytes: the driver rounds up every allocation, up to 2 MiB.
+/// Allocates once for values of these sizes in bytes: the driver rounds every allocation up, by as
+/// much as 2 MiB.
 fn parts(sizes: &[u64], allocate: impl FnOnce(u64) -> Result<Buffer>) -> Result<Vec<Part>> {
     let (mut starts, mut end) = (Vec::with_capacity(sizes.len()), 0);
     for bytes in sizes {
@@ -86,7 +89,7 @@ pub(super) struct Wanted<'a> {
     pub name: &'a str,
     pub parts: &'a [WeightPart],
     pub dtype: Dtype,
-    /// It stays in memory of the host: a window takes it over when a step reads it.
+    /// The weight stays in host memory; it is copied to the window before each step that reads it.
     pub on_host: bool,
 }
 
@@ -96,7 +99,7 @@ impl Wanted<'_> {
     }
 
     fn key(&self, model: &Weak<()>) -> WeightKey {
-        // An address is not given twice while the cache holds the `Weak`.
+        // The address is unique: it is not reused while the cache holds the `Weak`.
         (model.as_ptr() as usize, self.name.to_string(), self.dtype, self.on_host)
     }
 
@@ -113,7 +116,7 @@ impl Wanted<'_> {
     }
 }
 
-/// Values in their storage type.
+/// Values in a storage type.
 pub(super) fn encode(values: &[f32], dtype: Dtype) -> Vec<u8> {
     const CHUNK: usize = 1 << 16;
     let mut bytes = vec![0; values.len() * dtype.bytes()];
@@ -142,10 +145,11 @@ pub(super) fn decode(bytes: &[u8], dtype: Dtype, out: &mut [f32]) {
     }
 }
 
-/// Model, weight, storage type, whether it stays with the host.
+/// Address of the model's identity, weight name, storage type, whether the weight is in host
+/// memory.
 type WeightKey = (usize, String, Dtype, bool);
 
-/// Weights of one model in one storage type, shared by all programs of a device.
+/// Weights that all programs of a device share.
 pub(super) type WeightCache = HashMap<WeightKey, (Weak<()>, Part)>;
 
 impl CudaDevice {
@@ -153,7 +157,7 @@ impl CudaDevice {
         self.owner.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Inputs and constants of a program, in one allocation.
+    /// Memory with these values, for inputs and constants of a program, in one allocation.
     pub(super) fn filled(&self, values: &[&[f32]]) -> Result<Vec<Part>> {
         let sizes: Vec<u64> = values.iter().map(|v| size_of_val(*v) as u64).collect();
         let parts = parts(&sizes, |bytes| Buffer::new(&self.driver, bytes))?;
@@ -163,14 +167,14 @@ impl CudaDevice {
         Ok(parts)
     }
 
-    /// Gives back the weights of models that are closed. A program that still runs one holds its buffers itself.
+    /// Frees the weights of closed models. A program that still runs one holds its own references.
     pub(super) fn forget_closed_models(&self) {
         let mut shared = self.shared.lock().unwrap_or_else(|e| e.into_inner());
         shared.weights.retain(|_, (model, _)| model.strong_count() > 0);
     }
 
-    /// Weights in their storage types, on the device or, for a window, with the host. All that are not there yet share one
-    /// allocation of each kind.
+    /// The weights in their storage types, in device memory or, for a window, in host memory. The
+    /// ones that are not there yet get one allocation of each kind.
     pub(super) fn weights(&self, weights: &Weights, wanted: &[Wanted<'_>]) -> Result<Vec<Part>> {
         let model = weights.identity();
         let mut shared = self.shared.lock().unwrap_or_else(|e| e.into_inner());
@@ -195,7 +199,7 @@ impl CudaDevice {
         Ok(wanted.iter().map(|w| shared.weights[&w.key(&model)].1.clone()).collect())
     }
 
-    /// Addresses of arena and scratch, and bytes of scratch.
+    /// Address of the arena, address of the scratch, bytes of the scratch.
     pub(super) fn places(&self) -> (u64, u64, u64) {
         let shared = self.shared.lock().unwrap_or_else(|e| e.into_inner());
         let at = |b: &Option<Buffer>| b.as_ref().map_or(0, |b| b.address);
@@ -213,7 +217,7 @@ impl CudaDevice {
     }
 }
 
-/// At least `bytes`; what it held is lost.
+/// Grows a buffer to at least `bytes`; its content is lost if it grows.
 pub(super) fn grow(driver: &Arc<dyn Driver>, buffer: &mut Option<Buffer>, bytes: u64) -> Result<()> {
     if buffer.as_ref().is_none_or(|b| b.bytes < bytes) {
         *buffer = None;

@@ -1,48 +1,50 @@
-//! What the CUDA backend needs of a driver, and nothing more.
+//! The part of a driver that the CUDA backend needs.
 
 use crate::error::Result;
 use crate::launch::{Launch, Limits, NodeLaunches};
 use std::time::Duration;
 
-/// Memory, copies and launches of one device, all in one order.
+/// Memory, copies and launches of one device; all of them run in the order of the calls.
 pub trait Driver: Send + Sync {
-    /// The device in words, for reports.
+    /// Description of the device, for reports.
     fn name(&self) -> String;
-    /// What launch configurations depend on.
+    /// Properties of the device that launch configurations depend on.
     fn limits(&self) -> &Limits;
-    /// Bytes that are free, where the driver knows.
+    /// Free device memory in bytes; none if the driver can't tell.
     fn free_bytes(&self) -> Result<Option<u64>>;
-    /// Memory that starts at a multiple of 256 bytes. An error says how much there was.
+    /// Allocates device memory, aligned to 256 bytes, and returns its address. The error states how
+    /// much memory was free.
     fn allocate(&self, bytes: u64) -> Result<u64>;
-    /// Gives memory back once everything launched so far has ended.
+    /// Frees device memory after all earlier launches have ended.
     fn free(&self, address: u64);
-    /// Memory of the host that the device can copy from while it works, at an address of the device.
+    /// Allocates host memory that the device can read while it works. The address is valid on the
+    /// device.
     fn allocate_host(&self, bytes: u64) -> Result<u64>;
-    /// Gives memory of the host back once everything launched so far has ended.
+    /// Frees host memory after all earlier launches have ended.
     fn free_host(&self, address: u64);
-    /// Fills memory of the host.
+    /// Writes to memory from `allocate_host`.
     fn write_host(&self, to: u64, bytes: &[u8]) -> Result<()>;
-    /// Host to device, done when this returns: where a device reads pageable memory by itself, a copy in a stream may be late, and
-    /// `bytes` is often a temporary.
+    /// Copies from host to device; the copy is complete on return. An asynchronous copy from
+    /// pageable memory could read `bytes` too late, and `bytes` is often a temporary.
     fn upload(&self, to: u64, bytes: &[u8]) -> Result<()>;
-    /// Device to host, after everything launched so far.
+    /// Copies from device to host, after all earlier launches.
     fn download(&self, from: u64, bytes: &mut [u8]) -> Result<()>;
-    /// Device to device.
+    /// Copies within the device.
     fn copy(&self, to: u64, from: u64, bytes: u64) -> Result<()>;
-    /// Sets every byte.
+    /// Sets every byte to `value`.
     fn fill(&self, to: u64, bytes: u64, value: u8) -> Result<()>;
-    /// Fails if a kernel is not there or takes another parameter struct than the launch has.
+    /// Fails if the kernel does not exist or has a parameter struct of another size.
     fn check(&self, launch: &Launch) -> Result<()>;
-    /// Makes launches ready to be replayed in order, again and again.
+    /// Prepares launches that are replayed in order many times.
     fn instantiate(&self, nodes: Vec<NodeLaunches>) -> Result<Box<dyn Replay>>;
 }
 
-/// Launches captured once.
+/// Launches that were captured once.
 pub trait Replay: Send {
-    /// Runs all; may return before they have ended.
+    /// Runs all launches; may return before they have ended.
     fn run(&mut self) -> Result<()>;
-    /// Runs node number `k` and waits until it has ended. An error names it and its kernels.
+    /// Runs node number `k` and waits for its end. An error names the node and its kernels.
     fn run_node(&mut self, k: usize) -> Result<()>;
-    /// Runs all and gives the time from the first to the last on the device.
+    /// Runs all launches and returns the time on the device from the first to the last.
     fn time(&mut self) -> Result<Duration>;
 }

@@ -1,7 +1,8 @@
 //! The emulated driver: the kernels compiled as C++, run block by block on the CPU.
 //!
-//! Every tensor that a launch is given lies on an island of its own between guard bands of NaN: what is read past an end poisons
-//! the result, what is written there is reported. Outputs start as NaN, and one left so is reported as unwritten.
+//! Every tensor of a launch is copied to its own memory between guard bands of NaN. A read outside
+//! a tensor makes the result NaN; a write outside is reported. Outputs start as NaN; an element
+//! that is still NaN afterwards is reported as unwritten.
 
 use super::driver::{Driver, Replay};
 use crate::error::{Error, Result};
@@ -43,7 +44,8 @@ const POISON: u8 = 0xff;
 
 /// Names of all kernels.
 pub fn kernels() -> Vec<String> {
-    // SAFETY: with no room the call only tells the size; the second one fills exactly that.
+    // SAFETY: the first call, without a buffer, returns the size; the second call fills exactly
+    // that.
     let bytes = unsafe {
         let mut bytes = vec![0u8; dmap_emulated_kernels(std::ptr::null_mut(), 0)];
         dmap_emulated_kernels(bytes.as_mut_ptr(), bytes.len());
@@ -52,41 +54,41 @@ pub fn kernels() -> Vec<String> {
     bytes.split(|b| *b == 0).filter(|n| !n.is_empty()).map(|n| String::from_utf8_lossy(n).into_owned()).collect()
 }
 
-/// Threads of a block at most, 0 for a kernel that is not there.
+/// Maximum number of threads per block of a kernel; 0 if the kernel does not exist.
 pub fn threads(kernel: &str) -> usize {
-    // SAFETY: a zero-terminated name.
+    // SAFETY: the name ends with a zero.
     CString::new(kernel).map_or(0, |name| unsafe { dmap_emulated_threads(name.as_ptr()) } as usize)
 }
 
-/// What a block of a chip may ask for of shared memory: consumer chips and an H100.
+/// Shared memory in bytes that a block may use: on consumer chips, and on an H100.
 pub const SHARED_BYTES: [usize; 2] = [99 << 10, 227 << 10];
 
-/// The kernels that have run in this process, with the bytes of shared memory of their largest launch on each of [`SHARED_BYTES`]: a
-/// test looks whether any was left out.
+/// The kernels that have run in this process. For each of [`SHARED_BYTES`], the value is the shared
+/// memory in bytes of the largest launch. A test uses this to find kernels that never ran.
 pub fn kernels_run() -> BTreeMap<String, BTreeMap<usize, usize>> {
     RUN.lock().unwrap_or_else(|e| e.into_inner()).clone()
 }
 
 static RUN: Mutex<BTreeMap<String, BTreeMap<usize, usize>>> = Mutex::new(BTreeMap::new());
 
-/// The driver. Blocks and the threads of a block run in an order that `seed` decides.
+/// The emulated driver. `seed` decides the order of blocks and of threads in a block.
 pub struct Emulated {
     memory: Arc<Mutex<Memory>>,
     limits: Limits,
     seed: u64,
 }
 
-/// Bytes that the device says it has; it never refuses more.
+/// Total memory in bytes that the device reports. Allocations beyond it are not refused.
 const MEMORY: u64 = 80 << 30;
 
-/// Allocations by address; addresses are never used again, so that a stale one is caught.
+/// Allocations by address. Addresses are never reused, so that a stale address is found.
 struct Memory {
     next: u64,
     allocations: BTreeMap<u64, Vec<u8>>,
 }
 
 impl Memory {
-    /// The allocation that holds `bytes` bytes from `address` on, and the offset in it.
+    /// The `bytes` bytes from `address` on; an error if no allocation holds all of them.
     fn find(&mut self, address: u64, bytes: u64) -> Result<&mut [u8]> {
         let found = self.allocations.range_mut(..=address).next_back();
         match found {
@@ -100,8 +102,9 @@ impl Memory {
 }
 
 impl Emulated {
-    /// A small device. Few multiprocessors, so that small tensors reach every launch configuration; with an odd seed it has the shared
-    /// memory of consumer chips, else that of an H100 and the products of a warpgroup.
+    /// A small device: with two multiprocessors, small tensors reach every launch configuration.
+    /// With an odd seed it has the shared memory of a consumer chip, else that of an H100 and
+    /// wgmma.
     pub fn new(seed: u64) -> Emulated {
         let memory = Memory { next: 1 << 32, allocations: BTreeMap::new() };
         Emulated {
@@ -147,7 +150,8 @@ impl Driver for Emulated {
         self.upload(to, bytes)
     }
     fn free_bytes(&self) -> Result<Option<u64>> {
-        // As NVIDIA's driver does with large allocations, and here with all, so that many small ones show.
+        // NVIDIA's driver rounds large allocations up. Here all are rounded, so that many small
+        // ones become visible.
         let rounded = |a: &Vec<u8>| (a.len() as u64).next_multiple_of(2 << 20);
         let taken: u64 = self.memory().allocations.values().map(rounded).sum();
         Ok(Some(MEMORY.saturating_sub(taken)))
@@ -186,7 +190,7 @@ impl Driver for Emulated {
 fn check(launch: &Launch, limits: &Limits) -> Result<()> {
     let fault = |what: String| Err(Error::Failed(format!("kernel {}: {what}", launch.kernel)));
     let name = CString::new(launch.kernel.as_str()).map_err(|e| Error::Failed(e.to_string()))?;
-    // SAFETY: a zero-terminated name.
+    // SAFETY: the name ends with a zero.
     let expected = unsafe { dmap_emulated_parameter_bytes(name.as_ptr()) };
     if expected == 0 {
         return fault("there is no such kernel".into());
@@ -257,7 +261,7 @@ fn run_launch(memory: &Mutex<Memory>, launch: &Launch, limits: &Limits, seed: u6
     }
     let before: Vec<Vec<u8>> =
         islands.values().map(|i| if i.access == Access::Read { i.contents().to_vec() } else { Vec::new() }).collect();
-    // The struct holds pointers: it has to lie where they can.
+    // The struct holds pointers, so it needs their alignment.
     let mut words = vec![0u64; parameters.len().div_ceil(8)];
     bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..parameters.len()].copy_from_slice(&parameters);
     let name = CString::new(launch.kernel.as_str()).map_err(|e| Error::Failed(e.to_string()))?;
@@ -265,12 +269,13 @@ fn run_launch(memory: &Mutex<Memory>, launch: &Launch, limits: &Limits, seed: u6
     let blocks = x * y * z;
     (0..blocks as usize).into_par_iter().with_min_len(1 + blocks as usize / 64).try_for_each(|i| {
         let i = i as u64;
-        // Every block in the place of another one.
+        // An odd seed runs the blocks in reverse order.
         let i = if seed % 2 == 0 { i } else { blocks - 1 - i };
         let at = [(i % x) as u32, (i / x % y) as u32, (i / x / y) as u32];
         let mut message = [0 as c_char; 256];
-        // SAFETY: the kernel was checked to exist and to take this many bytes of parameters; what it is pointed to lives until
-        // the end of this function. A kernel that writes outside is a defect that the guard bands are there to show.
+        // SAFETY: the kernel exists and takes this many bytes of parameters (checked before). The
+        // memory that it points to lives until the end of this function. Guard bands show a kernel
+        // that writes outside.
         let failed = unsafe {
             dmap_emulated_block(
                 name.as_ptr(),
@@ -287,7 +292,7 @@ fn run_launch(memory: &Mutex<Memory>, launch: &Launch, limits: &Limits, seed: u6
         if failed == 0 {
             return Ok(());
         }
-        // SAFETY: the block left a zero-terminated message.
+        // SAFETY: the block left a message that ends with a zero.
         Err(fault(unsafe { CStr::from_ptr(message.as_ptr()) }.to_string_lossy().into_owned()))
     })?;
     let mut memory = memory.lock().unwrap_or_else(|e| e.into_inner());
@@ -308,7 +313,7 @@ fn run_launch(memory: &Mutex<Memory>, launch: &Launch, limits: &Limits, seed: u6
     Ok(())
 }
 
-/// Writes a map over its pointer.
+/// Encodes a tensor map in place of its pointer.
 fn encode(to: &mut [u8], map: &TensorMap) -> Result<(), String> {
     let address = u64::from_le_bytes(to[..8].try_into().expect("eight bytes"));
     if (map.first * map.operand.dtype.bytes()) as u64 + map.span() > map.operand.bytes {
@@ -317,7 +322,7 @@ fn encode(to: &mut [u8], map: &TensorMap) -> Result<(), String> {
     let (extents, strides) = (map.extents.map(|n| n as u64), map.stride_bytes());
     let extent_of_box = map.extent_of_box.map(|n| n as u32);
     let (extents, strides, extent_of_box) = (extents.as_ptr(), strides.as_ptr(), extent_of_box.as_ptr());
-    // SAFETY: 128 bytes to write, and arrays of five, four and five numbers.
+    // SAFETY: 128 bytes are written; the arrays have five, four and five numbers.
     let refused = unsafe { dmap_emulated_encode(to.as_mut_ptr(), address, extents, strides, extent_of_box) };
     if refused == 0 { Ok(()) } else { Err(format!("the driver would refuse a map: {map:?}")) }
 }

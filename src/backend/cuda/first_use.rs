@@ -1,7 +1,9 @@
-//! Compiling a kernel file on the machine that runs it, once: the image is kept in the user's cache folder.
+//! Compiles kernel files on the machine that runs them. The image is kept in the user's cache
+//! folder.
 //!
-//! It is done where the build has no image for the chip, and on demand: with `DMAP_IMAGES=source`, or with the kernels of another folder,
-//! `DMAP_KERNELS`, so that a kernel can be changed without a build.
+//! This happens if the build has no image for the chip, and on request: with `DMAP_IMAGES=source`,
+//! or with `DMAP_KERNELS` set to another folder of kernels, so that a kernel can be changed without
+//! a build.
 
 use super::images::Source;
 use super::kernel_files;
@@ -11,12 +13,12 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 
-/// True if the images of the build are not to be used.
+/// True if the images in the build must not be used.
 pub fn is_asked_for() -> bool {
     std::env::var_os("DMAP_IMAGES").is_some() || std::env::var_os("DMAP_KERNELS").is_some()
 }
 
-/// Fails where `DMAP_IMAGES` says what is not known.
+/// Fails if `DMAP_IMAGES` has an unknown value.
 pub fn check() -> Result<()> {
     match std::env::var_os("DMAP_IMAGES") {
         Some(other) if other != "source" => {
@@ -26,7 +28,7 @@ pub fn check() -> Result<()> {
     }
 }
 
-/// The image of `source` for `architecture`, from the cache or from NVRTC.
+/// The image of `source` for `architecture`, from the cache or newly compiled by NVRTC.
 pub fn compiled(source: &Source, headers: &[(&str, &str)], architecture: &str) -> Result<Vec<u8>> {
     let nvrtc = Nvrtc::find(Path::new(".")).map_err(Error::Device)?;
     let (text, headers) = match std::env::var_os("DMAP_KERNELS") {
@@ -43,7 +45,7 @@ pub fn compiled(source: &Source, headers: &[(&str, &str)], architecture: &str) -
     let compiled = nvrtc
         .compile(source.name, &text, &headers, architecture)
         .map_err(|log| Error::Device(format!("kernels/{} does not compile for {architecture}: {log}", source.name)))?;
-    // A cache that can't be written costs time at the next start, nothing else.
+    // A cache that can't be written only costs time at the next start.
     let partial = path.with_extension(format!("{}.partial", std::process::id()));
     let _ = std::fs::create_dir_all(cache_folder());
     if std::fs::write(&partial, &compiled.image).is_ok() {
@@ -52,7 +54,7 @@ pub fn compiled(source: &Source, headers: &[(&str, &str)], architecture: &str) -
     Ok(compiled.image)
 }
 
-/// A kernel file of a folder laid out as `kernels/`, and the headers of that folder.
+/// The text of a kernel file in a folder laid out as `kernels/`, and the headers of that folder.
 fn in_folder(folder: &Path, name: &str) -> Result<(String, Vec<(String, String)>)> {
     let path = folder.join(name);
     let headers = kernel_files::read(folder, "cuh").map_err(|(path, e)| Error::io(&path)(e))?;

@@ -1,10 +1,10 @@
-//! What build.rs embedded: kernel sources, and their images where NVRTC was there at build time.
+//! The kernel sources that build.rs embedded, and their images if NVRTC was present at build time.
 
 use std::io::Read;
 
 /// A kernel file.
 pub struct Source {
-    /// Its place in `kernels/`: `conv/mma.cu`.
+    /// Path in `kernels/`: `conv/mma.cu`.
     pub name: &'static str,
     /// Its text.
     pub text: &'static str,
@@ -14,16 +14,16 @@ pub struct Source {
 pub struct Image {
     /// The kernel file.
     pub file: &'static str,
-    /// `sm_90a` and the like for a CUBIN, `compute_80` for PTX.
+    /// For a CUBIN an architecture such as `sm_90a`; for PTX `compute_80`.
     pub architecture: &'static str,
-    /// The image, deflated.
+    /// The image, compressed with deflate.
     pub deflated: &'static [u8],
-    /// What the compiler said: registers, shared memory, spills.
+    /// The compiler's output: registers, shared memory, spills.
     pub log: &'static str,
 }
 
 impl Image {
-    /// The image as a driver takes it. PTX is text and ends with a zero.
+    /// The image in the form that a driver takes. PTX is text and ends with a zero.
     pub fn inflated(&self) -> Vec<u8> {
         let mut image = Vec::new();
         flate2::read::DeflateDecoder::new(self.deflated).read_to_end(&mut image).expect("build.rs deflated it");
@@ -32,19 +32,20 @@ impl Image {
     }
 }
 
-/// What the compiler said of one kernel on one architecture.
+/// Resources of one kernel on one architecture, according to the compiler.
 pub struct Resources {
-    /// The kernel.
+    /// Name of the kernel.
     pub kernel: String,
-    /// As in [`Image`].
+    /// See [`Image`].
     pub architecture: &'static str,
-    /// Registers of a thread.
+    /// Registers per thread.
     pub registers: usize,
-    /// Bytes stored to and loaded from local memory because registers ran out.
+    /// Bytes stored to and loaded from local memory because of register spills.
     pub spilled: usize,
 }
 
-/// Registers and spills of every kernel in every CUBIN of this build, sorted; empty where the build had no NVRTC.
+/// Registers and spills of every kernel in every CUBIN of this build, sorted. Empty if the build
+/// had no NVRTC.
 pub fn resources() -> Vec<Resources> {
     let mut all = Vec::new();
     for image in IMAGES.iter().filter(|i| i.architecture.starts_with("sm_")) {
@@ -71,5 +72,5 @@ pub fn resources() -> Vec<Resources> {
 
 include!(concat!(env!("OUT_DIR"), "/images.rs"));
 
-/// The NVRTC that made the images, if they were made at build time.
+/// Version of the NVRTC that made the images; none if the build made none.
 pub const NVRTC_VERSION: Option<&str> = option_env!("DMAP_NVRTC_VERSION");

@@ -1,12 +1,13 @@
-// The files of the kernels' folder. Shared by build.rs, which includes this file, and the program, which may compile another folder.
+// Reads the kernels' folder. build.rs includes this file, and the program uses it to compile the
+// kernels of another folder.
 
 use std::path::{Path, PathBuf};
 
-/// A folder of `kernels/` that holds no kernels of the GPU: the emulated device.
+/// A folder of `kernels/` without GPU kernels: it holds the emulated device.
 const EMULATOR: &str = "emulator";
 
-/// (name, text) of every file with this extension in `folder` and in the folders right under it, sorted. A name starts at
-/// `folder`: `conv/mma.cu`. Files include each other by these names.
+/// (name, text) of every file with this extension in `folder` and its direct subfolders, sorted. A
+/// name is relative to `folder`: `conv/mma.cu`. Files include each other by these names.
 pub fn read(folder: &Path, extension: &str) -> Result<Vec<(String, String)>, (PathBuf, std::io::Error)> {
     let mut all = Vec::new();
     read_level(folder, extension, "", &mut all)?;
@@ -38,7 +39,7 @@ fn read_level(
     Ok(())
 }
 
-/// Name of a kernel file as a part of a file name.
+/// The name of a kernel file with its folder, usable as a part of a file name.
 pub fn flat(name: &str) -> String {
     name.replace('/', "-")
 }

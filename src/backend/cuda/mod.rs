@@ -1,7 +1,8 @@
-//! The CUDA backend: hand-written kernels (kernels/), recorded per plan, launched through a small [`Driver`] trait.
+//! The CUDA backend: the hand-written kernels in kernels/, recorded for each plan and launched
+//! through the small trait [`Driver`].
 //!
-//! Two drivers: `nvidia`, the real one, loaded dynamically; and, with the cargo feature `emulate`, `emulated`, which runs the same
-//! kernel sources on the CPU and looks for mistakes while it does.
+//! There are two drivers. `nvidia` is the real one, loaded dynamically. `emulated`, with the cargo
+//! feature `emulate`, runs the same kernel sources on the CPU and checks their memory accesses.
 
 mod device;
 pub mod driver;

@@ -1,5 +1,5 @@
-// Compiles a kernel file with NVRTC, without a GPU. Shared by build.rs, which includes this file, and the program, which compiles at
-// first use where the build had no NVRTC.
+// Compiles a kernel file with NVRTC, without a GPU. build.rs includes this file; the program uses
+// it to compile at first use if the build had no NVRTC.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
@@ -17,21 +17,21 @@ type Create = unsafe extern "C" fn(
 type Size = unsafe extern "C" fn(Handle, *mut usize) -> c_int;
 type Get = unsafe extern "C" fn(Handle, *mut c_char) -> c_int;
 
-/// The loaded library.
+/// A loaded NVRTC library.
 pub struct Nvrtc {
     library: libloading::Library,
     /// (major, minor)
     pub version: (i32, i32),
 }
 
-/// A kernel file made into a CUBIN or PTX, and what the compiler said.
+/// A kernel file compiled to a CUBIN or PTX, and the compiler's output.
 pub struct Compiled {
     pub image: Vec<u8>,
     pub log: String,
 }
 
-/// Places where NVRTC is looked for, in order: `DMAP_NVRTC`, the CUDA toolkit, the loader's path, the PyPI wheel in `.venv` under
-/// `root` or in the active environment.
+/// Paths to try for NVRTC, in order: `DMAP_NVRTC`, the CUDA toolkit, the loader's search path, the
+/// PyPI wheel in `.venv` under `root` or in the active environment.
 pub fn candidates(root: &Path) -> Vec<PathBuf> {
     if let Some(file) = std::env::var_os("DMAP_NVRTC") {
         return vec![file.into()];
@@ -65,7 +65,7 @@ fn libraries_in(folder: &Path) -> Vec<PathBuf> {
 }
 
 impl Nvrtc {
-    /// The first library of `candidates` that loads.
+    /// Opens the first of the `candidates` that loads.
     pub fn find(root: &Path) -> Result<Nvrtc, String> {
         let places = candidates(root);
         places.iter().find_map(|path| Nvrtc::open(path).ok()).ok_or_else(|| {
@@ -74,18 +74,20 @@ impl Nvrtc {
     }
 
     fn open(path: &Path) -> Result<Nvrtc, String> {
-        // The wheel's builtins library is found only if it is open already, under its own path, for all to see.
+        // NVRTC finds the wheel's builtins library only if it is already open under its own path
+        // with global symbols.
         if let Some(folder) = path.parent().filter(|f| f.is_absolute()) {
             let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
             for builtins in files.filter(|p| p.to_string_lossy().contains("libnvrtc-builtins.so")) {
                 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-                // SAFETY: a library of NVIDIA's without initialisers that matter here; it stays open for good.
+                // SAFETY: a library of NVIDIA without critical initialisers; it stays open until
+                // the process ends.
                 if let Ok(library) = unsafe { Library::open(Some(&builtins), RTLD_NOW | RTLD_GLOBAL) } {
                     std::mem::forget(library);
                 }
             }
         }
-        // SAFETY: as above; the signatures are those of nvrtc.h, unchanged since version 11.
+        // SAFETY: as above; the signatures are the ones in nvrtc.h, unchanged since version 11.
         unsafe {
             let library = libloading::Library::new(path).map_err(|e| e.to_string())?;
             let mut version = (0, 0);
@@ -96,9 +98,9 @@ impl Nvrtc {
         }
     }
 
-    /// Architectures that this version compiles for, as 80, 90, ...
+    /// Architectures that this NVRTC compiles for, as 80, 90, ...
     pub fn architectures(&self) -> Vec<i32> {
-        // SAFETY: the second call fills as many entries as the first one counted.
+        // SAFETY: the second call fills as many entries as the first call counted.
         unsafe {
             let Ok(count_of) =
                 self.library.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(b"nvrtcGetNumSupportedArchs")
@@ -115,8 +117,9 @@ impl Nvrtc {
         }
     }
 
-    /// Compiles `source`, which includes `headers` (name, text) by name, for `architecture`: `sm_90a` gives a CUBIN,
-    /// `compute_80` PTX. An error is the compiler's log, with file and line.
+    /// Compiles `source` for `architecture`: `sm_90a` gives a CUBIN, `compute_80` gives PTX. The
+    /// source includes `headers` (name, text) by name. An error is the compiler's log, with file
+    /// and line.
     pub fn compile(
         &self,
         name: &str,
@@ -132,7 +135,8 @@ impl Nvrtc {
         let options = options.iter().map(|o| text(o)).collect::<Result<Vec<_>, _>>()?;
         let pointers = |all: &[CString]| all.iter().map(|s| s.as_ptr()).collect::<Vec<_>>();
         let (names, bodies, options) = (pointers(&names), pointers(&bodies), pointers(&options));
-        // SAFETY: every pointer lives until the end of this block; sizes come from the library itself.
+        // SAFETY: every pointer lives until the end of this block; the library itself gives the
+        // sizes.
         unsafe {
             let symbol = |e: libloading::Error| e.to_string();
             let create = self.library.get::<Create>(b"nvrtcCreateProgram").map_err(symbol)?;

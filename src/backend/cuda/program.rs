@@ -1,4 +1,4 @@
-//! Runs a plan on a CUDA device: everything is allocated and recorded once, a run replays.
+//! Runs a plan on a CUDA device: everything is allocated and recorded once, and a run replays it.
 
 use super::device::{Buffer, CudaDevice, Part, Wanted, decode};
 use super::driver::Replay;
@@ -12,17 +12,17 @@ use crate::weights::Weights;
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
-/// A plan on a CUDA device.
+/// A plan bound to a CUDA device.
 pub struct CudaProgram {
     id: u64,
     device: CudaDevice,
     graph: Arc<Graph>,
     plan: Arc<Plan>,
-    /// Per tensor: inputs, weights and constants.
+    /// For each tensor: the memory of inputs, weights and constants.
     outside: Vec<Option<Part>>,
-    /// Per tensor: the value that stands at the end of a run.
+    /// For each tensor: the value that exists at the end of a run.
     newest: Vec<Option<usize>>,
-    /// Tables of the nodes, in the order in which they are asked for.
+    /// Tables of the nodes, in the order in which the nodes ask for them.
     tables: Vec<Buffer>,
     replay: Option<Box<dyn Replay>>,
     /// Addresses of the arena and scratch that `replay` was recorded with.
@@ -31,7 +31,7 @@ pub struct CudaProgram {
 }
 
 impl CudaProgram {
-    /// Uploads weights and constants, reserves the shared arena, records every launch.
+    /// Uploads weights and constants, reserves the shared arena, and records every launch.
     pub fn new(graph: Arc<Graph>, plan: Arc<Plan>, weights: &Weights, device: CudaDevice) -> Result<Self> {
         device.forget_closed_models();
         let outside = outside(&graph, &plan, weights, &device)?;
@@ -51,7 +51,8 @@ impl CudaProgram {
             recorded_for: (0, 0),
             poison: false,
         };
-        // Growing moves the arena: no other program may run, and what it left there is lost.
+        // Growing moves the arena: no other program may run meanwhile, and all values in the arena
+        // are lost.
         let device = program.device.clone();
         let mut owner = device.owner();
         *owner = 0;
@@ -60,7 +61,8 @@ impl CudaProgram {
         Ok(program)
     }
 
-    /// Every launch of every step, for where arena and scratch are now. Scratch grows to what the largest node needs.
+    /// Records every launch of every step for the current addresses of arena and scratch. The
+    /// scratch grows to the size that the largest node needs.
     fn record(&mut self) -> Result<()> {
         loop {
             let (arena, scratch, scratch_bytes) = self.device.places();
@@ -91,7 +93,8 @@ impl CudaProgram {
         }
     }
 
-    /// Another program may have made the shared arena grow since.
+    /// The recorded launches. They are recorded again if the shared arena or scratch has moved
+    /// since.
     fn ready(&mut self) -> Result<&mut Box<dyn Replay>> {
         let (arena, scratch, _) = self.device.places();
         if self.replay.is_none() || self.recorded_for != (arena, scratch) {
@@ -104,7 +107,8 @@ impl CudaProgram {
         Ok(self.replay.as_mut().expect("recorded above"))
     }
 
-    /// An output of the last run. It may be an input: the gradient through an identity is the cotangent itself.
+    /// The memory of an output of the last run. It may be an input: the gradient through an
+    /// identity is the cotangent itself.
     ///
     /// Nothing else runs on the device while the guard lives.
     fn output(&self, output: TensorId) -> Result<(Operand, MutexGuard<'_, u64>)> {
@@ -123,7 +127,7 @@ impl CudaProgram {
     }
 }
 
-/// Per tensor: where inputs, weights and constants of a graph lie.
+/// For each tensor: the memory of inputs, weights and constants of a graph.
 fn outside(graph: &Graph, plan: &Plan, weights: &Weights, device: &CudaDevice) -> Result<Vec<Option<Part>>> {
     let longest_input = graph.tensors().iter().filter(|t| matches!(t.source, Source::Input)).map(|t| t.shape.numel());
     let zeros = vec![0.0; longest_input.max().unwrap_or(0)];
@@ -169,7 +173,8 @@ impl Program for CudaProgram {
     }
 
     fn time_nodes(&mut self) -> Result<Vec<Duration>> {
-        /// Launches of a node in one recording: the gap before the first one does not count.
+        /// Launches of a node in one recording. With many, the gap before the first one hardly
+        /// counts.
         const REPEATS: usize = 20;
         let device = self.device.clone();
         let mut owner = device.owner();

@@ -1,4 +1,4 @@
-//! From a plan to the launches of every step, for given places in memory.
+//! From a plan to the launches of every step, for given memory addresses.
 
 use crate::error::Result;
 use crate::graph::{ALIGNMENT, Graph, Instance, Placement, Plan, Source, TensorId};
@@ -6,7 +6,7 @@ use crate::launch::Limits;
 use crate::launch::{NodeLaunches, Operand, Recorder};
 use crate::tensor::{Dtype, Precision, Shape};
 
-/// Where the values of a plan lie.
+/// Addresses of a plan's values.
 pub(super) struct Places<'a> {
     pub arena: u64,
     pub scratch: u64,
@@ -14,7 +14,8 @@ pub(super) struct Places<'a> {
     pub outside: &'a dyn Fn(TensorId) -> Option<u64>,
 }
 
-/// The launches of every step, and the bytes of scratch of the node that needs most. `table` uploads one and gives its address.
+/// The launches of every step, and the largest scratch in bytes that a node needs. `table` uploads
+/// a table and returns its address.
 pub(super) fn record_steps(
     graph: &Graph,
     plan: &Plan,
@@ -57,10 +58,10 @@ pub(super) fn record_steps(
     Ok((all, needed))
 }
 
-/// The launches that a device of these limits would be given for every step of a plan, found without a device. Their addresses mean
-/// nothing.
+/// The launches of every step of a plan for a device with these limits. No device is needed; the
+/// addresses in the launches are placeholders.
 pub fn launches_for(graph: &Graph, plan: &Plan, limits: &Limits) -> Result<Vec<NodeLaunches>> {
-    // Apart from each other, as those of allocations are.
+    // The addresses are far apart, like separate allocations.
     let outside = |tensor: TensorId| {
         let is_outside = !matches!(graph.tensor(tensor).source, Source::Node(_));
         is_outside.then(|| (u64::from(tensor.0) + 2) << 40)
@@ -69,7 +70,8 @@ pub fn launches_for(graph: &Graph, plan: &Plan, limits: &Limits) -> Result<Vec<N
     record_steps(graph, plan, limits, &places, &mut |_| Ok(1 << 38)).map(|(all, _)| all)
 }
 
-/// Gives the weights of a step that stay with the host a place in the window; what to copy there, and from where.
+/// Gives the weights of a step that are in host memory a place in the window. Returns the copies:
+/// (target, source address).
 fn through_window(plan: &Plan, arena: u64, inputs: &[Instance], operands: &mut [Operand]) -> Vec<(Operand, u64)> {
     let Some(window) = &plan.window else { return Vec::new() };
     let mut next = arena + window.offset;
@@ -85,10 +87,11 @@ fn through_window(plan: &Plan, arena: u64, inputs: &[Instance], operands: &mut [
     copies
 }
 
-/// A tensor at an address.
+/// The operand of a tensor at an address.
 pub(super) fn located(graph: &Graph, plan: &Plan, tensor: TensorId, address: u64) -> Operand {
     let described = graph.tensor(tensor);
-    // Weights and activations follow the run; inputs and constants are always f32.
+    // Weights and activations have the storage type of the plan; inputs and constants are always
+    // f32.
     let dtype = if described.precision == Precision::Full { Dtype::F32 } else { plan.storage };
     let bytes = (described.shape.numel() * dtype.bytes()) as u64;
     Operand { address, bytes, dtype, shape: described.shape }

@@ -1,4 +1,5 @@
-//! The real driver: CUDA's driver API, loaded when first asked for. One stream, plain allocations, everything in order.
+//! The real driver: the CUDA driver API, loaded on first use. It uses one stream and plain
+//! allocations; everything runs in order.
 
 mod modules;
 mod replay;
@@ -16,10 +17,12 @@ use shared::{Shared, failed};
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex};
 
-/// First generation with the instructions that the kernels use (cp.async, bf16 and TF32 products).
+/// Minimum compute capability: it has the instructions that the kernels use (cp.async, bf16 and
+/// TF32 products).
 const OLDEST: (i32, i32) = (8, 0);
 
-/// How many multiprocessors launches are made for: the chip's, or `DMAP_MULTIPROCESSORS`. With 2 small tensors reach every kernel.
+/// Number of multiprocessors that launches are made for: the chip's, or `DMAP_MULTIPROCESSORS`.
+/// With 2, small tensors reach every kernel.
 fn multiprocessors(of_chip: usize) -> Result<usize> {
     match std::env::var("DMAP_MULTIPROCESSORS") {
         Err(_) => Ok(of_chip),
@@ -37,14 +40,15 @@ pub struct Nvidia {
 }
 
 impl Nvidia {
-    /// Device number `ordinal`.
+    /// Opens device number `ordinal`.
     pub fn open(ordinal: usize) -> Result<Nvidia> {
         first_use::check()?;
-        // SAFETY: only looks whether the library loads; cudarc panics later if it does not.
+        // SAFETY: this only checks if the library loads; without the check cudarc would panic
+        // later.
         if !unsafe { sys::is_culib_present() } {
             return Err(Error::Device("no CUDA driver on this machine (libcuda was not found)".into()));
         }
-        // SAFETY: plain queries with out-parameters that live here.
+        // SAFETY: queries whose out-parameters live here.
         unsafe {
             let mut version = 0;
             sys::cuDriverGetVersion(&mut version).result().map_err(failed("version"))?;
@@ -108,7 +112,7 @@ impl Driver for Nvidia {
         // SAFETY: a plain allocation.
         unsafe {
             result::malloc_sync(bytes as usize).map_err(|e| {
-                // After a failed kernel every call fails: only this code is about memory.
+                // After a failed kernel every call fails; only this code means lack of memory.
                 if e.0 != sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
                     return failed("allocating")(e);
                 }
@@ -130,7 +134,7 @@ impl Driver for Nvidia {
         }
     }
     fn free(&self, address: u64) {
-        // SAFETY: an address from `allocate`, given back once, after everything that may use it.
+        // SAFETY: an address from `allocate`, freed once, after all work that may use it.
         unsafe {
             let _ = self.shared.enter();
             let _ = result::stream::synchronize(self.shared.stream);
@@ -141,11 +145,12 @@ impl Driver for Nvidia {
         self.shared.enter()?;
         let reason =
             |_| Error::Memory(format!("the machine can't give {} MiB of pinned memory", bytes.div_ceil(1 << 20)));
-        // SAFETY: a plain allocation. With unified addressing, which every supported device has, its address holds on both sides.
+        // SAFETY: a plain allocation. Every supported device has unified addressing, so the address
+        // holds on both sides.
         unsafe { result::malloc_host(bytes as usize, 0).map(|p| p as u64).map_err(reason) }
     }
     fn free_host(&self, address: u64) {
-        // SAFETY: an address from `allocate_host`, given back once, after everything that may read it.
+        // SAFETY: an address from `allocate_host`, freed once, after all work that may read it.
         unsafe {
             let _ = self.shared.enter();
             let _ = result::stream::synchronize(self.shared.stream);
@@ -159,13 +164,13 @@ impl Driver for Nvidia {
     }
     fn upload(&self, to: u64, bytes: &[u8]) -> Result<()> {
         self.shared.enter()?;
-        // SAFETY: the caller's range, which lives until the copy is done.
+        // SAFETY: the caller's range, which lives until the copy is complete.
         unsafe { result::memcpy_htod_async(to, bytes, self.shared.stream).map_err(failed("copying to the device"))? }
         self.shared.synchronize()
     }
     fn download(&self, from: u64, bytes: &mut [u8]) -> Result<()> {
         self.shared.enter()?;
-        // SAFETY: the caller's range; synchronised before `bytes` is looked at.
+        // SAFETY: the caller's range; the stream is synchronised before `bytes` is read.
         unsafe {
             result::memcpy_dtoh_async(bytes, from, self.shared.stream).map_err(failed("copying from the device"))?
         };
@@ -192,7 +197,7 @@ impl Driver for Nvidia {
                 launch.kernel, launch.shared, self.name, self.limits.shared_bytes
             )));
         }
-        // A kernel may be launched with more or less of it: the limit only grows.
+        // Launches of one kernel differ in shared memory, so the limit only grows.
         let mut functions = self.shared.functions.lock().unwrap_or_else(|e| e.into_inner());
         let allowed = functions.shared.entry(launch.kernel.clone()).or_insert(48 << 10);
         if launch.shared > *allowed {

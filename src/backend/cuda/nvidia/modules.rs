@@ -8,18 +8,20 @@ use crate::launch::Launch;
 use cudarc::driver::{result, sys};
 use std::ffi::{CString, c_void};
 
-/// Results of loading an image that concern the image and not the device: not an image, not for this chip, PTX that is not sound,
-/// no compiler of PTX, PTX of a newer version, of another kind.
+/// CUDA error codes that mean a bad image rather than a failed device: invalid image, no binary for
+/// this chip, invalid PTX, no PTX compiler, PTX of a newer version, PTX compilation disabled.
 const IMAGE_REFUSED: [u32; 6] = [200, 209, 218, 221, 222, 223];
 
-/// The first driver that takes the images of this build: of the major version of the NVRTC that made them.
+/// Minimum driver version, as 1000 major + 10 minor: at least the major version of the NVRTC that
+/// made the images, and at least [`OLDEST_DRIVER`].
 pub(super) fn least_driver() -> i32 {
     let major = NVRTC_VERSION.and_then(|v| v.split('.').next()?.parse::<i32>().ok());
     let of_images = if first_use::is_asked_for() { 0 } else { major.unwrap_or(0) * 1000 };
     of_images.max(OLDEST_DRIVER)
 }
 
-/// Whether there are kernels for the products of a warpgroup: embedded, or compiled here. `DMAP_WGMMA=0` leaves them alone.
+/// Whether wgmma kernels are available, embedded or to be compiled on first use. `DMAP_WGMMA=0`
+/// disables them.
 pub(super) fn have_wgmma() -> Result<bool> {
     match std::env::var("DMAP_WGMMA").as_deref() {
         Ok("0") => return Ok(false),
@@ -30,14 +32,16 @@ pub(super) fn have_wgmma() -> Result<bool> {
 }
 
 impl Shared {
-    /// The embedded images of a kernel file that this chip may take, the best first: its own CUBIN, those of its generation, PTX.
+    /// The embedded images of a kernel file that this chip can run, best first: its own CUBIN, a
+    /// CUBIN of its generation, PTX.
     fn images(&self, file: &'static str) -> Vec<&'static Image> {
         if first_use::is_asked_for() {
             return Vec::new();
         }
         let (major, minor) = self.capability;
         let exact = [format!("sm_{major}{minor}a"), format!("sm_{major}{minor}")];
-        // A CUBIN of an earlier chip of the same generation runs too; the `a` ones run on their own chip only.
+        // A CUBIN of an earlier chip of the same generation runs too; a CUBIN ending with `a` runs
+        // only on its own chip.
         let rank = |i: &Image| {
             let number = i.architecture.strip_prefix("sm_").and_then(|a| a.parse::<i32>().ok());
             let is_related = number.is_some_and(|n| n / 10 == major && n % 10 <= minor);
@@ -52,9 +56,9 @@ impl Shared {
         found.into_iter().map(|(_, image)| image).collect()
     }
 
-    /// Loads a kernel file: the first of its images that the driver takes, or else the source, compiled now.
+    /// Loads a kernel file: the first image that the driver accepts, else the source, compiled now.
     fn module(&self, source: &'static Source) -> Result<sys::CUmodule> {
-        // SAFETY: an image ends with a zero where it is text, and lives over the call.
+        // SAFETY: a PTX image ends with a zero, and the image outlives the call.
         let load = |image: &[u8]| unsafe { result::module::load_data(image.as_ptr().cast::<c_void>()) };
         let what = format!("loading kernels/{}", source.name);
         let mut refused = Vec::new();
@@ -68,7 +72,8 @@ impl Shared {
             }
         }
         let (major, minor) = self.capability;
-        // Instructions of one generation only have an architecture of their own, since Hopper.
+        // Since Hopper, instructions that exist in one generation only need the architecture with
+        // an `a`.
         let own = if major >= 9 { "a" } else { "" };
         let architecture = format!("sm_{major}{minor}{own}");
         let compiled = first_use::compiled(source, HEADERS, &architecture);
@@ -111,7 +116,7 @@ impl Shared {
                 module
             }
         };
-        // SAFETY: a loaded module; the name ends with a zero.
+        // SAFETY: the module is loaded, and the name ends with a zero.
         unsafe {
             let name = CString::new(kernel).map_err(|e| Error::Failed(e.to_string()))?;
             let function = result::module::get_function(module, name).map_err(failed(kernel))?;

@@ -15,19 +15,20 @@ pub(super) struct Captured {
     nodes: Vec<NodeLaunches>,
 }
 
-// SAFETY: as for Shared.
+// SAFETY: see `Shared`.
 unsafe impl Send for Captured {}
 
 impl Captured {
     /// Captures the launches of `nodes` in order.
     pub fn record(shared: &Arc<Shared>, nodes: Vec<NodeLaunches>) -> Result<Captured> {
         shared.enter()?;
-        // SAFETY: the stream belongs to this device; nothing else records on it meanwhile.
+        // SAFETY: the stream belongs to this device, and nothing else records on it meanwhile.
         let graph = unsafe {
             result::stream::begin_capture(shared.stream, sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
                 .map_err(failed("recording"))?;
             let launched = nodes.iter().try_for_each(|n| shared.run(n));
-            // A capture is ended whatever became of it, so that the stream can be used again; it may leave no graph.
+            // The capture is ended even after a failed launch, so that the stream stays usable. It
+            // may then leave no graph.
             let captured = result::stream::end_capture(shared.stream).map_err(failed("recording"));
             if let (Err(_), Ok(graph)) = (&launched, &captured)
                 && !graph.is_null()
@@ -37,7 +38,7 @@ impl Captured {
             launched?;
             captured?
         };
-        // SAFETY: the graph just captured.
+        // SAFETY: the graph was captured just before.
         let executable = unsafe {
             let executable =
                 result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0)).map_err(failed("recording"));
@@ -69,7 +70,8 @@ impl Replay for Captured {
         let event = || result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(failed("event"));
         let (start, end) = (event()?, event()?);
         let milliseconds = || {
-            // SAFETY: both events belong to this context; the executable graph lives as long as `self`.
+            // SAFETY: both events belong to this context; the executable graph lives as long as
+            // `self`.
             unsafe {
                 result::event::record(start, stream).map_err(failed("event"))?;
                 result::graph::launch(self.executable, stream).map_err(failed("launching"))?;
@@ -79,7 +81,7 @@ impl Replay for Captured {
             }
         };
         let milliseconds = milliseconds();
-        // SAFETY: not used any more.
+        // SAFETY: the events are not used any more.
         unsafe {
             let _ = result::event::destroy(start);
             let _ = result::event::destroy(end);
@@ -90,7 +92,7 @@ impl Replay for Captured {
 
 impl Drop for Captured {
     fn drop(&mut self) {
-        // SAFETY: nothing replays it any more once the stream is idle.
+        // SAFETY: nothing replays the graph once the stream is idle.
         unsafe {
             let _ = self.shared.enter();
             let _ = result::stream::synchronize(self.shared.stream);

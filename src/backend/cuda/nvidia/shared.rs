@@ -1,4 +1,4 @@
-//! The context of one device, shared by what works on it.
+//! The context of one device, which all its objects share.
 
 use crate::error::{Error, Result};
 use crate::launch::{Launch, NodeLaunches, TensorMap};
@@ -8,33 +8,36 @@ use std::collections::HashMap;
 use std::ffi::{CStr, c_void};
 use std::sync::Mutex;
 
-/// First driver whose interface this crate asks for, as 1000 major + 10 minor.
+/// Minimum CUDA version of the driver, as 1000 major + 10 minor: the interface that this crate
+/// calls.
 pub(super) const OLDEST_DRIVER: i32 = 12020;
 
-/// Images and kernels that have been loaded.
+/// Images and kernels that are loaded.
 #[derive(Default)]
 pub(super) struct Functions {
     pub(super) modules: HashMap<&'static str, sys::CUmodule>,
     pub(super) by_name: HashMap<String, sys::CUfunction>,
-    /// The most shared memory that a launch of a kernel was allowed so far.
+    /// For each kernel, the largest shared memory in bytes that was allowed so far.
     pub(super) shared: HashMap<String, u32>,
 }
 
-/// Handles of one device.
+/// Driver handles of one device.
 pub(super) struct Shared {
     pub(super) context: sys::CUcontext,
     pub(super) stream: sys::CUstream,
     pub(super) capability: (i32, i32),
-    /// The newest CUDA version that the driver speaks, as 1000 major + 10 minor.
+    /// The newest CUDA version that the driver supports, as 1000 major + 10 minor.
     pub(super) driver: i32,
     pub(super) functions: Mutex<Functions>,
 }
 
-// SAFETY: handles of the driver may be used from any thread that has made the context current, which every entry point does.
+// SAFETY: any thread that has made the context current may use the handles, and every entry point
+// makes it current.
 unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
-/// An error that says what the driver was asked for, and its words and code.
+/// Turns a driver error into one that names the attempted action, with the driver's message and
+/// code.
 pub(super) fn failed(what: &str) -> impl FnOnce(result::DriverError) -> Error + '_ {
     move |e| {
         let said = |text: Result<&CStr, result::DriverError>| {
@@ -59,7 +62,8 @@ impl Shared {
         for (at, map) in &launch.params.maps {
             encode(&mut words[at / 8..(at + TensorMap::BYTES) / 8], map)?;
         }
-        // SAFETY: `check` compared the struct with the kernel's; its pointers lead into live allocations of the program.
+        // SAFETY: `check` compared the struct with the kernel's; its pointers point into live
+        // allocations of the program.
         unsafe {
             result::launch_kernel(
                 function,
@@ -73,10 +77,11 @@ impl Shared {
         .map_err(failed(&format!("launching {}", launch.kernel)))
     }
 
-    /// Copies from the host and launches of one node.
+    /// Runs the copies from the host and the launches of one node.
     pub(super) fn run(&self, node: &NodeLaunches) -> Result<()> {
         for (to, from) in &node.copies {
-            // SAFETY: pinned memory that is kept as long as the program, and room in its arena.
+            // SAFETY: the pinned memory lives as long as the program, and the target lies in its
+            // arena.
             unsafe {
                 let bytes = std::slice::from_raw_parts(*from as *const u8, to.bytes as usize);
                 result::memcpy_htod_async(to.address, bytes, self.stream).map_err(failed("copying weights"))?;
@@ -91,7 +96,7 @@ impl Shared {
     }
 }
 
-/// Writes a map over its pointer.
+/// Encodes a tensor map in place of its pointer.
 fn encode(to: &mut [u64], map: &TensorMap) -> Result<()> {
     let dtype = match map.operand.dtype {
         Dtype::F16 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
@@ -101,7 +106,8 @@ fn encode(to: &mut [u64], map: &TensorMap) -> Result<()> {
     let (extents, strides) = (map.extents.map(|n| n as u64), map.stride_bytes());
     let (extent_of_box, step) = (map.extent_of_box.map(|n| n as u32), [1u32; 5]);
     let mut encoded = sys::CUtensorMap { opaque: [0; 16] };
-    // SAFETY: arrays of as many numbers as the rank asks for; the address leads into a live allocation.
+    // SAFETY: the arrays have as many numbers as the rank requires; the address lies in a live
+    // allocation.
     unsafe {
         sys::cuTensorMapEncodeTiled(
             &mut encoded,
