@@ -1,13 +1,15 @@
-//! The hand-derived reverse walk.
+//! Appends the reverse pass to a graph.
 
 use super::record::{Graph, Reverse, Source, TensorId};
 use crate::error::{Error, Result};
 use crate::ops::add::Add;
 
-/// Appends the vector-Jacobian product: given the gradient `cotangent` of an objective by `from`, the gradient by `to`.
+/// Appends the vector-Jacobian product. `cotangent` is the gradient of an objective with respect to
+/// `from`; the result is the gradient with respect to `to`.
 ///
-/// Only nodes on a path from `to` to `from` are walked, each once, from the last to the first.
-/// An op without a rule for a needed input is an error here, never a zero at run time.
+/// Only nodes on a path from `to` to `from` are visited, each once, from the last to the first. An
+/// op without a rule for a needed input is an error here and never a zero at run time. So is a
+/// `from` that does not depend on `to`, or a cotangent of another shape than `from`.
 pub fn backward(graph: &mut Graph, from: TensorId, cotangent: TensorId, to: TensorId) -> Result<TensorId> {
     if graph.shape(from) != graph.shape(cotangent) {
         return Err(Error::Graph {
@@ -20,7 +22,8 @@ pub fn backward(graph: &mut Graph, from: TensorId, cotangent: TensorId, to: Tens
     let depends = depends_on(graph, to);
     let mut gradient: Vec<Option<TensorId>> = vec![None; graph.tensors.len()];
     gradient[from.0 as usize] = Some(cotangent);
-    // What a caller records afterwards reads gradients: it belongs to the reverse pass as well.
+    // Nodes recorded after this call may read gradients, so they belong to the reverse pass as
+    // well.
     graph.in_reverse = true;
     for index in (0..recorded).rev() {
         let node = graph.nodes[index].clone();
@@ -48,7 +51,7 @@ pub fn backward(graph: &mut Graph, from: TensorId, cotangent: TensorId, to: Tens
                     reason: "its rule gives no gradient for it",
                 });
             };
-            // An input that is read twice by one node receives both gradients.
+            // If one node reads an input twice, the input receives both gradients.
             let earlier = if slot_is_repeated(&inputs, slot) { gradient[input.0 as usize] } else { accumulated[slot] };
             gradient[input.0 as usize] = Some(match earlier {
                 Some(e) => graph.one(Add { scale: 1.0 }, &format!("{}.vjp.sum", node.name), &[e, g])?,
@@ -63,8 +66,9 @@ pub fn backward(graph: &mut Graph, from: TensorId, cotangent: TensorId, to: Tens
     })
 }
 
-/// Appends the adjoint of a linear map from `to` to `from`, applied to `y`: the same nodes as [`backward`] appends, as part of the forward
-/// pass, so that a gradient can go through them.
+/// Appends the adjoint of the linear map from `to` to `from`, applied to `y`. The nodes are the
+/// same as in [`backward`], but they do not start the reverse pass: recorded in the forward pass,
+/// they belong to it, and a gradient can pass through them.
 pub fn adjoint(graph: &mut Graph, from: TensorId, y: TensorId, to: TensorId) -> Result<TensorId> {
     let (recorded, in_reverse) = (graph.nodes.len(), graph.in_reverse);
     let result = backward(graph, from, y, to);

@@ -1,13 +1,14 @@
-//! When each value of an order of execution is made and read last, and how large it is.
+//! The step that makes each value, the last step that reads it, and its size.
 
 use super::record::{Graph, NodeId, Source, Tensor, TensorId};
 use super::schedule::Schedule;
 use crate::tensor::{Dtype, Precision};
 
-/// Start of every tensor in the arena: wide enough for any vector load and one memory transaction.
+/// Alignment of every tensor in the arena in bytes: enough for any vector load and one memory
+/// transaction.
 pub(crate) const ALIGNMENT: u64 = 256;
 
-/// Operations of one node, 2 per multiply-add.
+/// Floating-point operations of one node, 2 per multiply-add.
 pub(crate) fn node_flops(graph: &Graph, node: NodeId) -> u64 {
     let node = graph.node(node);
     let inputs: Vec<_> = node.inputs.iter().map(|&i| graph.shape(i)).collect();
@@ -23,7 +24,8 @@ pub(super) fn tensor_bytes(tensor: &Tensor, storage: Dtype) -> u64 {
     ((tensor.shape.numel() * element) as u64).next_multiple_of(ALIGNMENT)
 }
 
-/// First and last step of every value, which values share one place, and the live bytes that follow.
+/// First and last step of every value, the values that share memory in place, and the live bytes at
+/// each step.
 pub(crate) struct Lifetimes {
     pub(super) first: Vec<usize>,
     pub(super) last: Vec<usize>,
@@ -72,7 +74,8 @@ impl Lifetimes {
                 }
             }
         }
-        // A value takes room from its first step through its last; in place, the successor takes over one step later.
+        // A value takes memory from its first to its last step. A value written in place counts
+        // from one step later, because it takes over the memory of its predecessor.
         let mut change = vec![0i64; steps + 2];
         for i in (0..count).filter(|&i| in_arena[i]) {
             let from = if in_place_of[i].is_some() { first[i] + 1 } else { first[i] };
@@ -100,10 +103,12 @@ impl Lifetimes {
         tensor_bytes(graph.tensor(tensor), self.storage)
     }
 
-    /// Offsets of the values, largest first, each at the lowest gap that is free over its whole life.
+    /// Offsets of the values and size of the arena. Larger values come first; each gets the lowest
+    /// gap that is free over its whole life.
     pub(super) fn place(&self) -> (Vec<Option<u64>>, u64) {
         let count = self.first.len();
-        // Values that pass one place on to each other are one block, living from the first to the last of them.
+        // Values that take over each other's memory in place form one block, which lives from the
+        // first step of the first to the last step of the last.
         let mut root: Vec<usize> = (0..count).collect();
         let mut end = self.last.clone();
         let mut order: Vec<usize> = (0..count).filter(|&i| self.in_arena[i]).collect();

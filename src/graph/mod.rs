@@ -1,7 +1,8 @@
-//! `Graph` records operations; nothing is computed here.
+//! A `Graph` records operations; it computes nothing.
 //!
-//! A node is an [`Op`] with inputs, outputs and a name (the module path of its weights). Shapes are checked when
-//! the node is added. [`backward`] appends the vector-Jacobian products; [`Plan`] decides where everything lives.
+//! A node is an [`Op`] with inputs, outputs and a name (the module path of its weights). Shapes are
+//! checked when a node is added. [`backward`] appends the vector-Jacobian products; [`Plan`]
+//! decides the memory location of every value.
 
 mod backward;
 mod lifetimes;

@@ -1,4 +1,5 @@
-//! `Plan` decides, without a device, when everything runs and where everything lives.
+//! A `Plan` decides, without a device, the order of execution and the memory location of every
+//! value.
 
 use super::lifetimes::{Lifetimes, node_flops, tensor_bytes};
 use super::recompute::within_budget;
@@ -7,19 +8,22 @@ use crate::error::{Error, Result};
 use crate::graph::record::{Graph, Source, Tensor, TensorId};
 use crate::tensor::Dtype;
 
-/// What a plan has to respect.
+/// Requirements for a plan.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct PlanOptions {
-    /// Type that activations and weights are stored in.
+    /// Storage type of activations and weights.
     pub storage: Dtype,
-    /// Bytes that weights, inputs and arena together may take; none: no activation is dropped.
+    /// Memory budget in bytes for weights, inputs and arena together. None: no activation is
+    /// recomputed.
     pub memory: Option<u64>,
-    /// Products of f32 storage may be made in TF32 where the device has it; else in full f32.
+    /// Products of f32 values may use TF32 if the device has it; else they use full f32.
     pub tf32: bool,
-    /// Large weights may stay with the host, and be copied to the device whenever they are read, if the budget can't be met otherwise.
+    /// If the budget can't be met otherwise, large weights may stay in host memory and be copied to
+    /// the device before each use.
     pub offload: bool,
-    /// Bytes that the inputs of other graphs take, which are held at the same time: they count like the graph's own.
+    /// Bytes of the inputs of other graphs that are in memory at the same time. They count against
+    /// the budget.
     pub other_io_bytes: u64,
 }
 
@@ -30,118 +34,123 @@ impl Default for PlanOptions {
 }
 
 impl PlanOptions {
-    /// The same with activations and weights stored in this type.
+    /// These options with another storage type.
     pub fn storage(self, storage: Dtype) -> PlanOptions {
         PlanOptions { storage, ..self }
     }
 
-    /// The same within so many bytes, or without a budget.
+    /// These options with another budget in bytes, or none.
     pub fn memory(self, bytes: impl Into<Option<u64>>) -> PlanOptions {
         PlanOptions { memory: bytes.into(), ..self }
     }
 
-    /// The same with products in TF32 allowed or not.
+    /// These options with TF32 allowed or not.
     pub fn tf32(self, tf32: bool) -> PlanOptions {
         PlanOptions { tf32, ..self }
     }
 
-    /// The same with large weights allowed to stay with the host or not.
+    /// These options with large weights allowed to stay in host memory or not.
     pub fn offload(self, offload: bool) -> PlanOptions {
         PlanOptions { offload, ..self }
     }
 
-    /// The same beside the inputs of other graphs of so many bytes.
+    /// These options with the input bytes of other graphs.
     pub fn other_io_bytes(self, other_io_bytes: u64) -> PlanOptions {
         PlanOptions { other_io_bytes, ..self }
     }
 }
 
-/// Weights of fewer bytes stay on the device in any case: copying them would cost more time than room.
+/// Weights with fewer bytes always stay on the device: a copy would cost time and save little
+/// memory.
 const SMALL_WEIGHT: u64 = 16 << 10;
 
-/// Staging area at the end of the arena: before each step, the weights that it reads are copied here from host memory.
+/// Staging area at the end of the arena: before each step, the weights that it reads are copied
+/// here from host memory.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Window {
     /// Byte offset in the arena.
     pub offset: u64,
-    /// Per tensor: true if it is a weight that stays with the host.
+    /// For each tensor: true if it is a weight that stays in host memory.
     pub streamed: Vec<bool>,
-    /// Bytes of these weights.
+    /// Bytes of the weights in host memory.
     pub host_bytes: u64,
 }
 
-/// Where one value lives, and from which step to which.
+/// The memory location of one value, and the steps in which it is live.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Placement {
     /// The tensor.
     pub tensor: TensorId,
-    /// Byte offset in the arena; none for inputs, weights and constants, which live outside.
+    /// Byte offset in the arena; none for inputs, weights and constants, which live outside it.
     pub offset: Option<u64>,
-    /// Bytes taken, alignment included.
+    /// Size in bytes, rounded up to the alignment.
     pub bytes: u64,
-    /// Step that writes it.
+    /// Step that writes the value.
     pub first: usize,
-    /// Last step that touches it.
+    /// Last step that reads or writes the value.
     pub last: usize,
-    /// The value whose place it takes over, where its node works in place.
+    /// The value whose memory this one takes over, if its node runs in place.
     pub in_place_of: Option<usize>,
 }
 
-/// Live bytes at one step, for drawing.
+/// Live bytes at one step, for a memory diagram.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct MemoryPoint {
-    /// Bytes of all values live during the step.
+    /// Bytes of all values in the arena that are live during the step.
     pub live: u64,
     /// The step belongs to the reverse pass.
     pub reverse: bool,
-    /// The step makes a dropped value again.
+    /// The step recomputes a dropped value.
     pub recomputed: bool,
 }
 
-/// Order, lifetimes and offsets of one immutable graph.
+/// Order, lifetimes and offsets for one immutable graph.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Plan {
-    /// Type that activations and weights are stored in.
+    /// Storage type of activations and weights.
     pub storage: Dtype,
     /// See [`PlanOptions::tf32`].
     pub tf32: bool,
-    /// Launches in order.
+    /// The steps in order.
     pub steps: Vec<Step>,
-    /// One entry per value; [`super::Instance`] is an index into this.
+    /// One entry per value; [`super::Instance`] is an index into it.
     pub placements: Vec<Placement>,
-    /// Bytes of the arena that every intermediate value lives in.
+    /// Size of the arena in bytes; all intermediate values live in it.
     pub arena_bytes: u64,
-    /// Bytes of inputs and constants, which live outside the arena, those of other graphs included.
+    /// Bytes of inputs and constants, which live outside the arena. It includes the inputs of other
+    /// graphs.
     pub io_bytes: u64,
-    /// Bytes of the weights in the storage type.
+    /// Bytes of the weights on the device, in the storage type.
     pub weight_bytes: u64,
-    /// Step at which most bytes are live.
+    /// Step with the most live bytes.
     pub peak_step: usize,
-    /// Operations (2 per multiply-add) of the forward pass.
+    /// Floating-point operations (2 per multiply-add) of the forward pass.
     pub flops_forward: u64,
-    /// Operations of the reverse pass, without recomputation.
+    /// Floating-point operations of the reverse pass, without recomputation.
     pub flops_vjp: u64,
-    /// Operations of what is made again.
+    /// Floating-point operations of recomputation.
     pub flops_recompute: u64,
     /// Bytes that the nodes of one run read and write, each operand counted once per node.
     pub traffic_bytes: u64,
-    /// Lower bound on memory traffic for any engine, in bytes: every weight is read once; every activation kept for the
-    /// reverse pass is written once and read once.
+    /// Lower bound on memory traffic for any engine, in bytes: every weight is read once; every
+    /// activation kept for the reverse pass is written once and read once.
     pub traffic_lower_bound: u64,
-    /// Traffic in bytes if each value of this plan were written once and read once, and each weight read once.
+    /// Traffic in bytes if each value of this plan were written once and read once, and each weight
+    /// read once.
     pub traffic_once: u64,
-    /// Live bytes over the steps.
+    /// Live bytes at each step.
     pub memory: Vec<MemoryPoint>,
-    /// Weights that stay with the host, if any do.
+    /// The weights that stay in host memory, if there are any.
     pub window: Option<Window>,
 }
 
 impl Plan {
-    /// Plans `graph`. Fails, with the smallest possible figure, if the memory budget can't be met.
+    /// Plans `graph`. If the memory budget can't be met, the error states the smallest possible
+    /// budget.
     pub fn new(graph: &Graph, options: &PlanOptions) -> Result<Plan> {
         match Plan::within(graph, options, false) {
             Err(Error::Budget { .. }) if options.offload => Plan::within(graph, options, true),
@@ -160,7 +169,8 @@ impl Plan {
             return free.verified(graph);
         }
         let fixed = free.weight_bytes + free.io_bytes + free.window_bytes();
-        // Placement loses a little to gaps: aim lower until the arena itself fits.
+        // Gaps between values waste some memory, so the target is lowered until the arena itself
+        // fits.
         let mut target = memory.saturating_sub(fixed);
         for _ in 0..16 {
             let plan = of(within_budget(graph, options.storage, target));
@@ -171,7 +181,8 @@ impl Plan {
             if over >= target {
                 break;
             }
-            // Below what this schedule keeps live, or the search gives the same one again.
+            // The target must be below the live bytes of this schedule; otherwise the search would
+            // return the same one.
             let live = plan.memory.iter().map(|m| m.live).max().unwrap_or(0);
             target = (target - over).min(live.saturating_sub(1));
         }
@@ -182,13 +193,15 @@ impl Plan {
         Err(Error::Budget { given: memory, smallest: smallest.total_bytes(), weights: smallest.weight_bytes })
     }
 
-    /// The plan with the least memory that the search finds, whatever it costs to recompute and, where allowed, to copy.
+    /// The plan with the least memory that the search finds, regardless of the cost of
+    /// recomputation and, if allowed, of copies from host memory.
     pub fn smallest(graph: &Graph, options: &PlanOptions) -> Plan {
         let plan = Plan::of(graph, within_budget(graph, options.storage, 0), options);
         if options.offload { plan.with_window(graph) } else { plan }
     }
 
-    /// Moves large weights to the host; the arena grows by a window for those of one step.
+    /// Moves large weights to host memory and appends a window to the arena for the weights of one
+    /// step.
     fn with_window(mut self, graph: &Graph) -> Plan {
         let bytes = |i: usize| tensor_bytes(&graph.tensors()[i], self.storage);
         let large = |i: usize| matches!(graph.tensors()[i].source, Source::Weight(_)) && bytes(i) >= SMALL_WEIGHT;
@@ -204,22 +217,22 @@ impl Plan {
         self
     }
 
-    /// Bytes of the window for weights from the host.
+    /// Size of the window for weights from host memory, in bytes.
     pub fn window_bytes(&self) -> u64 {
         self.window.as_ref().map_or(0, |w| self.arena_bytes - w.offset)
     }
 
-    /// True if `tensor` is a weight that stays with the host.
+    /// True if `tensor` is a weight that stays in host memory.
     pub fn is_streamed(&self, tensor: TensorId) -> bool {
         self.window.as_ref().is_some_and(|w| w.streamed[tensor.0 as usize])
     }
 
-    /// Weights, inputs and arena together.
+    /// Bytes of weights, inputs and arena together.
     pub fn total_bytes(&self) -> u64 {
         self.weight_bytes + self.io_bytes + self.arena_bytes
     }
 
-    /// Values live at the peak, largest first: name of the tensor and bytes.
+    /// Values that are live at the peak, largest first: tensor name and bytes.
     pub fn live_at_peak<'g>(&self, graph: &'g Graph) -> Vec<(&'g str, u64)> {
         let mut live: Vec<_> = self
             .placements

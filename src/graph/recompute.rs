@@ -1,17 +1,20 @@
 //! Chooses which activations to drop after the forward pass so that the peak stays under a budget.
 //!
-//! Greedy: while the peak is too high, drop the tensor, among those live at the peak, whose loss lowers the peak most
-//! per operation that making it again costs. Then give back, dearest first, what the budget turns out to allow.
+//! A greedy search. While the peak is too high, it drops one of the tensors that are live at the
+//! peak: the one that lowers the peak most per floating-point operation of recomputation.
+//! Afterwards it keeps dropped tensors again as far as the budget allows, starting with the most
+//! expensive.
 
 use super::lifetimes::{Lifetimes, node_flops};
 use super::schedule::{Schedule, saved_tensors, schedule};
 use crate::graph::record::{Graph, Source, TensorId};
 use crate::tensor::Dtype;
 
-/// Candidates simulated for one decision. More finds slightly better plans and costs planning time.
+/// Candidates simulated per decision. More candidates give slightly better plans and take more
+/// planning time.
 const CANDIDATES: usize = 12;
 
-/// The schedule whose live bytes stay within `budget`, or the smallest one found.
+/// A schedule whose live bytes stay within `budget`, or the smallest one found.
 pub(crate) fn within_budget(graph: &Graph, storage: Dtype, budget: u64) -> Schedule {
     let mut search = Search { graph, storage, saved: saved_tensors(graph) };
     let mut best = search.simulate();
@@ -83,13 +86,15 @@ impl Search<'_> {
         Some(outcome)
     }
 
-    /// A saved forward activation; what a sampler reads after the run is kept in any case.
+    /// Whether `t` is a saved forward activation that is not an output: the host reads outputs
+    /// after the run.
     fn can_drop(&self, t: TensorId) -> bool {
         let produced_forward = matches!(self.graph.tensor(t).source, Source::Node(n) if !self.graph.node(n).reverse);
         produced_forward && self.saved[t.0 as usize] && !self.graph.outputs().contains(&t)
     }
 
-    /// Operations to make `t` again from what is saved, looking at most a few nodes back.
+    /// Floating-point operations to recompute `t` from saved values, looking back at most a few
+    /// nodes.
     fn remaking_flops(&self, t: TensorId, depth: usize) -> u64 {
         let Source::Node(n) = self.graph.tensor(t).source else { return 0 };
         let mut flops = node_flops(self.graph, n);

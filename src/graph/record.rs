@@ -1,63 +1,65 @@
 //! A graph, its nodes, and the operations that they hold.
 //!
-//! Graph, operation and VJP rule stand in one file because they speak of each other: a node holds an [`Op`], whose rule for the
-//! gradient appends nodes to the [`Graph`] through a [`Reverse`].
+//! Graph, op and VJP rule share a file because they refer to each other: a node holds an [`Op`],
+//! and the rule of the op appends nodes to the [`Graph`] through a [`Reverse`].
 
 use crate::error::{Error, Result};
 use crate::launch::Recorder;
 use crate::tensor::{Precision, Shape, WeightPart};
 use std::sync::Arc;
 
-/// Names a tensor of one [`Graph`].
+/// Identifies a tensor of one [`Graph`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct TensorId(pub(crate) u32);
 
-/// Names a node of one [`Graph`].
+/// Identifies a node of one [`Graph`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct NodeId(pub(crate) u32);
 
-/// Where a tensor comes from.
+/// The origin of a tensor.
 #[derive(Clone, Debug)]
 pub enum Source {
     /// Written by the host before a run.
     Input,
-    /// A weight of the model: tensors of the checkpoint whose rows (output channels) follow each other, mostly one.
+    /// A weight of the model: tensors of the checkpoint whose rows (output channels) follow each
+    /// other; mostly a single one.
     Weight(Arc<[WeightPart]>),
-    /// A fixed table made with the graph, for example the taps of a resize.
+    /// A constant table, for example the taps of a resize.
     Constant(Arc<Vec<f32>>),
     /// Output of a node.
     Node(NodeId),
 }
 
-/// A tensor as the graph knows it: no data, only its description.
+/// The description of a tensor in a graph, without data.
 #[derive(Clone, Debug)]
 pub struct Tensor {
-    /// Weight name, input name, or the node's name with the output's.
+    /// Weight name, input name, or node name and output name.
     pub name: String,
-    /// Extent.
+    /// Shape.
     pub shape: Shape,
-    /// Storage class.
+    /// Whether the storage type follows the run or is f32.
     pub precision: Precision,
-    /// Where it comes from.
+    /// Origin of the tensor.
     pub source: Source,
 }
 
 /// One recorded operation.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Module path of its weights, or what it computes.
+    /// Module path of its weights, or a word for its purpose.
     pub name: String,
     /// The operation with its parameters.
     pub op: Arc<dyn Op>,
-    /// What it reads, in the order that the op documents.
+    /// Tensors that the node reads, in the order that the op documents.
     pub inputs: Vec<TensorId>,
-    /// What it writes.
+    /// Tensors that the node writes.
     pub outputs: Vec<TensorId>,
-    /// True for nodes that [`backward`](super::backward()) appended and for those recorded after it.
+    /// True for nodes that [`backward`](super::backward()) appended, and for nodes recorded after
+    /// it.
     pub reverse: bool,
 }
 
-/// Records nodes in an order in which they can run.
+/// Records nodes in a valid order of execution.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     pub(super) tensors: Vec<Tensor>,
@@ -87,7 +89,7 @@ impl Graph {
         &self.outputs
     }
 
-    /// The description of `id`.
+    /// The description of tensor `id`.
     pub fn tensor(&self, id: TensorId) -> &Tensor {
         &self.tensors[id.0 as usize]
     }
@@ -97,7 +99,7 @@ impl Graph {
         &self.nodes[id.0 as usize]
     }
 
-    /// Extent of `id`.
+    /// Shape of tensor `id`.
     pub fn shape(&self, id: TensorId) -> Shape {
         self.tensor(id).shape
     }
@@ -123,8 +125,8 @@ impl Graph {
         self.weight_of_parts(name, &[WeightPart { name: name.into(), shape }])
     }
 
-    /// Weights of the model whose rows (n) follow each other, as one called `name`: layers that read the same values become one
-    /// product. The parts have the same h, w and c.
+    /// Weights of the model whose rows (n) follow each other, as one weight called `name`. Layers
+    /// that read the same values then become one product. The parts have the same h, w and c.
     pub fn weight_of_parts(&mut self, name: &str, parts: &[WeightPart]) -> TensorId {
         let shape = Shape { n: parts.iter().map(|p| p.shape.n).sum(), ..parts[0].shape };
         let is_known = |t: &Tensor| matches!(t.source, Source::Weight(_)) && t.name == name && t.shape == shape;
@@ -135,7 +137,7 @@ impl Graph {
         self.push(Tensor { name: name.into(), shape, precision: Precision::Storage, source })
     }
 
-    /// The tensors of the model's files that the graph reads.
+    /// The tensors of the model files that the graph reads.
     pub fn weight_parts(&self) -> impl Iterator<Item = &WeightPart> {
         self.tensors.iter().flat_map(|t| match &t.source {
             Source::Weight(parts) => &parts[..],
@@ -143,14 +145,14 @@ impl Graph {
         })
     }
 
-    /// A fixed table.
+    /// A constant table.
     pub fn constant(&mut self, name: &str, shape: Shape, values: Vec<f32>) -> TensorId {
         assert_eq!(shape.numel(), values.len(), "constant {name} has shape {shape}");
         let source = Source::Constant(Arc::new(values));
         self.push(Tensor { name: name.into(), shape, precision: Precision::Full, source })
     }
 
-    /// Records `op`; gives its outputs. An error names the node.
+    /// Records `op` and returns its outputs. An error names the node.
     pub fn add(&mut self, op: impl Op + 'static, name: &str, inputs: &[TensorId]) -> Result<Vec<TensorId>> {
         let described: Vec<&Tensor> = inputs.iter().map(|&i| self.tensor(i)).collect();
         let outputs =
@@ -173,12 +175,12 @@ impl Graph {
         Ok(outputs)
     }
 
-    /// Records an `op` with one output.
+    /// Records an `op` that has one output.
     pub fn one(&mut self, op: impl Op + 'static, name: &str, inputs: &[TensorId]) -> Result<TensorId> {
         Ok(self.add(op, name, inputs)?[0])
     }
 
-    /// Marks `id` as read by the host after a run: it survives until then.
+    /// Marks `id` as an output that the host reads: its value is kept until the end of the run.
     pub fn output(&mut self, id: TensorId) {
         if !self.outputs.contains(&id) {
             self.outputs.push(id);
@@ -186,20 +188,20 @@ impl Graph {
     }
 }
 
-/// Why gradients of gradients are refused.
+/// The reason given when a gradient of a gradient is asked for.
 pub(crate) const FIRST_ORDER_ONLY: &str = "only first derivatives are derived";
 
-/// Description of one output of an op.
+/// The description of one output of an op.
 pub struct Output {
-    /// Empty for the main output, else what it is (`mean`, `lse`).
+    /// Empty for the main output, else the name of the output (`mean`, `lse`).
     pub name: &'static str,
-    /// Extent.
+    /// Shape.
     pub shape: Shape,
-    /// Storage class.
+    /// Whether the storage type follows the run or is f32.
     pub precision: Precision,
 }
 
-/// An output in the storage type of the run.
+/// The main output of an op, in the storage type of the run.
 pub(crate) fn storage(shape: Shape) -> Output {
     Output { name: "", shape, precision: Precision::Storage }
 }
@@ -209,29 +211,30 @@ pub(crate) fn full(name: &'static str, shape: Shape) -> Output {
     Output { name, shape, precision: Precision::Full }
 }
 
-/// An operation: its rule for shapes, its derivative, its cost, its code.
+/// An operation: its shape rule, its VJP, its cost and its code.
 pub trait Op: std::fmt::Debug + Send + Sync {
-    /// One name everywhere: file, kernel, case table, bench row.
+    /// The name that files, kernels, the case table and benchmarks use.
     fn name(&self) -> &'static str;
 
-    /// Outputs for these inputs, or what was expected and found.
+    /// Outputs for these inputs. An error states what was expected and what was found.
     fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String>;
 
-    /// Appends the vector-Jacobian product for every input that [`Reverse::wants`] one.
+    /// Appends the vector-Jacobian product for every input that [`Reverse::wants`].
     fn vjp(&self, reverse: &mut Reverse<'_>) -> Result<()>;
 
-    /// Operations of one run, 2 per multiply-add.
+    /// Floating-point operations of one run, 2 per multiply-add.
     fn flops(&self, inputs: &[Shape], outputs: &[Shape]) -> u64;
 
-    /// Inputs whose place the first output may take over.
+    /// Inputs whose memory the first output may take over.
     fn in_place(&self) -> &'static [usize] {
         &[]
     }
 
-    /// Runs on the CPU.
+    /// Runs the op on the CPU.
     fn run_cpu(&self, launch: &mut CpuArguments<'_>);
 
-    /// Records the kernel launches of one run on a CUDA device. An op that a program brings along may do without.
+    /// Records the kernel launches of one run on a CUDA device. An op from outside this crate may
+    /// omit it; it then runs on the CPU only.
     fn record_cuda(&self, _: &mut Recorder<'_>) -> Result<()> {
         Err(Error::Device(format!("the operation {} has no CUDA kernel; use --device cpu", self.name())))
     }
@@ -239,20 +242,21 @@ pub trait Op: std::fmt::Debug + Send + Sync {
 
 /// Data of one run of an op on the CPU.
 pub struct CpuArguments<'a> {
-    /// Input data. If the op runs in place, input `in_place` is an empty slice: its data are already in output 0.
+    /// Input data. If the op runs in place, input `in_place` is an empty slice: its data are
+    /// already in output 0.
     pub inputs: Vec<&'a [f32]>,
-    /// Outputs, to be written in full.
+    /// Output data; the op must write them in full.
     pub outputs: Vec<&'a mut [f32]>,
-    /// Extents of the inputs.
+    /// Shapes of the inputs.
     pub input_shapes: Vec<Shape>,
-    /// Extents of the outputs.
+    /// Shapes of the outputs.
     pub output_shapes: Vec<Shape>,
-    /// Input that the first output has taken the place of.
+    /// The input whose memory the first output has taken over.
     pub in_place: Option<usize>,
 }
 
 impl<'a> CpuArguments<'a> {
-    /// Input `i`, or none if it already stands in the first output.
+    /// Input `i`, or none if its data are already in the first output.
     pub fn input_unless_in_place(&self, i: usize) -> Option<&'a [f32]> {
         (self.in_place != Some(i)).then(|| self.inputs[i])
     }
@@ -274,11 +278,12 @@ pub(crate) fn expect_shape(tensor: &Tensor, expected: Shape) -> Result<(), Strin
     Err(format!("{} should have shape {expected} but has {}", tensor.name, tensor.shape))
 }
 
-/// What an op's VJP rule sees: its node, the gradients of its outputs, and which inputs want one.
+/// The argument of an op's VJP rule: the node, the gradients of its outputs, and the inputs that
+/// need a gradient.
 pub struct Reverse<'a> {
-    /// The graph, to which the rule appends its nodes.
+    /// The graph to which the rule appends nodes.
     pub graph: &'a mut Graph,
-    /// The node that is walked through.
+    /// The node whose VJP is appended.
     pub node: Node,
     pub(super) douts: Vec<Option<TensorId>>,
     pub(super) wanted: Vec<bool>,
@@ -287,12 +292,13 @@ pub struct Reverse<'a> {
 }
 
 impl Reverse<'_> {
-    /// Gradient of the objective by output `i`; an error if only another output has one.
+    /// Gradient of the objective with respect to output `i`. An error if only other outputs have a
+    /// gradient.
     pub fn dout(&self, i: usize) -> Result<TensorId> {
         self.douts[i].ok_or_else(|| self.refusal(0, "its statistics output has no gradient"))
     }
 
-    /// Gradient by output `i` where there is one.
+    /// Gradient with respect to output `i`, if there is one.
     pub fn dout_if_any(&self, i: usize) -> Option<TensorId> {
         self.douts.get(i).copied().flatten()
     }
@@ -307,29 +313,29 @@ impl Reverse<'_> {
         self.node.outputs[i]
     }
 
-    /// Extent of input `i`.
+    /// Shape of input `i`.
     pub fn shape(&self, i: usize) -> Shape {
         self.graph.shape(self.node.inputs[i])
     }
 
-    /// True if the objective's gradient by input `i` is on the way to what was asked for.
+    /// True if a gradient with respect to input `i` is needed.
     pub fn wants(&self, i: usize) -> bool {
         self.wanted[i]
     }
 
-    /// Takes what other nodes already added to the gradient of input `i`, for a VJP kernel that adds to it as it
-    /// writes. The rule's own gradient then replaces the sum.
+    /// Returns the gradient that other nodes have already contributed to input `i`, for a VJP
+    /// kernel that adds to it. The gradient from the rule then replaces the sum.
     pub fn accumulate(&mut self, i: usize) -> Option<TensorId> {
         self.accumulated[i].take()
     }
 
-    /// States the gradient by input `i`.
+    /// Sets the gradient with respect to input `i`.
     pub fn give(&mut self, i: usize, gradient: TensorId) {
         debug_assert_eq!(self.graph.shape(gradient).numel(), self.shape(i).numel(), "{}", self.node.name);
         self.given[i] = Some(gradient);
     }
 
-    /// Fails, with `reason`, if a gradient by any of `inputs` is wanted.
+    /// Fails with `reason` if a gradient with respect to any of `inputs` is needed.
     pub fn not_differentiable(&self, inputs: impl IntoIterator<Item = usize>, reason: &'static str) -> Result<()> {
         match inputs.into_iter().find(|&i| self.wanted[i]) {
             Some(i) => Err(self.refusal(i, reason)),
@@ -341,7 +347,7 @@ impl Reverse<'_> {
         Error::NotDifferentiable { node: self.node.name.clone(), op: self.node.op.name(), input, reason }
     }
 
-    /// Name for a node appended by the rule.
+    /// A name for a node that the rule appends.
     pub fn name(&self) -> String {
         format!("{}.vjp", self.node.name)
     }

@@ -1,21 +1,22 @@
-//! The order of execution when some activations are dropped after the forward pass and made again in the reverse pass.
+//! The order of execution if some activations are dropped after the forward pass and recomputed in
+//! the reverse pass.
 
 use crate::graph::record::{Graph, NodeId, Source, TensorId};
 
-/// Names one value of a tensor in a schedule: the first one, or one made again.
+/// Identifies one value of a tensor in a schedule: the first one, or a recomputed one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Instance(pub(crate) u32);
 
-/// One launch: a node with the values that it reads and writes.
+/// One step: a node with the values that it reads and writes.
 #[derive(Clone, Debug)]
 pub struct Step {
     /// The node.
     pub node: NodeId,
-    /// Values read, in the node's order.
+    /// Values that it reads, in the order of the node's inputs.
     pub inputs: Vec<Instance>,
-    /// Values written, in the node's order.
+    /// Values that it writes, in the order of the node's outputs.
     pub outputs: Vec<Instance>,
-    /// True where the node runs a second time because its output was dropped.
+    /// True if the node runs a second time because its output was dropped.
     pub recomputed: bool,
 }
 
@@ -26,7 +27,7 @@ pub(crate) struct Schedule {
     pub tensor_of: Vec<TensorId>,
 }
 
-/// Forward tensors that reverse nodes read: what is kept when nothing is dropped.
+/// Forward tensors that reverse nodes read: the tensors that are kept if nothing is dropped.
 pub(crate) fn saved_tensors(graph: &Graph) -> Vec<bool> {
     let mut saved = vec![false; graph.tensors().len()];
     for node in graph.nodes().iter().filter(|n| n.reverse) {
@@ -39,7 +40,8 @@ pub(crate) fn saved_tensors(graph: &Graph) -> Vec<bool> {
     saved
 }
 
-/// Forward nodes in recorded order, then the reverse nodes, each preceded by whatever it needs and is not in `saved`.
+/// Forward nodes in recorded order, then the reverse nodes. Before each reverse node come the nodes
+/// that recompute its missing inputs.
 pub(crate) fn schedule(graph: &Graph, saved: &[bool]) -> Schedule {
     let mut builder = Builder { graph, schedule: Schedule::default(), current: vec![None; graph.tensors().len()] };
     for (i, tensor) in graph.tensors().iter().enumerate() {
@@ -87,8 +89,8 @@ impl Builder<'_> {
         }
     }
 
-    /// Makes `tensor` again unless its value is there. Only forward nodes are ever needed again: reverse nodes read
-    /// forward values and the gradients before them, which live until their last use.
+    /// Recomputes `tensor` unless it has a value. Only forward nodes are ever recomputed, because
+    /// gradients stay alive until their last use.
     fn ensure(&mut self, tensor: TensorId) {
         if self.current[tensor.0 as usize].is_some() {
             return;

@@ -1,11 +1,12 @@
-//! Checks a plan by walking it the way a device would, independently of how it was made.
+//! Checks a plan by following its steps as a device would, independently of the planner.
 
 use super::Plan;
 use crate::error::{Error, Result};
 use crate::graph::record::{Graph, Source};
 
-/// Every value is written before it is read, nothing that will still be read is overwritten, every host-read output
-/// survives, and every in-place write goes over a value that the op may overwrite and nobody reads afterwards.
+/// Checks that every value is written before it is read, that no value is overwritten before its
+/// last read, and that every output survives. An in-place write must overwrite a value that the op
+/// may overwrite and that nobody reads afterwards.
 pub(crate) fn verify(graph: &Graph, plan: &Plan) -> Result<()> {
     let broken = |step: usize, what: String| {
         Err(Error::Plan(format!("step {step} ({}): {what}", graph.node(plan.steps[step].node).name)))
