@@ -9,63 +9,64 @@ pub use params::{Fields, Kernel, Parameters, Params, Pointer};
 use crate::error::Result;
 use crate::tensor::{Dtype, Shape};
 
-/// What launch configurations depend on.
+/// Properties of a device that launch configurations depend on.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Streaming multiprocessors.
+    /// Number of streaming multiprocessors.
     pub multiprocessors: usize,
-    /// Bytes of shared memory that a block may ask for.
+    /// Shared memory in bytes that a block may use.
     pub shared_bytes: usize,
-    /// Whether it has the products of a warpgroup (`wgmma`) and copies of boxes, and this program kernels for them.
+    /// Whether the device has the products of a warpgroup (`wgmma`) and tensor copies, and this
+    /// program has kernels for them.
     pub wgmma: bool,
 }
 
 impl Limits {
-    /// Those of an H100 or H200.
+    /// The limits of an H100 or H200.
     pub const HOPPER: Limits = Limits { multiprocessors: 132, shared_bytes: 227 << 10, wgmma: true };
 }
 
 /// One kernel launch.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// The kernel file in `kernels/`, without its ending: `conv/mma`.
+    /// The kernel file in `kernels/`, without its extension: `conv/mma`.
     pub file: String,
     /// Symbol of the kernel.
     pub kernel: String,
-    /// Blocks.
+    /// Number of blocks in x, y and z.
     pub grid: [u32; 3],
-    /// Threads of a block.
+    /// Threads per block.
     pub block: u32,
-    /// Bytes of shared memory.
+    /// Shared memory per block in bytes.
     pub shared: u32,
-    /// Its parameter struct.
+    /// The parameter struct of the kernel.
     pub params: Params,
 }
 
-/// The launches of one node, and what they have to write in full.
+/// The launches of one node, and the outputs that they must write in full.
 #[derive(Clone, Debug)]
 pub struct NodeLaunches {
     /// Name of the node, for messages and profiles.
     pub node: String,
-    /// Weights that come from the host first: where to, where from.
+    /// Weights that are copied from host memory first: (target, source address).
     pub copies: Vec<(Operand, u64)>,
-    /// Outputs; true where one stands in the place of an input.
+    /// Outputs; true if the output overwrites an input in place.
     pub outputs: Vec<(Operand, bool)>,
-    /// In order.
+    /// The launches in order.
     pub launches: Vec<Launch>,
-    /// Bytes of scratch that they share with those of other nodes.
+    /// Bytes of scratch that the node uses; all nodes share one scratch.
     pub scratch_bytes: u64,
 }
 
 /// Collects the launches of a node.
 pub struct Recorder<'a> {
-    /// Inputs of the node. One that the first output takes the place of has the same address.
+    /// Inputs of the node. If the op runs in place, that input has the address of the first output.
     pub inputs: Vec<Operand>,
     /// Outputs of the node.
     pub outputs: Vec<Operand>,
-    /// What launch configurations depend on.
+    /// Properties of the device that launch configurations depend on.
     pub limits: &'a Limits,
-    /// f32 products in full f32, not TF32.
+    /// f32 products use full f32 arithmetic and not TF32.
     pub strict: bool,
     pub(super) scratch_base: u64,
     pub(super) scratch_used: u64,
@@ -74,7 +75,7 @@ pub struct Recorder<'a> {
 }
 
 impl Recorder<'_> {
-    /// Room for `count` f32 values that lives as long as the node runs.
+    /// Scratch for `count` f32 values; it is valid until the node has run.
     pub fn scratch(&mut self, count: usize) -> Operand {
         let address = self.scratch_base + self.scratch_used;
         let bytes = 4 * count as u64;
@@ -82,12 +83,12 @@ impl Recorder<'_> {
         Operand { address, bytes, dtype: Dtype::F32, shape: Shape::vector(count) }
     }
 
-    /// A fixed table of 32-bit values, uploaded once.
+    /// A constant table of 32-bit values, uploaded once.
     pub fn table<T: bytemuck::NoUninit>(&mut self, values: &[T]) -> Result<Operand> {
         (self.tables)(bytemuck::cast_slice(values))
     }
 
-    /// Adds a launch of a kernel. Its parameters are the struct of the kernel file.
+    /// Adds a launch. `params` is the parameter struct of the kernel file.
     pub fn launch<P: Parameters>(
         &mut self,
         kernel: Kernel<P>,
@@ -102,7 +103,8 @@ impl Recorder<'_> {
         self.launches.push(Launch { file, kernel, grid, block: block as u32, shared: shared as u32, params });
     }
 
-    /// Adds a launch of 256 threads a block for `work` independent values of each of `items` items.
+    /// Adds a launch with 256 threads per block, for `work` independent values in each of `items`
+    /// batch items.
     pub fn each<P: Parameters>(&mut self, kernel: Kernel<P>, work: usize, items: usize, params: P) {
         let blocks = work.div_ceil(256).min(16 * self.limits.multiprocessors);
         self.launch(kernel, [blocks, items, 1], 256, 0, params);

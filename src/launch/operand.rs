@@ -1,28 +1,28 @@
-//! Tensors in device memory, and places in them.
+//! Tensors in device memory, and positions in them.
 
 use crate::tensor::{Dtype, Shape};
 
 /// A tensor in device memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Operand {
-    /// First byte.
+    /// Address of the first byte.
     pub address: u64,
-    /// Bytes of all elements.
+    /// Size in bytes.
     pub bytes: u64,
     /// Storage type.
     pub dtype: Dtype,
-    /// Extent.
+    /// Shape.
     pub shape: Shape,
 }
 
 impl Operand {
-    /// The tensor from element `first` on.
+    /// The position of element `first`.
     pub fn at(&self, first: usize) -> Place {
         Place { operand: Some(*self), first }
     }
 }
 
-/// A place in a tensor that a kernel is given; or none, a null pointer.
+/// A position in a tensor, passed to a kernel as a pointer; without a tensor, a null pointer.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
     pub(super) operand: Option<Operand>,
@@ -46,8 +46,8 @@ impl From<Option<Operand>> for Place {
     }
 }
 
-/// A place that some of the kernels with the same parameters write and the others read: `Either<T>` and `ViewEither` of the
-/// kernels.
+/// A position that some kernels with the same parameter struct write and others read: `Either<T>`
+/// and `ViewEither` in the kernels.
 #[derive(Clone, Copy, Debug)]
 pub enum Either {
     /// This kernel reads it.
@@ -61,7 +61,7 @@ impl Either {
     pub const NONE: Either = Either::Read(Place::NONE);
 }
 
-/// What a kernel does with memory that it is given.
+/// The access of a kernel to memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
     /// Only reads it.
@@ -70,26 +70,27 @@ pub enum Access {
     Write,
 }
 
-/// A tensor of 16-bit values as the copy engine sees it (kernels/include/bulk.cuh): boxes of it go to and from shared memory.
+/// A tensor of 16-bit values for the copy engine (kernels/include/bulk.cuh), which copies boxes of
+/// it to and from shared memory.
 #[derive(Clone, Copy, Debug)]
 pub struct TensorMap {
-    /// What it lies in.
+    /// The tensor that holds the values.
     pub operand: Operand,
-    /// Its first element there.
+    /// Its first element in the operand.
     pub first: usize,
-    /// Extents, the fastest first; 1 where there are fewer than five.
+    /// Extents, the fastest first; 1 in unused dimensions.
     pub extents: [usize; 5],
-    /// Elements from one to the next of the second extent and later ones.
+    /// Strides of the second and later dimensions, in elements.
     pub strides: [usize; 4],
-    /// What one copy takes of each extent; 64 of the first.
+    /// Extents of the box that one copy takes; 64 in the first dimension.
     pub extent_of_box: [usize; 5],
 }
 
 impl TensorMap {
-    /// Bytes of a map in a parameter struct.
+    /// Size of an encoded map in a parameter struct, in bytes.
     pub const BYTES: usize = 128;
 
-    /// Bytes between elements of the second extent and later ones.
+    /// Strides of the second and later dimensions, in bytes.
     pub fn stride_bytes(&self) -> [u64; 4] {
         self.strides.map(|s| (s * self.operand.dtype.bytes()) as u64)
     }

@@ -4,42 +4,44 @@ use super::operand::{Access, Either, Place, TensorMap};
 use crate::tensor::Dtype;
 use std::marker::PhantomData;
 
-/// A pointer inside a parameter struct.
+/// A pointer in a parameter struct.
 #[derive(Clone, Copy, Debug)]
 pub struct Pointer {
-    /// Byte of the struct at which it stands.
+    /// Byte offset of the pointer in the struct.
     pub at: usize,
-    /// First byte and length of the memory that it leads into.
+    /// Address of the memory that the pointer points into.
     pub base: u64,
-    /// See `base`.
+    /// Size of that memory in bytes.
     pub bytes: u64,
-    /// What the kernel does there.
+    /// The kernel's access to that memory.
     pub access: Access,
 }
 
-/// The by-value parameter struct of a kernel as bytes: fields in the order of the .cu file, aligned as C++ aligns them.
+/// The by-value parameter struct of a kernel as bytes. Order and alignment of the fields are as in
+/// the .cu file.
 #[derive(Clone, Debug, Default)]
 pub struct Params {
-    /// The struct so far.
+    /// The bytes so far.
     pub bytes: Vec<u8>,
-    /// Its pointers.
+    /// The pointers in the struct.
     pub pointers: Vec<Pointer>,
-    /// Its maps, and the bytes at which they stand. Each starts with a pointer until the driver encodes it.
+    /// The tensor maps in the struct, with their byte offsets. Each starts with a pointer until the
+    /// driver encodes it.
     pub maps: Vec<(usize, TensorMap)>,
 }
 
-/// A struct of the kernel files. `build.rs` writes the implementations from the kernels' own text.
+/// A struct in the kernel files. `build.rs` generates the implementations from these files.
 pub trait Fields {
-    /// Bytes of which its address and size are multiples.
+    /// Alignment in bytes.
     const ALIGNMENT: usize;
 
-    /// Appends its fields.
+    /// Appends the fields to `params`.
     fn put(self, params: Params) -> Params;
 }
 
-/// A struct that kernels take as their parameters.
+/// A struct that kernels take as their parameter.
 pub trait Parameters: Fields {
-    /// These kernels: (file, name).
+    /// The kernels with this parameter struct: (file, name).
     const KERNELS: &'static [(&'static str, &'static str)];
 }
 
@@ -58,11 +60,12 @@ impl<P> Kernel<P> {
 }
 
 impl<P: Parameters> Kernel<P> {
-    /// The kernel `name` of those that take `P`: one of a family whose names are put together from types and extents.
+    /// The kernel `name` among the kernels with the parameters `P`. It serves families of kernels
+    /// whose names are composed of types and sizes.
     ///
     /// # Panics
     ///
-    /// If there is none of this name.
+    /// If there is no such kernel.
     pub(crate) fn named(name: &str) -> Kernel<P> {
         let found = P::KERNELS.iter().find(|(_, known)| *known == name);
         let &(file, name) = found.unwrap_or_else(|| {
@@ -118,7 +121,8 @@ impl Params {
     pub fn view_out(self, place: Place) -> Params {
         self.view_either(Either::Write(place))
     }
-    /// `ViewEither`: a pointer and the number of a storage type, 0 where there is no tensor.
+    /// `ViewEither`: a pointer and the number of its storage type; the number is 0 without a
+    /// tensor.
     pub fn view_either(self, either: Either) -> Params {
         let (Either::Read(place) | Either::Write(place)) = either;
         let params = self.either(either);
@@ -149,7 +153,7 @@ impl Params {
     pub fn i64(self, v: usize) -> Params {
         self.push(&(v as i64).to_le_bytes())
     }
-    /// `StorageType`: the number that the kernels give a storage type, an `i64`.
+    /// `StorageType`: the number of a storage type in the kernels, an `i64`.
     pub fn dtype(self, dtype: Dtype) -> Params {
         self.i64(match dtype {
             Dtype::F32 => 0,
@@ -165,7 +169,7 @@ impl Params {
     pub fn f32(self, v: f32) -> Params {
         self.push(&v.to_le_bytes())
     }
-    /// A struct: it starts and ends at a multiple of its alignment.
+    /// A nested struct, aligned and padded to its alignment.
     pub fn structure<F: Fields>(mut self, fields: F) -> Params {
         self.align(F::ALIGNMENT);
         let mut params = fields.put(self);
