@@ -1,17 +1,18 @@
 //! Convolution, 3x3 (stride 1 or 2) or 1x1, in N, H, W, C order.
 //!
-//! `y[p, o] = sum over tap, i of x[stride p + tap - pad, i] w[o, tap, i] (+ bias[o]) (+
-//! item_bias[n, o]) (+ addend[p, o])`
+//! `y[p, o] = sum over tap, i of x[stride p + tap - pad, i] w[o, tap, i]
+//! (+ bias[o]) (+ item_bias[n, o]) (+ addend[p, o])`
 //!
 //! x may be doubled by repeating its pixels, and a second image's channels may follow those of x.
 //! Neither the doubled nor the concatenated image is stored.
 //!
-//! VJP: dx[q, i] = sum over o and over (p, tap) with stride p + tap - pad = q, of dy[p, o] w[o,
-//! tap, i]. This is a convolution again: dy is spread out by the stride, w is flipped in space with
-//! input and output channels exchanged, and the padding is kernel - 1 - pad. For a doubled x, dx is
-//! the sum of that gradient over 2x2 blocks. With a second image, each image has its own gradient
-//! from its channels of w. The data gradient can add to an existing gradient. daddend = dy, the
-//! same tensor.
+//! VJP: `dx[q, i] = sum over o, and over (p, tap) with stride p + tap - pad = q, of
+//! dy[p, o] w[o, tap, i]`
+//! This is a convolution again: dy is spread out by the stride, w is flipped in space with input
+//! and output channels exchanged, and the padding is kernel - 1 - pad. For a doubled x, dx is the
+//! sum of that gradient over 2x2 blocks. With a second image, each image has its own gradient from
+//! its channels of w. The data gradient can add to an existing gradient. daddend = dy, the same
+//! tensor.
 
 mod cpu;
 mod inputs;
