@@ -8,9 +8,10 @@ use crate::tensor::Shape;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-/// Bytes that are read from a file at a time: a multiple of every element's.
+/// Bytes read from a file at a time: a multiple of every element size.
 const PIECE: usize = 1 << 20;
-/// Tensors may share storages: together they describe at most three times the file, and this.
+/// Tensors may share storages. Together they may describe at most three times the file size plus
+/// this many bytes.
 const SHARED_FREE: u64 = 32 << 20;
 
 /// An open weight file.
@@ -19,16 +20,16 @@ pub struct Checkpoint {
     sources: Vec<Source>,
     /// Every tensor by name.
     pub tensors: BTreeMap<String, FileTensor>,
-    /// Text that came with the file.
+    /// Text metadata of the file.
     pub metadata: HashMap<String, String>,
-    /// Tables and counters of the training that stand beside the weights.
+    /// Tables and counters of the training that the file holds beside the weights.
     bookkeeping: BTreeMap<String, FileTensor>,
 }
 
 impl Checkpoint {
-    /// Opens a safetensors file or a file of `torch.save` (`.pt`, `.pth`, `.bin`, `.ckpt`), told
-    /// apart by content. What wraps a state dict is taken off: dicts and prefixes, of averaged
-    /// weights first.
+    /// Opens a safetensors file or a file from `torch.save` (`.pt`, `.pth`, `.bin`, `.ckpt`); the
+    /// content decides which. Dicts and name prefixes around the state dict are removed. If the
+    /// file has averaged weights, they are taken.
     pub fn open(path: &Path) -> Result<Checkpoint> {
         let refuse = |reason: String| Error::Weights { path: path.into(), reason };
         let kind = path.metadata().map_err(Error::io(path))?.file_type();
@@ -61,7 +62,7 @@ impl Checkpoint {
         Ok(Checkpoint { bookkeeping, ..Checkpoint::of_contents(path, contents) })
     }
 
-    /// A safetensors file that is in memory already; `name` stands for its path in messages.
+    /// Opens a safetensors file in memory; `name` stands for its path in messages.
     pub fn of_bytes(name: &str, bytes: &[u8]) -> Result<Checkpoint> {
         let path = Path::new(name);
         let contents = safe::open(Source::Memory(bytes.to_vec()));
@@ -73,12 +74,12 @@ impl Checkpoint {
         Checkpoint { path: path.into(), sources, tensors, metadata, bookkeeping: BTreeMap::new() }
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The network that the tensors' names belong to, as a short phrase, if it is known and not an
+    /// The network that the tensor names belong to, as a short phrase; none if it is unknown or an
     /// ADM UNet.
     pub fn kind(&self) -> Option<String> {
         kinds::network(&self.tensors)
@@ -89,7 +90,7 @@ impl Checkpoint {
         Error::Weights { path: self.path.clone(), reason: reason.into() }
     }
 
-    /// Parameters in all tensors.
+    /// Number of parameters in all tensors.
     pub fn parameters(&self) -> usize {
         self.tensors.values().map(|t| t.count()).sum()
     }
@@ -98,7 +99,8 @@ impl Checkpoint {
         self.tensors.get(name).ok_or_else(|| self.error(format!("tensor {name} is missing")))
     }
 
-    /// Weights: values of `name` in row-major order as f32. Integers, NaN and infinity are refused.
+    /// For weights: the values of `name` in row-major order as f32. Integers, NaN and infinity are
+    /// errors.
     pub fn values(&self, name: &str) -> Result<Vec<f32>> {
         let tensor = self.tensor(name)?;
         if !tensor.number.is_float() {
@@ -108,13 +110,15 @@ impl Checkpoint {
         self.read(name, tensor)
     }
 
-    /// Inputs: values of `name` in row-major order as f32, floating point or integers (timesteps,
-    /// labels, tokens). A whole number that f32 can't hold is refused, as are NaN and infinity.
+    /// For inputs: the values of `name` in row-major order as f32. They may be floating point or
+    /// integers (timesteps, labels, tokens). NaN, infinity and whole numbers that f32 can't hold
+    /// are errors.
     pub fn numbers(&self, name: &str) -> Result<Vec<f32>> {
         self.read(name, self.tensor(name)?)
     }
 
-    /// A table of the training, such as `betas`, that stands beside the weights; none if the file has none of that name.
+    /// A table of the training, such as `betas`, stored beside the weights; none if the file has no
+    /// table of this name.
     pub fn table(&self, name: &str) -> Result<Option<Vec<f32>>> {
         self.bookkeeping.get(name).map(|table| self.read(name, table)).transpose()
     }
@@ -148,7 +152,7 @@ impl Checkpoint {
         Ok(values)
     }
 
-    /// The first bytes of a tensor's storage, `most` or fewer.
+    /// The first bytes of a tensor's storage, at most `most`.
     pub(super) fn head(&self, tensor: &FileTensor, most: usize) -> Result<Vec<u8>> {
         let source = &self.sources[tensor.source];
         let bytes = (tensor.count() * tensor.number.bytes()) as u64;
@@ -156,7 +160,8 @@ impl Checkpoint {
         source.read(tensor.offset, length as usize).map_err(Error::io(&self.path))
     }
 
-    /// Values of `name` in the layout of the graph: (out, in, k, k) becomes (out, k, k, in).
+    /// The values of `name` in the layout of the graph: a convolution's (out, in, k, k) becomes
+    /// (out, k, k, in).
     pub(super) fn values_as(&self, name: &str, shape: Shape) -> Result<Vec<f32>> {
         let expected: &[usize] = match shape {
             Shape { n: 1, h: 1, w: 1, c } => &[c],
@@ -164,7 +169,7 @@ impl Checkpoint {
             Shape { n, h, w, c } => &[n, c, h, w],
         };
         let tensor = self.tensor(name)?;
-        // 1x1 convolutions and linear layers are stored with or without their unit dimensions.
+        // Files store 1x1 convolutions and linear layers with or without dimensions of size 1.
         let mut found = tensor.shape.clone();
         while found.len() > expected.len() && found.last() == Some(&1) {
             found.pop();
@@ -207,14 +212,14 @@ fn check(contents: &Contents) -> Result<(), String> {
     }
 }
 
-/// The elements of a tensor with strides, in row-major order.
+/// Copies the elements of a strided tensor to row-major order.
 fn gather(span: &[u8], width: usize, shape: &[usize], strides: &[usize]) -> Vec<u8> {
     let mut gathered = Vec::with_capacity(shape.iter().product::<usize>() * width);
     let mut index = vec![0; shape.len()];
     loop {
         let at: usize = index.iter().zip(strides).map(|(i, s)| i * s * width).sum();
         gathered.extend_from_slice(&span[at..at + width]);
-        // Counts up: the last extent first.
+        // Advances the index, last dimension first.
         let Some(k) = (0..shape.len()).rev().find(|&k| index[k] + 1 < shape[k]) else { return gathered };
         index[k] += 1;
         index[k + 1..].fill(0);

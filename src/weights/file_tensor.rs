@@ -10,19 +10,19 @@ use std::collections::{BTreeMap, HashMap};
 pub struct FileTensor {
     /// Type of the elements.
     pub number: Number,
-    /// Extents as PyTorch has them.
+    /// Extents in PyTorch's order.
     pub shape: Vec<usize>,
-    /// Elements between neighbours along each extent, where the tensor is not row-major.
+    /// Strides in elements; none if the tensor is row-major.
     pub(super) strides: Option<Vec<usize>>,
-    /// The file, or a member of it that was inflated.
+    /// Index of the source: the file, or a member of it that was inflated.
     pub(super) source: usize,
-    /// First byte in the source.
+    /// Byte offset in the source.
     pub(super) offset: u64,
 }
 
-/// What a reader of a file format finds.
+/// The result of a file format's reader.
 pub(super) struct Contents {
-    /// The file, then members that were inflated.
+    /// The file, then its inflated members.
     pub sources: Vec<Source>,
     pub tensors: BTreeMap<String, FileTensor>,
     pub metadata: HashMap<String, String>,
@@ -35,12 +35,13 @@ impl Contents {
 }
 
 impl FileTensor {
-    /// A row-major tensor at byte `offset` of the file.
+    /// A row-major tensor that starts at byte `offset` of the file.
     pub(super) fn whole(number: Number, shape: Vec<usize>, offset: u64) -> FileTensor {
         FileTensor { number, shape, strides: None, source: 0, offset }
     }
 
-    /// A tensor in a storage of so many bytes from `start` on, checked against it.
+    /// A tensor in a storage of a given size from `start` on, in bytes. An error if it exceeds the
+    /// storage.
     pub(super) fn rebuilt(
         name: &str,
         t: &PickledTensor,

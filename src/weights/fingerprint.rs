@@ -1,15 +1,17 @@
-//! A hash that tells a model's weights from others without reading gigabytes.
+//! A hash that identifies a model's weights without reading gigabytes.
 
 use super::checkpoint::Checkpoint;
 use super::model_weights::Weights;
 use crate::error::Result;
 use sha2::{Digest, Sha256};
 
-/// Bytes of every tensor that count. Training changes all values of a tensor, so that its first ones tell models apart.
+/// Bytes of every tensor that are hashed. Training changes all values of a tensor, so its first
+/// ones are enough to distinguish models.
 const HEAD: usize = 4096;
 
 impl Weights {
-    /// SHA-256, in hexadecimal, over name, shape, type and first bytes of every tensor of the files, and over all given values.
+    /// SHA-256 in hexadecimal. It covers name, shape, type and first bytes of every tensor in the
+    /// files, and all values that were given without a file.
     pub fn sha256(&self) -> Result<String> {
         let mut hash = Sha256::new();
         for (prefix, file) in &self.files.0 {

@@ -1,11 +1,11 @@
-//! Recognises what a file is: by its first bytes where it holds no weights that are read, and by
-//! the names of its tensors where it holds those of another network.
+//! Recognises unsuitable files: other formats by their first bytes, and other networks by their
+//! tensor names.
 
 use super::file_tensor::FileTensor;
 use std::collections::BTreeMap;
 
-/// What a file that is neither safetensors nor of PyTorch is, and what to do, told by its first
-/// bytes.
+/// For a file that is neither safetensors nor PyTorch's: the format according to its first bytes,
+/// and advice for the user. None if the format is unknown.
 pub(super) fn foreign(head: &[u8]) -> Option<&'static str> {
     let starts: [(&[u8], &str); 17] = [
         (
@@ -30,7 +30,7 @@ pub(super) fn foreign(head: &[u8]) -> Option<&'static str> {
         (b"{", "a JSON text; where it is the index of shards, give the folder of the whole model"),
     ];
     let is_tar = head.get(257..262) == Some(b"ustar");
-    // A protocol buffer whose first fields are the version of the format and the producer's name.
+    // A protocol buffer. Its first fields are the format version and the producer's name.
     let is_onnx = matches!(head, [0x08, 1..=30, 0x12, 1..=60, name, ..] if name.is_ascii_alphabetic());
     let text = head.trim_ascii_start();
     let starts_with = |start: &[u8]| text.get(..start.len()).is_some_and(|t| t.eq_ignore_ascii_case(start));
@@ -45,7 +45,7 @@ pub(super) fn foreign(head: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// The network that tensors of these names belong to, as a phrase that begins with an article.
+/// The network that has tensors of these names, as a phrase that begins with an article.
 pub(super) fn network(tensors: &BTreeMap<String, FileTensor>) -> Option<String> {
     let starts = |prefix: &str| tensors.range(prefix.to_string()..).next().is_some_and(|(n, _)| n.starts_with(prefix));
     let contains = |part: &str| tensors.keys().any(|n| n.contains(part));
@@ -83,7 +83,7 @@ pub(super) fn network(tensors: &BTreeMap<String, FileTensor>) -> Option<String> 
     Some(known.into())
 }
 
-/// Names what stands before an ADM UNet's names, or the parts that a file of several networks has.
+/// The prefix in front of an ADM UNet's names, or the parts of a file that holds several networks.
 fn under_prefix(tensors: &BTreeMap<String, FileTensor>) -> Option<String> {
     let prefix = tensors.keys().find_map(|n| n.strip_suffix("time_embed.0.weight")).filter(|p| !p.is_empty());
     if let Some(prefix) = prefix {

@@ -1,6 +1,6 @@
-//! Files of PyTorch before version 1.6: pickles of a magic number, a protocol, the system, the
-//! tensors' descriptions and the keys of their storages, then each storage: its element count and
-//! its bytes.
+//! Files of PyTorch before version 1.6. They start with pickles of a magic number, a protocol, the
+//! system, the tensor descriptions and the storage keys. Then each storage follows: its element
+//! count and its bytes.
 
 use super::file_tensor::{Contents, FileTensor};
 use super::pickle;
@@ -9,9 +9,9 @@ use super::source::Source;
 use super::state_dict;
 use std::collections::HashMap;
 
-/// 0x1950a86a20f9469cfc6c as pickles write it.
+/// The number 0x1950a86a20f9469cfc6c as a pickle.
 const MAGIC: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
-/// The pickles lie in the first bytes; larger ones hold more than descriptions of tensors.
+/// Maximum size of the pickles in bytes; larger ones hold more than tensor descriptions.
 const LARGEST_PICKLES: usize = 12 << 20;
 
 pub(super) fn open(source: Source) -> Result<Contents, String> {

@@ -1,9 +1,9 @@
 //! Weight files, read as data, and the weights of a model in the layout of its graph.
 //!
-//! [`Checkpoint::open`] finds out by content what a file is: safetensors, or what `torch.save`
-//! writes (a zip archive, before PyTorch 1.6 a chain of pickles). Files come from strangers:
-//! nothing in them is executed, and opening one takes at most three times its size and 64 MiB of
-//! memory, whatever it claims. Values stay in the file until they are asked for.
+//! [`Checkpoint::open`] detects the format by content: safetensors, or the formats of `torch.save`
+//! (a zip archive, or a chain of pickles before PyTorch 1.6). Files may come from strangers.
+//! Nothing in them is executed, and opening one takes at most three times its size plus 64 MiB of
+//! memory, whatever it claims. Values are read when they are asked for.
 
 mod checkpoint;
 mod file_tensor;

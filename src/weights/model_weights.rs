@@ -6,12 +6,12 @@ use crate::tensor::{Shape, WeightPart};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 
-/// The files of a model, and what comes before the names of their tensors in the graph.
+/// The files of a model, each with the prefix that its tensor names have in the graph.
 #[derive(Default)]
 pub struct WeightFiles(pub(super) Vec<(String, Checkpoint)>);
 
 impl WeightFiles {
-    /// The file that holds the weight `name`, and its name there.
+    /// The file that holds the weight `name`, and the name in that file.
     fn file<'a>(&self, name: &'a str) -> Option<(&Checkpoint, &'a str)> {
         let holds = |(prefix, file): &'_ (String, Checkpoint)| {
             name.strip_prefix(prefix.as_str()).is_some_and(|n| file.tensors.contains_key(n))
@@ -30,7 +30,8 @@ impl WeightFiles {
         parts.iter().all(|p| self.holds(&p.name))
     }
 
-    /// Weights one after the other in the layout of the graph, read now; none if no file holds one of them.
+    /// The values of several weights, concatenated in the layout of the graph and read from the
+    /// files now. None if no file holds one of them.
     pub fn values(&self, parts: &[WeightPart]) -> Option<Result<Vec<f32>>> {
         let read = |p: &WeightPart| self.file(&p.name).map(|(file, name)| file.values_as(name, p.shape));
         let [first, rest @ ..] = parts else { return None };
@@ -43,48 +44,49 @@ impl WeightFiles {
     }
 }
 
-/// The weights of a model in the layout of the graph, read when first asked for and shared by all
-/// programs.
+/// The weights of a model in the layout of the graph. They are read when first asked for, and all
+/// programs share them.
 #[derive(Default)]
 pub struct Weights {
-    /// Shared with nobody: whoever holds a `Weak` of it knows these weights from others, and whether they are still there.
+    /// Identity of these weights, never shared: a `Weak` of it shows whether they still exist.
     identity: Arc<()>,
     pub(super) files: Arc<WeightFiles>,
     pub(super) loaded: Mutex<HashMap<String, Arc<Vec<f32>>>>,
-    /// Weights of several tensors, made from them.
+    /// Concatenated weights by name.
     joined: Mutex<HashMap<String, Arc<Vec<f32>>>>,
 }
 
 impl Weights {
-    /// Weights out of a file.
+    /// Weights from one file.
     pub fn new(checkpoint: Checkpoint) -> Weights {
         Weights::of_parts(vec![(String::new(), checkpoint)], [])
     }
 
-    /// Weights out of the files of several networks, told apart by what comes before the names of
-    /// their tensors; and values in the layout of the graph.
+    /// Weights from the files of several networks, each with the prefix of its tensor names, and
+    /// further values in the layout of the graph.
     pub fn of_parts(parts: Vec<(String, Checkpoint)>, values: impl IntoIterator<Item = (String, Vec<f32>)>) -> Weights {
         Weights { files: Arc::new(WeightFiles(parts)), ..Weights::from_values(values) }
     }
 
-    /// No weights at all, for graphs that have none.
+    /// No weights, for graphs that read none.
     pub fn none() -> Weights {
         Weights::default()
     }
 
-    /// Weights given in the layout of the graph, for tests and for programs that make their own.
+    /// Weights given as values in the layout of the graph, for tests and for programs that make
+    /// their own.
     pub fn from_values(values: impl IntoIterator<Item = (String, Vec<f32>)>) -> Weights {
         let loaded = values.into_iter().map(|(k, v)| (k, Arc::new(v))).collect();
         Weights { loaded: Mutex::new(loaded), ..Weights::default() }
     }
 
-    /// A weight that was given and not read from a file.
+    /// The values of a weight in memory that was given or already read; it is not read from a file.
     pub fn given(&self, name: &str) -> Option<Arc<Vec<f32>>> {
         let loaded = self.loaded.lock().unwrap_or_else(|e| e.into_inner());
         loaded.get(name).cloned()
     }
 
-    /// Puts `values`, in the layout of the graph, in place of a weight that was given or read.
+    /// Replaces a weight by `values`, in the layout of the graph.
     pub fn replace(&mut self, name: &str, values: Vec<f32>) {
         let loaded = self.loaded.get_mut().unwrap_or_else(|e| e.into_inner());
         loaded.insert(name.to_string(), Arc::new(values));
@@ -92,13 +94,14 @@ impl Weights {
         self.identity = Arc::default();
     }
 
-    /// Tells these weights from all others of the process. It can be upgraded as long as they are there and have the same
-    /// values.
+    /// Identifies these weights in this process. It can be upgraded as long as they exist with the
+    /// same values.
     pub(crate) fn identity(&self) -> Weak<()> {
         Arc::downgrade(&self.identity)
     }
 
-    /// Weights one after the other, for a device that keeps its own copy: nothing stays on the host.
+    /// The values of several weights, concatenated, for a device that keeps its own copy: nothing
+    /// stays in host memory.
     pub fn read(&self, parts: &[WeightPart]) -> Result<Arc<Vec<f32>>> {
         match (self.files.values(parts), parts) {
             (Some(values), _) => Ok(Arc::new(values?)),
@@ -110,7 +113,7 @@ impl Weights {
         }
     }
 
-    /// Weights one after the other, kept as `name` for all that ask.
+    /// The values of several weights, concatenated, and kept under `name` for later calls.
     pub(crate) fn get_parts(&self, name: &str, parts: &[WeightPart]) -> Result<Arc<Vec<f32>>> {
         if let [one] = parts {
             return self.get(&one.name, one.shape);
@@ -124,12 +127,12 @@ impl Weights {
         Ok(values)
     }
 
-    /// The files, to read weights again and again without keeping them.
+    /// The files, for weights that are read again and again without being kept.
     pub fn files(&self) -> Arc<WeightFiles> {
         self.files.clone()
     }
 
-    /// Weight `name` with extent `shape` (see [`Shape`]), kept for all that ask.
+    /// The weight `name` of shape `shape` (see [`Shape`]), kept for later calls.
     pub fn get(&self, name: &str, shape: Shape) -> Result<Arc<Vec<f32>>> {
         let mut loaded = self.loaded.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(values) = loaded.get(name) {

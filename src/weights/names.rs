@@ -1,18 +1,19 @@
-//! Names of tensors: what wraps a bare state dict in the files that users have is taken off.
+//! Tensor names: removes the prefixes that training programs put around a bare state dict.
 
 use super::file_tensor::FileTensor;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// More names, or longer ones, are no network's.
+/// Limit on the number of names; LONGEST_NAME and MOST_BYTES limit their length. No network exceeds
+/// them.
 pub(super) const MOST_NAMES: usize = 1 << 15;
 pub(super) const LONGEST_NAME: usize = 512;
 const MOST_BYTES: usize = 8 << 20;
-/// Prefixes that are taken off, one after the other; files have up to four.
+/// Maximum number of prefixes that are removed one after the other; real files have up to four.
 const MOST_PREFIXES: usize = 16;
 
 type Tensors = BTreeMap<String, FileTensor>;
 
-/// Averaged weights come before plain ones where a file holds the same network twice.
+/// Prefixes of averaged weights. They win over plain ones if a file holds the same network twice.
 const AVERAGED: [&str; 5] = ["ema.", "ema_model.", "model_ema.", "ema_params.", "params_ema."];
 const PLAIN: [&str; 15] = [
     "state_dict.",
@@ -32,8 +33,8 @@ const PLAIN: [&str; 15] = [
     "params.",
 ];
 
-/// Buffers that training programs keep beside the weights: counters of averaging, and tables of the
-/// schedule, with which the configuration is compared.
+/// Buffers that training programs store beside the weights: counters of averaging, and tables of
+/// the noise schedule, which the configuration is compared with.
 const BOOKKEEPING: [&str; 24] = [
     "alphas_cumprod",
     "alphas_cumprod_prev",
@@ -61,7 +62,7 @@ const BOOKKEEPING: [&str; 24] = [
     "step",
 ];
 
-/// Refuses what no network holds, so that the work on names is bounded.
+/// Refuses names beyond any network's, which bounds the work on names.
 pub(super) fn check(tensors: &Tensors) -> Result<(), String> {
     if tensors.len() > MOST_NAMES {
         return Err(format!("it holds {} tensors, more than any network has", tensors.len()));
@@ -73,7 +74,8 @@ pub(super) fn check(tensors: &Tensors) -> Result<(), String> {
     Ok(())
 }
 
-/// Takes off prefixes that all weights share, one after the other, and sets bookkeeping apart: (weights, bookkeeping).
+/// Removes prefixes that all weights share, one after the other, and separates bookkeeping. Returns
+/// (weights, bookkeeping).
 pub(super) fn clean(mut tensors: Tensors) -> (Tensors, Tensors) {
     let mut bookkeeping = Tensors::new();
     for _ in 0..MOST_PREFIXES {
@@ -90,8 +92,8 @@ pub(super) fn clean(mut tensors: Tensors) -> (Tensors, Tensors) {
     (rename_old_attention(tensors), bookkeeping)
 }
 
-/// True if every weight has the prefix. A buffer at the top (no dot, one extent or none) is no
-/// weight.
+/// True if every weight has the prefix. A buffer at the top level (no dot in its name, at most one
+/// extent) does not count as a weight.
 fn is_shared(tensors: &Tensors, prefix: &str) -> bool {
     let is_buffer = |name: &str, tensor: &FileTensor| !name.contains('.') && tensor.shape.len() <= 1;
     let is_in_the_way = |(name, tensor): (&String, &FileTensor)| match name.strip_prefix(prefix) {
@@ -101,7 +103,7 @@ fn is_shared(tensors: &Tensors, prefix: &str) -> bool {
     tensors.keys().any(|name| name.starts_with(prefix)) && !tensors.iter().any(is_in_the_way)
 }
 
-/// Drops the plain weights of a network whose averaged weights are there under the same names.
+/// Drops the plain weights of a network if averaged weights with the same names exist.
 fn drop_plain_twin(tensors: &mut Tensors) {
     let under = |prefix: &str| -> BTreeSet<&str> { tensors.keys().filter_map(|n| n.strip_prefix(prefix)).collect() };
     let averaged = AVERAGED.iter().map(|p| under(p)).find(|names| !names.is_empty());
@@ -112,7 +114,7 @@ fn drop_plain_twin(tensors: &mut Tensors) {
     }
 }
 
-/// Old files of autoencoders call the layers of their attention otherwise.
+/// Renames the attention layers of old autoencoder files to their current names.
 fn rename_old_attention(tensors: Tensors) -> Tensors {
     const NAMES: [(&str, &str); 4] =
         [(".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), (".proj_attn.", ".to_out.0.")];

@@ -1,4 +1,4 @@
-//! How weight files store numbers.
+//! The number types of weight files.
 
 /// The type of a tensor's elements in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,7 +29,7 @@ pub enum Number {
     U8,
     /// One byte, 0 or 1.
     Bool,
-    /// A type that is never read: its name and its bytes.
+    /// A type that is never read: its name and its size in bytes.
     Other(&'static str, usize),
 }
 
@@ -70,8 +70,8 @@ impl Number {
         matches!(self, Number::F64 | Number::F32 | Number::F16 | Number::Bf16)
     }
 
-    /// Appends the little-endian elements in `bytes` to `out`. The error says what can't become an
-    /// f32.
+    /// Appends the little-endian elements in `bytes` to `out`. An error names the value that has no
+    /// f32 equivalent.
     pub(super) fn decode(self, bytes: &[u8], out: &mut Vec<f32>) -> Result<(), String> {
         match self {
             Number::F64 => floats(bytes, out, |b| f64::from_le_bytes(b) as f32),

@@ -1,5 +1,5 @@
-//! Reads the pickle of a PyTorch file as data. Nothing is executed: plain data beside the tensors
-//! is skipped, and a pickle that asks for anything else is refused by the name of what it asks for.
+//! Reads the pickle of a PyTorch file as data. Nothing is executed. Plain data beside the tensors
+//! is skipped; a pickle that names anything else is refused with that name.
 
 use super::number::Number;
 use super::pickle_calls::{call, persistent};
@@ -7,22 +7,22 @@ use super::pickle_value::{Global, Tuple, Value};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// Containers in containers: deeper ones are refused while they are built.
+/// Maximum nesting of containers; deeper ones are refused while they are built.
 const DEEPEST: usize = 64;
-/// Texts, containers, tensors, memo slots and elements of containers in all.
+/// Maximum total number of texts, containers, tensors, memo slots and elements of containers.
 const MOST_PARTS: usize = 1 << 18;
 const HIGHEST_STACK: usize = 1 << 17;
 
-/// What a pickle leaves.
+/// The result of a pickle.
 pub(super) struct Pickled {
     pub value: Value,
-    /// Every storage that it names, by key: type and elements.
+    /// Every storage that the pickle names, by key: type and number of elements.
     pub storages: HashMap<Rc<str>, (Number, usize)>,
-    /// Bytes of the pickle.
+    /// Length of the pickle in bytes.
     pub length: usize,
 }
 
-/// Runs the pickle at the start of `bytes`.
+/// Interprets the pickle at the start of `bytes`.
 pub(super) fn read(bytes: &[u8]) -> Result<Pickled, String> {
     let mut machine =
         Machine { bytes, at: 0, parts: 0, stack: Vec::new(), memo: HashMap::new(), storages: HashMap::new() };
@@ -60,7 +60,7 @@ impl<'a> Machine<'a> {
         std::str::from_utf8(&rest[..n]).map_err(|_| "its pickle holds text that is not UTF-8".into())
     }
 
-    /// Counts what is kept; a pickle that keeps too much is refused before memory is short.
+    /// Counts stored parts. A pickle with too many parts is refused before it uses much memory.
     fn keep(&mut self, parts: usize) -> Result<(), String> {
         self.parts += parts;
         if self.parts > MOST_PARTS {
@@ -194,10 +194,10 @@ impl<'a> Machine<'a> {
         loop {
             match self.take(1)?[0] {
                 b'.' => return self.pop(),
-                // The protocol's number, and the length of a frame.
+                // Version of the protocol, and length of a frame.
                 0x80 => drop(self.take(1)?),
                 0x95 => drop(self.take(8)?),
-                // None, true, false, a float: data.
+                // None, true, false or a float: plain data.
                 b'N' | 0x88 | 0x89 => self.push(Value::Opaque)?,
                 b'G' => self.push_bytes(8)?,
                 op @ (b'K' | b'M') => {
@@ -209,7 +209,7 @@ impl<'a> Machine<'a> {
                     let n = self.count(if op == 0x8a { 1 } else { 4 })?;
                     self.push_int(n)?;
                 }
-                // Texts, by the width of their length; Python 2 wrote `T` and `U`.
+                // Texts with lengths of several widths; Python 2 wrote `T` and `U`.
                 op @ (0x8c | b'U' | b'X' | b'T' | 0x8d) => {
                     let n = self.count(match op {
                         0x8c | b'U' => 1,
@@ -218,7 +218,7 @@ impl<'a> Machine<'a> {
                     })?;
                     self.push_text(n)?;
                 }
-                // Bytes, likewise.
+                // Bytes with lengths of several widths.
                 op @ (b'C' | b'B' | 0x8e | 0x96) => {
                     let n = self.count(match op {
                         b'C' => 1,
@@ -265,7 +265,7 @@ impl<'a> Machine<'a> {
                     let items = self.pop_to_mark()?;
                     self.append(items)?;
                 }
-                // Sets are data: empty, with items added, frozen.
+                // Sets are plain data: empty, with items added, frozen.
                 0x8f => self.push(Value::Opaque)?,
                 0x90 => drop(self.pop_to_mark()?),
                 0x91 => {
@@ -300,13 +300,13 @@ impl<'a> Machine<'a> {
                     self.global(&module, &name)?;
                 }
                 b'Q' => self.push_storage()?,
-                // A call, and a new object: without and with keywords.
+                // A function call, and a new object without and with keywords.
                 b'R' | 0x81 => self.reduce()?,
                 0x92 => {
                     self.pop()?;
                     self.reduce()?;
                 }
-                // The state of an object, as the attributes of an OrderedDict: not needed.
+                // The state of an object, such as the attributes of an OrderedDict: not needed.
                 b'b' => drop(self.pop()?),
                 op => return Err(format!("its pickle uses operation {op:#04x}, which no file of tensors needs")),
             }
@@ -314,7 +314,8 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// How deep containers lie in `value`, which is closed as it enters a container itself.
+/// Depth of the containers in `value`. A dict is closed, because it is now inside another
+/// container.
 fn close(value: &Value) -> usize {
     match value {
         Value::Tuple(tuple) => tuple.depth,

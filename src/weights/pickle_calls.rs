@@ -1,14 +1,14 @@
-//! What a pickle may name and call: the functions that rebuild tensors, and classes of plain data,
-//! whose objects are skipped. No function is ever run.
+//! Names and calls that a pickle may contain: the functions that rebuild tensors, and classes of
+//! plain data, whose objects are skipped. No function is ever run.
 
 use super::pickle_value::{Global, PickledTensor, Storage, Value};
 use std::rc::Rc;
 
-/// No tensor has more extents.
+/// Maximum number of dimensions of a tensor.
 const LARGEST_RANK: usize = 16;
 
-/// The storage that a persistent id names: (kind, type, key, device, elements), in files of PyTorch
-/// before 1.6 with a view: none, or (key, first element, elements).
+/// The storage that a persistent id names: (kind, type, key, device, elements). In files of PyTorch
+/// before 1.6 the id also has a view: none, or (key, first element, elements).
 pub(super) fn persistent(id: &Value) -> Result<Storage, String> {
     let unknown = || "its pickle names a storage in an unknown way: save the state_dict alone".to_string();
     let Value::Tuple(parts) = id else { return Err(unknown()) };
@@ -38,7 +38,7 @@ pub(super) fn persistent(id: &Value) -> Result<Storage, String> {
     Ok(Storage { number: *number, key: key.clone(), elements, first })
 }
 
-/// The value of a call, without running anything.
+/// The result of a call; no code is run.
 pub(super) fn call(callable: &Value, arguments: &Value) -> Result<Value, String> {
     let (Value::Global(global), Value::Tuple(arguments)) = (callable, arguments) else {
         return match callable {

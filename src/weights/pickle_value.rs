@@ -4,7 +4,8 @@ use super::number::Number;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-/// Modules of which every class holds settings, dates, paths or bookkeeping of a training run.
+/// Modules whose classes all hold plain data: settings, dates, paths or bookkeeping of a training
+/// run.
 const DATA_MODULES: [&str; 17] = [
     "addict",
     "datetime",
@@ -78,12 +79,12 @@ const BUILT_IN: [&str; 16] = [
 /// A value of the restricted pickle language.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
-    /// Data that no tensor depends on: nothing of it is kept.
+    /// Data that no tensor depends on; its content is dropped.
     Opaque,
     Int(i64),
     Text(Rc<str>),
     Tuple(Rc<Tuple>),
-    /// Only the texts of a list are kept: tensors in lists have no names.
+    /// A list. Only its texts are stored: tensors in lists have no names.
     List(Rc<RefCell<Vec<Rc<str>>>>),
     Dict(Rc<Dict>),
     Global(Global),
@@ -92,26 +93,26 @@ pub(super) enum Value {
     Mark,
 }
 
-/// A dict keeps the dicts and tensors that have a text for a key.
+/// A dict. Only dicts and tensors under text keys are stored.
 #[derive(Debug, Default)]
 pub(super) struct Dict {
     pub entries: RefCell<Vec<(Rc<str>, Value)>>,
     pub(super) depth: Cell<usize>,
-    /// It lies in another container and can't change any more, so that no cycle can be made.
+    /// The dict is inside another container and can't change any more, so that no cycle can form.
     pub(super) is_closed: Cell<bool>,
 }
 
-/// Elements of one type that tensors share.
+/// Elements of one type that several tensors may share.
 #[derive(Clone, Debug)]
 pub(super) struct Storage {
     pub number: Number,
     pub key: Rc<str>,
     pub elements: usize,
-    /// The first element, where it is a view of another storage.
+    /// The first element, if the storage is a view of another one; else 0.
     pub first: usize,
 }
 
-/// What a tensor was rebuilt from; offset and strides in elements.
+/// The description from which a tensor is rebuilt; offset and strides are in elements.
 #[derive(Debug)]
 pub(super) struct PickledTensor {
     pub storage: Rc<Storage>,
@@ -131,19 +132,19 @@ pub(super) struct Tuple {
 pub(super) enum Global {
     Dict,
     RebuildTensor,
-    /// As `RebuildTensor`, with the element type as an argument.
+    /// Like `RebuildTensor`, with the element type as an argument.
     RebuildTypedTensor,
     RebuildParameter,
-    /// Calls one of the above for a subclass of tensors.
+    /// Calls one of the functions above for a subclass of tensors.
     RebuildSubclass,
     Storage(Number),
     ElementType(Number),
-    /// Its objects are data that no tensor depends on.
+    /// A class whose objects are data that no tensor depends on.
     Data,
 }
 
 impl Global {
-    /// The global of this name, if a pickle may name it.
+    /// The global of this name; none if a pickle may not name it.
     pub fn named(module: &str, name: &str) -> Option<Global> {
         match (module, name) {
             ("collections", "OrderedDict" | "defaultdict") | ("builtins" | "__builtin__", "dict") => Some(Global::Dict),
@@ -160,11 +161,11 @@ impl Global {
     }
 }
 
-/// A dotted name could reach into other modules.
+/// Whether the class holds plain data. A dotted name is refused: it could reach into other modules.
 pub(super) fn is_data(module: &str, name: &str) -> bool {
     let is_inside = |known: &str| module.strip_prefix(known).is_some_and(|m| m.is_empty() || m.starts_with('.'));
     let is_class = |known: &str| known.rsplit_once('.') == Some((module, name));
-    // numpy.float64 and its like.
+    // Scalar types such as numpy.float64.
     let is_numpy_scalar = module == "numpy" && name.trim_end_matches(|c: char| c.is_ascii_digit()).len() < name.len();
     let is_plain = !name.contains('.');
     is_plain && (is_numpy_scalar || DATA_MODULES.into_iter().any(is_inside) || DATA_CLASSES.into_iter().any(is_class))

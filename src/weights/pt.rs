@@ -1,5 +1,5 @@
 //! PyTorch's zip archives (`.pt`, `.pth`, `.bin`, `.ckpt`): a pickle that describes tensors, and
-//! one member per storage. Stored members, as PyTorch writes them, are read in place.
+//! one member per storage. PyTorch stores members uncompressed; these are read in place.
 
 use super::file_tensor::{Contents, FileTensor};
 use super::source::Source;
@@ -7,9 +7,9 @@ use super::zip_directory::{Member, members};
 use super::{pickle, state_dict};
 use std::collections::HashMap;
 
-/// A larger pickle holds more than descriptions of tensors.
+/// Maximum size of the pickle in bytes; a larger one holds more than tensor descriptions.
 const LARGEST_PICKLE: u64 = 12 << 20;
-/// Compressed members may take twice the file, and this, once inflated.
+/// Compressed members may inflate to twice the file size plus this many bytes.
 const INFLATED_FREE: u64 = 24 << 20;
 
 pub(super) fn open(source: Source) -> Result<Contents, String> {
@@ -51,7 +51,8 @@ pub(super) fn open(source: Source) -> Result<Contents, String> {
     Ok(contents)
 }
 
-/// Where a storage lies: source, first byte, bytes. A compressed one becomes a source of its own.
+/// Position of a storage: (source, first byte, number of bytes). A compressed one is inflated to a
+/// new source.
 fn place(member: &Member, contents: &mut Contents, budget: &mut u64) -> Result<(usize, u64, u64), String> {
     let archive = &contents.sources[0];
     if member.is_stored() {

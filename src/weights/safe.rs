@@ -9,12 +9,12 @@ use safetensors::tensor::{Metadata, TensorView};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// A longer header, or one with more parts, describes more than any network.
+/// Limits on the length of the header in bytes and on its parts. No network exceeds them.
 const LONGEST_HEADER: u64 = 16 << 20;
 const MOST_MARKS: usize = 300_000;
 
-/// True if the first bytes are those of a safetensors file, complete or cut off: the length of a
-/// header in 8 bytes, of which the upper four are zeros, then JSON.
+/// True if the first bytes are those of a safetensors file, complete or truncated: 8 bytes with the
+/// length of the header, the upper four of them zero, then JSON.
 pub(super) fn is_likely(head: &[u8]) -> bool {
     header_length(head).is_some_and(|n| n < 1 << 32) && head.get(8) == Some(&b'{')
 }
@@ -58,7 +58,8 @@ pub(super) fn open(source: Source) -> Result<Contents, String> {
     Ok(contents)
 }
 
-/// Commas, colons and brackets outside of texts: a bound on what the JSON becomes in memory.
+/// Number of commas, colons and brackets outside of texts: it bounds the memory for the parsed
+/// JSON.
 fn marks(json: &[u8]) -> usize {
     let (mut marks, mut in_text, mut is_escaped) = (0, false, false);
     for &byte in json {
@@ -94,12 +95,12 @@ fn number(dtype: safetensors::Dtype) -> Number {
     }
 }
 
-/// Writes f32 tensors (name, extents, values) to a temporary name beside `path`, then renames it.
+/// Writes f32 tensors (name, extents, values) to a temporary file beside `path`, then renames it.
 pub fn write_safetensors(path: &Path, tensors: &[(&str, Vec<usize>, &[f32])]) -> Result<()> {
     write_safetensors_with(path, tensors, &[])
 }
 
-/// As [`write_safetensors`], with text (key, value) in the file's metadata.
+/// Like [`write_safetensors`], with texts (key, value) in the file's metadata.
 pub fn write_safetensors_with(
     path: &Path,
     tensors: &[(&str, Vec<usize>, &[f32])],

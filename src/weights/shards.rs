@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// A larger index names more tensors than any network has.
+/// Maximum size of an index in bytes; a larger one names more tensors than any network has.
 const LARGEST_INDEX: u64 = 4 << 20;
 
-/// Opens the weights called `stem` in `folder`: `.safetensors` or `.bin`, whole or in shards; f32
-/// comes before f16. The `.bin` of `model` is called `pytorch_model`, as transformers names it.
+/// Opens the weights called `stem` in `folder`: `.safetensors` or `.bin`, in one file or in shards.
+/// f32 files win over f16 files. For `model` the `.bin` file is called `pytorch_model`, as in
+/// transformers.
 pub fn open_part(folder: &Path, stem: &str) -> Result<Vec<Checkpoint>> {
     let pickled = if stem == "model" { "pytorch_model" } else { stem };
     for variant in ["", ".fp16"] {
@@ -34,7 +35,7 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Opens the shards that an index names. Each is a file of `folder`, whatever the index says.
+/// Opens the shards that an index names. Each must be a file directly in `folder`.
 fn open_shards(folder: &Path, index: &Path) -> Result<Vec<Checkpoint>> {
     let refuse = |reason: String| Error::Weights { path: index.into(), reason };
     let is_file = index.metadata().map_err(Error::io(index))?.is_file();

@@ -1,11 +1,11 @@
-//! Where the bytes of a weight file are read from.
+//! The bytes of a weight file, on disk or in memory.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Mutex;
 
-/// A file that is read piece by piece, or bytes in memory. A file is not mapped: if it shrinks
-/// while it is read, the read fails instead of the process.
+/// A file that is read piece by piece, or bytes in memory. A file is not memory-mapped: if it
+/// shrinks while it is read, a read returns an error and the process survives.
 pub(super) enum Source {
     File(Mutex<File>, u64),
     Memory(Vec<u8>),
@@ -17,7 +17,7 @@ impl Source {
         Ok(Source::File(Mutex::new(file), length))
     }
 
-    /// Bytes in all, as found on opening.
+    /// Size in bytes at the time of opening.
     pub fn len(&self) -> u64 {
         match self {
             Source::File(_, length) => *length,
@@ -25,7 +25,7 @@ impl Source {
         }
     }
 
-    /// Fills `into` with the bytes from `at` on.
+    /// Fills `into` with the bytes from offset `at` on.
     pub fn read_into(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
         match self {
             Source::File(file, _) => {
@@ -41,7 +41,8 @@ impl Source {
         }
     }
 
-    /// `length` bytes from `at` on. A length beyond the end is refused before memory is taken.
+    /// `length` bytes from offset `at` on. A range beyond the end is refused before memory is
+    /// allocated.
     pub fn read(&self, at: u64, length: usize) -> io::Result<Vec<u8>> {
         if at.checked_add(length as u64).is_none_or(|end| end > self.len()) {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -51,13 +52,13 @@ impl Source {
         Ok(bytes)
     }
 
-    /// The first bytes, `most` or fewer.
+    /// The first bytes, at most `most`.
     pub fn head(&self, most: usize) -> io::Result<Vec<u8>> {
         self.read(0, usize::try_from(self.len()).unwrap_or(most).min(most))
     }
 }
 
-/// Memory for `length` bytes; an error where the machine has too little.
+/// A buffer of `length` zero bytes; an error if the machine has too little memory.
 pub(super) fn zeros(length: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(length)?;
@@ -65,7 +66,7 @@ pub(super) fn zeros(length: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// `left` bytes of a source from `at` on, as a stream.
+/// `left` bytes of a source from offset `at` on, as a stream.
 pub(super) struct Section<'a> {
     pub source: &'a Source,
     pub at: u64,

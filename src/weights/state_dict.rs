@@ -1,17 +1,17 @@
-//! Finds the weights in what a pickle holds: a training checkpoint wraps them in dicts.
+//! Finds the weights in a pickle's value: a training checkpoint wraps them in dicts.
 
 use super::names::{LONGEST_NAME, MOST_NAMES};
 use super::pickle_value::{Dict, PickledTensor, Value};
 use std::rc::Rc;
 
-/// Dicts of weights that were averaged over the training; they come before plain ones.
+/// Keys of dicts with averaged weights; these win over plain ones.
 const AVERAGED: [&str; 7] =
     ["ema", "ema_state_dict", "ema_model", "ema_params", "params_ema", "model_ema", "ema_model_state_dict"];
-/// Dicts of plain weights.
+/// Keys of dicts with plain weights.
 const PLAIN: [&str; 4] = ["state_dict", "model_state_dict", "model", "params"];
-/// Names of networks: a dict of weights only where no other network stands beside it.
+/// Keys that name a network: such a dict holds the weights only if no other network is beside it.
 const NETWORKS: [&str; 7] = ["module", "net", "network", "unet", "generator", "diffusion_model", "denoiser"];
-/// Values that may be looked at, since a pickle can hold one dict in many places.
+/// Maximum number of values that the search visits. One dict can occur in many places of a pickle.
 const MOST_VISITS: usize = 4 * MOST_NAMES;
 
 /// Names and tensors of the weights in `value`.
@@ -34,7 +34,7 @@ struct Walk {
 }
 
 impl Walk {
-    /// Takes the wrapped dict where there is one, else everything.
+    /// Collects the weights of a wrapped dict if there is one, else all tensors.
     fn unwrap(&mut self, dict: &Dict) -> Result<(), String> {
         let entries = dict.entries.borrow();
         let mut holders: Vec<(&str, &Dict)> = Vec::new();
@@ -61,7 +61,7 @@ impl Walk {
         }
     }
 
-    /// True if a tensor that is more than one number lies somewhere inside.
+    /// True if the dict or one of its inner dicts holds a tensor with at least one dimension.
     fn holds_weights(&mut self, dict: &Dict) -> Result<bool, String> {
         for (_, value) in dict.entries.borrow().iter() {
             self.visit()?;
@@ -77,7 +77,7 @@ impl Walk {
         Ok(false)
     }
 
-    /// Every tensor, its name the keys on the way joined by dots.
+    /// Collects every tensor. Its name consists of the keys on the path to it, joined by dots.
     fn collect(&mut self, prefix: &str, dict: &Dict) -> Result<(), String> {
         for (key, value) in dict.entries.borrow().iter() {
             self.visit()?;

@@ -1,26 +1,26 @@
-//! The directory of a zip archive. It only tells where members lie, so that the stored ones are
-//! read in place; every size in it is checked against the file before memory is taken.
+//! The directory of a zip archive. It gives the positions of the members, so that stored ones are
+//! read in place. Every size in it is checked against the file before memory is allocated.
 
 use super::source::{Section, Source, zeros};
 use std::collections::HashMap;
 use std::io::Read;
 
-/// A directory of more bytes, or of more members, is no archive of weights.
+/// Limits on the directory's size in bytes and on its members; no archive of weights exceeds them.
 const LARGEST_DIRECTORY: u64 = 8 << 20;
 const MOST_MEMBERS: usize = 1 << 16;
 
 const STORED: u16 = 0;
 const DEFLATED: u16 = 8;
-/// A field that stands elsewhere, in 64 bits.
+/// Marks a field whose 64-bit value is stored elsewhere.
 const NOT_HERE: u64 = u32::MAX as u64;
-/// The end record has 22 bytes and a comment of at most 65,535.
+/// Maximum length of the end record: 22 bytes and a comment of at most 65,535.
 const LONGEST_END: usize = 22 + 65_535;
 
-/// A file of the archive as its directory describes it.
+/// A member of the archive according to the directory.
 pub(super) struct Member {
     header: u64,
     stored_bytes: u64,
-    /// Bytes once inflated.
+    /// Size in bytes after inflating.
     pub bytes: u64,
     method: u16,
     encrypted: bool,
@@ -54,7 +54,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-/// Place, bytes and entries of the directory.
+/// The directory's (offset, size in bytes, number of entries).
 fn directory(source: &Source) -> Option<(u64, u64, u64)> {
     let tail_length = source.len().min(LONGEST_END as u64);
     let tail_start = source.len() - tail_length;
@@ -65,14 +65,15 @@ fn directory(source: &Source) -> Option<(u64, u64, u64)> {
     if count != u16::MAX && bytes != NOT_HERE && at != NOT_HERE {
         return Some((at, bytes, count.into()));
     }
-    // Large archives have a second end record, found by a locator of 20 bytes before the first.
+    // Large archives have a second end record. A locator of 20 bytes before the first end record
+    // points to it.
     let locator_at = (tail_start + end as u64).checked_sub(20)?;
     let locator = source.read(locator_at, 20).ok().filter(|l| l.starts_with(b"PK\x06\x07"))?;
     let record = source.read(u64_at(&locator, 8)?, 56).ok().filter(|r| r.starts_with(b"PK\x06\x06"))?;
     Some((u64_at(&record, 48)?, u64_at(&record, 40)?, u64_at(&record, 32)?))
 }
 
-/// The entry at the start of `bytes`: name, member, and its own length.
+/// The directory entry at the start of `bytes`: name, member, and length of the entry.
 fn entry(bytes: &[u8]) -> Option<(String, Member, usize)> {
     if !bytes.starts_with(b"PK\x01\x02") {
         return None;
@@ -106,12 +107,12 @@ fn large_sizes(mut extra: &[u8]) -> Option<&[u8]> {
 }
 
 impl Member {
-    /// True if the bytes lie in the archive as they are.
+    /// True if the member is stored uncompressed.
     pub fn is_stored(&self) -> bool {
         self.method == STORED
     }
 
-    /// Where the member's bytes begin in the archive, and how many they are there.
+    /// Offset of the member's bytes in the archive, and their number there.
     pub fn place(&self, source: &Source) -> Result<(u64, u64), String> {
         let header = source.read(self.header, 30).ok().filter(|h| h.starts_with(b"PK\x03\x04"));
         let header = header.ok_or("its header is not where the directory says")?;
@@ -126,7 +127,7 @@ impl Member {
         Ok((start, self.stored_bytes))
     }
 
-    /// The member's bytes, inflated where they are not stored; `most` at most.
+    /// The member's bytes, inflated if they are compressed; an error beyond `most` bytes.
     pub fn read(&self, source: &Source, most: u64) -> Result<Vec<u8>, String> {
         let (at, left) = self.place(source)?;
         let bytes = if self.is_stored() { left } else { self.bytes };
