@@ -1,11 +1,12 @@
-//! What the decoders do not look at in the files that pictures lie in.
+//! Checks of picture files that the decoders do not make.
 
 use image::metadata::Orientation;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// True if a JPEG has an end marker behind the start of its scan. The decoder takes a cut file as whole.
+/// True if a JPEG has an end marker after the start of its scan. The decoder accepts a truncated
+/// file without an error.
 pub(super) fn jpeg_ends(path: &Path) -> std::io::Result<bool> {
     const START_OF_SCAN: u8 = 0xda;
     const END_OF_IMAGE: u8 = 0xd9;
@@ -14,7 +15,7 @@ pub(super) fn jpeg_ends(path: &Path) -> std::io::Result<bool> {
     let mut segment = [0; 4];
     while file.read_exact(&mut segment).is_ok() {
         let [0xff, kind, high, low] = segment else { break };
-        // A thumbnail with an end of its own lies inside a segment, which is jumped over.
+        // A segment is skipped, because a thumbnail in it has an end marker of its own.
         file.seek_relative(i64::from(u16::from_be_bytes([high, low])) - 2)?;
         if kind == START_OF_SCAN {
             break;
@@ -37,7 +38,8 @@ pub(super) fn jpeg_ends(path: &Path) -> std::io::Result<bool> {
     }
 }
 
-/// The orientation of a PNG whose EXIF chunk stands behind the pixels, where some programs put it and the decoder does not look.
+/// The orientation of a PNG whose EXIF chunk follows the pixels. Some programs put it there, and
+/// the decoder does not read it.
 pub(super) fn late_orientation(path: &Path) -> Option<Orientation> {
     let mut file = BufReader::new(File::open(path).ok()?);
     file.seek(SeekFrom::Start(8)).ok()?;
@@ -54,8 +56,8 @@ pub(super) fn late_orientation(path: &Path) -> Option<Orientation> {
     None
 }
 
-/// True if colour profile and EXIF data of a WebP lie within the file and take at most `most` bytes each: the decoder takes memory for
-/// all that they claim.
+/// True if the colour profile and the EXIF data of a WebP lie within the file and take at most
+/// `most` bytes each. The decoder would allocate any size that the file claims.
 pub(super) fn webp_metadata_fit(path: &Path, most: u64) -> std::io::Result<bool> {
     let file = File::open(path)?;
     let (length, mut at) = (file.metadata()?.len(), 12);
@@ -68,7 +70,7 @@ pub(super) fn webp_metadata_fit(path: &Path, most: u64) -> std::io::Result<bool>
         if matches!(&head[..4], b"ICCP" | b"EXIF") && (bytes > most || at > length) {
             return Ok(false);
         }
-        // Chunks begin at even bytes.
+        // Chunks start at even offsets.
         at += bytes % 2;
         file.seek_relative((bytes + bytes % 2) as i64)?;
     }

@@ -1,4 +1,4 @@
-//! Pictures: reading photos of any usual kind, and writing PNG files whole or not at all.
+//! Pictures: reads photos in all common formats, and writes PNG files atomically.
 
 mod container;
 mod picture;

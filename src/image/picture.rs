@@ -1,4 +1,4 @@
-//! Pictures in memory, and files that are there whole or not at all.
+//! Pictures in memory, and atomic writing of files.
 
 use crate::error::{Error, Result};
 use image::{DynamicImage, GrayImage, RgbImage};
@@ -6,43 +6,43 @@ use std::io::{Cursor, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// An RGB picture in [-1, 1], (height, width, 3), row-major.
+/// An RGB picture with values in [-1, 1], (height, width, 3) in row-major order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Picture {
-    /// Columns.
+    /// Number of columns.
     pub width: usize,
-    /// Rows.
+    /// Number of rows.
     pub height: usize,
-    /// Values, channels fastest.
+    /// `height * width * 3` values, channels fastest.
     pub values: Vec<f32>,
 }
 
 impl Picture {
-    /// From 8-bit values.
+    /// Converts 8-bit values to [-1, 1].
     pub fn from_rgb8(rgb: &RgbImage) -> Picture {
         let values = rgb.as_raw().iter().map(|&v| f32::from(v) / 127.5 - 1.0).collect();
         Picture { width: rgb.width() as usize, height: rgb.height() as usize, values }
     }
 
-    /// To 8-bit values, rounded, out of range values limited.
+    /// Converts to 8-bit values; values outside [-1, 1] are clamped.
     pub fn to_rgb8(&self) -> RgbImage {
         let bytes = self.values.iter().map(|v| ((v + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8).collect();
         RgbImage::from_raw(self.width as u32, self.height as u32, bytes).expect("three values per pixel")
     }
 
-    /// Writes a PNG; the file appears whole or not at all.
+    /// Writes a PNG. The file appears complete or not at all.
     pub fn write_png(&self, path: &Path) -> Result<()> {
         write_png(path, &self.to_rgb8())
     }
 
-    /// Writes the mean of the channels as a grey PNG; the file appears whole or not at all.
+    /// Writes the mean of the channels as a grey PNG. The file appears complete or not at all.
     pub fn write_grey_png(&self, path: &Path) -> Result<()> {
         let bytes = self.clone().grey().to_rgb8().into_raw().into_iter().step_by(3).collect();
         let grey = GrayImage::from_raw(self.width as u32, self.height as u32, bytes).expect("a value per pixel");
         encode_png(path, &DynamicImage::ImageLuma8(grey))
     }
 
-    /// Every channel the mean of all three.
+    /// Sets every channel to the mean of the three channels.
     pub fn grey(mut self) -> Picture {
         for pixel in self.values.chunks_exact_mut(3) {
             let mean = pixel.iter().sum::<f32>() / 3.0;
@@ -51,20 +51,20 @@ impl Picture {
         self
     }
 
-    /// The centre of `width` x `height` pixels, or as much as there is.
+    /// The centre crop of `width` x `height` pixels, or less if the picture is smaller.
     pub fn centre_crop(&self, width: usize, height: usize) -> Picture {
         let (w, h) = (width.min(self.width), height.min(self.height));
         self.part((self.width - w) / 2, (self.height - h) / 2, w, h)
     }
 
-    /// The part of `w` x `h` pixels whose top left pixel is (`left`, `top`).
+    /// The crop of `w` x `h` pixels whose top left pixel is (`left`, `top`).
     pub fn part(&self, left: usize, top: usize, w: usize, h: usize) -> Picture {
         let rows = self.values.chunks(self.width * 3).skip(top).take(h);
         let values = rows.flat_map(|row| row[left * 3..(left + w) * 3].iter().copied()).collect();
         Picture { width: w, height: h, values }
     }
 
-    /// Every pixel repeated to the given size.
+    /// Resizes by nearest neighbour.
     pub fn resize_nearest(&self, height: usize, width: usize) -> Picture {
         let mut values = Vec::with_capacity(width * height * 3);
         for i in 0..height {
@@ -76,14 +76,14 @@ impl Picture {
         Picture { width, height, values }
     }
 
-    /// Values limited to [-1, 1].
+    /// Clamps all values to [-1, 1].
     pub fn clamped(mut self) -> Picture {
         self.values.iter_mut().for_each(|v| *v = v.clamp(-1.0, 1.0));
         self
     }
 }
 
-/// Writes an RGB picture as PNG; the file appears whole or not at all.
+/// Writes an RGB picture as PNG. The file appears complete or not at all.
 pub fn write_png(path: &Path, rgb: &RgbImage) -> Result<()> {
     encode_png(path, &DynamicImage::ImageRgb8(rgb.clone()))
 }
@@ -96,9 +96,10 @@ fn encode_png(path: &Path, picture: &DynamicImage) -> Result<()> {
     write_whole(path, bytes.get_ref())
 }
 
-/// Writes to a temporary name in the same folder, then renames, so that no half-written file is ever seen.
+/// Writes to a temporary file in the same folder, then renames it, so that no partial file is ever
+/// visible.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    // Two processes or threads that write one file do not write into each other's.
+    // The temporary names differ between processes and threads that write the same file.
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}-{}.partial", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));

@@ -1,4 +1,5 @@
-//! Reading photos, masks and kernels: any usual kind of file becomes what a person sees when looking at it.
+//! Reads photos, masks and kernels of all common formats, with the colours and orientation that a
+//! viewer shows.
 
 use super::container::{jpeg_ends, late_orientation, webp_metadata_fit};
 use super::picture::Picture;
@@ -8,23 +9,23 @@ use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Lim
 use moxcms::{ColorProfile, DataColorSpace, Layout, TransformOptions};
 use std::path::Path;
 
-/// Longest side that is read; larger pictures have to be scaled first.
+/// Maximum side length in pixels; larger pictures must be scaled down first.
 const LONGEST_SIDE: u32 = 16_384;
 
-/// Most pixels of a picture that is read, unless the caller asks for more: a 64 megapixel photo.
+/// Default maximum number of pixels of a picture: a 64 megapixel photo.
 pub const MOST_PIXELS: u64 = 64_000_000;
-/// Bytes that colour profile, EXIF and texts of a picture may take.
+/// Maximum size in bytes of a picture's colour profile, EXIF data and texts.
 const BESIDE_PIXELS: u64 = 64 << 20;
 
-/// How much of a file is read.
+/// Limits and options for reading a picture.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ReadOptions {
-    /// Pictures with more pixels are refused before anything is decoded.
+    /// A picture with more pixels is refused before it is decoded.
     pub most_pixels: u64,
-    /// Only the centre of this width and height, or as much as there is.
+    /// Reads only the centre crop of this (width, height), or less if the picture is smaller.
     pub crop: Option<(usize, usize)>,
-    /// Take a JPEG whose end is missing; the decoder fills it with grey.
+    /// Accepts a truncated JPEG; the decoder fills the missing part with grey.
     pub allow_truncated: bool,
 }
 
@@ -35,42 +36,43 @@ impl Default for ReadOptions {
 }
 
 impl ReadOptions {
-    /// The same with files refused that have more pixels.
+    /// These options with another maximum number of pixels.
     pub fn most_pixels(self, most_pixels: u64) -> ReadOptions {
         ReadOptions { most_pixels, ..self }
     }
 
-    /// The same with only the centre of this width and height, or as much as there is; none for all of it.
+    /// These options with a centre crop of this (width, height), or without a crop.
     pub fn crop(self, size: impl Into<Option<(usize, usize)>>) -> ReadOptions {
         ReadOptions { crop: size.into(), ..self }
     }
 
-    /// The same with JPEGs whose end is missing taken or refused.
+    /// These options with truncated JPEGs accepted or refused.
     pub fn allow_truncated(self, allow_truncated: bool) -> ReadOptions {
         ReadOptions { allow_truncated, ..self }
     }
 }
 
-/// A picture out of a file.
+/// A picture read from a file.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Photo {
-    /// The pixels, as sRGB. The three channels of a grey photo are equal.
+    /// The pixels in sRGB. A grey photo has three equal channels.
     pub picture: Picture,
-    /// The file has one channel for all colours.
+    /// The file has a single grey channel.
     pub grey: bool,
-    /// What was converted, in a few words.
+    /// The conversions that were made, in a few words.
     pub note: Option<String>,
 }
 
 impl Photo {
-    /// Reads PNG, JPEG, BMP, TIFF, WebP or PNM. The orientation of the EXIF data is applied, a colour profile is converted to
-    /// sRGB, sixteen-bit and palette pictures become 8-bit RGB, transparency is laid over white.
+    /// Reads PNG, JPEG, BMP, TIFF, WebP or PNM. The EXIF orientation is applied, a colour profile
+    /// is converted to sRGB, 16-bit and palette pictures become 8-bit RGB, and transparent pixels
+    /// are composited over white.
     pub fn read(path: &Path) -> Result<Photo> {
         Photo::read_with(path, &ReadOptions::default())
     }
 
-    /// As [`Photo::read`], with limits of the caller's.
+    /// Like [`Photo::read`], with the given limits and options.
     pub fn read_with(path: &Path, options: &ReadOptions) -> Result<Photo> {
         let Decoded { mut picture, color, profile, turned } = decode(path, options)?;
         if let Some((w, h)) = options.crop {
@@ -98,14 +100,15 @@ impl Photo {
     }
 }
 
-/// Reads a mask or kernel picture as grey values in [0, 1]: (width, height, values).
+/// Reads a mask or blur kernel as grey values in [0, 1]: (width, height, values in row-major
+/// order).
 pub fn read_grey(path: &Path) -> Result<(usize, usize, Vec<f32>)> {
     let grey = decode(path, &ReadOptions::default())?.picture.to_luma16();
     let values = grey.as_raw().iter().map(|&v| f32::from(v) / 65_535.0).collect();
     Ok((grey.width() as usize, grey.height() as usize, values))
 }
 
-/// A picture the right way up, and what the file says of it.
+/// A decoded picture in its displayed orientation, and properties of the file.
 struct Decoded {
     picture: DynamicImage,
     color: ColorType,
@@ -123,7 +126,7 @@ fn decode(path: &Path, options: &ReadOptions) -> Result<Decoded> {
         return Err(refuse("the file is empty".into()));
     }
     let unreadable = |e: image::ImageError| refuse(format!("not a readable picture ({e})"));
-    // Some decoders read what stands before the pixels when they are made: so much memory is for that.
+    // Some decoders read metadata on creation, so the limit allows memory for it from the start.
     let open = |for_pixels: u64| {
         let mut reader = ImageReader::open(path).and_then(|r| r.with_guessed_format()).map_err(Error::io(path))?;
         let mut limits = Limits::no_limits();
@@ -149,14 +152,14 @@ fn decode(path: &Path, options: &ReadOptions) -> Result<Decoded> {
         return Err(refuse("the end of this JPEG is missing; copy it again, or give --allow-truncated".into()));
     }
     let color = decoder.color_type();
-    // Damaged metadata do not make a photo unreadable.
+    // A photo with damaged metadata is still read, without them.
     let is_sound = format != Some(ImageFormat::WebP) || webp_metadata_fit(path, BESIDE_PIXELS).unwrap_or(false);
     let (mut profile, mut orientation) = (None, Orientation::NoTransforms);
     if is_sound {
         profile = decoder.icc_profile().unwrap_or_default();
         orientation = decoder.orientation().unwrap_or(orientation);
     }
-    // The pixels, and as much again for what a decoder keeps beside them.
+    // Memory for the pixels, and as much again for the decoder's own buffers.
     let (decoder, _) = open(decoder.total_bytes().saturating_mul(2))?;
     let mut picture = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
     if format == Some(ImageFormat::Png) && orientation == Orientation::NoTransforms {
@@ -166,7 +169,7 @@ fn decode(path: &Path, options: &ReadOptions) -> Result<Decoded> {
     Ok(Decoded { picture, color, profile, turned: orientation != Orientation::NoTransforms })
 }
 
-/// Converts the colours of a picture from those of an ICC profile to sRGB; says what it did, if anything.
+/// Converts a picture from an ICC profile to sRGB. Returns a description if it changed something.
 fn to_srgb(picture: &mut DynamicImage, icc: &[u8]) -> Option<String> {
     let Ok(profile) = ColorProfile::new_from_slice(icc) else {
         return Some("its colour profile is damaged and not used".into());
@@ -190,7 +193,8 @@ fn to_srgb(picture: &mut DynamicImage, icc: &[u8]) -> Option<String> {
     if done.is_err() {
         return Some("its colour profile can't be converted to sRGB and is not used".into());
     }
-    // Profiles of sRGB differ from each other by a rounding: such pictures stay as they are.
+    // sRGB profiles differ from each other by rounding: a picture with such a profile is not
+    // changed.
     let before = |i: usize| source[if layout == Layout::Gray { i / 3 } else { i }];
     if converted.iter().enumerate().all(|(i, &v)| v.abs_diff(before(i)) <= 65_535 / 255) {
         return None;
