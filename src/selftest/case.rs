@@ -1,4 +1,4 @@
-//! One case of the case table: an op, its inputs, and how they are drawn.
+//! One case of the case table: an op, its inputs, and the values of the inputs.
 
 use crate::error::Result;
 use crate::graph::{Graph, TensorId};
@@ -32,51 +32,53 @@ use crate::tensor::Shape;
 /// The values of an input.
 #[derive(Clone, Debug)]
 pub enum Values {
-    /// Normal numbers.
+    /// Standard normal numbers.
     Normal,
-    /// Magnitudes of normal numbers.
+    /// Absolute values of standard normal numbers.
     Positive,
-    /// Whole numbers below this.
+    /// Whole numbers from 0 up to, but not including, this number.
     Labels(usize),
-    /// These.
+    /// These values.
     Given(Vec<f32>),
-    /// Normal numbers with some replaced: (element, value).
+    /// Standard normal numbers, with some elements replaced: (element, value).
     Except(Vec<(usize, f32)>),
 }
 
 /// An input of a case.
 #[derive(Clone, Debug)]
 pub struct Input {
-    /// Extent.
+    /// Shape.
     pub shape: Shape,
-    /// It is stored in the type of the run, as activations and weights are. Else it is f32.
+    /// The input has the storage type of the run, like activations and weights; otherwise it is
+    /// f32.
     pub stored: bool,
-    /// How it is drawn.
+    /// The values.
     pub values: Values,
 }
 
-/// One op on one set of extents.
+/// One op with inputs of given shapes.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// Unique in the table.
+    /// Name, unique in the table.
     pub name: String,
     /// The op.
     pub op: CaseOp,
-    /// Tensors that it reads.
+    /// The input tensors.
     pub inputs: Vec<Input>,
-    /// The op reads these inputs in this order.
+    /// Indices into `inputs`, in the order in which the op reads them.
     pub reads: Vec<usize>,
-    /// Inputs that the first output has a gradient by.
+    /// Inputs with respect to which the first output has a gradient.
     pub differentiable: Vec<usize>,
-    /// The first output is y - 0.75 x, so that the VJP meets a gradient that is already there.
+    /// The output of the case is y - 0.75 x, so that the VJP adds to an existing gradient.
     pub past: bool,
-    /// Only kernels have a reason for it, and central differences would take long.
+    /// The case only exercises a kernel variant. Central differences skip it, because they would
+    /// take long.
     pub only_kernels: bool,
 }
 
 macro_rules! case_ops {
     ($($op:ident),* $(,)?) => {
-        /// An op that the table has a case of, with its parameters.
+        /// An op of the case table, with its parameters.
         #[derive(Clone, Debug)]
         pub enum CaseOp {
             $(#[doc = concat!("See [`", stringify!($op), "`].")] $op($op),)*
@@ -137,12 +139,12 @@ case_ops!(
 );
 
 impl Input {
-    /// Normal numbers in the type of the run.
+    /// Standard normal numbers in the storage type of the run.
     pub(super) fn stored(shape: Shape) -> Input {
         Input { shape, stored: true, values: Values::Normal }
     }
 
-    /// Normal numbers in f32.
+    /// Standard normal numbers in f32.
     pub(super) fn full(shape: Shape) -> Input {
         Input { shape, stored: false, values: Values::Normal }
     }
@@ -178,7 +180,7 @@ impl Case {
         Case { only_kernels: true, ..self }
     }
 
-    /// Records the op; gives its outputs.
+    /// Records the op and returns its outputs.
     pub fn record(&self, g: &mut Graph, inputs: &[TensorId]) -> Result<Vec<TensorId>> {
         let read: Vec<TensorId> = self.reads.iter().map(|&k| inputs[k]).collect();
         let mut outputs = self.op.record(g, &self.name, &read)?;
@@ -188,7 +190,7 @@ impl Case {
         Ok(outputs)
     }
 
-    /// The values of input `k`, the same in every run.
+    /// The values of input `k`; they are the same in every run.
     pub fn values(&self, k: usize) -> Vec<f32> {
         let Input { shape, values: kind, .. } = &self.inputs[k];
         let mut values = self.normal(k as u32, shape.numel());
@@ -202,7 +204,7 @@ impl Case {
         values
     }
 
-    /// `count` normal numbers, others for every case and `number`.
+    /// `count` standard normal numbers, which differ between cases and between values of `number`.
     pub fn normal(&self, number: u32, count: usize) -> Vec<f32> {
         let seed = self.name.bytes().fold(7u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
         let mut values = vec![0.0; count];

@@ -1,6 +1,8 @@
-//! A device against the CPU: every op forward and backward, then whole steps, in every storage type.
+//! Compares a device with the CPU: every op forward and in reverse, then whole sampling steps, in
+//! every storage type.
 //!
-//! The CPU is the reference: the tests of this crate compare it with slow loops in f64 and with central differences.
+//! The CPU is the reference here; the tests of this crate check it against slow loops in f64 and
+//! central differences.
 
 mod case;
 mod cases;
@@ -21,19 +23,19 @@ use cases::large_cases;
 pub use cases::{cases, timed_cases};
 use std::ops::ControlFlow;
 
-/// A storage type and how f32 products are made.
+/// A storage type, and the arithmetic of f32 products.
 pub struct Mode {
-    /// Its name.
+    /// Name of the mode.
     pub name: &'static str,
     /// Type of activations and weights.
     pub storage: Dtype,
-    /// f32 products in TF32.
+    /// f32 products use TF32.
     pub tf32: bool,
-    /// Half a unit in the last place of 1.
+    /// Rounding error of the storage type: half a unit in the last place of 1.
     unit: f64,
 }
 
-/// Every storage type.
+/// All storage types, and f32 with TF32 products.
 pub const MODES: [Mode; 4] = [
     Mode { name: "f32-strict", storage: Dtype::F32, tf32: false, unit: 6e-8 },
     Mode { name: "f32", storage: Dtype::F32, tf32: true, unit: 4.9e-4 },
@@ -41,30 +43,32 @@ pub const MODES: [Mode; 4] = [
     Mode { name: "bf16", storage: Dtype::Bf16, tf32: true, unit: 3.9e-3 },
 ];
 
-/// One check: an op, a whole step, or a network of its real size.
+/// One check: an op, a whole sampling step, or a network of real size.
 pub struct Check {
-    /// What it is called in reports and after `--only`.
+    /// Name in reports and for `--only`.
     pub name: String,
     what: What,
 }
 
 enum What {
-    /// An op against the CPU.
+    /// An op, compared with the CPU.
     Op(Case),
-    /// Two levels of the shipped prior against the CPU.
+    /// Two levels of sampling with the shipped prior, compared with the CPU.
     Step(&'static str),
-    /// An op against f32 throughout on the same device, where the CPU would take too long.
+    /// An op, compared with f32 on the same device, because the CPU would take too long.
     Large(Case),
-    /// adm-256 with random weights, forward and VJP, on an image of so many pixels a side, against f32 throughout.
+    /// adm-256 with random weights, forward and VJP, on an image with this side in pixels, compared
+    /// with f32 on the same device.
     Network(usize),
 }
 
-/// Why a check failed.
+/// The failure of a check.
 #[derive(Debug)]
 pub struct Failure {
-    /// The worst index with both values, or what the device said.
+    /// The worst element with both values, or the device's message.
     pub reason: String,
-    /// The device itself failed: what it is asked for next in this process may fail for that reason alone.
+    /// The device itself failed. Later work on it in this process may then fail for the same
+    /// reason.
     pub device_failed: bool,
 }
 
@@ -80,7 +84,8 @@ impl From<String> for Failure {
     }
 }
 
-/// Every op on small extents, then two whole steps, if the prior for them is in this build; against the CPU.
+/// Every op on small shapes, then two whole sampling runs if this build has the shipped prior; all
+/// are compared with the CPU.
 pub fn checks() -> Vec<Check> {
     let ops = cases().into_iter().map(|case| Check { name: case.name.clone(), what: What::Op(case) });
     let steps = [("dps", "dps"), ("dmap", "dmap:k=1")].map(|(name, method)| {
@@ -90,7 +95,8 @@ pub fn checks() -> Vec<Check> {
     ops.chain(steps.into_iter().filter(|_| cfg!(feature = "shipped"))).collect()
 }
 
-/// Six real shapes in a storage type against f32 throughout on the same device; extents are divided by `shrink`.
+/// Ops with the shapes of real networks, and adm-256, compared with f32 on the same device. Extents
+/// are divided by `shrink`.
 pub fn large_checks(shrink: usize) -> Vec<Check> {
     let ops = large_cases(shrink).into_iter();
     let ops = ops.map(|case| Check { name: format!("large {}", case.name), what: What::Large(case) });
@@ -99,7 +105,7 @@ pub fn large_checks(shrink: usize) -> Vec<Check> {
 }
 
 impl Check {
-    /// Runs it on `device`. Gives the largest error as a share of its limit.
+    /// Runs the check on `device`. Returns the largest error divided by its limit.
     pub fn run(&self, mode: &Mode, device: &Device) -> std::result::Result<f64, Failure> {
         let plan = PlanOptions { storage: mode.storage, tf32: mode.tf32, ..PlanOptions::default() };
         let strict = PlanOptions { tf32: false, ..PlanOptions::default() };
@@ -109,7 +115,8 @@ impl Check {
             What::Large(case) => compare_case(case, mode, (device, &plan), (device, &strict)),
             What::Step(method) => {
                 let (found, expected) = (two_levels(method, device, plan)?, two_levels(method, &cpu, strict)?);
-                // At the first level an error of eps comes into x0 more than a hundredfold, before x0 is limited.
+                // At the first level an error of eps is amplified more than a hundredfold in x0,
+                // before x0 is clamped.
                 within(relative_error(&found, &expected), 48.0 * mode.unit + 1e-4)
             }
             What::Network(side) => {
@@ -120,7 +127,7 @@ impl Check {
         }
     }
 
-    /// The graph of an op's check; none for whole steps and networks.
+    /// The graph of an op's check; none for sampling steps and networks.
     pub fn graph(&self) -> Result<Option<Graph>> {
         match &self.what {
             What::Op(case) | What::Large(case) => Ok(Some(record(case, Dtype::F32)?.graph)),
@@ -130,21 +137,21 @@ impl Check {
 }
 
 fn within(error: f64, limit: f64) -> std::result::Result<f64, Failure> {
-    // Written so that NaN fails.
+    // The condition is written so that NaN fails.
     if error <= limit {
         return Ok(error / limit);
     }
     Err(format!("relative error {error:.1e}, limit {limit:.1e}").into())
 }
 
-/// Normal numbers for a whole step or a network.
+/// Standard normal numbers for a sampling step or a network.
 fn normal(number: u32, count: usize) -> Vec<f32> {
     let mut values = vec![0.0; count];
     fill_normal(&NoiseKey { seed: 11, image: number, step: 0, draw: Draw::Start }.to_words(), 0, &mut values);
     values
 }
 
-/// As the storage type holds them: half a unit away at most.
+/// Values rounded to the storage type: the error is at most half a unit in the last place.
 fn rounded(values: Vec<f32>, dtype: Dtype) -> Vec<f32> {
     match dtype {
         Dtype::F32 => values,
@@ -153,7 +160,7 @@ fn rounded(values: Vec<f32>, dtype: Dtype) -> Vec<f32> {
     }
 }
 
-/// A case as a graph, with what goes into it and what comes out.
+/// The graph of a case, its weights and inputs, and the tensors to read.
 struct Recorded {
     graph: Graph,
     weights: Vec<(String, Vec<f32>)>,
@@ -161,7 +168,7 @@ struct Recorded {
     wanted: Vec<TensorId>,
 }
 
-/// Outputs and gradients of a case; stored inputs are rounded to `storage`.
+/// Outputs and gradients of a case. Stored inputs are rounded to `storage`.
 fn record(case: &Case, storage: Dtype) -> Result<Recorded> {
     let mut g = Graph::new();
     let (mut ids, mut weights, mut writes) = (Vec::new(), Vec::new(), Vec::new());
@@ -190,7 +197,8 @@ fn record(case: &Case, storage: Dtype) -> Result<Recorded> {
     Ok(Recorded { graph: g, weights, writes, wanted })
 }
 
-/// What a case gives on a device, and whether in the storage type. Inputs are rounded to the mode's type whatever the plan's is.
+/// Outputs and gradients of a case on a device; true if they have the storage type. Inputs are
+/// rounded to the mode's type, whatever the plan's type is.
 fn evaluate(case: &Case, mode: &Mode, device: &Device, plan: &PlanOptions) -> Result<Vec<(Vec<f32>, bool)>> {
     let Recorded { graph, weights, writes, wanted } = record(case, mode.storage)?;
     let mut e = Executor::new(graph, plan, &Weights::from_values(weights), device)?;
@@ -221,16 +229,17 @@ fn compare_case(
             Some(k) => format!("VJP by input {}", case.differentiable[k]),
         };
         let largest = expected.iter().fold(0f64, |m, v| m.max(f64::from(v.abs())));
-        // Further outputs are statistics, kept in f32 over products in the mode's type.
+        // Further outputs are statistics: f32 values computed from products in the mode's type.
         let unit = if *stored || (1..outputs).contains(&k) { mode.unit } else { 6e-8 };
         let expected: Vec<f64> = expected.iter().map(|&v| v.into()).collect();
-        // The reference's own error in f32 and up to eight roundings of the storage type.
+        // The limit covers the error of the reference in f32 and up to eight roundings of the
+        // storage type.
         share = share.max(compare(&what, found, &expected, (8.0 * unit + 2e-6) * largest)?.share);
     }
     Ok(share)
 }
 
-/// Two levels of the shipped prior, 16x16 pixels.
+/// Two levels of sampling with the shipped prior, on 16x16 pixels.
 fn two_levels(method: &str, device: &Device, plan: PlanOptions) -> Result<Vec<f32>> {
     let (model, operator) = (Model::shipped()?, parse_task("sr4")?);
     let image = Shape::new(1, 16, 16, 3);

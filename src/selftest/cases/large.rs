@@ -1,4 +1,4 @@
-//! Real shapes.
+//! Cases with the shapes of real networks.
 
 use crate::ops::attention::{Attention, CrossAttention, QkvOrder};
 use crate::ops::conv::Conv;
@@ -7,7 +7,7 @@ use crate::ops::group_norm::{GroupNorm, GroupNormOptions};
 use crate::selftest::case::{Case, Input};
 use crate::tensor::Shape;
 
-/// Real shapes of adm-256 and Stable Diffusion 2 at 512x512, their extents divided by `shrink`.
+/// Shapes of adm-256 and of Stable Diffusion 2 at 512x512, with extents divided by `shrink`.
 pub fn large_cases(shrink: usize) -> Vec<Case> {
     let s = Shape::new;
     let side = |v: usize| (v / shrink).max(8);

@@ -1,5 +1,6 @@
-//! The case table: every op on the extents that its code treats differently. The self-test compares a device with the CPU on it,
-//! the tests of this crate compare both with slow loops in f64 (tests/ops/truth.rs), and `dmap bench` times its ops.
+//! The case table: every op with the shapes that its code treats differently. It has three uses.
+//! The self-test compares a device with the CPU on it, the tests of this crate compare both with
+//! slow loops in f64 (tests/ops/truth.rs), and `dmap bench` times its ops.
 
 mod large;
 mod networks;
@@ -11,7 +12,7 @@ use super::case::Case;
 pub(super) use large::large_cases;
 pub use timed::timed_cases;
 
-/// The table.
+/// The case table.
 pub fn cases() -> Vec<Case> {
     [networks::cases(), operators::cases(), samplers::cases()].concat()
 }

@@ -1,4 +1,4 @@
-//! Cases of the ops that networks are made of.
+//! Cases of the ops in networks.
 
 use crate::ops::attention::QkvOrder::{self, ByHead, ByKind};
 use crate::ops::attention::{Attention, CrossAttention};
@@ -14,7 +14,7 @@ const fn s(n: usize, h: usize, w: usize, c: usize) -> Shape {
     Shape::new(n, h, w, c)
 }
 
-/// A convolution of `x`, whose last `second` channels are a tensor of their own, to `co` channels.
+/// A convolution to `co` channels. The last `second` channels of `x` are an input of their own.
 fn conv_of(op: Conv, x: Shape, second: usize, co: usize) -> Case {
     let Conv { kernel, stride, .. } = op;
     let out = match op.doubled {
@@ -90,7 +90,7 @@ fn attention(n: usize, h: usize, w: usize, heads: usize, d: usize, order: QkvOrd
     Case::new(name, Attention { heads, order }, vec![Input::stored(x)], &[0])
 }
 
-/// `items` is the number of sets of keys.
+/// Cross attention with `items` sets of keys and values.
 fn cross_attention(q: Shape, keys: usize, items: usize, heads: usize, causal: bool) -> Case {
     let k = s(items, 1, keys, q.c);
     let name = format!("cross_attention {q} to {k}, {heads} heads{}", if causal { ", causal" } else { "" });
@@ -99,7 +99,8 @@ fn cross_attention(q: Shape, keys: usize, items: usize, heads: usize, causal: bo
     Case::new(name, CrossAttention { causal, ..CrossAttention::new(heads) }, inputs, wanted)
 }
 
-/// Keys and values are channels of one tensor that has others before, between and behind them.
+/// Cross attention whose keys and values are channels of one tensor, with unused channels before,
+/// between and after them.
 fn packed_cross_attention(q: Shape, keys: usize, items: usize, heads: usize) -> Case {
     let packed = s(items, 1, keys, 5 * q.c);
     let op = CrossAttention { first_channels: [q.c, 3 * q.c], ..CrossAttention::new(heads) };
@@ -107,7 +108,7 @@ fn packed_cross_attention(q: Shape, keys: usize, items: usize, heads: usize) -> 
     Case { reads: vec![0, 1, 1], ..Case::new(name, op, [q, packed].map(Input::stored).to_vec(), &[0]) }
 }
 
-/// SiLU of the layer has no gradient.
+/// A linear layer; with SiLU it has no gradient.
 fn linear(x: Shape, out: usize, silu: bool) -> Case {
     let inputs = [x, s(out, 1, 1, x.c), Shape::vector(out)].map(Input::stored).to_vec();
     let name = format!("linear {x} -> {out}{}", if silu { ", silu" } else { "" });
@@ -129,14 +130,16 @@ fn convolutions() -> Vec<Case> {
     let doubled = Conv { doubled: true, ..Conv::new(3, 1) };
     let after = Conv { padding: Padding::After, ..Conv::new(3, 2) };
     vec![
-        // Every register tile: 1 to 4 vectors of channels, whole and cut, with every remainder of pixels.
+        // Every register tile: 1 to 4 vectors of channels, full and partial, with every remainder
+        // of pixels.
         conv(s(1, 5, 7, 3), 3, (3, 1), false),
         conv(s(2, 6, 31, 5), 16, (3, 1), true),
         conv(s(1, 4, 27, 32), 32, (3, 1), true),
         conv(s(1, 3, 15, 19), 48, (3, 1), false),
         conv(s(1, 9, 13, 64), 96, (3, 1), true),
         conv(s(1, 2, 9, 33), 130, (3, 1), false),
-        // 2x2 pixels at a time on the CPU, also in the reverse of stride 2, and more of them than are transformed at a time.
+        // Winograd on the CPU, also in the VJP of stride 2, with more patches than are transformed
+        // at a time.
         conv(s(1, 3, 300, 16), 16, (3, 1), false),
         conv(s(1, 8, 31, 16), 20, (3, 1), true),
         conv(s(2, 5, 27, 18), 130, (3, 1), true),
@@ -161,12 +164,14 @@ fn convolutions() -> Vec<Case> {
 fn kernel_convolutions() -> Vec<Case> {
     let doubled = Conv { doubled: true, item_bias: true, addend: true, ..Conv::new(3, 1) };
     vec![
-        // Large tiles, cut in both directions; small tiles with the sum in parts; both strides.
+        // Large tiles that are partial in both directions; small tiles with a split sum; both
+        // strides.
         conv(s(1, 13, 21, 24), 136, (3, 1), true),
         conv(s(2, 9, 7, 40), 72, (3, 2), false),
         conv(s(1, 8, 8, 96), 32, (1, 1), true),
         conv(s(1, 24, 16, 16), 128, (1, 1), false),
-        // Products of a warpgroup: tiles of 256 and 128 pixels that the image does not fill, two slices, the sum in parts or not.
+        // wgmma kernels: partial tiles of 256 and 128 pixels, two slices, with and without a split
+        // sum.
         conv(s(1, 30, 15, 104), 120, (3, 1), true),
         conv(s(1, 14, 23, 104), 120, (3, 1), false),
         conv(s(1, 14, 8, 104), 120, (3, 1), true),
@@ -175,15 +180,16 @@ fn kernel_convolutions() -> Vec<Case> {
         conv_of_two(s(1, 14, 16, 240), 120, 104, (3, 1), true),
         conv_of(doubled.clone(), s(1, 15, 8, 104), 0, 192),
         conv_of(doubled.clone(), s(1, 30, 15, 104), 0, 256),
-        // Everything that is added, after the parts of a sum.
+        // Everything that is added to a split sum afterwards.
         conv_of(doubled, s(2, 4, 3, 64), 0, 64),
-        // The few channels of an image: written (in f32 if asked), and their gradient, of both strides.
+        // Few channels, as in an image: as output (also in f32), and their gradient, with both
+        // strides.
         conv(s(1, 9, 13, 72), 3, (3, 1), true),
         conv_of(Conv { full: true, ..Conv::new(3, 1) }, s(2, 5, 7, 40), 0, 6),
         conv_of_two(s(1, 5, 7, 64), 24, 3, (1, 1), false),
         conv(s(2, 9, 7, 3), 72, (3, 1), false),
         conv(s(1, 8, 6, 5), 32, (3, 2), false),
-        // Two tensors, cut where no slice ends; the sum in parts, which end in either tensor.
+        // Two images that join inside a slice; split sums whose parts end in either image.
         conv_of_two(s(1, 13, 21, 136), 56, 136, (1, 1), true),
         conv_of_two(s(1, 5, 7, 304), 120, 64, (3, 1), false),
     ]
@@ -208,12 +214,12 @@ fn kernel_norms() -> Vec<Case> {
     vec![
         group_norm(s(2, 9, 7, 64), 16, true, true),
         group_norm(s(1, 5, 3, 320), 32, false, true),
-        // A block for a group: more pixels than it takes at once, channels of two vectors and more.
+        // One block per group: more pixels than it reads at once, channels of two and more vectors.
         group_norm(s(2, 23, 29, 32), 4, true, true),
         group_norm(s(1, 5, 3, 320), 4, false, false),
         group_norm_of_two(s(2, 9, 7, 64), 24, 4, true),
         group_norm(s(2, 9, 7, 64), 8, false, false).past(),
-        // Two tensors, cut where no group ends.
+        // Two tensors that join inside a group.
         group_norm_of_two(s(2, 9, 7, 64), 24, 16, true),
         group_norm(s(2, 9, 7, 64), 16, false, false).past(),
         layer_norm(s(2, 3, 7, 264)).past(),
@@ -231,34 +237,35 @@ fn attentions() -> Vec<Case> {
         cross_attention(s(2, 1, 9, 12), 9, 2, 3, true),
         packed_cross_attention(s(2, 3, 3, 10), 7, 2, 2),
         packed_cross_attention(s(1, 3, 5, 24), 40, 1, 3),
-        // Keys in several parts for one head, more than one block of them.
+        // One head whose keys are split into parts, with more than one block of keys.
         cross_attention(s(1, 3, 50, 6), 1100, 1, 1, false),
     ]
 }
 
 fn kernel_attentions() -> Vec<Case> {
     vec![
-        // Every padded head size, more tokens than a tile and not a multiple of one.
+        // Every padded head size, with more tokens than a tile and a partial last tile.
         attention(1, 9, 11, 2, 32, ByHead),
         attention(1, 9, 9, 1, 40, ByKind),
         attention(2, 5, 15, 2, 64, ByHead),
         attention(1, 7, 10, 1, 80, ByKind),
         attention(1, 7, 10, 1, 160, ByHead),
-        // A block of 128 tokens and the rest; fewer blocks than the device can run.
+        // A block of 128 tokens and a partial block; fewer blocks than the device can run at once.
         attention(1, 9, 17, 1, 48, ByHead),
         attention(1, 9, 17, 1, 64, ByKind),
         attention(1, 5, 15, 1, 64, ByHead),
-        // Blocks of 160 rows: of 128 there would be two turns of two multiprocessors.
+        // Blocks of 160 rows: with 128 rows, two multiprocessors would need two rounds.
         attention(1, 10, 15, 2, 64, ByKind),
         attention(1, 10, 15, 2, 40, ByHead),
-        // More queries than keys and the other way round, keys of one item for all, and the one head of an autoencoder.
+        // More queries than keys and fewer, keys of one item for all items, and the single head of
+        // an autoencoder.
         cross_attention(s(2, 9, 9, 64), 77, 1, 2, false),
         packed_cross_attention(s(2, 3, 5, 64), 77, 1, 2),
         cross_attention(s(2, 3, 9, 40), 90, 2, 1, false),
         cross_attention(s(1, 3, 5, 512), 15, 1, 1, false),
         cross_attention(s(1, 7, 10, 512), 75, 1, 1, false),
         cross_attention(s(2, 1, 99, 64), 99, 2, 2, true),
-        // By products of a warpgroup.
+        // Attention by wgmma products.
         cross_attention(s(2, 12, 12, 512), 136, 2, 1, false),
         cross_attention(s(2, 5, 7, 2 * 200), 40, 2, 2, false),
     ]
@@ -276,13 +283,14 @@ fn linear_layers() -> Vec<Case> {
 fn kernel_linear_layers() -> Vec<Case> {
     vec![
         linear(s(2, 1, 1, 96), 64, false),
-        // The sum in parts or not, and SiLU after it; by plain arithmetic; by products of a warpgroup.
+        // A whole sum without and with SiLU, a split sum, plain arithmetic, wgmma products.
         linear(s(20, 1, 1, 48), 64, false),
         linear(s(20, 1, 1, 48), 64, true),
         linear(s(20, 1, 1, 520), 64, true),
         linear(s(20, 1, 1, 9), 17, true),
         linear(s(120, 1, 1, 520), 120, true),
-        // Values and gates of one tile, large or small, cut in both directions; no whole eights of them; the sum in parts.
+        // Values and gates in one tile, large or small, partial in both directions; a number of
+        // them that is no multiple of eight; a split sum.
         geglu(s(1, 13, 21, 24), 72),
         geglu(s(1, 6, 7, 40), 40),
         geglu(s(1, 6, 7, 40), 12),

@@ -1,4 +1,4 @@
-//! Cases of ops that act value by value or move values, and of the pieces of operators.
+//! Cases of elementwise ops, ops that move values, and parts of operators.
 
 use crate::ops::add::{Add, Scale};
 use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
@@ -15,21 +15,21 @@ use crate::selftest::case::{Case, CaseOp, Input, Values};
 use crate::tensor::Shape;
 use std::sync::Arc;
 
-/// Extents with remainders everywhere, and some of whole vectors.
+/// A shape with a remainder in every dimension; [`EVEN`] consists of whole vectors.
 const ODD: Shape = Shape::new(2, 3, 5, 7);
 const EVEN: Shape = Shape::new(2, 12, 20, 32);
 
-/// One activation in, one out.
+/// A case with one activation as input.
 fn of_one(name: &str, op: impl Into<CaseOp>, x: Shape) -> Case {
     Case::new(format!("{name} {x}"), op, vec![Input::stored(x)], &[0])
 }
 
-/// One f32 image in, one out.
+/// A case with one f32 image as input.
 fn of_image(name: &str, op: impl Into<CaseOp>, x: Shape) -> Case {
     Case::new(format!("{name} {x}"), op, vec![Input::full(x)], &[0])
 }
 
-/// A map with a repeated input, an input that nothing reads, and an empty row.
+/// Taps with a repeated input, an input that no row reads, and an empty row.
 fn uneven_taps() -> Taps {
     Taps {
         rows: vec![vec![(0, 0.5), (1, -1.25)], vec![(3, 2.0)], vec![], vec![(1, 0.25), (4, 1.0), (0, 1.5)]],
@@ -45,13 +45,13 @@ fn filter(name: &str, axis: Axis, taps: Taps, x: Shape) -> Case {
 pub(super) fn cases() -> Vec<Case> {
     let s = Shape::new;
     let clamp = Clamp { low: -0.5, high: 0.75 };
-    // More rows than a block of the dense filter.
+    // More rows than one block of the dense filter.
     let tall = s(2, 37, 5, 3);
     let halves = Taps { rows: (0..8).map(|i| vec![(2 * i, 0.5), (2 * i + 1, 0.5)]).collect(), inputs: 16 };
     let pair = |name: &str, op: CaseOp, a: Shape, b: Shape| {
         Case::new(format!("{name} {a}"), op, vec![Input::stored(a), Input::stored(b)], &[0, 1])
     };
-    // Log variances above the limit, one in each item.
+    // Log variances above the upper limit, one in each batch item.
     let moments = Input::stored(s(2, 3, 5, 14));
     let at_limit = moments.clone().with(Values::Except(vec![(9, 25.0), (15 * 14 + 12, 30.0)]));
     let label_table = vec![Input::full(s(2, 1, 7, 1)).with(Values::Labels(48)), Input::stored(s(48, 1, 1, 40))];

@@ -1,4 +1,4 @@
-//! Cases of the ops that samplers put between the network and the next image.
+//! Cases of the ops in sampler updates.
 
 use crate::noise::KEY_WORDS;
 use crate::ops::adamw::AdamW;
@@ -23,7 +23,8 @@ fn linear_combination(columns: &[usize]) -> Case {
     )
 }
 
-/// Residuals of 300 and 1.5 over floors of 0 and 1: the stated length, 2, is the limit of the first item only.
+/// A guided step with residuals of 300 and 1.5 and floors of 0 and 1. The maximum length, 2, limits
+/// only the first item.
 fn guided_step(normalised: bool, x: Shape) -> Case {
     let residuals = Input::full(Shape::rows(2, 1)).with(Values::Given(vec![300.0, 1.5]));
     let columns = Input::full(Shape::rows(2, 3)).with(Values::Given(vec![0.0, 0.0, 2.0, 0.0, 1.0, 2.0]));
@@ -49,7 +50,8 @@ pub(super) fn cases() -> Vec<Case> {
         let images = |count: usize| vec![image.clone(); count];
         let with = |count: usize, more: &[Input]| [images(count), more.to_vec()].concat();
         let columns = Input::full(Shape::rows(2, 3));
-        // The second moment is positive. Columns: weight decay, rate, two corrections and one that is not read.
+        // The second moment is positive. Columns of the coefficients: weight decay, rate, two
+        // corrections, and one that is not read.
         let rates = Input::full(Shape::rows(2, 5)).with(Values::Given([0.01, 0.1, 1.5, 0.0, 2.0].repeat(2)));
         let adamw = with(3, &[image.clone().with(Values::Positive), rates]);
         all.extend([

@@ -1,4 +1,4 @@
-//! Ops that are timed by themselves.
+//! Cases that are timed one by one.
 
 use crate::ops::add::{Add, Scale};
 use crate::ops::attention::{Attention, QkvOrder};
@@ -8,7 +8,8 @@ use crate::ops::linear::Linear;
 use crate::selftest::case::{Case, Input};
 use crate::tensor::Shape;
 
-/// The two ceilings, a large copy and a large matrix product, then shapes of the 256x256 ADM UNet; extents are divided by `shrink`.
+/// A large copy and a large matrix product, which show the limits of memory and arithmetic; then
+/// shapes of the 256x256 ADM UNet. Extents are divided by `shrink`.
 pub fn timed_cases(shrink: usize) -> Vec<Case> {
     let s = Shape::new;
     let size = |v: usize| (v / shrink).max(8);
