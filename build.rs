@@ -1,8 +1,10 @@
-//! Compiles the kernel files of kernels/ with NVRTC to one CUBIN per architecture and one PTX, and embeds them with their sources.
+//! Compiles the kernel files in kernels/ with NVRTC to one CUBIN per architecture and one PTX.
+//! Embeds the results and their sources.
 //!
-//! No GPU and no CUDA toolkit is needed: NVRTC alone does it, from the toolkit, the loader's path or the PyPI wheel. Without it the
-//! build says so in one line and the program compiles at first use. With the feature `emulate` the same files are also compiled as
-//! C++ for the emulated driver.
+//! No GPU and no CUDA toolkit is needed. NVRTC is enough: from the toolkit, the loader's search
+//! path or the PyPI wheel. Without NVRTC the build prints one line, and the program compiles
+//! kernels at first use. With the feature `emulate`, the same files are also compiled as C++ for
+//! the emulated driver.
 
 #[path = "src/backend/cuda/kernel_files.rs"]
 mod kernel_files;
@@ -19,9 +21,9 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-/// Chips that get a CUBIN of their own; any later one takes the PTX.
+/// Architectures with a CUBIN of their own; other chips use the PTX.
 const ARCHITECTURES: &str = "80,86,89,90a,100a,120";
-/// What the PTX asks for at least.
+/// Minimum architecture of the PTX.
 const PTX: &str = "compute_80";
 
 fn main() {
@@ -34,7 +36,8 @@ fn main() {
     println!("cargo:rerun-if-changed=src/backend/cuda/nvrtc.rs");
     println!("cargo:rerun-if-changed=src/backend/cuda/kernel_files.rs");
     println!("cargo:rerun-if-changed=build");
-    // Watching a file that is not there would run this script at every build; tools/nvrtc.sh touches it instead.
+    // NVRTC is not watched: a missing file would rerun this script in every build. tools/nvrtc.sh
+    // touches this script instead.
     let read = |extension| {
         let found = kernel_files::read(&root.join("kernels"), extension);
         found.unwrap_or_else(|(path, e)| panic!("{}: {e}", path.display()))
@@ -48,7 +51,7 @@ fn main() {
     }
 }
 
-/// kernels.rs: the parameter structs of the kernels in Rust.
+/// Writes kernels.rs: the parameter structs of the kernels in Rust.
 fn write_structs(out: &Path, files: &[(String, String)], headers: &[(String, String)]) {
     let written = parameters::structs(files.iter().chain(headers))
         .and_then(|structs| parameters::rust(&structs, &parameters::kernels(files)?));
@@ -75,7 +78,7 @@ fn compile_all(root: &Path, out: &Path, files: &[(String, String)], headers: &[(
     let number = |a: &str| a.trim_end_matches(char::is_alphabetic).parse().unwrap_or(0);
     let known = listed.split(',').map(str::trim).filter(|a| supported.contains(&number(a)));
     let architectures: Vec<String> = known.map(|a| format!("sm_{a}")).chain([PTX.to_string()]).collect();
-    // Largest files first, so that the cores finish together.
+    // The largest files come first, so that all cores finish at about the same time.
     let mut work: Vec<(usize, &String)> =
         (0..files.len()).flat_map(|f| architectures.iter().map(move |a| (f, a))).collect();
     work.retain(|(f, a)| is_for(&files[*f].1, a));
@@ -113,7 +116,8 @@ fn compile_all(root: &Path, out: &Path, files: &[(String, String)], headers: &[(
             });
         }
     });
-    // Products of a warpgroup one after the other, registers that are not handed over: half of the speed, and only a remark of ptxas.
+    // Remarks of ptxas about wgmma that is serialised, or registers that are not reassigned. Both
+    // halve the speed, so they fail the build.
     for image in &images.lock().expect("no panic")[..] {
         if let Some(remark) =
             image.log.lines().find(|l| ["C7508", "C7510", "C7518", "C7519"].iter().any(|c| l.contains(c)))
@@ -129,14 +133,14 @@ fn compile_all(root: &Path, out: &Path, files: &[(String, String)], headers: &[(
     images
 }
 
-/// Whether a kernel file is compiled for an architecture. A first line `// chips: 90a` names the chips that it is for, with commas
-/// between them; a file without that line is for all.
+/// Whether a kernel file is compiled for an architecture. A first line such as `// chips: 90a,100a`
+/// limits the file to these chips; without it the file is for all chips.
 fn is_for(text: &str, architecture: &str) -> bool {
     let chips = text.lines().next().and_then(|line| line.strip_prefix("// chips:"));
     chips.is_none_or(|chips| chips.split(',').any(|chip| format!("sm_{}", chip.trim()) == architecture))
 }
 
-/// images.rs: sources, headers, and the compiled images with what the compiler said about them.
+/// Writes images.rs: sources, headers, compiled images and the compiler's output.
 fn write_table(out: &Path, files: &[(String, String)], headers: &[(String, String)], images: &[Image]) {
     let mut table = String::from("/// Every kernel file.\npub static SOURCES: &[Source] = &[\n");
     for (name, text) in files {
@@ -160,7 +164,7 @@ fn write_table(out: &Path, files: &[(String, String)], headers: &[(String, Strin
     std::fs::write(out.join("images.rs"), table).expect("OUT_DIR can be written");
 }
 
-/// Images shrink to a quarter.
+/// Compresses an image to about a quarter of its size.
 fn deflated(path: &Path) -> PathBuf {
     let image = std::fs::read(path).expect("an image of this build");
     let to = PathBuf::from(format!("{}.deflated", path.display()));
@@ -170,7 +174,8 @@ fn deflated(path: &Path) -> PathBuf {
     to
 }
 
-/// One object per kernel file; a table of their symbols keeps the linker from dropping them.
+/// Compiles one object per kernel file. A table of their symbols keeps the linker from dropping
+/// them.
 fn compile_emulated(root: &Path, out: &Path, files: &[(String, String)]) {
     let mut registry = String::new();
     let mut build = cc::Build::new();
@@ -178,7 +183,7 @@ fn compile_emulated(root: &Path, out: &Path, files: &[(String, String)]) {
     for flag in ["-march=native", "-fno-strict-aliasing", "-Wno-unknown-pragmas"] {
         build.flag(flag);
     }
-    // Beside the kernels those with planted mistakes, for the test of the emulator itself.
+    // The kernels with planted mistakes are for the test of the emulator itself.
     let names = files.iter().map(|(name, _)| name.as_str()).chain(["emulator/faults.cu"]);
     let mut symbols = Vec::new();
     for name in names {
@@ -199,7 +204,7 @@ fn compile_emulated(root: &Path, out: &Path, files: &[(String, String)]) {
     link_stand_in(root, out);
 }
 
-/// The stand-in for libcuda: a shared library over the same objects.
+/// Links the stand-in for libcuda: a shared library with the same objects.
 fn link_stand_in(root: &Path, out: &Path) {
     let folder = out.join("stand_in");
     std::fs::create_dir_all(&folder).expect("OUT_DIR can be written");

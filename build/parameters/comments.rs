@@ -1,6 +1,6 @@
-// Comments of C++.
+// Comments in C++.
 
-/// Text without comments; lines stay where they are.
+/// The text without its comments; line numbers stay the same.
 pub fn without_comments(text: &str) -> String {
     let (mut out, mut rest) = (String::new(), text);
     loop {

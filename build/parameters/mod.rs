@@ -1,4 +1,5 @@
-// From the parameter structs and entry points of the kernel files to their twins in Rust, which src/kernels.rs includes.
+// Generates the Rust versions of the kernels' parameter structs and entry points, which
+// src/kernels.rs includes.
 
 mod comments;
 mod names;

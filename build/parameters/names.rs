@@ -1,4 +1,5 @@
-// Finds the entry points of the kernel files: calls of KERNEL, in the file itself and in the macros that it calls.
+// Finds the entry points of the kernel files: calls of KERNEL in a file and in the macros that it
+// uses.
 
 use super::comments::without_comments;
 use std::collections::BTreeMap;
@@ -9,7 +10,7 @@ pub struct Kernel {
     pub file: String,
     pub name: String,
     pub parameters: String,
-    /// Its name stands in the file; no macro puts it together.
+    /// The name is written in the file and not composed by a macro.
     pub is_literal: bool,
 }
 
@@ -19,7 +20,7 @@ struct Macro {
     body: String,
 }
 
-/// Arguments of a call whose text starts at its opening parenthesis, and the bytes that it takes.
+/// The arguments of a call and its length in bytes. The text starts at the opening parenthesis.
 fn arguments(text: &str) -> Option<(Vec<String>, usize)> {
     let (mut depth, mut all, mut from) = (0, Vec::new(), 1);
     for (i, c) in text.char_indices() {
@@ -39,7 +40,7 @@ fn arguments(text: &str) -> Option<(Vec<String>, usize)> {
     None
 }
 
-/// The body of a macro with arguments in the place of its parameters.
+/// The body of a macro with its parameters replaced by arguments.
 fn substituted(found: &Macro, arguments: &[String]) -> String {
     let mut out = String::new();
     let mut word = String::new();
@@ -56,7 +57,7 @@ fn substituted(found: &Macro, arguments: &[String]) -> String {
     out.split("##").collect::<Vec<_>>().join("")
 }
 
-/// Calls of `KERNEL` in a text, those of macros that it calls included.
+/// Finds the calls of `KERNEL` in a text and in the macros that it uses.
 fn calls(text: &str, macros: &BTreeMap<String, Macro>, is_literal: bool, found: &mut Vec<(Vec<String>, bool)>) {
     let mut at = 0;
     while let Some(open) = text[at..].find('(').map(|i| at + i) {

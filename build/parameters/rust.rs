@@ -1,11 +1,11 @@
-// Writes the parameter structs and the kernels that take them in Rust.
+// Writes the parameter structs and their kernels in Rust.
 
 use super::names::Kernel;
 use super::structs::{Kind, Struct};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// Rust type of a field, its alignment, and the method of `Params` that writes it.
+/// Rust type of a field, its alignment in bytes, and the method of `Params` that writes it.
 fn in_rust(kind: &Kind, alignments: &BTreeMap<&str, usize>) -> (String, usize, &'static str) {
     let (name, alignment, method) = match kind {
         Kind::Read => ("Place", 8, "read"),
@@ -25,7 +25,7 @@ fn in_rust(kind: &Kind, alignments: &BTreeMap<&str, usize>) -> (String, usize, &
     (name.into(), alignment, method)
 }
 
-/// The structs with named fields, and the kernels that take them.
+/// The Rust structs with named fields, and the kernels that take them.
 pub fn rust(structs: &[Struct], kernels: &[Kernel]) -> Result<String, String> {
     let mut out = String::new();
     let mut alignments = BTreeMap::new();

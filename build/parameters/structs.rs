@@ -1,15 +1,16 @@
 // Reads the parameter structs of the kernel files.
 //
-// The grammar of a struct, after comments are left out:
+// The grammar of a struct, after comments are removed:
 //
 //   struct NAME { FIELDS };
-//   FIELDS: declarations `TYPE a, b[4];` and member functions, each on one line that starts with DEVICE
-//   TYPE:   const T* | T* | Either<T> | View | ViewOut | ViewEither | TensorMap | TensorMapOut | StorageType
-//           | i64 | int | float | NAME of a struct
+//   FIELDS: declarations `TYPE a, b[4];` and member functions, each on one line that starts with
+//           DEVICE
+//   TYPE:   const T* | T* | Either<T> | View | ViewOut | ViewEither | TensorMap | TensorMapOut
+//           | StorageType | i64 | int | float | NAME of a struct
 //
-// `const T*`, View and TensorMap say that a kernel reads a tensor, `T*`, ViewOut and TensorMapOut that it writes it. Either<T> and
-// ViewEither leave that to the launch. The structs whose names end with Params are read, and the structs that are their fields.
-// Anything else in them is refused.
+// A kernel reads `const T*`, View and TensorMap, and writes `T*`, ViewOut and TensorMapOut. For
+// Either<T> and ViewEither the launch decides. The structs whose names end with Params are read,
+// and the structs of their fields. Anything else in them is an error.
 
 use super::comments::without_comments;
 use std::collections::BTreeMap;
@@ -38,7 +39,7 @@ pub enum Kind {
     Struct(String),
 }
 
-/// A field, or as many of one type as an array has.
+/// A field, or the elements of an array.
 #[derive(Debug, PartialEq)]
 pub struct Field {
     pub name: String,
@@ -59,14 +60,15 @@ fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && text.chars().all(is_part)
 }
 
-/// One declaration, without its semicolon; `structs` are the structs that a field may be.
+/// Parses one declaration without its semicolon. `structs` are the structs that may be types of
+/// fields.
 fn declaration(text: &str, structs: &Bodies) -> Result<Vec<Field>, String> {
     let unknown = || format!("`{text}` is not a declaration that is known here (see build/parameters/structs.rs)");
     let is_const = text.starts_with("const ");
     let rest = text.trim_start_matches("const ").trim_start();
     let split = rest.find(|c: char| c.is_whitespace() || c == '*').ok_or_else(unknown)?;
     let (word, mut declarators) = (&rest[..split], rest[split..].trim());
-    // `T* a` says that a is a pointer; in `T *a, *b` each name says it for itself.
+    // In `T* a` the star follows the type; in `T *a, *b` each name has its own.
     let is_pointer = declarators.starts_with('*');
     if is_pointer && !declarators.contains(',') {
         declarators = declarators[1..].trim_start();
@@ -112,7 +114,8 @@ fn declaration(text: &str, structs: &Bodies) -> Result<Vec<Field>, String> {
         .collect()
 }
 
-/// The fields between the braces of a struct; an error has the line, counted from `line`.
+/// The fields between the braces of a struct. `line` is the line of the file where `body` starts;
+/// an error has the line of the field.
 fn fields(body: &str, mut line: usize, structs: &Bodies) -> Result<Vec<Field>, (usize, String)> {
     let mut all = Vec::new();
     let mut pending = String::new();
@@ -139,8 +142,8 @@ fn fields(body: &str, mut line: usize, structs: &Bodies) -> Result<Vec<Field>, (
     Ok(all)
 }
 
-/// The parameter structs of kernel files and headers (name, text), and the structs that are fields of them, each after those that
-/// it holds.
+/// The parameter structs in kernel files and headers (name, text), and the structs of their fields.
+/// Each struct comes after the structs that it contains.
 pub fn structs<'a>(files: impl Iterator<Item = &'a (String, String)>) -> Result<Vec<Struct>, String> {
     let mut bodies = Bodies::new();
     let mut wanted = Vec::new();
