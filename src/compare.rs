@@ -1,16 +1,16 @@
-//! The one way in which numbers are compared: first extents, then NaN and infinity, then the error.
+//! The comparison that all checks use: first lengths, then NaN and infinity, then errors.
 
-/// The outcome of a comparison that holds.
+/// The result of a comparison within its limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Agreement {
-    /// Largest error.
+    /// Largest absolute error.
     pub worst: f64,
-    /// The largest error as a share of the limit.
+    /// Largest error divided by the limit.
     pub share: f64,
 }
 
-/// Compares `found` with `expected`: every error must stay within `limit`, which is absolute. The message of a failure
-/// names the worst position, both values and the share of the limit.
+/// Compares `found` with `expected`: every absolute error must be at most `limit`. The message of a
+/// failure names the worst position, both values and the error relative to the limit.
 pub fn compare(what: &str, found: &[f32], expected: &[f64], limit: f64) -> Result<Agreement, String> {
     if found.len() != expected.len() {
         return Err(format!("{what}: {} values, expected {}", found.len(), expected.len()));
@@ -24,7 +24,7 @@ pub fn compare(what: &str, found: &[f32], expected: &[f64], limit: f64) -> Resul
     let errors = found.iter().zip(expected).map(|(f, e)| (f64::from(*f) - e).abs());
     let (at, worst) = errors.enumerate().fold((0, 0.0), |w, (i, e)| if e > w.1 { (i, e) } else { w });
     let share = worst / limit;
-    // Written so that a NaN limit fails.
+    // The condition is written so that a NaN limit fails.
     #[allow(clippy::neg_cmp_op_on_partial_ord)]
     if !(worst <= limit) {
         return Err(format!(
@@ -37,7 +37,7 @@ pub fn compare(what: &str, found: &[f32], expected: &[f64], limit: f64) -> Resul
     Ok(Agreement { worst, share })
 }
 
-/// `||found - expected|| / ||expected||`, NaN if anything is not finite.
+/// `||found - expected|| / ||expected||`; NaN if any value is not finite.
 pub fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let square = |f: &dyn Fn(usize) -> f64| (0..expected.len()).map(|i| f(i).powi(2)).sum::<f64>().sqrt();

@@ -1,11 +1,12 @@
-//! The one error type of the library. Context is in the variants: file, tensor, node, expected and found.
+//! The error type of the library. Its variants carry the context: file, tensor, node, expected and
+//! found.
 
 use std::path::{Path, PathBuf};
 
-/// Result of everything in this crate that can fail.
+/// The result of every fallible function in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, in one sentence that says what to do.
+/// An error. Its message is one sentence with the cause and, where possible, the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -14,7 +15,7 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         cause: std::io::Error,
     },
     /// A picture, mask or kernel file that can't be used.
@@ -22,7 +23,7 @@ pub enum Error {
     Image {
         /// The file.
         path: PathBuf,
-        /// What is wrong and what to do.
+        /// The problem and its remedy.
         reason: String,
     },
     /// A weight file that can't be used: truncated, hostile, or of another model.
@@ -30,10 +31,10 @@ pub enum Error {
     Weights {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with tensor names and shapes.
+        /// The problem, with tensor names and shapes.
         reason: String,
     },
-    /// A value given by the caller that can't work.
+    /// An argument from the caller that can't work.
     #[error("{}", sentence(.0))]
     Invalid(String),
     /// A node could not be added to a graph.
@@ -43,52 +44,53 @@ pub enum Error {
         node: String,
         /// Name of the operation.
         op: &'static str,
-        /// Expected and found.
+        /// The expected and the found value.
         reason: String,
     },
-    /// A gradient was asked for through an input that has none.
+    /// A gradient was needed with respect to an input that has none.
     #[error("node {} ({op}) has no gradient to its input {input}: {reason}", sentence(node))]
     NotDifferentiable {
         /// Name of the node.
         node: String,
         /// Name of the operation.
         op: &'static str,
-        /// Position of the input.
+        /// Index of the input.
         input: usize,
-        /// Why there is none.
+        /// The reason why there is none.
         reason: &'static str,
     },
-    /// The memory budget can't be met by any plan.
+    /// No plan meets the memory budget.
     #[error(
         "the memory budget of {} is too small: the smallest plan needs {} MiB, {} of it weights",
         readable(*given), (smallest >> 20) + 1, readable(*weights)
     )]
     Budget {
-        /// Bytes allowed, weights included.
+        /// The budget in bytes, including weights.
         given: u64,
-        /// Bytes of the smallest plan found, weights included.
+        /// Bytes of the smallest plan found, including weights.
         smallest: u64,
         /// Bytes of the weights.
         weights: u64,
     },
-    /// A plan that breaks its own rules; a defect of this crate.
+    /// A plan that violates its own rules: a defect of this crate.
     #[error("the plan is not valid: {}", sentence(.0))]
     Plan(String),
-    /// The device asked for is not there or can't be used: no driver, no such number, too old.
+    /// The device does not exist or can't be used: no driver, no device with this number, or too
+    /// old.
     #[error("{}", sentence(.0))]
     Device(String),
-    /// The device or the machine has not enough memory.
+    /// The device or the machine has too little memory.
     #[error("{}", sentence(.0))]
     Memory(String),
-    /// The device failed at work: a kernel, a copy, the driver.
+    /// The device failed during work: a kernel, a copy or the driver.
     #[error("{}", sentence(.0))]
     Failed(String),
     /// A value became infinite or NaN.
     #[error("{}{}", item.map_or(String::new(), |i| format!("image {i} of the batch: ")), sentence(reason))]
     NotFinite {
-        /// The item of the batch, where one is known.
+        /// Index of the batch item, if it is known.
         item: Option<usize>,
-        /// Which value, where, and what helps.
+        /// The value, its location, and a remedy.
         reason: String,
     },
     /// The progress callback asked to stop.
@@ -97,13 +99,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// An [`Error::Io`] for `path`, for use with `map_err`.
+    /// An [`Error::Io`] for `path`, for `map_err`.
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.into();
         move |cause| Error::Io { path, cause }
     }
 
-    /// Who has to act.
+    /// Who has to act on this error.
     pub fn kind(&self) -> ErrorKind {
         use std::io::ErrorKind as Io;
         match self {
@@ -139,16 +141,17 @@ impl Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The caller: a file, a value or a setting that can't work. The program exits with 2.
+    /// The caller: a file, a value or a setting is wrong. The program exits with 2.
     BadInput,
-    /// The machine's owner or the authors of this crate: memory, disk, device or a defect. The program exits with 1.
+    /// The machine's owner or the authors of this crate: memory, disk, device or a defect. The
+    /// program exits with 1.
     Failure,
     /// Nobody: the caller stopped the run. The program exits with 130.
     Cancelled,
 }
 
 impl ErrorKind {
-    /// The exit code of a program that ends with such an error.
+    /// The exit code of a program that ends with this error.
     pub fn exit_code(self) -> u8 {
         match self {
             ErrorKind::BadInput => 2,
@@ -158,21 +161,22 @@ impl ErrorKind {
     }
 }
 
-/// Longest part of a sentence; what a file says can be of any length.
+/// Maximum number of characters of a reason; text from a file can have any length.
 const LONGEST: usize = 2000;
 
-/// A path, or text out of a file, for people: characters that a terminal would obey are written as escapes.
+/// A path, or text from a file, for display: characters that control a terminal are escaped.
 pub fn shown(path: impl AsRef<Path>) -> String {
     path.as_ref().to_string_lossy().chars().map(escaped).collect()
 }
 
-/// Control characters, breaks of lines, and marks that turn the direction of what follows.
+/// Escapes control characters, line breaks, and marks that change the direction of text.
 fn escaped(c: char) -> String {
     let is_obeyed = c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     if is_obeyed { c.escape_default().to_string() } else { c.to_string() }
 }
 
-/// A reason as one line. It may quote a file: see [`shown`]. A long one loses its middle.
+/// A reason as one line. Text from files is escaped, as in [`shown`], and a long reason loses its
+/// middle part.
 fn sentence(reason: &str) -> String {
     let length = reason.chars().count();
     if length <= LONGEST {
@@ -182,7 +186,7 @@ fn sentence(reason: &str) -> String {
     format!("{} ... {}", part(0, LONGEST / 2), part(length - LONGEST / 2, length))
 }
 
-/// Bytes for people: `2.50 GiB`, `12.0 MiB`, `3.1 KiB`, `17 bytes`.
+/// A number of bytes for display: `2.50 GiB`, `12.0 MiB`, `3.1 KiB`, `17 bytes`.
 pub fn readable(bytes: u64) -> String {
     let kib = bytes as f64 / 1024.0;
     match bytes {
@@ -193,7 +197,7 @@ pub fn readable(bytes: u64) -> String {
     }
 }
 
-/// The known name that is most like `name`; none where nothing is known.
+/// The known name most similar to `name`; none if `known` is empty.
 pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let alike = |k: &str| strsim::jaro_winkler(name, k);
     known.into_iter().max_by(|a, b| alike(a).total_cmp(&alike(b)))

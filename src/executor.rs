@@ -1,4 +1,5 @@
-//! `Executor`: a graph, its plan and a program on a device. It allocates once, then only launches.
+//! An `Executor` is a graph, its plan and a program on a device. It allocates once; runs only
+//! launch.
 
 use crate::backend::{Device, Program};
 use crate::error::Result;
@@ -7,7 +8,7 @@ use crate::weights::Weights;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-/// Runs one graph again and again.
+/// Runs one graph many times.
 pub struct Executor {
     graph: Arc<Graph>,
     plan: Arc<Plan>,
@@ -15,7 +16,7 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// Plans `graph`, then allocates on `device`.
+    /// Plans `graph` and allocates on `device`.
     pub fn new(graph: Graph, options: &PlanOptions, weights: &Weights, device: &Device) -> Result<Executor> {
         let plan = Arc::new(Plan::new(&graph, options)?);
         let graph = Arc::new(graph);
@@ -23,12 +24,12 @@ impl Executor {
         Ok(Executor { graph, plan, program })
     }
 
-    /// The plan that runs.
+    /// The executed plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// The graph that runs.
+    /// The executed graph.
     pub fn graph(&self) -> &Graph {
         &self.graph
     }
@@ -50,35 +51,37 @@ impl Executor {
         self.program.read(output, values)
     }
 
-    /// Copies an output of the last run into an input of another executor on the same device, without passing the host where
-    /// the device is not the host.
+    /// Copies an output of the last run into an input of another executor on the same device. On a
+    /// GPU the data do not pass through host memory.
     pub fn copy_to(&self, output: TensorId, to: &mut Executor, input: TensorId) -> Result<()> {
         self.program.copy_out(output, self.graph.shape(output).numel(), to.program.as_mut(), input)
     }
 
-    /// Copies an output of the last run into an input for the next one.
+    /// Copies an output of the last run into an input for the next run.
     pub fn carry(&mut self, output: TensorId, input: TensorId) -> Result<()> {
         self.program.carry(output, self.graph.shape(output).numel(), input)
     }
 
-    /// Runs the graph once. With `DMAP_STEPWISE=1` in the environment it does as [`Executor::run_stepwise`].
+    /// Runs the graph once. With `DMAP_STEPWISE=1` in the environment it calls
+    /// [`Executor::run_stepwise`].
     pub fn run(&mut self) -> Result<()> {
         static STEPWISE: LazyLock<bool> = LazyLock::new(|| std::env::var_os("DMAP_STEPWISE").is_some_and(|v| v == "1"));
         if *STEPWISE { self.program.run_stepwise() } else { self.program.run() }
     }
 
-    /// Runs the graph once, node by node. Fails by name at the first node whose output is not finite, or which the device refuses.
+    /// Runs the graph once, node by node. Fails at the first node that the device refuses or whose
+    /// output is not finite; the error names the node.
     pub fn run_stepwise(&mut self) -> Result<()> {
         self.program.run_stepwise()
     }
 
-    /// The time of one run of each step of the plan by itself, without the gaps between launches where the device can tell. What the
-    /// steps leave behind means nothing.
+    /// The time of each step of the plan when it runs by itself, without the gaps between launches
+    /// if the device can measure that. Output values are meaningless afterwards.
     pub fn time_nodes(&mut self) -> Result<Vec<Duration>> {
         self.program.time_nodes()
     }
 
-    /// Fills the arena with NaN before each run from now on.
+    /// If on, fills the arena with NaN before each run.
     pub fn set_poison(&mut self, on: bool) {
         self.program.set_poison(on);
     }

@@ -1,6 +1,7 @@
-//! The parameter structs of the kernels, and the kernels that have a name of their own, as build.rs reads them out of `kernels/`.
+//! The parameter structs of the kernels, and the kernels with a fixed name. build.rs generates them
+//! from `kernels/`.
 //!
-//! A kernel of a family, such as one for each storage type, is found by `Kernel::named`.
+//! `Kernel::named` finds a kernel of a family, for example the one for a storage type.
 
 #![allow(dead_code)]
 

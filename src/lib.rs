@@ -1,5 +1,5 @@
-//! `dmap` restores images: given a degraded measurement `y`, a known operator `A` and a diffusion model as the prior, it
-//! draws images that explain the measurement.
+//! `dmap` restores images. Given a degraded measurement `y`, a known operator `A` and a diffusion
+//! model as the prior, it samples images that are consistent with the measurement.
 //!
 //! ```text
 //!     photo.png --image--> x in [-1,1], N,H,W,C
@@ -13,8 +13,9 @@
 //!         +---- x_{t-1} <-- update, noise, projection <--- gradient of the residual norm at x_t
 //! ```
 //!
-//! A whole step is one [`graph::Graph`], recorded once. [`graph::backward`] appends the reverse, [`graph::Plan`] decides
-//! where everything lives and what is recomputed to fit a budget, [`executor::Executor`] runs it.
+//! A whole step is one [`graph::Graph`], recorded once. [`graph::backward`] appends the reverse
+//! pass. [`graph::Plan`] decides the memory location of every value, and the activations to
+//! recompute within a memory budget. [`executor::Executor`] runs the plan.
 //!
 //! # Restore an image
 //!
@@ -30,7 +31,8 @@
 //! let (image, picture) = (Shape::new(1, 16, 16, 3), vec![0.2; 16 * 16 * 3]);
 //! let (measurement, _) = Measurement::simulate(operator.as_ref(), image, &picture, Noise::Gaussian(0.01), 7)?;
 //!
-//! // The best method for this task and model, on the CPU; `.method("dmap:k=5")?`, `.device(..)`, `.batch(..)` change that.
+//! // The best method for this task and model, on the CPU.
+//! // `.method("dmap:k=5")?`, `.device(..)` and `.batch(..)` change that.
 //! let mut restorer = Restorer::builder(&model, &operator, 16, 16).build()?;
 //! let restored = restorer.restore(&[Item::new(measurement, 7)], |now| {
 //!     println!("step {} of {}, residual {:?}", now.step, now.steps, now.residual);
@@ -41,8 +43,9 @@
 //! # }
 //! ```
 //!
-//! The same with a latent model: `Model::open("stable-diffusion-2-base")` takes a folder in diffusers layout, and the gradient goes
-//! through the decoder as well. `PlanOptions::memory` and `PlanOptions::offload` bound what it takes.
+//! Latent models work in the same way: `Model::open("stable-diffusion-2-base")` takes a folder in
+//! the diffusers layout, and the gradient also goes through the decoder. `PlanOptions::memory` and
+//! `PlanOptions::offload` limit the memory.
 //!
 //! # Step by step
 //!
@@ -88,11 +91,13 @@
 //!
 //! # A method of your own
 //!
-//! Implement [`sampler::Method`]: record a step in the words of [`sampler::Step`]. `examples/own_method.rs` is complete.
+//! Implement [`sampler::Method`] and record a step with the functions of [`sampler::Step`].
+//! `examples/own_method.rs` is a complete example.
 //!
 //! # An operator of your own
 //!
-//! Implement [`operator::Operator`]: record `A(x)` with ops that have a VJP, and the adjoint follows.
+//! Implement [`operator::Operator`] and record `A(x)` with ops that have a VJP; the adjoint follows
+//! from it.
 //!
 //! ```
 //! use dmap::graph::{Graph, TensorId};

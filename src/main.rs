@@ -1,4 +1,5 @@
-//! The program `dmap`: parse, run one command, turn an error into one sentence and an exit code.
+//! The program `dmap`: parses flags, runs one command, and turns an error into one sentence and an
+//! exit code.
 
 use clap::Parser;
 use dmap::cli::{Arguments, run};
@@ -7,15 +8,16 @@ use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // A reader that has seen enough (`dmap plan ... | head`) ends the program quietly.
+    // A reader that closes the pipe early (`dmap plan ... | head`) ends the program without a
+    // message.
     sigpipe::reset();
     let arguments = Arguments::parse();
     match run(arguments) {
         Ok(code) => code,
         Err(error) => {
-            // Where stderr can't take the sentence, the exit code is left.
+            // If stderr can't take the sentence, the exit code still tells of the failure.
             let _ = writeln!(std::io::stderr(), "dmap: {error:#}");
-            // What is not an error of the library was about flags.
+            // An error that is not from the library concerns flags.
             let kind = error.downcast_ref::<dmap::Error>().map_or(ErrorKind::BadInput, dmap::Error::kind);
             ExitCode::from(kind.exit_code())
         }

@@ -1,8 +1,9 @@
-//! How close a restored picture is to the truth.
+//! Distances between a restored picture and the truth.
 
 use crate::image::Picture;
 
-/// Peak signal-to-noise ratio in dB of 8-bit pictures, after rounding both to 8 bits. Infinite for equal pictures.
+/// Peak signal-to-noise ratio in dB, after both pictures are rounded to 8 bits. Infinite for equal
+/// pictures.
 pub fn psnr(a: &Picture, b: &Picture) -> f64 {
     let (a, b) = (a.to_rgb8(), b.to_rgb8());
     let count = a.as_raw().len() as f64;
@@ -10,8 +11,8 @@ pub fn psnr(a: &Picture, b: &Picture) -> f64 {
     10.0 * (255.0 * 255.0 * count / squares).log10()
 }
 
-/// Structural similarity (Wang et al. 2004) of the luma: Gaussian window of 11 pixels, sigma 1.5, over positions where
-/// the window fits; k1 = 0.01, k2 = 0.03.
+/// Structural similarity (Wang et al. 2004) of the luma. The window is a Gaussian of 11 pixels with
+/// sigma 1.5, at all positions where it lies inside the picture; k1 = 0.01, k2 = 0.03.
 pub fn ssim(a: &Picture, b: &Picture) -> f64 {
     let (w, h) = (a.width, a.height);
     let radius = 5.min((w.min(h) - 1) / 2);
@@ -63,7 +64,7 @@ mod tests {
 
     #[test]
     fn psnr_of_a_known_difference() {
-        // One grey level of difference everywhere: 20 log10(255) = 48.13 dB.
+        // A difference of one grey level everywhere: 20 log10(255) = 48.13 dB.
         let (a, b) = (ramp(0.0), ramp(2.0 / 255.0));
         assert!((psnr(&a, &b) - 48.1308).abs() < 1e-3);
         assert!(psnr(&a, &a).is_infinite());

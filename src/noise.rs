@@ -1,46 +1,48 @@
 //! Counter-based random numbers: Philox4x32-10 and Box-Muller.
 //!
-//! A value depends only on (seed, image, step, draw, element), never on the batch, the order or the device, so that one
-//! seed gives one image everywhere up to rounding. Philox: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011.
+//! A value depends only on (seed, image, step, draw, element) and not on the batch, the order of
+//! calls or the device. So a seed gives the same image everywhere, up to rounding. Philox: Salmon
+//! et al., "Parallel random numbers: as easy as 1, 2, 3", 2011.
 
 use rayon::prelude::*;
 
-/// Names a stream of numbers.
+/// Identifies a stream of random numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoiseKey {
     /// The user's seed.
     pub seed: u64,
-    /// Which sample of an image.
+    /// Index of the sample of an image.
     pub image: u32,
     /// Step of the sampler.
     pub step: u32,
-    /// What the numbers are for.
+    /// Purpose of the numbers.
     pub draw: Draw,
 }
 
-/// What random numbers are for; each purpose has a stream of its own.
+/// The purpose of random numbers; each purpose has its own stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Draw {
-    /// x_T.
+    /// The start of sampling, x_T.
     Start,
     /// Noise of the ancestral step.
     Ancestral,
     /// Noise of the measurement.
     Measurement,
-    /// Random state of an operator: mask, kernel.
+    /// Random state of an operator: mask or blur kernel.
     Operator,
-    /// The sample of an encoder's distribution.
+    /// The sample from an encoder's Gaussian.
     Encoder,
-    /// Noise that leads back to the level before.
+    /// Noise that takes a sample back to the preceding noise level.
     Travel,
-    /// Sample j of the estimate of x_0.
+    /// Sample j of an estimate of x_0.
     Estimate(u32),
-    /// A purpose in a repeated pass at one level: its word, and the number of the pass, from 1.
+    /// A purpose in a repeated pass at one level: its word, and the number of the pass, starting at
+    /// 1.
     Repeated(u32, u32),
 }
 
 impl Draw {
-    /// The word that tells this stream from others.
+    /// The word that distinguishes this stream from others.
     pub fn word(self) -> u32 {
         match self {
             Draw::Start => 0,
@@ -54,17 +56,17 @@ impl Draw {
         }
     }
 
-    /// The same purpose in pass `round` of one level; the first is 0.
+    /// The same purpose in pass `round` of a level; the first pass is 0.
     pub fn round(self, round: u32) -> Draw {
         if round == 0 { self } else { Draw::Repeated(self.word(), round) }
     }
 }
 
-/// Number of 32-bit words that a [`NoiseKey`] has on a device.
+/// Number of 32-bit words of a [`NoiseKey`] on a device.
 pub const KEY_WORDS: usize = 5;
 
 impl NoiseKey {
-    /// The key as a device tensor stores it: bit patterns, not values.
+    /// The key in a device tensor: bit patterns, not values.
     pub fn to_words(self) -> [u32; KEY_WORDS] {
         [self.seed as u32, (self.seed >> 32) as u32, self.image, self.step, self.draw.word()]
     }
@@ -88,7 +90,7 @@ pub fn random_words(key: &[u32; KEY_WORDS], block: u32) -> [u32; 4] {
     philox([block, key[2], key[3], key[4]], [key[0], key[1]])
 }
 
-/// Uniform number in (0, 1) from one word, symmetric about 1/2.
+/// A uniform number in (0, 1) from one word, symmetric about 1/2.
 #[inline(always)]
 pub fn uniform(word: u32) -> f32 {
     ((word >> 8) as f32 + 0.5) * (1.0 / 16_777_216.0)
@@ -102,9 +104,10 @@ pub fn box_muller(a: u32, b: u32) -> (f32, f32) {
     (radius * cos, radius * sin)
 }
 
-/// Fills `out` with the standard normal numbers of elements `first ..`; `first` is a multiple of 4.
+/// Fills `out` with the standard normal numbers of the elements from `first` on; `first` is a
+/// multiple of 4.
 pub fn fill_normal(key: &[u32; KEY_WORDS], first: usize, out: &mut [f32]) {
-    /// Values that one thread draws at a time.
+    /// Values per parallel task.
     const CHUNK: usize = 1 << 16;
     debug_assert_eq!(first % 4, 0);
     if out.len() > CHUNK {
@@ -118,7 +121,7 @@ pub fn fill_normal(key: &[u32; KEY_WORDS], first: usize, out: &mut [f32]) {
     }
 }
 
-/// A sequence of numbers for the host: masks, kernels, Poisson noise.
+/// A sequence of random numbers on the host: for masks, blur kernels and Poisson noise.
 pub struct Stream {
     key: [u32; KEY_WORDS],
     block: u32,
@@ -127,12 +130,12 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// The stream that `key` names, from its start.
+    /// The stream of `key`, from its start.
     pub fn new(key: NoiseKey) -> Self {
         Stream { key: key.to_words(), block: 0, words: [0; 4], used: 4 }
     }
 
-    /// Next 32 random bits.
+    /// The next 32 random bits.
     pub fn word(&mut self) -> u32 {
         if self.used == 4 {
             self.words = random_words(&self.key, self.block);
@@ -143,23 +146,23 @@ impl Stream {
         self.words[self.used - 1]
     }
 
-    /// Uniform in (0, 1).
+    /// A uniform number in (0, 1).
     pub fn uniform(&mut self) -> f64 {
         (f64::from(self.word()) + 0.5) / 4_294_967_296.0
     }
 
-    /// Uniform whole number below `n`.
+    /// A uniform whole number below `n`.
     pub fn below(&mut self, n: usize) -> usize {
         ((u64::from(self.word()) * n as u64) >> 32) as usize
     }
 
-    /// Standard normal.
+    /// A standard normal number.
     pub fn normal(&mut self) -> f64 {
         (-2.0 * self.uniform().ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()
     }
 
-    /// Poisson with the given mean: Knuth's product for small means, else a rounded normal (error below 1 % of the
-    /// deviation from a mean of 50 on).
+    /// A Poisson number with the given mean: Knuth's product for small means, else a rounded normal
+    /// number (from a mean of 50 on, its error is below 1 % of the standard deviation).
     pub fn poisson(&mut self, mean: f64) -> f64 {
         if mean > 50.0 {
             return (mean + mean.sqrt() * self.normal()).round().max(0.0);
@@ -194,7 +197,7 @@ mod tests {
         let mut x = vec![0f32; 1 << 18];
         fill_normal(&key, 0, &mut x);
         let moment = |k: i32| x.iter().map(|&v| (v as f64).powi(k)).sum::<f64>() / x.len() as f64;
-        // Standard errors at 2^18 draws: 0.002, 0.003, 0.008, 0.02.
+        // Standard errors of the moments at 2^18 draws: 0.002, 0.003, 0.008, 0.02.
         assert!(moment(1).abs() < 0.008 && (moment(2) - 1.0).abs() < 0.012);
         assert!(moment(3).abs() < 0.03 && (moment(4) - 3.0).abs() < 0.08);
         let mut tail = vec![0f32; 1001];

@@ -1,20 +1,21 @@
-//! Options that follow the name of a task or a method: `name:key=value,key=value`.
+//! Options after the name of a task or a method: `name:key=value,key=value`.
 
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-/// Options that follow the name of a task or a method: `name:key=value,key=value`. A parser takes those that it knows;
-/// [`Options::finish`] refuses what is left.
+/// Options after the name of a task or a method: `name:key=value,key=value`. A parser takes the
+/// options that it knows; [`Options::finish`] refuses the remaining ones.
 pub struct Options {
-    /// What is parsed, for messages: `task sr4`.
+    /// The parsed text in messages: `task sr4`.
     what: String,
     values: BTreeMap<String, String>,
 }
 
 impl Options {
-    /// Splits `text` of a `kind` (task, method) into its name and its options. `known` lists the options in messages.
+    /// Splits `text` into its name and its options. `kind` is task or method; `known` lists the
+    /// options of a name, for messages.
     pub fn parse<'a>(kind: &str, text: &'a str, known: impl FnOnce(&str) -> String) -> Result<(&'a str, Options)> {
         let (name, rest) = text.split_once(':').unwrap_or((text, ""));
         let what = format!("{kind} {text}");
@@ -29,7 +30,7 @@ impl Options {
         Ok((name, options))
     }
 
-    /// Adds an option that was written elsewhere, as the 4 of `sr4`.
+    /// Adds an option that is part of the name, such as the 4 of `sr4`.
     pub fn give(&mut self, key: &str, value: &str) -> Result<()> {
         match self.values.insert(key.into(), value.into()) {
             Some(_) => Err(self.error(&format!("{key} is given twice"))),
@@ -47,7 +48,7 @@ impl Options {
         self.within(key, default, range, "a whole number")
     }
 
-    /// Takes option `key` as a number within `range`, if it is there.
+    /// Takes option `key` as a number within `range`; none if it is absent.
     pub fn number_if_given(&mut self, key: &str, range: RangeInclusive<f64>) -> Result<Option<f64>> {
         match self.values.contains_key(key) {
             true => self.number(key, 0.0, range).map(Some),
@@ -70,24 +71,25 @@ impl Options {
         })
     }
 
-    /// Takes option `key` as one of `choices`, the first of which is the default. Gives its place among them.
+    /// Takes option `key` as one of `choices` and returns its index. The first choice is the
+    /// default.
     pub fn choice(&mut self, key: &str, choices: &[&str]) -> Result<usize> {
         let Some(text) = self.values.remove(key) else { return Ok(0) };
         let place = choices.iter().position(|c| *c == text);
         place.ok_or_else(|| self.error(&format!("{key} is {text}, expected {}", choices.join(" or "))))
     }
 
-    /// Takes option `key` as it was written.
+    /// Takes option `key` as text.
     pub fn text(&mut self, key: &str) -> Option<String> {
         self.values.remove(key)
     }
 
-    /// An error about what is parsed.
+    /// An error that names the parsed text.
     pub fn error(&self, reason: &str) -> Error {
         Error::Invalid(format!("{}: {reason}", self.what))
     }
 
-    /// Fails on an option that was not taken.
+    /// Fails if an option was not taken.
     pub fn finish(self, known: &str) -> Result<()> {
         let known = if known.is_empty() { "it has none".into() } else { format!("options: {known}") };
         match self.values.keys().next() {

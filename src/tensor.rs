@@ -1,9 +1,9 @@
 //! Shape and storage of tensors.
 
-/// Extent of a tensor, channels fastest in memory.
+/// Shape of a tensor, channels fastest in memory.
 ///
-/// Weights use the same four letters: a convolution's are (out, height, width, in), a linear layer's (out, 1, 1, in),
-/// a vector (1, 1, 1, c).
+/// Weights use the same four letters: a convolution has (out, height, width, in), a linear layer
+/// (out, 1, 1, in), a vector (1, 1, 1, c).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Shape {
     /// Batch items.
@@ -21,19 +21,19 @@ impl Shape {
     pub const fn new(n: usize, h: usize, w: usize, c: usize) -> Self {
         Shape { n, h, w, c }
     }
-    /// A vector of length `c`.
+    /// The shape of a vector of length `c`.
     pub const fn vector(c: usize) -> Self {
         Shape { n: 1, h: 1, w: 1, c }
     }
-    /// One row of `c` values per batch item.
+    /// The shape of one row of `c` values per batch item.
     pub const fn rows(n: usize, c: usize) -> Self {
         Shape { n, h: 1, w: 1, c }
     }
-    /// All elements.
+    /// Number of elements.
     pub const fn numel(&self) -> usize {
         self.n * self.item()
     }
-    /// Elements of one batch item.
+    /// Number of elements of one batch item.
     pub const fn item(&self) -> usize {
         self.h * self.w * self.c
     }
@@ -45,16 +45,16 @@ impl std::fmt::Display for Shape {
     }
 }
 
-/// A tensor of a model's files as the graph lays it out.
+/// A tensor in a model's files, with its shape in the graph.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WeightPart {
     /// Its name.
     pub name: String,
-    /// Its extent.
+    /// Its shape.
     pub shape: Shape,
 }
 
-/// Storage type of a tensor in memory. Arithmetic accumulates in f32 whatever the storage.
+/// Storage type of a tensor in memory. Arithmetic accumulates in f32 for every storage type.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Dtype {
     /// 32-bit float.
@@ -81,8 +81,9 @@ impl Dtype {
     }
 }
 
-/// Which type a tensor is stored in: activations and weights follow the `--precision` of the run, while what the sampler
-/// keeps (x_t, gradients at x_t, schedule, statistics, norms) is always f32.
+/// Whether a tensor follows the storage type of the run. Activations and weights follow
+/// `--precision`. Values that the sampler keeps (x_t, gradients at x_t, schedule, statistics,
+/// norms) are always f32.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Precision {
     /// The storage type of the run.
