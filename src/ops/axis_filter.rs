@@ -48,16 +48,16 @@ impl Taps {
 /// Dimension of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Axis {
-    /// The map combines rows.
+    /// The map mixes rows.
     Height,
-    /// The map combines columns.
+    /// The map mixes columns.
     Width,
 }
 
 /// Applies a map along one dimension. Input: x.
 #[derive(Debug, Clone)]
 pub struct AxisFilter {
-    /// The dimension that the map combines.
+    /// The dimension along which the map mixes values.
     pub axis: Axis,
     /// The map.
     pub taps: Arc<Taps>,

@@ -4,8 +4,8 @@
 
 use super::prelude::*;
 
-/// Looks up rows of a table. Inputs: label (n, h, w, 1), table (labels, 1, 1, c). Output (n, h, w,
-/// c). A label outside the table gives NaN.
+/// Looks up rows of a table. Inputs: label (n, h, w, 1), table (labels, 1, 1, c). Output
+/// (n, h, w, c). A label outside the table gives NaN.
 #[derive(Debug, Clone)]
 pub struct Embedding;
 

@@ -12,8 +12,8 @@ use crate::graph::record::{Graph, TensorId};
 use rayon::prelude::*;
 
 /// The gated linear layer. Inputs: x (n, h, w, in), weight (2c, 1, 1, in), bias (1, 1, 1, 2c); rows
-/// of the weight are first the values, then the gates. Outputs: y (n, h, w, c), and (a, b) (n, h,
-/// w, 2c) for the VJP.
+/// of the weight are first the values, then the gates. Outputs: y (n, h, w, c), and (a, b)
+/// (n, h, w, 2c) for the VJP.
 #[derive(Debug, Clone)]
 pub struct Geglu;
 

@@ -1,5 +1,5 @@
-//! Layer norm over the channels of every pixel: `y = gamma (x - mean) rstd + beta`, `rstd = 1 /
-//! sqrt(variance + eps)`
+//! Layer norm over the channels of every pixel: `y = gamma (x - mean) rstd + beta`,
+//! `rstd = 1 / sqrt(variance + eps)`
 //!
 //! VJP, with xhat = (x - mean) rstd and p = gamma dy: dx = rstd (p - avg(p) - xhat avg(p xhat)),
 //! averages over the channels. The VJP reads x anyway, so it computes mean and rstd of each pixel

@@ -1,5 +1,5 @@
-//! A linear layer for every pixel of x, optionally followed by SiLU: `y[n, o] = sum over i of x[n,
-//! i] w[o, i] + bias[o]`
+//! A linear layer for every pixel of x, optionally followed by SiLU:
+//! `y[n, o] = sum over i of x[n, i] w[o, i] + bias[o]`
 //!
 //! VJP: dx[n, i] = sum over o of dy[n, o] w[o, i]. With SiLU there is none: that form makes the
 //! time embedding, which does not depend on x_t.

@@ -30,8 +30,8 @@ pub trait Pointwise: std::fmt::Debug + Clone + Send + Sync + 'static {
 #[derive(Debug, Clone)]
 pub struct PointwiseVjp<F>(pub F);
 
-/// The sigmoid linear unit: `y = x s(x)` with `s(x) = 1 / (1 + exp(-x))`. y' = s + x s (1 - s) = s
-/// (1 + x (1 - s)).
+/// The sigmoid linear unit: `y = x s(x)` with `s(x) = 1 / (1 + exp(-x))`. y' = s + x s (1 - s) =
+/// s (1 + x (1 - s)).
 #[derive(Debug, Clone)]
 pub struct Silu;
 
@@ -70,8 +70,8 @@ impl Pointwise for Gelu {
 }
 
 /// Clamps every value: `y = min(max(x, low), high)`. Values that are not finite stay as they are,
-/// so that an overflow does not look like black or white. The gradient is dy where low <= x <=
-/// high, else 0.
+/// so that an overflow does not look like black or white. The gradient is dy where
+/// low <= x <= high, else 0.
 #[derive(Debug, Clone)]
 pub struct Clamp {
     /// Smallest value.

@@ -1,7 +1,7 @@
 //! Nearest-neighbour upsampling by 2 and 2x2 pooling, each with a constant factor.
 //!
-//! up: `y[2i + a, 2j + b] = gain * x[i, j]`. VJP: dx[i, j] = gain * sum over a, b of dy[2i + a,
-//! 2j + b], which is `pool` with the same gain.
+//! up: `y[2i + a, 2j + b] = gain * x[i, j]`. VJP: dx[i, j] = gain * sum over a, b of
+//! dy[2i + a, 2j + b], which is `pool` with the same gain.
 //! pool: `y[i, j] = gain * sum over a, b of x[2i + a, 2j + b]` (average: gain 1/4). VJP: `up` with
 //! the same gain.
 

@@ -13,8 +13,8 @@ use crate::backend::cpu::parallel::for_item_chunks;
 
 const NOT_A_MODEL: &str = "sampler updates are not differentiated";
 
-/// A step along the gradient. Inputs: z, g of one shape, r (n, 1, 1, 1), coefficients (n, 1, 1,
-/// any).
+/// A step along the gradient. Inputs: z, g of one shape, r (n, 1, 1, 1), coefficients
+/// (n, 1, 1, any).
 #[derive(Debug, Clone)]
 pub struct GuidedStep {
     /// Coefficient column of the maximum length, or of zeta if not `normalised`.

@@ -1,12 +1,12 @@
-//! Sinusoidal embedding `[cos(t f_0) .. cos(t f_{h-1}), sin(t f_0) .. sin(t f_{h-1})]` with `f_i =
-//! exp(-ln(10000) i / h)`, h = channels / 2
+//! Sinusoidal embedding `[cos(t f_0) .. cos(t f_{h-1}), sin(t f_0) .. sin(t f_{h-1})]` with
+//! `f_i = exp(-ln(10000) i / h)`, h = channels / 2
 //!
 //! The timestep comes from the noise schedule and not from the image: it has no gradient.
 
 use super::prelude::*;
 
-/// Sinusoidal embedding. Input: t (n, 1, 1, 1), fractional values allowed. Output (n, 1, 1,
-/// channels).
+/// Sinusoidal embedding. Input: t (n, 1, 1, 1), fractional values allowed. Output
+/// (n, 1, 1, channels).
 #[derive(Debug, Clone)]
 pub struct TimestepEmbedding {
     /// Number of output channels; even.

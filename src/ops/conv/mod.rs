@@ -11,8 +11,8 @@
 //! This is a convolution again: dy is spread out by the stride, w is flipped in space with input
 //! and output channels exchanged, and the padding is kernel - 1 - pad. For a doubled x, dx is the
 //! sum of that gradient over 2x2 blocks. With a second image, each image has its own gradient from
-//! its channels of w. The data gradient can add to an existing gradient. daddend = dy, the same
-//! tensor.
+//! its channels of w. Unless x is doubled, the data gradient can add to an existing gradient.
+//! daddend = dy, the same tensor.
 
 mod cpu;
 mod inputs;

@@ -250,8 +250,8 @@ impl<'a> Parameters<'a> {
         (slope, offset)
     }
 
-    /// Coefficients per channel of dx = by_du du + by_x (x - mean) + one, which equals rstd (p -
-    /// avg(p) - xhat avg(p xhat)). `sums` holds the sums of every chunk.
+    /// Coefficients per channel of dx = by_du du + by_x (x - mean) + one, which equals
+    /// rstd (p - avg(p) - xhat avg(p xhat)). `sums` holds the sums of every chunk.
     fn coefficients(&self, n: usize, sums: &[(Vec<f64>, Vec<f64>)], s: Shape) -> [Vec<f32>; 3] {
         let (per_group, factor) = (s.c / self.groups, self.factor(n));
         let count = (s.h * s.w * per_group) as f64;

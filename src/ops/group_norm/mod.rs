@@ -1,8 +1,8 @@
 //! Group normalisation with affine parameters, optional FiLM scale and shift, and optional SiLU in
 //! one op. The input is one tensor, or two whose channels follow each other.
 //!
-//! `xhat = (x - mean_g) rstd_g`, `u = (gamma xhat + beta) (1 + scale) + shift`, `y = silu(u)` or `y
-//! = u`.
+//! `xhat = (x - mean_g) rstd_g`, `u = (gamma xhat + beta) (1 + scale) + shift`, `y = silu(u)` or
+//! `y = u`.
 //! VJP: du = dy silu'(u); p = du gamma (1 + scale); with averages over the group of item n,
 //! dx = rstd (p - avg(p) - xhat avg(p xhat)): the second term comes from the mean, the third from
 //! the standard deviation.
