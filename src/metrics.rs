@@ -1,4 +1,4 @@
-//! Distances between a restored picture and the truth.
+//! Similarity of a restored picture to the truth.
 
 use crate::image::Picture;
 

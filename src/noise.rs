@@ -36,8 +36,7 @@ pub enum Draw {
     Travel,
     /// Sample j of an estimate of x_0.
     Estimate(u32),
-    /// A purpose in a repeated pass at one level: its word, and the number of the pass, starting at
-    /// 1.
+    /// A purpose in a repeated pass at one level: its word, and the number of the pass, from 1 on.
     Repeated(u32, u32),
 }
 
