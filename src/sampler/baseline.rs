@@ -1,11 +1,12 @@
-//! A naive restoration: where some methods start, and what results are compared with.
+//! A naive restoration. Some methods start from it, and results are compared with it.
 
 use crate::image::Picture;
 use crate::operator::{Observed, Operator, resize_cubic};
 use crate::tensor::Shape;
 
-/// A naive restoration of an image of extent `x` from its measurement, and its name: missing pixels take the nearest known ones, a
-/// measurement of another extent is resized by the cubic kernel, and what is left is the measurement itself.
+/// Name and picture of a naive restoration of an image of shape `x`. Missing pixels take the
+/// nearest known ones. A measurement of another size is resized with the cubic kernel. Otherwise
+/// the measurement itself is the restoration.
 pub fn baseline(operator: &dyn Operator, y: &Picture, state: &[f32], x: Shape) -> (&'static str, Picture) {
     let (name, filled) = match operator.observed(state) {
         Observed::All => ("measurement", y.clone()),
@@ -17,7 +18,8 @@ pub fn baseline(operator: &dyn Operator, y: &Picture, state: &[f32], x: Shape) -
     }
 }
 
-/// Fills every missing pixel with the nearest known one, by a flood from the known pixels (eight neighbours).
+/// Fills every missing pixel (`mask` 0) with the nearest known one, by a flood fill from the known
+/// pixels over eight neighbours.
 pub fn nearest_fill(y: &Picture, mask: &[f32]) -> Picture {
     let mut out = y.clone();
     let (w, h) = (y.width as isize, y.height as isize);

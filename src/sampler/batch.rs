@@ -1,34 +1,37 @@
-//! A batch of measurements on the host.
+//! A batch of measurements in host memory.
 
 use crate::noise::{Draw, KEY_WORDS, NoiseKey};
 
-/// A batch of measurements on the host, one item after the other.
+/// A batch of measurements in host memory. Each field holds the values of all items, one item after
+/// the other.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    /// x at the start, and later whatever x was last asked for, in VP coordinates, (n, h, w, c).
+    /// x before the first step, later x as it was last read from the device: (n, h, w, c) of the
+    /// canvas, in VP coordinates.
     pub x: Vec<f32>,
-    /// Measurements.
+    /// Measurements y, in [-1, 1] plus noise.
     pub y: Vec<f32>,
-    /// Operator states.
+    /// Operator states (masks or kernels).
     pub state: Vec<f32>,
-    /// Weights of a whitened residual.
+    /// Weights of the whitened residual, one per frequency; empty if no residual is whitened.
     pub whitening: Vec<f32>,
     /// Class labels of a conditional model.
     pub labels: Vec<f32>,
     /// Seed and sample number of each item.
     pub seeds: Vec<(u64, u32)>,
-    /// Norm of the noise in each measurement, 0 where unknown.
+    /// Expected norm of the noise in each measurement, 0 where unknown.
     pub noise_norm: Vec<f32>,
-    /// Standard deviation of the noise in each measurement, at least that of rounding to 8 bits.
+    /// Standard deviation of the noise in each measurement, in [-1, 1] units, at least the error of
+    /// rounding to 8 bits.
     pub noise_deviation: Vec<f64>,
-    /// Items that an optimisation is done with: their states stay as they are.
+    /// True for items whose optimisation is done: their states no longer change.
     pub is_frozen: Vec<bool>,
-    /// Residual norm of each item at the last gradient.
+    /// Residual norm of each item, as it was last reported.
     pub residual: Vec<f32>,
 }
 
 impl Batch {
-    /// The keys of the noise that step `step` draws for a purpose, as a device tensor stores them.
+    /// The noise keys of step `step` for the purpose `draw`, one per item, as bit patterns in f32.
     pub(super) fn keys(&self, step: usize, draw: Draw) -> Vec<f32> {
         let words = |&(seed, image): &(u64, u32)| NoiseKey { seed, image, step: step as u32, draw }.to_words();
         let keys: Vec<f32> = self.seeds.iter().flat_map(words).map(f32::from_bits).collect();

@@ -1,4 +1,4 @@
-//! Builds a [`Restorer`] from what a caller wants to say, with defaults that follow the model and the operator.
+//! Builds a [`Restorer`]. Defaults follow the model and the operator.
 
 use super::method::Answer;
 use super::restorer::Restorer;
@@ -11,7 +11,7 @@ use crate::operator::Operator;
 use crate::tensor::Shape;
 use std::sync::Arc;
 
-/// What a [`Restorer`] is built from. See [`Restorer::builder`].
+/// The parts that a [`Restorer`] is built from. See [`Restorer::builder`].
 #[derive(Clone)]
 pub struct RestorerBuilder<'a> {
     model: &'a Model,
@@ -25,8 +25,8 @@ pub struct RestorerBuilder<'a> {
 }
 
 impl Restorer {
-    /// A restorer of images of `width` x `height` pixels: one at a time, by the method that gives the best image, in f32 on the CPU,
-    /// unless it is told otherwise.
+    /// Starts to build a restorer of images of `width` x `height` pixels. The defaults are a batch
+    /// of one image, the method for [`Answer::Map`], f32 and the CPU.
     pub fn builder<'a>(
         model: &'a Model,
         operator: &'a Arc<dyn Operator>,
@@ -39,34 +39,35 @@ impl Restorer {
 }
 
 impl RestorerBuilder<'_> {
-    /// The method that is best for this answer.
+    /// Takes the best method for this kind of answer, and its number of noise levels.
     pub fn answer(self, answer: Answer) -> Result<Self> {
         let settings = Settings::auto(answer, &self.model.network.prior(), self.operator.as_ref())?;
         Ok(self.settings(settings))
     }
 
-    /// A method such as `dmap` or `dps:step=polyak:0.2`, with as many levels as it was tuned with.
+    /// Takes a method such as `dmap` or `dps:step=polyak:0.2`, with the number of noise levels that
+    /// it was tuned for.
     pub fn method(self, method: &str) -> Result<Self> {
         let settings = Settings::parse(method, &self.model.network.prior())?;
         Ok(self.settings(settings))
     }
 
-    /// Method, levels and schedule.
+    /// Takes these settings: method, number of levels and schedule.
     pub fn settings(self, settings: Settings) -> Self {
         RestorerBuilder { settings: Some(settings), ..self }
     }
 
-    /// Images restored at the same time.
+    /// Number of images restored at the same time.
     pub fn batch(self, batch: usize) -> Self {
         RestorerBuilder { batch, ..self }
     }
 
-    /// Storage type and memory.
+    /// Storage type and memory budget.
     pub fn plan(self, plan: PlanOptions) -> Self {
         RestorerBuilder { plan, ..self }
     }
 
-    /// Where it runs.
+    /// The device to run on.
     pub fn device(self, device: &Device) -> Self {
         RestorerBuilder { device: device.clone(), ..self }
     }

@@ -1,4 +1,5 @@
-//! A chain on its way from noise to an image: phases run, states go from one to the next.
+//! Runs the phases of a method step by step, from noise to an image, and passes states between
+//! them.
 
 use super::batch::Batch;
 use super::level::{Level, Moment};
@@ -13,20 +14,21 @@ pub struct Machine {
     phases: Vec<Phase>,
     executors: Vec<Executor>,
     levels: Vec<Level>,
-    /// Phases whose input holds the newest value of a state.
+    /// For each state, the phases whose input holds its newest value.
     newest: BTreeMap<&'static str, BTreeSet<usize>>,
-    /// Coefficients that stand in the inputs of each phase.
+    /// Coefficients and timestep that were last written to each phase's inputs.
     written: Vec<Vec<f32>>,
 }
 
 impl Machine {
-    /// `executors` run `phases`, one each; without executors a machine can only rehearse.
+    /// One executor for each phase. Without executors a machine can only rehearse, which counts
+    /// runs.
     pub fn new(phases: Vec<Phase>, executors: Vec<Executor>, levels: Vec<Level>) -> Machine {
         let written = vec![Vec::new(); phases.len()];
         Machine { phases, executors, levels, newest: BTreeMap::new(), written }
     }
 
-    /// What runs, one executor per phase.
+    /// The executors, one per phase.
     pub fn executors(&self) -> Vec<&Executor> {
         self.executors.iter().collect()
     }
@@ -45,7 +47,7 @@ impl Machine {
         self.phases.iter().any(|p| p.reported.is_some())
     }
 
-    /// Takes a batch over to the device. x and the other states stay there from step to step.
+    /// Copies a batch to the device. x and the other states stay on the device from step to step.
     pub(super) fn begin(&mut self, batch: &Batch) -> Result<()> {
         for (phase, e) in self.phases.iter().zip(&mut self.executors) {
             phase.write_batch(e, batch)?;
@@ -63,7 +65,8 @@ impl Machine {
         self.phases.iter().flat_map(|p| &p.states)
     }
 
-    /// Writes a state, zeros where no values are given. The first phase that reads it holds it; others get it when they run.
+    /// Writes a state, or zeros if no values are given. Only the first phase that reads it gets it
+    /// now; other phases get a copy when they run.
     fn write(&mut self, name: &'static str, values: Option<&[f32]>) -> Result<()> {
         let Some((holder, input)) = self.inputs_of(name).next() else { return Ok(()) };
         let e = &mut self.executors[holder];
@@ -75,7 +78,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Phases that read a state, and the input that they read it from.
+    /// Each phase that reads a state, with the input that holds it.
     fn inputs_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (usize, TensorId)> + 'a {
         let input = move |p: &'a Phase| p.states.iter().find(|s| s.name == name).and_then(|s| s.input);
         self.phases.iter().enumerate().filter_map(move |(k, p)| Some((k, input(p)?)))
@@ -92,7 +95,8 @@ impl Machine {
         let Some((holder, input)) = found else {
             return Err(Error::Invalid(format!("no phase of this method reads the state {name}")));
         };
-        // From the input and not from the output: executors share an arena, and another one may have run since.
+        // Reads the input and not the output: executors share an arena, so another run may have
+        // overwritten the output.
         self.executors[holder].read_into(input, values)
     }
 
@@ -101,28 +105,28 @@ impl Machine {
         Chain { batch: Some(batch), ..self.rehearsal(index) }
     }
 
-    /// Step `index` without a batch: nothing runs, runs are counted.
+    /// Step `index` without a batch: nothing runs, but runs are counted.
     pub(super) fn rehearsal(&mut self, index: usize) -> Chain<'_> {
         let runs = vec![0; self.phases.len()];
         Chain { level: self.levels[index], machine: self, batch: None, runs, unread: None }
     }
 
-    /// Noise levels of a run.
+    /// Noise levels of a run, least noise first.
     pub fn levels(&self) -> &[Level] {
         &self.levels
     }
 }
 
-/// One step of a chain, from level t to level t - 1: what a method runs its phases on.
+/// One step of a chain, from noise level t to t - 1. A method runs its phases on it.
 pub struct Chain<'a> {
-    /// The step that is taken.
+    /// The level of this step.
     pub level: Level,
     machine: &'a mut Machine,
-    /// None in a rehearsal, which runs nothing.
+    /// None in a rehearsal.
     batch: Option<&'a mut Batch>,
     /// Runs of each phase at this step.
     runs: Vec<usize>,
-    /// The phase whose reported residual is still on the device.
+    /// The phase whose reported residual norms have not been read from the device yet.
     unread: Option<usize>,
 }
 
@@ -132,7 +136,8 @@ impl Chain<'_> {
         self.run_at(phase, self.level.index)
     }
 
-    /// Runs a phase with the network at level `at` (0 has the least noise).
+    /// Runs a phase with the network evaluated at level `at` (0 has the least noise). Fails if the
+    /// method has no such phase.
     pub fn run_at(&mut self, phase: &str, at: usize) -> Result<()> {
         let k = self.phase(phase)?;
         let moment = Moment { level: self.level, at: self.machine.levels[at], round: self.runs[k] };
@@ -157,7 +162,8 @@ impl Chain<'_> {
         if self.batch.is_some() { self.machine.write(state, None) } else { Ok(()) }
     }
 
-    /// Reads a named output of the phase that ran last, one value per element; none in a rehearsal.
+    /// Reads a named output of the phase that ran last. None in a rehearsal. Fails if the phase has
+    /// no such output.
     pub fn read(&mut self, phase: &str, output: &str) -> Result<Option<Vec<f32>>> {
         let k = self.phase(phase)?;
         let Some((_, id)) = self.machine.phases[k].outputs.iter().find(|o| o.0 == output) else {
@@ -166,7 +172,8 @@ impl Chain<'_> {
         self.batch.as_ref().map(|_| self.machine.executors[k].read(*id)).transpose()
     }
 
-    /// Freezes the items whose residual is at most `share` of the norm of their noise; all others go on. True if none is left.
+    /// Freezes the items whose residual norm is at most `share` times the norm of their noise. True
+    /// if all items are frozen.
     pub fn freeze(&mut self, residual: &[f32], share: f32) -> bool {
         let Some(batch) = self.batch.as_deref_mut() else { return false };
         for ((frozen, r), norm) in batch.is_frozen.iter_mut().zip(residual).zip(&batch.noise_norm) {
@@ -175,7 +182,7 @@ impl Chain<'_> {
         batch.is_frozen.iter().all(|f| *f)
     }
 
-    /// Lets all items move again.
+    /// Unfreezes all items.
     pub fn thaw(&mut self) {
         if let Some(batch) = self.batch.as_deref_mut() {
             batch.is_frozen.fill(false);
@@ -193,14 +200,15 @@ impl Chain<'_> {
         self.machine.executors[k].read_into(reported, &mut batch.residual)
     }
 
-    /// Ends the step: reads the residual that was reported last. Gives the runs of each phase.
+    /// Ends the step: reads the residual norms that were reported last. Gives the number of runs of
+    /// each phase.
     pub(super) fn finish(mut self) -> Result<Vec<usize>> {
         self.read_residual()?;
         Ok(self.runs)
     }
 }
 
-/// Copies to a phase's inputs what other phases made of its states.
+/// Copies the newest values of states to the inputs of phase `k`.
 fn bring_states(m: &mut Machine, k: usize) -> Result<()> {
     for state in &m.phases[k].states {
         let Some(input) = state.input else { continue };
@@ -215,7 +223,7 @@ fn bring_states(m: &mut Machine, k: usize) -> Result<()> {
     Ok(())
 }
 
-/// Saves the states that a phase set from the arena, which the next phase may overwrite.
+/// Copies the states that phase `k` has set out of the arena, which the next phase may overwrite.
 fn keep_states(m: &mut Machine, k: usize) -> Result<()> {
     for state in &m.phases[k].states {
         let Some(next) = state.next else { continue };

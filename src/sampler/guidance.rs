@@ -1,4 +1,4 @@
-//! How a step follows the gradient of the residual norm.
+//! The rule by which a step follows the gradient of the residual norm.
 
 use super::whitening::spectrum;
 use crate::error::{Error, Result};
@@ -6,14 +6,16 @@ use crate::operator::Operator;
 use crate::options::Options;
 use std::fmt;
 
-/// How far a step goes along the gradient g of the residual norm.
+/// The length of a step against the gradient g of the residual norm.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[non_exhaustive]
 pub enum StepRule {
-    /// `polyak:SHARE`: towards the noise's norm by Polyak's step, at most SHARE of the radius sqrt(numel) * s of the sphere on
-    /// which p(x_{t-1} | x_t) concentrates.
+    /// `polyak:SHARE`: Polyak's step, which aims at the norm of the noise. It is at most SHARE
+    /// times the radius sqrt(numel) * s of the sphere on which p(x_{t-1} | x_t), of standard
+    /// deviation s, concentrates.
     Polyak(f64),
-    /// `published:ZETA`: `ZETA g`, in VP coordinates for DPS in pixel space, in sigma space for DMAP and for latent models.
+    /// `published:ZETA`: the step is `ZETA g`, as in the papers: in VP coordinates for DPS in pixel
+    /// space, in sigma space for DMAP and for latent models.
     Published(f64),
 }
 
@@ -39,18 +41,22 @@ impl fmt::Display for StepRule {
     }
 }
 
-/// The gradient's residual and the length of a step along it: what most methods are told.
+/// The residual whose gradient is followed, and the length of a step. Most methods have these
+/// options.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Guidance {
     /// Length of a step.
     pub step: StepRule,
-    /// Prior standard deviation of pixel values in [-1, 1] for the [whitened](super::whitening) residual of operators
-    /// with a spectrum in the cosine transform, as blurs have. 0 uses the
-    /// plain norm. None takes [`WHITEN`] with Polyak's step and the plain norm with published steps, as in the papers.
+    /// Prior standard deviation of pixel values in [-1, 1] for the [whitened](super::whitening)
+    /// residual of operators with a spectrum in the cosine transform, as blurs have. 0 uses the
+    /// plain norm. None means [`WHITEN`] with Polyak's step, and the plain norm with published
+    /// steps, as in the papers.
     pub whiten: Option<f64>,
 }
 
-/// From 0.15 to 0.4 the benchmark changes by 0.1 dB; beyond 0.5 the few steps of a level no longer come to their end.
+/// Default of [`Guidance::whiten`]: prior standard deviation of pixel values in [-1, 1]. From 0.15
+/// to 0.4 the benchmark changes by 0.1 dB. Above 0.5 the few steps per noise level no longer
+/// converge.
 pub const WHITEN: f64 = 0.3;
 
 impl Guidance {
@@ -75,7 +81,8 @@ impl Guidance {
         Ok(Guidance { step, whiten: parse_whiten(options)? })
     }
 
-    /// The standard deviation that the residual of `operator` is whitened with; none for the plain norm.
+    /// The prior standard deviation that whitens the residual of `operator`; none for the plain
+    /// norm.
     pub fn whitening(&self, operator: &dyn Operator) -> Option<f64> {
         let is_polyak = matches!(self.step, StepRule::Polyak(_));
         let whiten = self.whiten.unwrap_or(WHITEN);
@@ -104,7 +111,7 @@ impl Guidance {
         }
     }
 
-    /// What to change where the values of a run grow without end.
+    /// Advice to the user if the values of a run diverge.
     pub fn advice(&self) -> Option<&'static str> {
         matches!(self.step, StepRule::Published(_)).then_some("choose a smaller step")
     }

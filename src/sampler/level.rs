@@ -1,13 +1,14 @@
-//! The numbers of one step, by name.
+//! The numbers of one step of a sampler.
 
-/// Step `index` of `count`, from noise level t to t - 1, in VP coordinates: x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps.
+/// Step `index` of `count`, from noise level t to t - 1, in VP coordinates: x_t = sqrt(abar_t)
+/// x_0 + sqrt(1 - abar_t) eps.
 #[derive(Clone, Copy, Debug)]
 pub struct Level {
-    /// Steps that follow this one: 0 at the last, which gives the clean image.
+    /// Number of steps that follow this one. It is 0 at the last step, which gives the clean image.
     pub index: usize,
-    /// Steps in all.
+    /// Total number of steps.
     pub count: usize,
-    /// The timestep that the network is told.
+    /// The timestep that the network receives.
     pub timestep: f64,
     /// abar_t: product of (1 - beta) up to this level.
     pub alpha_bar: f64,
@@ -15,7 +16,8 @@ pub struct Level {
     pub alpha_bar_before: f64,
     /// beta_t of the respaced chain.
     pub beta: f64,
-    /// x0 = clean_x x + clean_output output, of what the network predicts (Tweedie's formula).
+    /// x0 = clean_x x + clean_output output (Tweedie's formula), where `output` is the network's
+    /// prediction.
     pub clean_x: f64,
     /// See [`Level::clean_x`].
     pub clean_output: f64,
@@ -25,11 +27,13 @@ pub struct Level {
     pub mean_x: f64,
     /// Standard deviation of p(x_{t-1} | x_t); 0 at the last step.
     pub deviation: f64,
-    /// Radius of the sphere on which p(x_{t-1} | x_t) concentrates: sqrt(numel) times its standard deviation.
+    /// Radius of the sphere on which p(x_{t-1} | x_t) concentrates: sqrt(numel) times its standard
+    /// deviation.
     pub radius: f64,
     /// log beta_t
     pub log_beta: f64,
-    /// log of the posterior variance, with that of the second step at the last one, where it is 0.
+    /// log beta~_t, the log of the posterior variance. At the last step, where beta~ is 0, the
+    /// value of the second to last step.
     pub log_beta_tilde: f64,
 }
 
@@ -45,13 +49,15 @@ impl Level {
     }
 }
 
-/// When a graph runs within a run: what a [`Scalar`](super::step::Scalar) is computed from.
+/// The point of a run at which a graph runs. Values of a [`Scalar`](super::step::Scalar) are
+/// computed from it.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
-    /// The step that is taken.
+    /// The level of the current step.
     pub level: Level,
-    /// The level at which the network is evaluated: that of the step, unless a method asks for another one.
+    /// The level at which the network is evaluated. It is `level` unless the method asks for
+    /// another one.
     pub at: Level,
-    /// How often the same graph ran before at this step.
+    /// Number of earlier runs of the same graph at this step.
     pub round: usize,
 }

@@ -11,37 +11,40 @@ use crate::weights::Weights;
 use std::fmt;
 use std::str::FromStr;
 
-/// What was measured of one image, with the state of the operator that measured it.
+/// The measurement of one image, with the state of its operator.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Measurement {
-    /// y in [-1, 1], row-major with channels fastest.
+    /// y in [-1, 1] plus noise, (h, w, c).
     pub y: Vec<f32>,
     /// Mask or kernel; empty for operators without a state.
     pub state: Vec<f32>,
-    /// Expected norm of the noise in y, in [-1, 1] units, as [`Noise::expected_norm`] gives it. Polyak's steps bring the residual
-    /// down to this and no further, so that noise is not fitted. 0 where it is unknown.
+    /// Expected norm of the noise in y, in [-1, 1] units, as [`Noise::expected_norm`] computes it;
+    /// 0 where unknown. Polyak's steps aim at this residual norm and not lower, so that noise is
+    /// not fitted.
     pub noise_norm: f64,
 }
 
-/// Standard deviation of the error of rounding to 8 bits, in [-1, 1]: no picture is more exact.
+/// Standard deviation of the error of rounding to 8 bits, in [-1, 1] units: one level over
+/// sqrt(12). No noise is taken to be smaller.
 pub(super) const ROUNDING: f64 = 2.0 / 255.0 * 0.288_675;
 
 impl Measurement {
-    /// A measurement `y` in [-1, 1] by the state of its operator; `noise_norm` is the expected norm of the noise, 0 where unknown.
+    /// A measurement `y` in [-1, 1] plus noise, with the `state` of its operator. `noise_norm` is
+    /// the expected norm of the noise, 0 where unknown.
     pub fn new(y: Vec<f32>, state: Vec<f32>, noise_norm: f64) -> Measurement {
         Measurement { y, state, noise_norm }
     }
 
-    /// Variance of the noise in the values that were observed, at least that of rounding to 8 bits.
+    /// Variance of the noise per observed value, at least the variance of rounding to 8 bits.
     pub fn noise_variance(&self, operator: &dyn Operator) -> f64 {
         let observed = operator.observed(&self.state);
         let count = (0..self.y.len()).filter(|&i| observed.includes(i, self.y.len())).count();
         (self.noise_norm.powi(2) / count.max(1) as f64).max(ROUNDING.powi(2))
     }
 
-    /// Measures the image `x` of extent `image` (n = 1) and adds noise; mask or kernel and noise follow the seed. Also gives the
-    /// norm of the noise that was drawn.
+    /// Measures the image `x` of shape `image` (n = 1) and adds noise. The seed determines the
+    /// noise and a drawn mask or kernel. Also gives the norm of the drawn noise.
     pub fn simulate(
         operator: &dyn Operator,
         image: Shape,
@@ -52,7 +55,8 @@ impl Measurement {
         simulate(operator, image, x, |y, observed| noise.apply(y, seed, observed), noise, seed)
     }
 
-    /// As [`Measurement::simulate`] for an image whose channels are equal: they get the same noise, so that those of y are too.
+    /// As [`Measurement::simulate`], for an image whose channels are equal. All channels get the
+    /// same noise, so that the channels of y are equal too.
     pub fn simulate_grey(
         operator: &dyn Operator,
         image: Shape,
@@ -85,7 +89,7 @@ fn simulate(
     Ok((Measurement { y, state, noise_norm }, drawn))
 }
 
-/// Applies an operator to images; makes measurements and final residuals.
+/// Applies an operator to images on the CPU, for measurements and for final residuals.
 pub struct Measurer {
     executor: Executor,
     x: TensorId,
@@ -94,7 +98,7 @@ pub struct Measurer {
 }
 
 impl Measurer {
-    /// For single images of extent `image` (n = 1).
+    /// For single images of shape `image`; n is taken as 1.
     pub fn new(operator: &dyn Operator, image: Shape) -> Result<Measurer> {
         let image = Shape { n: 1, ..image };
         operator.check(image)?;
@@ -102,14 +106,14 @@ impl Measurer {
         let x = g.input("x", image);
         let state = operator.state_shape(image).map(|s| g.input("state", s));
         let y = operator.build(&mut g, x, state)?;
-        // Copies, so that an operator that is the identity has an output of its own.
+        // A copy: if the operator is the identity, the graph's input would be its output.
         let y = g.one(crate::ops::add::Scale { scale: 1.0 }, "y", &[y])?;
         g.output(y);
         let executor = Executor::new(g, &PlanOptions::default(), &Weights::none(), &Device::cpu())?;
         Ok(Measurer { executor, x, y, state })
     }
 
-    /// A(x)
+    /// A(x) of one image. `state` is the mask or kernel, empty for operators without one.
     pub fn apply(&mut self, x: &[f32], state: &[f32]) -> Result<Vec<f32>> {
         self.executor.write(self.x, x)?;
         if let Some(id) = self.state {
@@ -119,7 +123,7 @@ impl Measurer {
         self.executor.read(self.y)
     }
 
-    /// Extent of y.
+    /// Shape of y (n = 1).
     pub fn measurement_shape(&self) -> Shape {
         self.executor.graph().shape(self.y)
     }
@@ -129,7 +133,8 @@ impl Measurer {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Noise {
-    /// Normal noise; deviation in [0, 1] units, so twice that in [-1, 1].
+    /// Normal noise with this standard deviation in [0, 1] units, which is twice as large in [-1,
+    /// 1] units.
     Gaussian(f64),
     /// Photon counts at `255 rate` per unit of [0, 1]; negative values count as 0.
     Poisson(f64),
@@ -162,7 +167,7 @@ impl fmt::Display for Noise {
 }
 
 impl Noise {
-    /// Norm that the noise of y, in [-1, 1], is expected to have over the observed values.
+    /// Expected norm of the noise over the observed values of y, in [-1, 1] units.
     pub fn expected_norm(self, y: &[f32], observed: Observed<'_>) -> f64 {
         let variance = |v: f32| match self {
             Noise::Gaussian(sigma) => 4.0 * sigma * sigma,
@@ -171,7 +176,8 @@ impl Noise {
         (0..y.len()).filter(|&i| observed.includes(i, y.len())).map(|i| variance(y[i])).sum::<f64>().sqrt()
     }
 
-    /// Adds the noise to y in [-1, 1]. What the operator never measured (masked pixels) stays as it is.
+    /// Adds the noise to y in [-1, 1]. Values that were not measured (masked pixels) stay as they
+    /// are.
     pub fn apply(self, y: &mut [f32], seed: u64, observed: Observed<'_>) {
         let len = y.len();
         let key = NoiseKey { seed, image: 0, step: 0, draw: Draw::Measurement };

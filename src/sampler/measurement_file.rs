@@ -1,4 +1,5 @@
-//! The file of a measurement: y, for some operators their mask or kernel, and, where this program wrote it, task and noise.
+//! The file of a measurement: y, the mask or kernel of operators that have one, and task and noise
+//! if this program wrote the file.
 
 use super::measurement::Noise;
 use crate::error::{Error, Result};
@@ -8,25 +9,26 @@ use crate::tensor::Shape;
 use crate::weights::Checkpoint;
 use std::path::Path;
 
-/// Largest magnitude in a measurement: far beyond any noise that can be named.
+/// Largest |y| that is accepted, in [-1, 1] units. Larger values are refused: they are far beyond
+/// any noise that the program can add.
 const LARGEST_VALUE: f32 = 1000.0;
 
 /// A `measurement.safetensors`.
 pub struct MeasurementFile {
-    /// The measurement, in [-1, 1] but for noise.
+    /// The measurement y, in [-1, 1] plus noise.
     pub y: Picture,
-    /// The photo behind it had one channel.
+    /// True if the measured photo had one channel.
     pub grey: bool,
-    /// The task that measured it, if the file says it.
+    /// The task that measured it, if the file names it.
     pub task: Option<String>,
-    /// The noise that it has, if the file says it.
+    /// The noise in y, if the file names it.
     pub noise: Option<Noise>,
     file: Checkpoint,
 }
 
 impl MeasurementFile {
-    /// Opens a safetensors file with tensor `y` of shape (1, height, width, 3), perhaps tensor `state`, and perhaps `task`, `noise` and
-    /// `grey` in its metadata.
+    /// Opens a safetensors file with a tensor `y` of shape (1, height, width, 3). The tensor
+    /// `state` and the metadata `task`, `noise` and `grey` are optional.
     pub fn read(path: &Path) -> Result<MeasurementFile> {
         let file = Checkpoint::open(path)?;
         let shape = file.tensors.get("y").map(|t| t.shape.clone()).unwrap_or_default();
@@ -51,13 +53,13 @@ impl MeasurementFile {
         Ok(MeasurementFile { y: Picture { width, height, values }, grey, task, noise, file })
     }
 
-    /// Extent of the image behind the measurement.
+    /// Shape of the image that was measured (n = 1).
     pub fn image_shape(&self, operator: &dyn Operator) -> Shape {
         operator.image_shape(Shape::new(1, self.y.height, self.y.width, 3))
     }
 
-    /// Fails where the file says that another task measured it. A task that names a file is compared by what the file holds, in
-    /// [`MeasurementFile::state`].
+    /// Fails if the file names another task. If the task reads its mask or kernel from a file, only
+    /// the task names are compared here; [`MeasurementFile::state`] compares the contents.
     pub fn check_task(&self, operator: &dyn Operator) -> Result<()> {
         let name = |task: &str| task.split(':').next().unwrap_or_default().to_string();
         let task = operator.task();
@@ -70,8 +72,8 @@ impl MeasurementFile {
         }
     }
 
-    /// The operator's mask or kernel, checked for images of extent `image` (n = 1): empty for operators without one, none where the
-    /// file does not hold it.
+    /// The operator's mask or kernel, checked for images of shape `image` (n = 1). Empty for
+    /// operators without one; none if the file does not contain it.
     pub fn state(&self, operator: &dyn Operator, image: Shape) -> Result<Option<Vec<f32>>> {
         let Some(expected) = operator.state_shape(image) else { return Ok(Some(Vec::new())) };
         if !self.file.tensors.contains_key("state") {
@@ -82,7 +84,7 @@ impl MeasurementFile {
             return Err(self.error(format!("tensor state has {} values, task {task} needs {expected}", state.len())));
         }
         operator.check_state(image, &state).map_err(|e| self.error(format!("tensor state: {e}")))?;
-        // What comes from a file is the same for every seed.
+        // A state that is read from a file does not depend on the seed, so 0 serves.
         if matches!(operator.state_origin(), StateOrigin::File(_)) && operator.draw_state(image, 0)? != state {
             return Err(self.error(format!("its mask or kernel is not the one of task {task}")));
         }

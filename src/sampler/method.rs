@@ -1,4 +1,5 @@
-//! What a method of sampling is: the graphs that it records, and the order in which it runs them at a level.
+//! The trait of a sampling method: it records graphs, and at each noise level it runs them in its
+//! own order.
 
 use super::chain::{Chain, Machine};
 use super::phases::Phases;
@@ -8,17 +9,18 @@ use crate::model::Prior;
 use crate::operator::Operator;
 use std::fmt::Debug;
 
-/// Where a chain starts.
+/// Value of x before the first step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Start {
-    /// From noise of the first level.
+    /// Normal noise of the first (noisiest) level.
     Noise,
-    /// From the [baseline](super::baseline): bicubic, the nearest known pixels, or y itself. Of pixel models only.
+    /// The [baseline](super::baseline): bicubic resizing, the nearest known pixels, or y itself.
+    /// For pixel models only.
     Baseline,
 }
 
-/// What kind of answer a method gives: what `--estimate` asks for.
+/// The kind of answer that a method gives, as `--estimate` selects it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Answer {
@@ -30,31 +32,32 @@ pub enum Answer {
 
 /// A method of sampling with its options.
 pub trait Method: Debug + Send + Sync {
-    /// The method as it is typed, options included: `dmap:k=5,step=polyak:0.4`.
+    /// The method with its options as the user types it: `dmap:k=5,step=polyak:0.4`.
     fn method(&self) -> String;
 
-    /// What kind of answer it gives.
+    /// The kind of answer that it gives.
     fn answer(&self) -> Answer {
         Answer::Sample
     }
 
-    /// What x is before the first step.
+    /// The value of x before the first step.
     fn start(&self) -> Start {
         Start::Noise
     }
 
-    /// sigma of the first and of the last step in VE coordinates, in [-1, 1] units, evenly in the logarithm between: for methods
-    /// that choose their levels themselves. None takes those of the settings' spacing.
+    /// For a method that chooses its own noise levels: sigma of the first and of the last step, in
+    /// VE coordinates of images in [-1, 1]. The levels between are evenly spaced in log sigma. None
+    /// takes the levels of the settings' spacing.
     fn sigmas(&self) -> Option<(f64, f64)> {
         None
     }
 
-    /// True if it draws from p(x_{t-1} | x_t), whose variance the settings choose.
+    /// True if the method draws from p(x_{t-1} | x_t) with the variance that the settings choose.
     fn reads_variance(&self) -> bool {
         true
     }
 
-    /// Fails on options, a model, an operator or a schedule that it can't work with.
+    /// Fails if the method can't work with its options, the model, the operator or the schedule.
     fn check(&self, _prior: &Prior, _operator: &dyn Operator, _schedule: &Schedule) -> Result<()> {
         Ok(())
     }
@@ -62,24 +65,25 @@ pub trait Method: Debug + Send + Sync {
     /// Records the graphs of a step.
     fn record(&self, phases: &mut Phases<'_>) -> Result<()>;
 
-    /// Takes x from a level to the one before it. A method of one graph runs its phase `step` once.
+    /// Takes x from one noise level to the next lower one. By default, runs the phase `step` once.
     fn run(&self, chain: &mut Chain<'_>) -> Result<()> {
         chain.run("step")
     }
 
-    /// What to change where the values of a run grow without end.
+    /// Advice to the user if the values of a run diverge.
     fn advice(&self) -> Option<&'static str> {
         None
     }
 }
 
-/// The name in a method as it is typed.
+/// The name of a method, without its options.
 pub fn name(method: &dyn Method) -> String {
     let typed = method.method();
     typed.split(':').next().unwrap_or_default().to_string()
 }
 
-/// How often each phase runs at each level, the last level first, without running anything.
+/// Number of runs of each phase at each noise level, without running anything: one row per level,
+/// least noise first.
 pub fn runs(method: &dyn Method, machine: &mut Machine) -> Result<Vec<Vec<usize>>> {
     let levels = 0..machine.levels().len();
     let rehearse = |i: usize| {

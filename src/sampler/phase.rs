@@ -1,4 +1,4 @@
-//! A phase of a method as it was recorded, and what is written into it before it runs.
+//! A recorded phase of a method, and the inputs that are written before it runs.
 
 use super::batch::Batch;
 use super::level::Moment;
@@ -10,29 +10,31 @@ use crate::noise::Draw;
 type OfMoment = dyn Fn(&Moment) -> f64 + Send + Sync;
 type OfNoise = dyn Fn(&Moment, f64) -> f64 + Send + Sync;
 
-/// Where the values of a [`Scalar`](super::step::Scalar) come from.
+/// The source of the values of a [`Scalar`](super::step::Scalar).
 pub(super) enum Column {
-    /// The moment.
+    /// A function of the moment.
     Of(Box<OfMoment>),
-    /// The moment and the standard deviation of the noise in each item's measurement.
+    /// A function of the moment and of the standard deviation of the noise in each item's
+    /// measurement.
     OfNoise(Box<OfNoise>),
     /// The norm of the noise in each item's measurement.
     NoiseNorm,
-    /// A number for items that are frozen, and one for the others.
+    /// The first number for frozen items, the second for the others.
     Frozen(f64, f64),
 }
 
-/// Columns of the coefficients; an unused one costs four bytes per item.
+/// Largest number of scalars of a phase. Recording more is an error. An unused column costs four
+/// bytes per item.
 pub(super) const COLUMNS: usize = 32;
 
 /// A state as one phase uses it.
 pub(super) struct StateUse {
     pub name: &'static str,
-    /// The input that holds it before a run, where the phase reads it.
+    /// The input that holds it before a run, if the phase reads it.
     pub input: Option<TensorId>,
-    /// What it becomes, where the phase sets it.
+    /// Its value after a run, if the phase sets it.
     pub next: Option<TensorId>,
-    /// Its values at the start of a batch; zeros if none.
+    /// Its values at the start of a batch; none means zeros.
     pub start: Option<Vec<f32>>,
 }
 
@@ -40,15 +42,16 @@ pub(super) struct StateUse {
 pub(super) struct MeasurementInputs {
     pub y: TensorId,
     pub state: Option<TensorId>,
-    /// Weights of the frequencies of a whitened residual, and the standard deviation that they follow from.
+    /// Weights of the whitened residual, one per frequency, and the prior standard deviation that
+    /// they are computed from.
     pub whitening: Option<(TensorId, f64)>,
 }
 
-/// A phase of a method as it was recorded: its graph, and what the graph's inputs and outputs mean.
+/// A recorded phase of a method: its graph, and the meaning of the graph's inputs and outputs.
 pub struct Phase {
     /// Its name.
     pub name: &'static str,
-    /// What it computes.
+    /// The graph that it runs.
     pub graph: Graph,
     /// Network passes of one run: forward evaluations and VJPs.
     pub passes: usize,
@@ -65,12 +68,12 @@ pub struct Phase {
 }
 
 impl Phase {
-    /// The standard deviation that its residual is whitened with.
+    /// The prior standard deviation that whitens its residual; none for the plain norm.
     pub(super) fn whitening(&self) -> Option<f64> {
         self.measurement.as_ref().and_then(|m| m.whitening).map(|w| w.1)
     }
 
-    /// Writes what stays the same for a whole run: labels and measurement.
+    /// Writes the inputs that stay the same for all steps of a batch: labels and measurement.
     pub fn write_batch(&self, e: &mut Executor, batch: &Batch) -> Result<()> {
         if let Some(id) = self.labels {
             e.write(id, &batch.labels)?;
@@ -86,7 +89,8 @@ impl Phase {
         Ok(())
     }
 
-    /// Writes what has changed since the last run: timesteps, scalars, keys of the noise. `written` is what stands there.
+    /// Writes the timesteps, the scalars and the noise keys. `written` holds the scalars and the
+    /// timestep that were written last; they are written again only if they have changed.
     pub fn write_moment(&self, e: &mut Executor, moment: &Moment, batch: &Batch, written: &mut Vec<f32>) -> Result<()> {
         let mut coefficients = vec![0.0; COLUMNS * self.items];
         for (k, column) in self.columns.iter().enumerate() {

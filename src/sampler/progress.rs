@@ -1,4 +1,4 @@
-//! Where a run stands, and x as a picture.
+//! The progress of a run, and x as a picture.
 
 use super::chain::Machine;
 use crate::backend::Device;
@@ -9,14 +9,15 @@ use crate::image::Picture;
 use crate::tensor::Shape;
 use std::sync::Mutex;
 
-/// Where a run stands after a step.
+/// The progress of a run after a step.
 #[derive(Clone, Copy)]
 pub struct Progress<'a> {
     /// Steps done.
     pub step: usize,
     /// Steps in all.
     pub steps: usize,
-    /// Residual norm of each item at the last gradient, in [-1, 1] units; of a blur whitened.
+    /// Residual norm of each item as it was last reported, in [-1, 1] units: of the whitened
+    /// residual if the method whitens it.
     pub residual: &'a [f32],
     pub(super) machine: &'a Machine,
     pub(super) device: &'a Device,
@@ -25,14 +26,15 @@ pub struct Progress<'a> {
 }
 
 impl Progress<'_> {
-    /// The batch as pictures of the canvas; those of a latent model come through the decoder.
+    /// The batch as pictures of the canvas size, not cropped. Latents are decoded.
     pub fn pictures(&self) -> Result<Vec<Picture>> {
         let x = self.x()?;
         let _turn = self.device.turn();
         x.chunks(self.shape.item()).map(|x| picture(self.decoder, self.shape, x)).collect()
     }
 
-    /// x of the whole batch as it is now, (n, h, w, c) on the canvas; fetched from the device when asked for.
+    /// x of the whole batch as it is now, (n, h, w, c) of the canvas. Each call reads it from the
+    /// device.
     pub fn x(&self) -> Result<Vec<f32>> {
         let mut x = vec![0.0; self.shape.numel()];
         let _turn = self.device.turn();
@@ -48,7 +50,7 @@ pub(super) struct Decoder {
     pub image: TensorId,
 }
 
-/// One item of x as a picture: itself, or the image of the latent that it is.
+/// One item of x as a picture. A latent is decoded if there is a decoder.
 pub(super) fn picture(decoder: Option<&Mutex<Decoder>>, canvas: Shape, x: &[f32]) -> Result<Picture> {
     let Some(decoder) = decoder else {
         return Ok(Picture { width: canvas.w, height: canvas.h, values: x.to_vec() });

@@ -1,8 +1,11 @@
-//! The image nearest to a guess that explains the measurement: the proximal step of the data term.
+//! The proximal step of the data term: it moves a guess towards an image that explains the
+//! measurement.
 //!
-//! `prox(z) = argmin_x || A x - y ||^2 / (2 s^2) + || x - z ||^2 / (2 r^2)`, s the noise's standard deviation, r that of the guess.
-//! With rho = s^2 / r^2 it is `z + A^T u` with `(A A^T + rho) u = y - A z`, which conjugate gradients solve in the space of the
-//! measurement by A and A^T alone: no network is evaluated, and an operator need not know its singular values.
+//! `prox(z) = argmin_x || A x - y ||^2 / (2 s^2) + || x - z ||^2 / (2 r^2)`, with the standard
+//! deviations s of the noise and r of the guess. With rho = s^2 / r^2 this is `z + A^T u`, where
+//! `(A A^T + rho) u = y - A z`. Conjugate gradients solve for u in the space of the measurement.
+//! They need only A and A^T: no network is evaluated, and the singular values of the operator need
+//! not be known.
 
 use super::step::{Scalar, Step};
 use crate::error::{Error, Result};
@@ -11,14 +14,15 @@ use crate::ops::add::Add;
 use crate::ops::conjugate_gradient::{InnerProduct, RatioStep};
 
 impl Step<'_> {
-    /// prox(z) of a linear operator, `z` a clean image on the canvas, by `iterations` conjugate gradients, at least 1. With rho = 0
-    /// it is z + A^+ (y - A z).
+    /// prox(z) of a linear operator by `iterations` conjugate gradient steps (at least 1). `z` is a
+    /// clean image of the canvas shape. With rho = 0 it approximates z + A^+ (y - A z). Fails if
+    /// the operator is not linear.
     pub fn proximal(&mut self, z: TensorId, rho: Scalar, iterations: usize) -> Result<TensorId> {
         let correction = self.proximal_correction(z, rho, iterations)?;
         self.graph.one(Add { scale: 1.0 }, "prox", &[z, correction])
     }
 
-    /// prox(z) - z = A^T (A A^T + rho)^-1 (y - A z).
+    /// prox(z) - z = A^T (A A^T + rho)^-1 (y - A z). See [`Step::proximal`].
     pub fn proximal_correction(&mut self, z: TensorId, rho: Scalar, iterations: usize) -> Result<TensorId> {
         let operator = self.setup.operator;
         if !operator.is_linear() {

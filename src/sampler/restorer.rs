@@ -1,4 +1,4 @@
-//! Restores batches of images: in one call with a progress callback, or step by step.
+//! Restores batches of images, either in one call with a progress callback or step by step.
 
 use super::baseline::baseline;
 use super::batch::Batch;
@@ -29,14 +29,14 @@ pub struct Item {
     pub measurement: Measurement,
     /// The user's seed.
     pub seed: u64,
-    /// Number of the sample: several samples of one measurement differ in this.
+    /// Number of this sample, which tells samples of the same measurement apart.
     pub sample: u32,
-    /// Class of a class-conditional model.
+    /// Class label, for a class-conditional model; none is class 0.
     pub label: Option<u32>,
 }
 
 impl Item {
-    /// The first sample of a measurement, without a class.
+    /// The first sample (number 0) of a measurement, without a class label.
     pub fn new(measurement: Measurement, seed: u64) -> Item {
         Item { measurement, seed, sample: 0, label: None }
     }
@@ -46,15 +46,16 @@ impl Item {
         Item { sample, ..self }
     }
 
-    /// An image of this class, of a class-conditional model.
+    /// The same with this class label, for a class-conditional model.
     pub fn label(self, label: impl Into<Option<u32>>) -> Item {
         Item { label: label.into(), ..self }
     }
 }
 
-/// Steps between two looks at whether x is still finite.
+/// Number of steps between two checks that x is finite.
 const FINITE_EVERY: usize = 4;
-/// x in VP coordinates has deviation 1, and no sound run ends up here: steps that were too long do.
+/// Largest sound |x|. In VP coordinates x has standard deviation 1. Beyond this, guidance steps
+/// were too long, and the error says so.
 const RUN_AWAY: f32 = 100.0;
 
 /// One restored image.
@@ -65,11 +66,11 @@ pub struct Restoration {
     pub picture: Picture,
     /// || A(x) - y || of the image.
     pub residual: f64,
-    /// Residual norm at every step; of a blur whitened.
+    /// Residual norm at every step: of the whitened residual if the method whitens it.
     pub residuals: Vec<f32>,
 }
 
-/// A model, an operator and a sampler made ready for batches of one size.
+/// A model, an operator and a sampler, planned and allocated on a device for batches of one size.
 pub struct Restorer {
     machine: Machine,
     measurer: Measurer,
@@ -88,6 +89,7 @@ pub struct Restorer {
 
 impl Restorer {
     /// Plans and allocates for batches of up to `image.n` images of `image.h` x `image.w` pixels.
+    /// Fails if the operator, the model or the settings do not accept such images.
     pub fn new(
         model: &Model,
         operator: &Arc<dyn Operator>,
@@ -110,7 +112,7 @@ impl Restorer {
         settings.method.record(&mut phases)?;
         let _turn = device.turn();
         let (mut phases, decoder) = (phases.finish(), setup.decoder()?);
-        // All graphs share one arena; their inputs stand beside each other.
+        // All graphs share one arena, but each graph has its own inputs.
         let graphs: Vec<&Graph> = phases.iter().map(|p| &p.graph).chain(decoder.iter().map(|d| &d.0)).collect();
         let plans: Vec<PlanOptions> = graphs.iter().map(|g| setup.plan_of(g, graphs.iter().copied())).collect();
         let ready = |g: Graph, plan: &PlanOptions| Executor::new(g, plan, setup.weights, device);
@@ -137,7 +139,7 @@ impl Restorer {
         })
     }
 
-    /// Bytes of inputs and arena, and of the weights: (arena, weights). All plans share one arena.
+    /// Memory in bytes: (arena and inputs, weights). All plans share one arena.
     pub fn memory(&self) -> (u64, u64) {
         let plans = self.plans();
         let decoder =
@@ -147,22 +149,22 @@ impl Restorer {
         (arena + io, plans.iter().map(|p| p.weight_bytes).max().unwrap_or(0))
     }
 
-    /// The plans that run, one per phase of the method.
+    /// The plans of the method's phases, one per phase.
     pub fn plans(&self) -> Vec<&Plan> {
         self.executors().into_iter().map(|e| e.plan()).collect()
     }
 
-    /// What runs: one executor per phase of the method, in the order of [`Restorer::plans`].
+    /// One executor per phase of the method, in the order of [`Restorer::plans`].
     pub fn executors(&self) -> Vec<&Executor> {
         self.machine.executors()
     }
 
-    /// How often each phase runs at each level, the last level first.
+    /// Number of runs of each phase at each noise level: one row per level, least noise first.
     pub fn runs(&mut self) -> Result<Vec<Vec<usize>>> {
         method::runs(self.settings.method.as_ref(), &mut self.machine)
     }
 
-    /// Network passes of one run of each phase.
+    /// Network passes (forward evaluations plus VJPs) of one run of each phase.
     pub fn passes(&self) -> Vec<usize> {
         self.machine.phases().iter().map(|p| p.passes).collect()
     }
@@ -172,22 +174,25 @@ impl Restorer {
         method::network_passes(self.settings.method.as_ref(), &mut self.machine)
     }
 
-    /// Fills the arena with NaN before each run, so that a defect of a plan shows.
+    /// If on, the arena is filled with NaN before each run. A plan that reads memory before writing
+    /// it then gives NaN.
     pub fn set_poison(&mut self, on: bool) {
         self.machine.set_poison(on);
     }
 
-    /// Extent that x has inside: the image's, grown to what the model takes, or that of its code.
+    /// Shape of x, (n, h, w, c): for a pixel model the image's, padded to the size multiple of the
+    /// network; for a latent model the shape of the latent.
     pub fn canvas(&self) -> Shape {
         self.canvas
     }
 
-    /// Extent of the images inside, before they are cropped.
+    /// Shape of the images before they are cropped to the requested size.
     pub fn picture_canvas(&self) -> Shape {
         Shape { c: self.image.c, h: self.canvas.h * self.factor, w: self.canvas.w * self.factor, ..self.canvas }
     }
 
-    /// Restores up to a batch of images. `progress` is called after every step and may stop the run.
+    /// Restores up to a batch of images. `progress` is called after every step and may stop the
+    /// run.
     pub fn restore(
         &mut self,
         items: &[Item],
@@ -220,7 +225,7 @@ impl Restorer {
                 )));
             }
         }
-        // A short batch is filled with copies of its last image; they cost time and are dropped.
+        // A short batch is filled up with copies of its last image. Their results are dropped.
         let filled: Vec<&Item> = items.iter().chain(std::iter::repeat(&items[items.len() - 1])).take(n).collect();
         let x = filled.iter().flat_map(|item| self.first_x(item)).collect();
         let mut labels = Vec::new();
@@ -263,7 +268,7 @@ impl Restorer {
         Ok(Run { restorer: self, batch, left, residuals: vec![Vec::new(); n], count: items.len(), largest: 0.0 })
     }
 
-    /// x of an item before the first step, (h, w, c) on the canvas.
+    /// x of an item before the first step: (h, w, c) of the canvas.
     fn first_x(&self, item: &Item) -> Vec<f32> {
         match self.settings.method.start() {
             Start::Noise => {
@@ -277,7 +282,7 @@ impl Restorer {
                 let (one, y) = (Shape { n: 1, ..self.image }, self.measurer.measurement_shape());
                 let y = Picture { width: y.w, height: y.h, values: item.measurement.y.clone() };
                 let (_, naive) = baseline(self.operator.as_ref(), &y, &item.measurement.state, one);
-                // Its edges are repeated out to the canvas.
+                // Beyond the image, the canvas repeats its last row and column.
                 let (w, h, c) = (self.canvas.w, self.canvas.h, self.canvas.c);
                 let from = |i: usize| (i / w).min(one.h - 1) * one.w + (i % w).min(one.w - 1);
                 (0..w * h).flat_map(|i| naive.values[from(i) * c..][..c].to_vec()).collect()
@@ -285,7 +290,8 @@ impl Restorer {
         }
     }
 
-    /// What to change where values ran out of the finite ones. `largest` is the largest |x| when x was last looked at.
+    /// Advice to the user when values are no longer finite. `largest` is the largest |x| at the
+    /// last check.
     fn advice(&self, largest: f32) -> &'static str {
         let of_method = self.settings.method.advice();
         match (self.storage, of_method) {
@@ -304,18 +310,20 @@ pub struct Run<'a> {
     left: usize,
     residuals: Vec<Vec<f32>>,
     count: usize,
-    /// The largest |x| when x was last looked at.
+    /// The largest |x| at the last check.
     largest: f32,
 }
 
 impl Run<'_> {
-    /// Takes one step; none at the end.
+    /// Takes one step. Gives none if all steps are done. Fails if x or a residual norm is not
+    /// finite.
     pub fn step(&mut self) -> Result<Option<Progress<'_>>> {
         if self.left == 0 {
             return Ok(None);
         }
         self.left -= 1;
-        // A step is several runs that hand values to each other: other threads wait until it is done.
+        // A step runs several graphs that pass values to each other in shared memory: other threads
+        // must wait until it is done.
         let device = self.restorer.device.clone();
         let turn = device.turn();
         let mut chain = self.restorer.machine.chain(self.left, &mut self.batch);
@@ -327,11 +335,12 @@ impl Run<'_> {
             }
         }
         let step = self.restorer.settings.steps - self.left;
-        // An infinite norm makes a gradient of zero: the run would go on without the measurement. NaN soon shows in x.
+        // The gradient of an infinite norm is zero: the run would go on without the measurement.
+        // NaN needs no check here, because it soon reaches x.
         if let Some(i) = self.batch.residual.iter().position(|r| r.is_infinite()) {
             return Err(self.not_finite(i, "the residual is infinite"));
         }
-        // Fetching x from a device stops it for a moment: not every time.
+        // Reading x stalls the device, so x is checked only every few steps.
         if step % FINITE_EVERY == 0 || self.left == 0 {
             self.restorer.machine.read_state("x", &mut self.batch.x)?;
             if let Some(i) = self.batch.x.iter().position(|v| !v.is_finite()) {

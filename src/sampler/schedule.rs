@@ -1,8 +1,9 @@
-//! Noise schedules and what a sampler needs of them at every step, computed in f64.
+//! Noise schedules, and the numbers of each step that a sampler computes from them, in f64.
 //!
-//! VP notation: x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps. Step `i` of N goes from noise level i to i - 1; level 0
-//! is the least noise, "before" level 0 is the clean image (abar = 1). The same step in VE ("sigma space") coordinates,
-//! z = x / sqrt(abar), sigma = sqrt((1 - abar) / abar), is one Euler-ancestral step.
+//! VP notation: x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps. Step `i` of N goes from noise level
+//! i to i - 1. Level 0 has the least noise; the level "before" it is the clean image (abar = 1).
+//! The same step in VE ("sigma space") coordinates, z = x / sqrt(abar), sigma = sqrt((1 - abar) /
+//! abar), is one Euler-ancestral step.
 
 use crate::error::{Error, Result};
 use crate::model::training_schedule::alpha_bars;
@@ -15,9 +16,9 @@ pub enum Variance {
     /// The posterior variance beta~ of q(x_{t-1} | x_t, x_0).
     #[default]
     FixedSmall,
-    /// beta, with beta~ of the second step at the last one.
+    /// beta; the last step, which gives the clean image, adds no noise.
     FixedLarge,
-    /// Between both, as the model predicts (models with six output channels).
+    /// Between beta~ and beta, as the model predicts (models that learned their variance).
     LearnedRange,
 }
 
@@ -27,10 +28,12 @@ pub enum Variance {
 pub enum Spacing {
     /// Evenly spaced, as in guided-diffusion.
     Linear,
-    /// Squares of evenly spaced numbers: more steps where there is little noise, where a measurement decides the details.
+    /// Squares of evenly spaced numbers. More steps are taken at low noise, where the measurement
+    /// determines the details.
     #[default]
     Quadratic,
-    /// Evenly spaced from 0 to the last, not rounded; sigma is interpolated. `linspace` of diffusers' Euler ancestral scheduler.
+    /// Evenly spaced from 0 to the last, not rounded; sigma is interpolated. This is `linspace` of
+    /// diffusers' Euler ancestral scheduler.
     Linspace,
     /// Whole multiples of the stride, from 0: `leading` of diffusers.
     Leading,
@@ -41,15 +44,17 @@ pub enum Spacing {
 /// A schedule respaced to some number of steps.
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    /// Timestep of the training schedule at each level, least noise first; a fraction only where the spacing says so.
+    /// Timestep of the training schedule at each level, least noise first. Some spacings give
+    /// fractions.
     pub timesteps: Vec<f64>,
     /// Product of (1 - beta) up to each level.
     pub alpha_bar: Vec<f64>,
     /// beta of the respaced chain.
     pub beta: Vec<f64>,
-    /// Share of the posterior's deviation that a step adds as noise (Song et al. 2021): 1 is ancestral sampling, 0 DDIM.
+    /// Noise that a step adds, as a share of the posterior's standard deviation (Song et al. 2021):
+    /// 1 is ancestral sampling, 0 is DDIM.
     pub eta: f64,
-    /// Deviation of x_T.
+    /// Standard deviation of the noise that a chain starts from.
     pub start: f64,
 }
 
@@ -60,7 +65,8 @@ pub fn spaced_timesteps(total: usize, count: usize) -> Vec<usize> {
     (0..count).map(|i| (i as f64 * stride).round_ties_even() as usize).collect()
 }
 
-/// `count` timesteps of `total` whose square roots are evenly spaced, each at least one above the one before.
+/// `count` timesteps of `total` whose square roots are evenly spaced, each at least one above the
+/// one before.
 pub fn quadratic_timesteps(total: usize, count: usize) -> Vec<usize> {
     let root = ((total - 1) as f64).sqrt();
     let mut next = 0;
@@ -72,19 +78,19 @@ pub fn quadratic_timesteps(total: usize, count: usize) -> Vec<usize> {
             t
         })
         .collect();
-    // Where almost every timestep is visited, the ones pushed past the end move back.
+    // If almost every timestep is visited, some now lie past the last one: these move back.
     for (i, t) in steps.iter_mut().enumerate() {
         *t = (*t).min(total - (count - i));
     }
     steps
 }
 
-/// Timestep i of `count` evenly spaced ones from 0 to the last.
+/// Timestep i of `count` timesteps that are evenly spaced from 0 to the last.
 fn linspace(total: usize, count: usize, i: usize) -> f64 {
     if count == 1 { (total - 1) as f64 } else { (total - 1) as f64 * i as f64 / (count - 1) as f64 }
 }
 
-/// abar at a timestep that need not be whole: sigma is linear between two.
+/// abar at a fractional timestep, by linear interpolation of sigma.
 fn alpha_bar_at(full: &[f64], t: f64) -> f64 {
     let sigma = |i: usize| ((1.0 - full[i]) / full[i]).sqrt();
     let (i, part) = (t as usize, t.fract());
@@ -103,7 +109,8 @@ fn check_steps(steps: usize, total: usize) -> Result<()> {
 }
 
 impl Schedule {
-    /// The training schedule respaced to `steps` steps.
+    /// The training schedule of `total` steps, respaced to `steps` steps. Fails if `steps` is not 1
+    /// to `total`.
     pub fn new(training: NoiseSchedule, total: usize, steps: usize, spacing: Spacing) -> Result<Schedule> {
         check_steps(steps, total)?;
         let full = alpha_bars(&training.betas(total));
@@ -118,7 +125,8 @@ impl Schedule {
         };
         let alpha_bar: Vec<f64> = timesteps.iter().map(|&t| alpha_bar_at(&full, t)).collect();
         let beta = (0..steps).map(|i| 1.0 - alpha_bar[i] / if i == 0 { 1.0 } else { alpha_bar[i - 1] }).collect();
-        // diffusers starts its chains in sigma space from sigma_max n, and with `leading` spacing from sqrt(sigma_max^2 + 1) n.
+        // In sigma space diffusers starts from sigma_max n, with `leading` spacing from
+        // sqrt(sigma_max^2 + 1) n. In VP coordinates the factor is sqrt(1 - abar) or 1.
         let start = match spacing {
             Spacing::Linspace | Spacing::Trailing => (1.0 - alpha_bar[steps - 1]).sqrt(),
             _ => 1.0,
@@ -126,7 +134,8 @@ impl Schedule {
         Ok(Schedule { timesteps, alpha_bar, beta, eta: 1.0, start })
     }
 
-    /// Levels at any timesteps of the training schedule, for single evaluations.
+    /// Noise levels at the given timesteps of the training schedule, for single evaluations (beta
+    /// is NaN). Fails on a timestep outside the schedule.
     pub fn at(training: NoiseSchedule, total: usize, timesteps: Vec<f64>) -> Result<Schedule> {
         let full = Schedule::new(training, total, total, Spacing::Linear)?;
         if let Some(t) = timesteps.iter().find(|t| !(0.0..=(total - 1) as f64).contains(*t)) {
@@ -137,7 +146,8 @@ impl Schedule {
         Ok(Schedule { timesteps, alpha_bar, beta, ..full })
     }
 
-    /// `steps` levels whose sigmas fall evenly in the logarithm, from `from` to `to`, within those of the training schedule.
+    /// `steps` levels whose sigmas are evenly spaced in the logarithm, falling from `from` to `to`
+    /// and limited to the range of the training schedule. Fails if sigma does not fall.
     pub fn log_spaced(training: NoiseSchedule, total: usize, steps: usize, from: f64, to: f64) -> Result<Schedule> {
         let full = Schedule::new(training, total, total, Spacing::Linear)?;
         check_steps(steps, total)?;
@@ -152,7 +162,8 @@ impl Schedule {
         Ok(Schedule { timesteps, alpha_bar, beta, ..full })
     }
 
-    /// The timestep of a full schedule, as a fraction, at which sigma is so large; the nearest end outside of it.
+    /// The fractional timestep of a full schedule with this sigma. Outside the schedule's range,
+    /// the nearest end.
     fn timestep_of(&self, sigma: f64) -> f64 {
         let above = (0..self.steps()).position(|i| self.sigma(i) >= sigma);
         match above {
@@ -177,7 +188,7 @@ impl Schedule {
         ((1.0 - self.alpha_bar[i]) / self.alpha_bar[i]).sqrt()
     }
 
-    /// x0 = a x + b out of what a network predicts: (a, b).
+    /// x0 = a x + b output, where `output` is the network's prediction: (a, b).
     pub fn clean(&self, i: usize, prediction: Prediction) -> (f64, f64) {
         match prediction {
             Prediction::Epsilon => self.tweedie(i),
@@ -190,12 +201,13 @@ impl Schedule {
         (self.alpha_bar[i].recip().sqrt(), -(self.alpha_bar[i].recip() - 1.0).sqrt())
     }
 
-    /// Mean of q(x_{i-1} | x_i, x_0) = a x_0 + b x_i, or with eta other than 1 of the same family's step (Song et al. 2021,
-    /// eq. 12): (a, b).
+    /// Mean of q(x_{i-1} | x_i, x_0) = a x_0 + b x_i: (a, b). If eta is not 1, the mean of the DDIM
+    /// step with this eta (Song et al. 2021, eq. 12).
     pub fn posterior_mean(&self, i: usize) -> (f64, f64) {
         let (bar, before, beta) = (self.alpha_bar[i], self.alpha_bar_before(i), self.beta[i]);
         if self.eta != 1.0 {
-            // x_{i-1} = sqrt(before) x_0 + sqrt(1 - before - s^2) eps + s n with eps = (x_i - sqrt(bar) x_0) / sqrt(1 - bar).
+            // x_{i-1} = sqrt(before) x_0 + sqrt(1 - before - s^2) eps + s n with eps = (x_i -
+            // sqrt(bar) x_0) / sqrt(1 - bar).
             let variance = self.eta.powi(2) * self.posterior_variance(i);
             let by_x = ((1.0 - before - variance).max(0.0) / (1.0 - bar)).sqrt();
             return (before.sqrt() - by_x * bar.sqrt(), by_x);
@@ -208,12 +220,13 @@ impl Schedule {
         self.beta[i] * (1.0 - self.alpha_bar_before(i)) / (1.0 - self.alpha_bar[i])
     }
 
-    /// log beta~, with the value of the second step at the last one, where beta~ is 0.
+    /// log beta~. At the last step, where beta~ is 0, the value of the second to last step.
     pub fn posterior_log_variance_clipped(&self, i: usize) -> f64 {
         self.posterior_variance(if self.steps() > 1 { i.max(1) } else { i }).max(1e-20).ln()
     }
 
-    /// Deviation of the noise that step `i` adds, for a fixed variance; 0 at the last step.
+    /// Standard deviation of the noise that step `i` adds, if the variance is fixed. 0 at the last
+    /// step.
     pub fn deviation(&self, i: usize, variance: Variance) -> f64 {
         if i == 0 {
             return 0.0;
@@ -339,7 +352,8 @@ mod tests {
         for i in 0..20 {
             let (a, b) = (ancestral.posterior_mean(i), nearly.posterior_mean(i));
             assert!((a.0 - b.0).abs() < 1e-12 && (a.1 - b.1).abs() < 1e-12);
-            // Without noise, a clean image and its own noise stay together: x_i = sqrt(bar) x_0 + sqrt(1 - bar) eps.
+            // Without noise, a clean image and its own noise stay together: x_i = sqrt(bar) x_0 +
+            // sqrt(1 - bar) eps.
             let (a, b) = ddim.posterior_mean(i);
             close(a + b * ddim.alpha_bar[i].sqrt(), ddim.alpha_bar_before(i).sqrt());
             assert!((b * (1.0 - ddim.alpha_bar[i]).sqrt() - (1.0 - ddim.alpha_bar_before(i)).sqrt()).abs() < 1e-12);

@@ -1,4 +1,4 @@
-//! What a sampler is told, whatever the method.
+//! Settings that all sampling methods share.
 
 use super::method::{self, Answer, Method};
 use super::methods::{auto_method, parse_method};
@@ -12,21 +12,23 @@ use crate::operator::Operator;
 use crate::tensor::Shape;
 use std::sync::Arc;
 
-/// What a sampler is told, whatever the method.
+/// Settings that all sampling methods share.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
     /// The method with its options.
     pub method: Arc<dyn Method>,
-    /// Noise levels visited.
+    /// Number of noise levels.
     pub steps: usize,
     /// Variance of the ancestral step.
     pub variance: Variance,
     /// Which noise levels are visited.
     pub spacing: Spacing,
-    /// Share of the posterior's noise that a step adds: 1 is ancestral sampling, 0 DDIM.
+    /// Noise that a step adds, as a share of the posterior's standard deviation: 1 is ancestral
+    /// sampling, 0 is DDIM.
     pub eta: f64,
-    /// Limit x0 to [-1, 1]; the gradient is 0 where it is limited. Of pixel models only.
+    /// If true, the estimate of x_0 is clamped to [-1, 1], with gradient 0 where it is clamped.
+    /// Ignored for latent models.
     pub clip: bool,
 }
 
@@ -46,33 +48,35 @@ impl Settings {
         Settings { variance, ..self }
     }
 
-    /// The same with these noise levels.
+    /// The same with this spacing of the noise levels.
     pub fn spacing(self, spacing: Spacing) -> Settings {
         Settings { spacing, ..self }
     }
 
-    /// The same with this share of the posterior's noise: 1 is ancestral sampling, 0 DDIM.
+    /// The same with this `eta`: 1 is ancestral sampling, 0 is DDIM.
     pub fn eta(self, eta: f64) -> Settings {
         Settings { eta, ..self }
     }
 
-    /// The same with x0 limited to [-1, 1] or not.
+    /// The same with the estimate of x_0 clamped to [-1, 1], or not.
     pub fn clip(self, clip: bool) -> Settings {
         Settings { clip, ..self }
     }
 
-    /// A method such as `dmap` or `dps:step=polyak:0.3`, at as many noise levels as it was tuned with for this kind of model.
+    /// Settings for a method such as `dmap` or `dps:step=polyak:0.3`, with the number of noise
+    /// levels that it was tuned for on this kind of model. Fails on an unknown method or option.
     pub fn parse(method: &str, prior: &Prior) -> Result<Settings> {
         let (row, method) = parse_method(method)?;
         Ok(Settings::new(method, if prior.latent.is_some() { row.latent_steps } else { row.steps }))
     }
 
-    /// The method that is best for an answer, a model and an operator.
+    /// Settings for the best method for this kind of answer, model and operator.
     pub fn auto(answer: Answer, prior: &Prior, operator: &dyn Operator) -> Result<Settings> {
         Settings::parse(auto_method(answer, prior, operator), prior)
     }
 
-    /// What the graphs of these settings depend on. Fails as [`Settings::check`].
+    /// Collects everything that the graphs of these settings depend on. Fails where
+    /// [`Settings::check`] fails, and if network and codec describe different latents.
     pub fn setup<'a>(
         &self,
         model: &'a Model,
@@ -103,7 +107,7 @@ impl Settings {
         })
     }
 
-    /// Fails on values that can't work by themselves, or not with this model and operator. Gives the schedule.
+    /// Checks the settings by themselves and against this model and operator. Gives the schedule.
     pub fn check(&self, prior: &Prior, operator: &dyn Operator) -> Result<Schedule> {
         if !(0.0..=1.0).contains(&self.eta) {
             return Err(Error::Invalid(format!("eta is {}; it must be 0 (DDIM) to 1 (ancestral)", self.eta)));

@@ -1,4 +1,4 @@
-//! What the graphs of a sampler depend on.
+//! Everything that the graphs of a sampler depend on.
 
 use super::level::Level;
 use super::schedule::{Schedule, Variance};
@@ -10,42 +10,43 @@ use crate::operator::Operator;
 use crate::tensor::Shape;
 use crate::weights::Weights;
 
-/// What the graphs of a sampler depend on, whatever the method.
+/// Everything that the graphs of a sampler depend on, except the method.
 pub struct Setup<'a> {
     /// The network.
     pub network: &'a dyn Network,
-    /// What the network is.
+    /// The description of the network.
     pub prior: Prior,
     /// Its weights.
     pub weights: &'a Weights,
-    /// The measurement.
+    /// The measurement operator.
     pub operator: &'a dyn Operator,
-    /// Extent of the images that the user sees.
+    /// Shape of a batch of images as the user sees them, (n, h, w, c).
     pub image: Shape,
     /// The respaced schedule.
     pub schedule: Schedule,
     /// Variance of the ancestral step.
     pub variance: Variance,
-    /// Limit x0 to [-1, 1], of pixel models only.
+    /// If true, the estimate of x_0 of a pixel model is clamped to [-1, 1].
     pub clip: bool,
     /// Storage type and memory budget.
     pub plan: PlanOptions,
-    /// Where it runs.
+    /// The device to run on.
     pub device: &'a Device,
 }
 
 impl Setup<'_> {
-    /// Extent of x: the image's, grown to what the model takes, or that of its latent.
+    /// Shape of x, (n, h, w, c): for a pixel model the image's, padded to the size multiple of the
+    /// network; for a latent model the shape of the latent.
     pub fn canvas(&self) -> Shape {
         self.prior.canvas(self.image)
     }
 
-    /// Extent of a batch of measurements.
+    /// Shape of a batch of measurements.
     pub fn measurement_shape(&self) -> Shape {
         self.operator.measurement_shape(self.image)
     }
 
-    /// The numbers of step `index`.
+    /// The numbers of step `index` (0 is the last step).
     pub fn level(&self, index: usize) -> Level {
         let s = &self.schedule;
         let scale = if self.prior.rescale_timesteps { 1000.0 / self.prior.diffusion_steps as f64 } else { 1.0 };
@@ -70,12 +71,13 @@ impl Setup<'_> {
         }
     }
 
-    /// The numbers of all steps, the last one first.
+    /// The numbers of all steps, the last step first.
     pub fn levels(&self) -> Vec<Level> {
         (0..self.schedule.steps()).map(|i| self.level(i)).collect()
     }
 
-    /// The graph that makes the image of one latent: (graph, latent, image); none for pixel models.
+    /// The graph that decodes one latent to an image: (graph, latent, image). None for pixel
+    /// models.
     pub fn decoder(&self) -> Result<Option<(Graph, TensorId, TensorId)>> {
         let Some(codec) = self.network.codec() else { return Ok(None) };
         let mut g = Graph::new();
@@ -85,7 +87,8 @@ impl Setup<'_> {
         Ok(Some((g, z, image)))
     }
 
-    /// What a plan has to respect that shares the memory with those of `graphs`, its own among them.
+    /// Options for planning the graph `own` if its memory budget is shared with the inputs and
+    /// outputs of all `graphs`. `graphs` contains `own`.
     pub fn plan_of<'g>(&self, own: &'g Graph, graphs: impl IntoIterator<Item = &'g Graph>) -> PlanOptions {
         let bytes = |g: &Graph| Plan::io_bytes_of(g, self.plan.storage);
         let all: u64 = graphs.into_iter().map(bytes).sum();

@@ -1,8 +1,9 @@
-//! A step of a sampler, recorded in the words of its paper.
+//! A step of a sampler, recorded with the operations that papers use.
 //!
-//! [`Step`] holds the graph of one phase of a method. Its functions are what papers speak of: Tweedie's estimate of x_0, the
-//! residual norm, the posterior p(x_{t-1} | x_t), a gradient, a step along it, noise, states. Numbers that change from level
-//! to level are [`Scalar`]s; tensors that outlive a run are states, which all phases of a method share by name.
+//! [`Step`] holds the graph of one phase of a method. Its functions are the operations that papers
+//! use: Tweedie's estimate of x_0, the residual norm, the posterior p(x_{t-1} | x_t), a gradient, a
+//! step along it, noise, states. Numbers that change from level to level are [`Scalar`]s; tensors
+//! that outlive a run are states. All phases of a method share a state by its name.
 
 use super::guidance::{Guidance, StepRule};
 use super::level::{Level, Moment};
@@ -23,37 +24,39 @@ use crate::ops::pointwise::Clamp;
 use crate::ops::sphere_projection::{GuidedStep, SphereProjection};
 use crate::tensor::Shape;
 
-/// A number that the host computes before each run of a graph: a column of the coefficients, one value per item.
+/// A number that the host computes before each run of a graph, with one value per batch item. It is
+/// a column of the graph's input `coefficients`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Scalar(usize);
 
 /// Tweedie's estimate of x_0 at some x.
 #[derive(Clone, Copy, Debug)]
 pub struct Estimate {
-    /// Where the network was evaluated.
+    /// The x at which the network was evaluated.
     pub x: TensorId,
-    /// What the network predicts there: eps or v, and the variance channels of a model that learned them.
+    /// Output of the network at `x`: eps or v, followed by the variance channels if the model
+    /// learned them.
     pub output: TensorId,
-    /// E[x_0 | x_t]; of pixel models limited to [-1, 1] if so set.
+    /// E[x_0 | x_t]. For pixel models it is clamped to [-1, 1] if the settings say so.
     pub x0: TensorId,
-    /// The variance channels of a model that learned them.
+    /// The variance channels, if the model learned them.
     variance: Option<TensorId>,
 }
 
 /// p(x_{t-1} | x_t), a normal distribution.
 #[derive(Clone, Copy, Debug)]
 pub struct Posterior {
-    /// Its mean.
+    /// The mean.
     pub mean: TensorId,
-    /// A sample of it.
+    /// A sample.
     pub sample: TensorId,
 }
 
 /// Records one phase of a method.
 pub struct Step<'a> {
-    /// Model, operator, extents and schedule.
+    /// Model, operator, shapes and schedule.
     pub setup: &'a Setup<'a>,
-    /// The graph, for ops that no function here records.
+    /// The graph. A method may record ops in it for which no function exists here.
     pub graph: Graph,
     t: TensorId,
     labels: Option<TensorId>,
@@ -92,13 +95,14 @@ impl<'a> Step<'a> {
 
     // Numbers.
 
-    /// A number that is computed from the moment before each run.
+    /// A number that is computed from the [`Moment`] before each run.
     pub fn scalar(&mut self, value: impl Fn(&Moment) -> f64 + Send + Sync + 'static) -> Scalar {
         self.column(Column::Of(Box::new(value)))
     }
 
-    /// A number that is computed from the moment and, for each item, the standard deviation of the noise in its measurement, at
-    /// least that of rounding to 8 bits.
+    /// A number that is computed from the [`Moment`] and the standard deviation of the noise in
+    /// each item's measurement. The standard deviation is in [-1, 1] units and never less than the
+    /// error of rounding to 8 bits.
     pub fn scalar_of_noise(&mut self, value: impl Fn(&Moment, f64) -> f64 + Send + Sync + 'static) -> Scalar {
         self.column(Column::OfNoise(Box::new(value)))
     }
@@ -108,12 +112,14 @@ impl<'a> Step<'a> {
         self.scalar(move |_| value)
     }
 
-    /// The norm of the noise in each item's measurement, below which the residual is not to be brought; 0 where unknown.
+    /// The expected norm of the noise in each item's measurement, 0 where it is unknown. Steps
+    /// should not reduce the residual norm below it.
     pub fn noise_norm(&mut self) -> Scalar {
         self.column(Column::NoiseNorm)
     }
 
-    /// `frozen` for items that [`Chain::freeze`](super::chain::Chain::freeze) was told, `moving` for the others.
+    /// `frozen` for items that [`Chain::freeze`](super::chain::Chain::freeze) has frozen, `moving`
+    /// for the others.
     pub fn unless_frozen(&mut self, moving: f64, frozen: f64) -> Scalar {
         self.column(Column::Frozen(frozen, moving))
     }
@@ -125,29 +131,32 @@ impl<'a> Step<'a> {
 
     // States.
 
-    /// x of the chain, (n, h, w, c) on the canvas, in VP coordinates.
+    /// x of the chain before the run, (n, h, w, c) of the canvas, in VP coordinates.
     pub fn x(&mut self) -> TensorId {
         self.state("x")
     }
 
-    /// What x becomes.
+    /// Sets the value of x after the run.
     pub fn set_x(&mut self, value: TensorId) {
         self.set("x", value);
     }
 
-    /// A tensor of x's extent that outlives a run; zeros at the start of a batch. Phases share it by name.
+    /// A tensor of x's shape that outlives a run. It is zero at the start of a batch. Phases share
+    /// it by name.
     pub fn state(&mut self, name: &'static str) -> TensorId {
         self.state_of(name, self.setup.canvas(), None)
     }
 
-    /// A state of extent `shape` with its own values at the start of a batch.
+    /// A state of shape `shape` that starts each batch with the values `start`, or with zeros if
+    /// none are given.
     pub fn state_of(&mut self, name: &'static str, shape: Shape, start: Option<Vec<f32>>) -> TensorId {
         let (graph, state) = (&mut self.graph, Step::used(&mut self.states, name));
         state.start = start.or(state.start.take());
         *state.input.get_or_insert_with(|| graph.input(name, shape))
     }
 
-    /// What a state becomes after the run. Within this phase its old value goes on to be read.
+    /// Sets the value of a state after the run. Within this phase, [`Step::state`] still gives the
+    /// old value.
     pub fn set(&mut self, name: &'static str, value: TensorId) {
         Step::used(&mut self.states, name).next = Some(value);
     }
@@ -162,13 +171,15 @@ impl<'a> Step<'a> {
 
     // The model.
 
-    /// x0 = E[x_0 | x_t] at `x` by Tweedie's formula, of pixel models limited to [-1, 1] if so set.
+    /// x0 = E[x_0 | x_t] at `x` by Tweedie's formula. For pixel models it is clamped to [-1, 1] if
+    /// the settings say so.
     pub fn estimate(&mut self, x: TensorId) -> Result<Estimate> {
         let output = self.evaluated(x, None)?;
         self.estimate_of(x, output)
     }
 
-    /// The same with a text embedding per item, (n, 1, tokens, channels), in place of the model's own.
+    /// The same with a text embedding per item, (n, 1, tokens, channels), in place of the model's
+    /// own.
     pub fn estimate_with_text(&mut self, x: TensorId, text: TensorId) -> Result<Estimate> {
         let output = self.evaluated(x, Some(text))?;
         self.estimate_of(x, output)
@@ -191,19 +202,19 @@ impl<'a> Step<'a> {
         };
         let (by_x, by_output) = (self.scalar(|m| m.at.clean_x), self.scalar(|m| m.at.clean_output));
         let mut x0 = self.combine("x0", &[(by_x, x), (by_output, predicted)])?;
-        // A latent has no range of its own.
+        // Latents have no fixed range to clamp to.
         if self.setup.clip && prior.latent.is_none() {
             x0 = self.graph.one(Clamp { low: -1.0, high: 1.0 }, "x0.clip", &[x0])?;
         }
         Ok(Estimate { x, output, x0, variance })
     }
 
-    /// The image of a clean x: of a latent model the decoder's, else x itself.
+    /// The image of a clean x: the decoder's output for a latent model, else x itself.
     pub fn decode(&mut self, x0: TensorId) -> Result<TensorId> {
         self.setup.network.codec().map_or(Ok(x0), |codec| codec.decode(&mut self.graph, x0))
     }
 
-    /// p(x_{t-1} | x_t), and a sample of it.
+    /// The mean of p(x_{t-1} | x_t) and a sample.
     pub fn posterior(&mut self, e: Estimate) -> Result<Posterior> {
         let (by_x0, by_x) = (self.scalar(|m| m.level.mean_x0), self.scalar(|m| m.level.mean_x));
         let mean = self.combine("mean", &[(by_x0, e.x0), (by_x, e.x)])?;
@@ -233,7 +244,8 @@ impl<'a> Step<'a> {
         self.measurement().y
     }
 
-    /// A(x) of the part of a canvas that is the image.
+    /// A(x) of the image that `whole`, a canvas, contains. The canvas is cropped if it is larger
+    /// than the image.
     pub fn measured(&mut self, whole: TensorId) -> Result<TensorId> {
         let (image, state) = (self.setup.image, self.measurement().state);
         let seen = match self.graph.shape(whole) == image {
@@ -243,8 +255,9 @@ impl<'a> Step<'a> {
         self.setup.operator.build(&mut self.graph, seen, state)
     }
 
-    /// || A(D(x0)) - y || per item, with the decoder D of a latent model. It is whitened (see
-    /// [`super::whitening`]) where the guidance says so and the operator gives a spectrum in the cosine transform.
+    /// || A(D(x0)) - y || per item, (n, 1, 1, 1). D is the decoder of a latent model, else the
+    /// identity. The residual is whitened (see [`super::whitening`]) if the guidance says so and
+    /// the operator has a spectrum in the cosine transform.
     pub fn residual(&mut self, x0: TensorId, guidance: &Guidance) -> Result<TensorId> {
         let whole = self.decode(x0)?;
         let a = self.measured(whole)?;
@@ -283,25 +296,26 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// Reports a residual norm per item: the progress and the trace of a run show it.
+    /// Reports a residual norm per item in the progress and in the trace of a run.
     pub fn report(&mut self, residual: TensorId) {
         self.reported = Some(residual);
     }
 
-    /// Gives a tensor to [`Chain::read`](super::chain::Chain::read) under a name.
+    /// Makes a tensor readable by [`Chain::read`](super::chain::Chain::read) under a name.
     pub fn output(&mut self, name: &'static str, value: TensorId) {
         self.outputs.push((name, value));
     }
 
     // Moves.
 
-    /// The sum of tensors times scalars, item by item.
+    /// The sum of tensors times scalars. Each batch item has its own values of the scalars.
     pub fn combine(&mut self, name: &str, terms: &[(Scalar, TensorId)]) -> Result<TensorId> {
         let terms: Vec<(usize, TensorId)> = terms.iter().map(|(s, t)| (s.0, *t)).collect();
         self.graph.combine(name, self.coefficients, &terms)
     }
 
-    /// Standard normal noise of x's extent; the stream follows from `draw`, the level and the round.
+    /// Standard normal noise of x's shape. Its values depend on the item's seed and sample number,
+    /// the step, the round and `draw`.
     pub fn normal(&mut self, name: &str, draw: Draw) -> Result<TensorId> {
         let shape = self.setup.canvas();
         let keys = self.graph.input(&format!("{name}.keys"), Shape::rows(shape.n, KEY_WORDS));
@@ -309,7 +323,8 @@ impl<'a> Step<'a> {
         self.graph.one(NormalNoise { shape }, name, &[keys])
     }
 
-    /// d objective / d `by` of a scalar per item, every item's by itself.
+    /// The gradient of `objective` with respect to `by`, where `objective` is one scalar per item,
+    /// (n, 1, 1, 1).
     pub fn gradient(&mut self, objective: TensorId, by: TensorId) -> Result<TensorId> {
         self.gradients += self.evaluations;
         let n = self.setup.image.n;
@@ -317,21 +332,22 @@ impl<'a> Step<'a> {
         backward(&mut self.graph, objective, one, by)
     }
 
-    /// J^T `cotangent`, J the Jacobian of `output` with respect to `by`.
+    /// J^T `cotangent`, where J is the Jacobian of `output` with respect to `by`.
     pub fn pull_back(&mut self, output: TensorId, cotangent: TensorId, by: TensorId) -> Result<TensorId> {
         self.gradients += self.evaluations;
         backward(&mut self.graph, output, cotangent, by)
     }
 
-    /// The noise that is in x_t if the clean image is `x0`: (x_t - sqrt(abar) x0) / sqrt(1 - abar).
+    /// The noise in x_t if the clean image is `x0`: (x_t - sqrt(abar) x0) / sqrt(1 - abar).
     pub fn noise_in(&mut self, x: TensorId, x0: TensorId) -> Result<TensorId> {
         let by_x = self.scalar(|m| (1.0 - m.at.alpha_bar).sqrt().recip());
         let by_x0 = self.scalar(|m| -(m.at.alpha_bar / (1.0 - m.at.alpha_bar)).sqrt());
         self.combine("eps", &[(by_x, x), (by_x0, x0)])
     }
 
-    /// `from` moved down the gradient of an objective: by Polyak's step towards the noise's norm, within a share of the radius, or
-    /// by ZETA `published(level)` times the gradient. `published` changes the coordinates of a published step to VP.
+    /// `from`, moved down the gradient of an objective. Polyak's step aims at the norm of the noise
+    /// and is at most SHARE times the radius. A published step is ZETA `published(level)` times the
+    /// gradient; the factor `published` converts a published step size to VP coordinates.
     pub fn descend(
         &mut self,
         from: TensorId,
@@ -349,18 +365,20 @@ impl<'a> Step<'a> {
         self.graph.one(op, "step", &[from, gradient, objective, self.coefficients])
     }
 
-    /// `centre + radius (x - centre) / || x - centre ||`
+    /// The point of a sphere nearest to x: `centre + radius (x - centre) / || x - centre ||`, per
+    /// item.
     pub fn onto_sphere(&mut self, name: &str, x: TensorId, centre: TensorId, radius: Scalar) -> Result<TensorId> {
         self.graph.one(SphereProjection { column: radius.0 }, name, &[x, centre, self.coefficients])
     }
 
-    /// Radius of the sphere on which p(x_{t-1} | x_t) concentrates.
+    /// Radius of the sphere on which p(x_{t-1} | x_t) concentrates (see [`Level::radius`]).
     pub fn radius(&mut self) -> Scalar {
         self.scalar(|m| m.level.radius)
     }
 
-    /// One step of AdamW on a state and its two moments, by their names; the moments are zeros at round 0. `decay` is that of the
-    /// weights, times the rate. Frozen items stay where they are.
+    /// One step of AdamW. `names` are the states of the value, the first and the second moment; the
+    /// moments must be zero at round 0. `decay` is the weight decay times the rate. Frozen items
+    /// keep their value.
     pub fn adamw(&mut self, names: [&'static str; 3], gradient: TensorId, rate: f64, decay: f64) -> Result<()> {
         let correction = |decay: f64, round: usize| 1.0 / (1.0 - decay.powi(round as i32 + 1));
         let columns = [

@@ -1,18 +1,22 @@
-//! The residual of a blur by the covariance of its measurement, in the cosine domain.
+//! The residual of a blur, whitened by the covariance of the measurement in the cosine domain.
 //!
-//! With x ~ N(0, r^2) per value and noise of deviation s, y = A x + n has the covariance r^2 A A^T + s^2: the form that Song et al.,
-//! "Pseudoinverse-guided diffusion models for inverse problems" (ICLR 2023), give p(y | x_t), here with one r for all levels.
+//! With x ~ N(0, r^2) per value and noise n of standard deviation s, y = A x + n has the covariance
+//! r^2 A A^T + s^2 I. Song et al., "Pseudoinverse-guided diffusion models for inverse problems"
+//! (ICLR 2023), use this form for p(y | x_t). Here one r serves all noise levels.
 //!
-//! A blur attenuates fine detail, so detail contributes almost nothing to the plain residual norm: sampling stops at the
-//! noise level before detail has been restored. Weighting each frequency by its inverse standard deviation makes all
-//! frequencies count equally.
+//! A blur attenuates fine detail, so detail contributes almost nothing to the plain residual norm:
+//! sampling stops at the noise level before detail has been restored. Weighting each frequency by
+//! its inverse standard deviation makes all frequencies count equally.
 //!
-//! A A^T is all but diagonal in the cosine transform C of y, since a blur reflects at the boundary. So the norm is || W C e || with
-//! W = c / sqrt(r^2 |A|^2 + s^2) per frequency, and c such that white noise keeps its norm in the mean.
+//! A blur reflects at the boundary, so A A^T is almost diagonal in the cosine transform C of y. The
+//! whitened norm of e = A(x) - y is || W C e || with W = c / sqrt(r^2 |A|^2 + s^2) per frequency.
+//! The constant c makes the mean of W^2 equal to 1, so that white noise keeps its expected squared
+//! norm.
 //!
-//! This serves every operator that gives a [spectrum](Operator::spectrum) in the cosine transform. Where its power is the same at all
-//! frequencies, W is 1 and the norm the plain one. The spectrum of a mask or of `denoise` is in pixels, with a power of 1 wherever
-//! there is a measurement: their residual is white already, and takes the plain norm.
+//! Whitening applies to every operator with a [spectrum](Operator::spectrum) in the cosine
+//! transform. If the power is the same at all frequencies, W is 1 and the norm is the plain one.
+//! The spectrum of a mask or of `denoise` is in pixels, with power 1 wherever a pixel was measured:
+//! their residual is white already and takes the plain norm.
 
 use super::measurement::Measurement;
 use super::setup::Setup;
@@ -26,13 +30,15 @@ use crate::ops::norm::ResidualNorm;
 use crate::tensor::Shape;
 use std::sync::Arc;
 
-/// The spectrum by which the residual of an operator is whitened: one in the cosine transform.
+/// The spectrum that whitens an operator's residual. None if the operator has no spectrum in the
+/// cosine transform.
 pub fn spectrum(operator: &dyn Operator) -> Option<Spectrum<'_>> {
     operator.spectrum().filter(|s| s.transform() == Transform::Cosine)
 }
 
-/// W of one measurement, row-major over frequencies, for images of extent `x` and standard deviation `r` in [-1, 1]. Fails where
-/// the operator has no spectrum in the cosine transform, or a wrong one.
+/// W of one measurement, row-major over frequencies, for images of shape `x` (n = 1). `r` is the
+/// prior standard deviation of pixel values in [-1, 1]. Fails if the operator has no spectrum in
+/// the cosine transform, or if its power is invalid.
 pub fn weights(operator: &dyn Operator, x: Shape, m: &Measurement, r: f64) -> Result<Vec<f32>> {
     let spectrum = spectrum(operator).ok_or_else(|| {
         Error::Invalid(format!("{} has no spectrum in the cosine transform: whitening needs one", operator.task()))
@@ -44,7 +50,7 @@ pub fn weights(operator: &dyn Operator, x: Shape, m: &Measurement, r: f64) -> Re
 }
 
 impl Setup<'_> {
-    /// || W C (a - y) || per item.
+    /// || W C (a - y) || per item, where `w` holds W.
     pub(super) fn whitened(&self, g: &mut Graph, a: TensorId, y: TensorId, w: TensorId) -> Result<TensorId> {
         let shape = g.shape(a);
         let cosine = |axis, n| AxisFilter { axis, taps: Arc::new(Taps::cosine_transform(n)) };

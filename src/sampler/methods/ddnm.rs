@@ -1,9 +1,11 @@
-//! DDNM (Wang et al. 2023, algorithm 1): the part of the estimate of x_0 that the measurement decides is put in its place, the part
-//! that it leaves open, A's null space, stays the model's.
+//! DDNM (Wang et al. 2023, algorithm 1): the measurement replaces the part of the estimate of x_0
+//! that it determines. The part in the null space of A stays as the model estimates it.
 //!
-//! x0' = x0 + kappa A^+ (y - A x0), x_{t-1} = sqrt(abar') x0' + gamma (eta n + sqrt(1 - eta^2) eps). Without noise kappa is 1 and gamma^2 is
-//! 1 - abar'. With noise of standard deviation s, y brings sqrt(abar') kappa s of it along (DDNM+ with one kappa for all singular values):
-//! kappa = min(1, sqrt(1 - abar') / (sqrt(abar') s)), gamma^2 = 1 - abar' - abar' kappa^2 s^2.
+//! x0' = x0 + kappa A^+ (y - A x0), x_{t-1} = sqrt(abar') x0' + gamma (eta n + sqrt(1 - eta^2)
+//! eps). Without noise kappa is 1 and gamma^2 is 1 - abar'. If y has noise of standard deviation s,
+//! the correction adds noise of standard deviation sqrt(abar') kappa s to x_{t-1}. Therefore kappa
+//! and gamma follow DDNM+, but with one kappa for all singular values: kappa = min(1, sqrt(1 -
+//! abar') / (sqrt(abar') s)), gamma^2 = 1 - abar' - abar' kappa^2 s^2.
 
 use super::dpir::check_proximal;
 use crate::error::Result;
@@ -21,9 +23,9 @@ use std::sync::Arc;
 /// Options of `ddnm`.
 #[derive(Clone, Copy, Debug)]
 pub struct Ddnm {
-    /// Share of fresh noise, 0 to 1.
+    /// Share of fresh noise in x_{t-1}, 0 to 1.
     pub eta: f64,
-    /// Conjugate gradients of the pseudo-inverse.
+    /// Conjugate gradient steps for the pseudo-inverse, 1 to 200.
     pub cg: usize,
 }
 

@@ -1,8 +1,9 @@
-//! DiffPIR (Zhu et al. 2023, algorithm 1): at every level the estimate of x_0 is moved to the image near it that explains the
-//! measurement, and x_{t-1} is drawn around that.
+//! DiffPIR (Zhu et al. 2023, algorithm 1): at every noise level a proximal step moves the estimate
+//! of x_0 to a near image that explains the measurement. x_{t-1} is drawn around this image.
 //!
-//! rho = lambda s^2 / sigma^2, x0' = prox(x0), eps' = (x_t - sqrt(abar) x0') / sqrt(1 - abar),
-//! x_{t-1} = sqrt(abar') x0' + sqrt(1 - abar') (sqrt(1 - zeta) eps' + sqrt(zeta) n).
+//! s is the standard deviation of the noise in y. rho = lambda s^2 / sigma^2, x0' = prox(x0),
+//! eps' = (x_t - sqrt(abar) x0') / sqrt(1 - abar), x_{t-1} = sqrt(abar') x0' + sqrt(1 - abar')
+//! (sqrt(1 - zeta) eps' + sqrt(zeta) n).
 
 use super::dpir::check_proximal;
 use crate::error::Result;
@@ -19,11 +20,11 @@ use std::sync::Arc;
 /// Options of `diffpir`.
 #[derive(Clone, Copy, Debug)]
 pub struct Diffpir {
-    /// Weight of the prior.
+    /// Weight of the prior (the model) against the measurement.
     pub lambda: f64,
     /// Share of fresh noise in x_{t-1}, 0 to 1.
     pub zeta: f64,
-    /// Conjugate gradients of a proximal step.
+    /// Conjugate gradient steps of a proximal step, 1 to 200.
     pub cg: usize,
 }
 

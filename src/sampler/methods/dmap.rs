@@ -1,9 +1,10 @@
-//! DMAP: several ascent steps on the posterior per noise level, each projected back onto the sphere on which
-//! p(x_{t-1} | x_t) concentrates (Xu et al. 2025), in the VP coordinates of pixel models.
+//! DMAP: several ascent steps on the posterior per noise level, each projected back onto the sphere
+//! on which p(x_{t-1} | x_t) concentrates (Xu et al. 2025), in the VP coordinates of pixel models.
 //!
 //! In sigma space (z = x / sqrt(abar)) the published inner step is z' <- z' - zeta dL/dz', then
-//! z' <- mean + s_up sqrt(numel) (z' - mean) / ||z' - mean||. With x' = sqrt(abar') z' the gradient is
-//! dL/dz' = sqrt(abar') dL/dx', so the step in x' is zeta abar' dL/dx'; the projection keeps its form.
+//! z' <- mean + s_up sqrt(numel) (z' - mean) / ||z' - mean||. With x' = sqrt(abar') z' the gradient
+//! is dL/dz' = sqrt(abar') dL/dx', so the step in x' is zeta abar' dL/dx'; the projection keeps its
+//! form.
 
 use crate::error::{Error, Result};
 use crate::model::Prior;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 pub struct Dmap {
     /// Ascent steps per noise level, at least 1.
     pub k: usize,
-    /// Residual, and how far a step follows its gradient.
+    /// Residual, and length of a step along its gradient.
     pub guidance: Guidance,
 }
 
@@ -69,7 +70,8 @@ impl Method for Dmap {
     }
     fn run(&self, chain: &mut Chain<'_>) -> Result<()> {
         chain.run("outer")?;
-        // At the last step the posterior has no spread: the sphere is a point and there is nowhere to go.
+        // At the last step the posterior has no spread: the sphere is a point and there is nowhere
+        // to go.
         if !chain.level.is_last() {
             for _ in 0..self.k {
                 chain.run_at("inner", chain.level.index - 1)?;

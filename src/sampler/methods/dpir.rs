@@ -1,11 +1,15 @@
-//! Plug-and-play restoration by half-quadratic splitting (Zhang et al. 2021, "DPIR"), with the diffusion model as the denoiser.
+//! Plug-and-play restoration by half-quadratic splitting (Zhang et al. 2021, "DPIR"), with the
+//! diffusion model as the denoiser.
 //!
-//! The posterior's maximum is sought by two steps in turn while sigma falls evenly in the logarithm. z = prox(x) with
-//! rho = lambda s^2 / sigma^2 is the image nearest to x that explains the measurement; x = E[x_0 | x_t] with x_t = sqrt(abar) z is what the
-//! model makes of it, as if the error of z were noise of this level. sigma is that of VE coordinates, in [-1, 1] units.
+//! Two steps alternate to find the maximum of the posterior, while log sigma falls evenly. The
+//! proximal step z = prox(x) with rho = lambda s^2 / sigma^2 moves x towards the measurement; s is
+//! the standard deviation of the noise in y. The denoising step is x = E[x_0 | x_t] with x_t =
+//! sqrt(abar) z, as if the error of z were noise of this level. sigma is in VE coordinates of
+//! images in [-1, 1].
 //!
-//! Two things are not in the paper. The model has only seen images with noise in them: `noise` adds a share of the level's, and
-//! the estimate gets sharper. `views` takes the mean of the estimates for the image, its mirror image, and both upside down.
+//! Two options are not in the paper. The model was trained on noisy images only: `noise` adds a
+//! share of the level's noise to x_t, which makes the estimate sharper. `views` averages the
+//! estimates for several mirror images of x_t.
 
 use crate::error::{Error, Result};
 use crate::graph::TensorId;
@@ -24,17 +28,18 @@ use std::sync::Arc;
 /// Options of `dpir`.
 #[derive(Clone, Copy, Debug)]
 pub struct Dpir {
-    /// Weight of the prior.
+    /// Weight of the prior (the model) against the measurement.
     pub lambda: f64,
-    /// First sigma.
+    /// sigma of the first step, in VE coordinates of images in [-1, 1].
     pub from: f64,
-    /// Last sigma.
+    /// sigma of the last step, in the same units; smaller than `from`.
     pub to: f64,
-    /// Share of a level's noise that is added before the model sees the image; 0 as published.
+    /// Share of a level's noise that is added before the model sees the image, 0 to 1; 0 as
+    /// published.
     pub noise: f64,
-    /// Evaluations of the model per level, each of another mirror image: 1 as published, 2 or 4.
+    /// Evaluations of the model per level, each on another mirror image: 1 (as published), 2 or 4.
     pub views: usize,
-    /// Conjugate gradients of a proximal step.
+    /// Conjugate gradient steps of a proximal step, 1 to 200.
     pub cg: usize,
 }
 
@@ -49,7 +54,8 @@ pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Method>> {
     }))
 }
 
-/// Fails where a method has no proximal step.
+/// Fails for latent models and for operators that are not linear: a proximal step works with
+/// neither.
 pub(super) fn check_proximal(method: &str, prior: &Prior, operator: &dyn Operator) -> Result<()> {
     let reason = match prior.latent {
         Some(_) => "needs a pixel model, since the decoder of a latent model is not linear".to_string(),
@@ -59,7 +65,8 @@ pub(super) fn check_proximal(method: &str, prior: &Prior, operator: &dyn Operato
     Err(Error::Invalid(format!("{method} {reason}; dmap and dps work")))
 }
 
-/// Mirror image `view` of four: as it is, left for right, upside down, both. Each is its own inverse.
+/// Mirror image number `view`: 0 as it is, 1 left to right, 2 upside down, 3 both. Each is its own
+/// inverse.
 fn mirrored(s: &mut Step<'_>, mut x: TensorId, view: usize) -> Result<TensorId> {
     let shape = s.graph.shape(x);
     for (bit, axis, n) in [(1, Axis::Width, shape.w), (2, Axis::Height, shape.h)] {
@@ -72,7 +79,7 @@ fn mirrored(s: &mut Step<'_>, mut x: TensorId, view: usize) -> Result<TensorId> 
 }
 
 impl Dpir {
-    /// E[x_0 | x_t] with x_t = sqrt(abar) z and a share of the level's noise, by one view.
+    /// E[x_0 | x_t] of one mirror image, with x_t = sqrt(abar) z plus a share of the level's noise.
     fn denoised(&self, s: &mut Step<'_>, z: TensorId, view: usize) -> Result<TensorId> {
         let (shrink, share) = (s.scalar(|m| m.level.alpha_bar.sqrt()), self.noise);
         let mut x_t = s.combine("x_t", &[(shrink, z)])?;

@@ -1,7 +1,9 @@
-//! Diffusion posterior sampling (Chung et al. 2023, algorithm 1), in pixel space and in the space of latents.
+//! Diffusion posterior sampling (Chung et al. 2023, algorithm 1), in pixel space and in the space
+//! of latents.
 //!
-//! In sigma space (z = x / sqrt(abar)), where published latent step sizes belong, the step is z' - zeta dL/dz at the current level;
-//! with dL/dz = sqrt(abar) dL/dx that is x' - zeta sqrt(abar abar') dL/dx.
+//! Published step sizes for latents refer to sigma space, z = x / sqrt(abar). There the step is
+//! z' - zeta dL/dz at the current level. Since dL/dz = sqrt(abar) dL/dx, it is x' - zeta sqrt(abar
+//! abar') dL/dx in VP coordinates.
 
 use crate::error::Result;
 use crate::graph::TensorId;
@@ -19,7 +21,7 @@ use std::sync::Arc;
 /// Options of `dps`.
 #[derive(Clone, Copy, Debug)]
 pub struct Dps {
-    /// Residual, and how far a step follows its gradient.
+    /// Residual, and length of a step along its gradient.
     pub guidance: Guidance,
 }
 
@@ -27,7 +29,8 @@ pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Method>> {
     Ok(Arc::new(Dps { guidance: Guidance::parse(options, StepRule::Polyak(0.3))? }))
 }
 
-/// `x_{t-1} = sample of p(x_{t-1} | x_t) - zeta d/dx_t || A(x0(x_t)) - y ||`, with a text per item where `text` is given.
+/// `x_{t-1} = sample of p(x_{t-1} | x_t) - zeta d/dx_t || A(x0(x_t)) - y ||`. `text` is a text
+/// embedding per item in place of the model's own.
 pub(super) fn step(s: &mut Step<'_>, guidance: &Guidance, text: Option<TensorId>) -> Result<()> {
     let x = s.x();
     let estimate = match text {
@@ -43,7 +46,7 @@ pub(super) fn step(s: &mut Step<'_>, guidance: &Guidance, text: Option<TensorId>
     Ok(())
 }
 
-/// The factor of a published step in VP coordinates.
+/// The factor that converts a published step size to VP coordinates.
 pub(super) fn published(prior: &Prior) -> impl Fn(&Level) -> f64 + Send + Sync + 'static {
     let is_latent = prior.latent.is_some();
     move |l| if is_latent { (l.alpha_bar * l.alpha_bar_before).sqrt() } else { 1.0 }

@@ -1,8 +1,9 @@
-//! Diffusion with a spherical Gaussian constraint (Yang et al. 2024, algorithm 1): the step is turned towards the steepest descent
-//! on the sphere on which p(x_{t-1} | x_t) concentrates.
+//! Diffusion with a spherical Gaussian constraint (Yang et al. 2024, algorithm 1): the step is
+//! turned towards the steepest descent on the sphere on which p(x_{t-1} | x_t) concentrates.
 //!
-//! With r = sqrt(numel) sigma and the unit gradient g at x_t, d* = -r g, d = sample - mean, m = d + zeta (d* - d):
-//! x_{t-1} = mean + r m / ||m||. zeta is a share and belongs to no space.
+//! g is the unit gradient at x_t, and s is the standard deviation of p(x_{t-1} | x_t). With r =
+//! sqrt(numel) s, d* = -r g, d = sample - mean and m = d + zeta (d* - d), x_{t-1} = mean + r m /
+//! ||m||. zeta is a share, so it needs no conversion between coordinates.
 
 use crate::error::{Error, Result};
 use crate::model::Prior;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 /// Options of `dsg`.
 #[derive(Clone, Copy, Debug)]
 pub struct Dsg {
-    /// zeta: share of the steepest descent in a step, 0 to 1.
+    /// zeta: share of the steepest descent in a step, from 0 to 1.
     pub share: f64,
     /// As [`Guidance::whiten`].
     pub whiten: Option<f64>,
@@ -53,7 +54,8 @@ impl Method for Dsg {
             let residual = s.residual(estimate.x0, &self.guidance())?;
             let p = s.posterior(estimate)?;
             let gradient = s.gradient(residual, x)?;
-            // mean + (1 - zeta) d, then zeta r down the gradient from there, then out to the sphere.
+            // mean + (1 - zeta) d, then a step of length zeta r down the gradient, then onto the
+            // sphere.
             let [share, rest, one, minus] = [zeta, 1.0 - zeta, 1.0, -1.0].map(|v| s.constant(v));
             let length = s.scalar(move |m| zeta * m.level.radius);
             let shortened = s.combine("shortened", &[(rest, p.sample), (share, p.mean)])?;

@@ -1,7 +1,8 @@
-//! FreeDoM (Yu et al. 2023): DPS steps, and in the middle of the chain time travel: noise is added again and the step repeated.
+//! FreeDoM (Yu et al. 2023): DPS steps. In the middle of the chain, time travel repeats them: noise
+//! is added again and the step is taken again.
 //!
-//! Between two of the K passes at a level x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) n, of VP coordinates; the published
-//! choice of levels is those with 40 to 70 % of the steps still to go.
+//! Between two of the `passes` at a level, x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) n in VP
+//! coordinates. As published, the repeated levels have 40 to 70 % of the steps still to go.
 
 use super::dps;
 use crate::error::{Error, Result};
@@ -20,9 +21,9 @@ use std::sync::Arc;
 /// Options of `freedom`.
 #[derive(Clone, Copy, Debug)]
 pub struct Freedom {
-    /// Passes at each of the levels in the middle, at least 1.
+    /// Passes at each repeated level, at least 1.
     pub passes: usize,
-    /// Residual, and how far a step follows its gradient.
+    /// Residual, and length of a step along its gradient.
     pub guidance: Guidance,
 }
 
@@ -31,7 +32,7 @@ pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Method>> {
     Ok(Arc::new(Freedom { passes, guidance: Guidance::parse(options, StepRule::Polyak(0.3))? }))
 }
 
-/// True at the levels in the middle of the chain.
+/// True at the levels that are repeated, in the middle of the chain.
 fn is_repeated(level: Level) -> bool {
     let (i, steps) = (level.index, level.count);
     10 * i >= 4 * steps && 10 * i < 7 * steps
@@ -53,7 +54,7 @@ impl Method for Freedom {
             // x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) n
             let x = s.x();
             let (by_x, by_n) = (s.scalar(|m| (1.0 - m.level.beta).sqrt()), s.scalar(|m| m.level.beta.sqrt()));
-            // The first way back leads to pass number 1.
+            // The first travel precedes pass number 1, counted from 0.
             let n = s.normal("noise", Draw::Travel.round(1))?;
             let back = s.combine("travel", &[(by_x, x), (by_n, n)])?;
             s.set_x(back);

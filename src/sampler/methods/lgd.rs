@@ -1,7 +1,9 @@
-//! Loss-guided diffusion by Monte Carlo (Song et al. 2023, eq. 8): the residual is that of samples of x_0 around Tweedie's estimate.
+//! Loss-guided diffusion by Monte Carlo (Song et al. 2023, eq. 8): the residual is averaged over
+//! samples of x_0 around Tweedie's estimate.
 //!
-//! x0_j = x0 + r n_j with r = sigma / sqrt(1 + sigma^2) = sqrt(1 - abar), j = 1 .. K; the mean of the K residual norms descends. Their
-//! gradients meet at x0 and go through the network once.
+//! x0_j = x0 + r n_j with r = sigma / sqrt(1 + sigma^2) = sqrt(1 - abar), j = 1 .. K. A step
+//! descends on the mean of the K residual norms. Their gradients are summed at x0, so the reverse
+//! pass through the network runs once.
 
 use super::dps::published;
 use crate::error::{Error, Result};
@@ -18,9 +20,9 @@ use std::sync::Arc;
 /// Options of `lgd`.
 #[derive(Clone, Copy, Debug)]
 pub struct Lgd {
-    /// Samples of x_0 per step, at least 1.
+    /// K: samples of x_0 per step, at least 1.
     pub samples: usize,
-    /// Residual, and how far a step follows its gradient.
+    /// Residual, and length of a step along its gradient.
     pub guidance: Guidance,
 }
 

@@ -43,13 +43,13 @@ use std::sync::Arc;
 pub struct MethodRow {
     /// Name on the command line.
     pub name: &'static str,
-    /// What it does.
+    /// Short description.
     pub about: &'static str,
     /// Its options with their defaults, as they are typed.
     pub options: &'static str,
-    /// Noise levels that the benchmark was tuned with on pixel models.
+    /// Number of noise levels that the method was tuned with on pixel models.
     pub steps: usize,
-    /// The same on latent models.
+    /// Number of noise levels that the method was tuned with on latent models.
     pub latent_steps: usize,
     parse: fn(&mut Options) -> Result<Arc<dyn Method>>,
 }
@@ -61,8 +61,8 @@ pub const METHODS: &[MethodRow] = &[
         about: "explicit posterior ascent: k projected gradient steps per noise level",
         options: "k=5,step=polyak:0.4,whiten=0.3 (blurs)",
         steps: 6,
-        // With the six of pixel models the latents end far from the measurement; ten are better by 1 dB in random inpainting and
-        // 0.3 dB in super-resolution (weights/tiny-latent).
+        // With the six levels of pixel models, latents end far from the measurement. Ten levels
+        // gain 1 dB in random inpainting and 0.3 dB in super-resolution (weights/tiny-latent).
         latent_steps: 10,
         parse: dmap::parse,
     },
@@ -180,8 +180,9 @@ pub const METHODS: &[MethodRow] = &[
     },
 ];
 
-/// The method that `auto` stands for. One best image: proximal steps where the task is linear and the model one of pixels, since they
-/// restore more and need no VJP (README, "Results"). Samples, latents and other tasks: `dmap`.
+/// The method that `auto` stands for. For [`Answer::Map`] with a linear operator and a pixel model
+/// these are proximal steps, which restore more and need no VJP (README, "Results"). In all other
+/// cases it is `dmap`.
 pub fn auto_method(answer: Answer, prior: &Prior, operator: &dyn Operator) -> &'static str {
     let is_proximal = prior.latent.is_none() && operator.is_linear();
     match answer {
@@ -191,18 +192,21 @@ pub fn auto_method(answer: Answer, prior: &Prior, operator: &dyn Operator) -> &'
     }
 }
 
-/// True of masks that leave out whole regions. The nearest pixels say little about what is inside: the chain starts at a larger sigma, and
-/// there the model sees an image with half of the level's noise.
+/// True for masks that leave out whole regions. The nearest known pixels say little about the
+/// inside of a region. Therefore [`BEST_OF_HOLES`] starts at a larger sigma and adds half of the
+/// level's noise before the model sees the image.
 fn has_holes(operator: &dyn Operator) -> bool {
     let task = operator.task();
     task.starts_with("inpaint-box") || task.starts_with("inpaint-mask")
 }
 
-/// Proximal steps as they were tuned on eight photographs, five tasks, noise 0.025: a smaller last sigma than published, and two views.
+/// Proximal steps, tuned on eight photographs and five tasks with noise 0.025: a smaller last sigma
+/// than published, and two views.
 const BEST_IMAGE: &str = "dpir:from=0.384,to=0.01,views=2";
 const BEST_OF_HOLES: &str = "dpir:from=1,to=0.01,noise=0.5,views=2";
 
-/// Parses a method such as `dmap` or `dps:step=polyak:0.3`. An unknown name gets the nearest suggestion.
+/// Parses a method such as `dmap` or `dps:step=polyak:0.3`. Fails on an unknown option and on an
+/// unknown name; the error then suggests the nearest known name.
 pub fn parse_method(method: &str) -> Result<(&'static MethodRow, Arc<dyn Method>)> {
     let row = |name: &str| METHODS.iter().find(|m| m.name == name);
     let known = |name: &str| row(name).map_or("", |r| r.options).to_string();

@@ -1,7 +1,8 @@
-//! Prompt tuning of latent samplers (P2L, Chung et al. 2024): in the first fifth of the chain the text embedding is moved to lower the
-//! residual, then a DPS step follows.
+//! Prompt tuning of latent samplers (P2L, Chung et al. 2024): in the first fifth of the chain the
+//! text embedding is moved to lower the residual, then a DPS step follows.
 //!
-//! K times: c <- c - rate d/dc mean((A(D(z0(z, c))) - y)^2), every item with a text of its own, carried from level to level.
+//! K times: c <- c - rate d/dc mean((A(D(z0(z, c))) - y)^2). Every item has its own text embedding
+//! c, which is kept from level to level.
 
 use super::dps;
 use super::resample::mean_square;
@@ -24,11 +25,11 @@ use std::sync::Arc;
 /// Options of `p2l`.
 #[derive(Clone, Copy, Debug)]
 pub struct P2l {
-    /// K: moves of the text per level, at least 1.
+    /// K: gradient steps on the text embedding per level, at least 1.
     pub k: usize,
-    /// Rate of the text.
+    /// Step size of the text embedding's gradient descent.
     pub rate: f64,
-    /// Residual, and how far a step of DPS follows its gradient.
+    /// Residual, and length of a DPS step along its gradient.
     pub guidance: Guidance,
 }
 
@@ -37,17 +38,17 @@ pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Method>> {
     Ok(Arc::new(P2l { k, rate, guidance: Guidance::parse(options, StepRule::Polyak(0.3))? }))
 }
 
-/// True at the levels where the text is moved: the first fifth of the chain.
+/// True at the levels where the text embedding is optimised: the first fifth of the chain.
 fn is_moved(level: Level) -> bool {
     5 * (level.count - 1 - level.index) < level.count
 }
 
-/// A text embedding per item, at the start the model's own.
+/// The state with a text embedding per item. It starts as the model's own embedding.
 fn text(s: &mut Step<'_>) -> Result<TensorId> {
     let n = s.setup.image.n;
     let shape = s.setup.network.text_shape();
     let shape = shape.ok_or_else(|| Error::Invalid("p2l needs a model with a text embedding".into()))?;
-    // A preset, which is planned and not run, has none.
+    // A preset has no weights: it is planned and not run, so it needs no start.
     let start = s.setup.weights.given(CONTEXT).map(|own| own.repeat(n));
     Ok(s.state_of("text", Shape { n, ..shape }, start))
 }

@@ -1,9 +1,11 @@
-//! Pseudoinverse-guided diffusion (Song et al. 2023, algorithm 1, with noise): the score of the measurement under a normal p(x_0 | x_t) of
-//! variance r^2 = sigma^2 / (1 + sigma^2) around the estimate.
+//! Pseudoinverse-guided diffusion (Song et al. 2023, algorithm 1, with noise). The score of the
+//! measurement follows from a normal p(x_0 | x_t) around the estimate, with the variance r^2 =
+//! sigma^2 / (1 + sigma^2).
 //!
-//! g = J^T A^T (r^2 A A^T + s^2)^-1 r^2 (y - A x0), J the Jacobian of x0 with respect to x_t;
-//! x_{t-1} = sqrt(abar') x0 + c1 n + c2 eps + sqrt(abar abar') g, c1 = eta sqrt((1 - abar / abar') (1 - abar') / (1 - abar)),
-//! c2 = sqrt(1 - abar' - c1^2).
+//! g = J^T A^T (r^2 A A^T + s^2)^-1 r^2 (y - A x0), where J is the Jacobian of x0 with respect to
+//! x_t, and s is the standard deviation of the noise in y; x_{t-1} = sqrt(abar') x0 + c1 n + c2
+//! eps + sqrt(abar abar') g, c1 = eta sqrt((1 - abar / abar') (1 - abar') / (1 - abar)), c2 =
+//! sqrt(1 - abar' - c1^2).
 
 use super::dpir::check_proximal;
 use crate::error::Result;
@@ -21,9 +23,9 @@ use std::sync::Arc;
 /// Options of `pigdm`.
 #[derive(Clone, Copy, Debug)]
 pub struct Pigdm {
-    /// Share of the posterior's noise that a step adds, 0 to 1.
+    /// Noise that a step adds, as a share of the posterior's standard deviation, 0 to 1.
     pub eta: f64,
-    /// Conjugate gradients of the inverse.
+    /// Conjugate gradient steps for the inverse, 1 to 200.
     pub cg: usize,
 }
 

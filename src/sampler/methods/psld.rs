@@ -1,8 +1,9 @@
-//! Posterior sampling with latent diffusion (Rout et al. 2023, eq. 6): DPS, and a pull of the latent towards one that decoder and
-//! encoder leave as it is.
+//! Posterior sampling with latent diffusion (Rout et al. 2023, eq. 6): DPS with a second term,
+//! which draws the latent towards a fixed point of decoder and encoder.
 //!
-//! With the image xh = D(z0): L = || A(xh) - y || + gamma || E(xh + A^T (y - A(xh))) - z0 ||, E a sample of the encoder's
-//! distribution; the gradient goes through network, decoder, operator, adjoint and encoder.
+//! With the image xh = D(z0): L = || A(xh) - y || + gamma || E(xh + A^T (y - A(xh))) - z0 ||, where
+//! E is a sample of the encoder's distribution. The gradient goes through network, decoder,
+//! operator, adjoint and encoder.
 
 use super::dps::published;
 use crate::error::{Error, Result};
@@ -27,11 +28,12 @@ use std::sync::Arc;
 /// Options of `psld`.
 #[derive(Clone, Copy, Debug)]
 pub struct Psld {
-    /// Weight of the second term.
+    /// Weight gamma of the second term of L.
     pub gamma: f64,
-    /// A^T is what the published code has in its place: the identity for blurs, nearest pixels for super-resolution.
+    /// True: instead of A^T, take the approximation of the published code, which is the identity
+    /// for blurs and nearest-neighbour for super-resolution.
     pub published_transpose: bool,
-    /// Residual, and how far a step follows its gradient.
+    /// Residual, and length of a step along its gradient.
     pub guidance: Guidance,
 }
 
@@ -58,14 +60,15 @@ impl Psld {
     }
 }
 
-/// What the published code has in place of A^T, for images of extent `x`: the identity where the measurement has the image's extent,
-/// else the nearest pixels. Missing pixels of a mask are 0 in `y` already.
+/// The published code's approximation of A^T, for images of shape `x`: the identity if the
+/// measurement has the image's size, else nearest-neighbour interpolation. Missing pixels of a mask
+/// are already 0 in `y`.
 fn published_transpose(g: &mut Graph, operator: &dyn Operator, y: TensorId, x: Shape) -> Result<TensorId> {
     let seen = g.shape(y);
     if (seen.h, seen.w) == (x.h, x.w) {
         return Ok(y);
     }
-    // Where a size is not divisible, the measurement is that of a larger image.
+    // If the factor does not divide the image's size, the measurement belongs to a larger image.
     let whole = operator.image_shape(seen);
     let nearest = |axis, inputs: usize, outputs: usize, whole: usize| {
         let rows = (0..outputs).map(|o| vec![(o * inputs / whole.max(outputs), 1.0)]).collect();
@@ -75,7 +78,7 @@ fn published_transpose(g: &mut Graph, operator: &dyn Operator, y: TensorId, x: S
     g.one(nearest(Axis::Width, seen.w, x.w, whole.w), "transpose.columns", &[y])
 }
 
-/// A sample of the encoder's distribution of an image, scaled as the UNet takes it.
+/// A sample of the encoder's distribution for an image, scaled as the UNet expects it.
 fn encode(s: &mut Step<'_>, image: TensorId) -> Result<TensorId> {
     let codec = s.setup.network.codec().ok_or_else(needs_latents)?;
     let moments = codec.encode(&mut s.graph, image)?;

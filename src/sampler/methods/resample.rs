@@ -1,10 +1,13 @@
-//! ReSample (Song et al. 2024): DPS steps, and at some levels of the last two thirds hard data consistency: the estimate's latent is
-//! optimised until its image has the measurement's residual, and x is drawn again around it. The levels are every tenth one, in a
-//! chain of fewer than 100 steps every (steps / 10)-th.
+//! ReSample (Song et al. 2024): DPS steps, and at some noise levels hard data consistency. There
+//! the estimated latent is optimised until its image explains the measurement up to noise, and x is
+//! drawn again around it. These levels are in the last two thirds of the chain: every tenth one, or
+//! every (steps / 10)-th one, rounded up, in a chain of fewer than 100 steps.
 //!
-//! z0 = argmin over z from Tweedie's estimate of || A(D(z)) - y ||^2 / numel(y), by AdamW, until the residual is that of the noise or
-//! K steps are done; then x' = (s2 sqrt(abar') z0 + (1 - abar') x') / (s2 + 1 - abar') + n / sqrt(1 / s2 + 1 / (1 - abar')), with
-//! abar' of the level before and s2 = 40 (1 - abar') / (1 - abar) (1 - abar / abar'), in VP coordinates (eq. 12 there).
+//! AdamW minimises || A(D(z)) - y ||^2 / numel(y) over z, from Tweedie's estimate, until the
+//! residual norm reaches the norm of the noise or K steps are done. The result is z0. Then, in VP
+//! coordinates (eq. 12 of the paper), x' = (s2 sqrt(abar') z0 + (1 - abar') x') / (s2 + 1 -
+//! abar') + n / sqrt(1 / s2 + 1 / (1 - abar')), with abar' of the next lower noise level and s2 =
+//! 40 (1 - abar') / (1 - abar) (1 - abar / abar').
 
 use super::dps;
 use crate::error::{Error, Result};
@@ -26,19 +29,19 @@ use std::sync::Arc;
 /// Options of `resample`.
 #[derive(Clone, Copy, Debug)]
 pub struct Resample {
-    /// K: steps of an optimisation at most, at least 1.
+    /// K: largest number of steps of an optimisation, at least 1.
     pub iterations: usize,
-    /// Rate of the optimisation.
+    /// Learning rate of AdamW.
     pub rate: f64,
-    /// Residual, and how far a step of DPS follows its gradient.
+    /// Residual, and length of a DPS step along its gradient.
     pub guidance: Guidance,
 }
 
-/// Decay of the published optimiser, PyTorch's default.
+/// Weight decay of AdamW: PyTorch's default, as in the published code.
 const DECAY: f64 = 1e-2;
-/// Levels between two optimisations of a long chain.
+/// Distance in levels between two optimisations, in a chain of 100 steps or more.
 const EVERY: usize = 10;
-/// Steps of an optimisation between two looks at the residual.
+/// Number of optimisation steps between two checks of the residual.
 const LOOK: usize = 10;
 
 pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Method>> {
@@ -53,7 +56,7 @@ fn is_optimised(level: Level) -> bool {
     i > 0 && 3 * i <= 2 * steps && i % EVERY.min(steps.div_ceil(EVERY)) == 0
 }
 
-/// Stochastic resampling around a latent z_0: x' = a z_0 + b x' + c n, [a, b, c].
+/// Stochastic resampling around a latent z_0: [a, b, c] of x' = a z_0 + b x' + c n.
 fn redraw(l: &Level) -> [f64; 3] {
     let (bar, before) = (l.alpha_bar, l.alpha_bar_before);
     let s2 = 40.0 * (1.0 - before) / (1.0 - bar) * (1.0 - bar / before);
@@ -77,7 +80,7 @@ impl Resample {
     }
 }
 
-/// The mean squared residual per item, by its norm.
+/// The mean squared residual per item, computed from the residual norm.
 pub(super) fn mean_square(s: &mut Step<'_>, residual: TensorId) -> Result<TensorId> {
     let square = s.graph.one(SquaredNorm, "residual.square", &[residual])?;
     let share = s.constant(1.0 / s.setup.measurement_shape().item() as f64);

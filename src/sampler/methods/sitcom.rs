@@ -1,8 +1,9 @@
-//! SITCOM (Alkhouri et al. 2025): at every level the network's input is optimised until its estimate of x_0 explains the measurement,
-//! then x is drawn around that estimate at the level before.
+//! SITCOM (Alkhouri et al. 2025): at every noise level the network's input is optimised until its
+//! estimate of x_0 explains the measurement. Then x is drawn around this estimate at the next lower
+//! level.
 //!
-//! v = x_t; at most K steps of Adam on || A(x0(v)) - y ||^2, until the residual is 1.02 times that of the noise;
-//! x_{t-1} = sqrt(abar') x0(v) + sqrt(1 - abar') n.
+//! v starts as x_t. Adam takes at most K steps on || A(x0(v)) - y ||^2, until the residual norm is
+//! at most 1.02 times the norm of the noise. Then x_{t-1} = sqrt(abar') x0(v) + sqrt(1 - abar') n.
 
 use crate::error::{Error, Result};
 use crate::model::Prior;
@@ -20,13 +21,14 @@ use std::sync::Arc;
 /// Options of `sitcom`.
 #[derive(Clone, Copy, Debug)]
 pub struct Sitcom {
-    /// K: steps of an optimisation at most, at least 1.
+    /// K: largest number of steps of an optimisation, at least 1.
     pub k: usize,
-    /// Rate of the optimisation.
+    /// Learning rate of Adam.
     pub rate: f64,
 }
 
-/// The residual at which an optimisation ends, over the norm of the noise: (0.05 + 0.001) / 0.05 as published.
+/// The optimisation of an item ends when its residual norm is at most this multiple of the norm of
+/// its noise. It is (0.05 + 0.001) / 0.05, as published.
 const ENOUGH: f32 = 1.02;
 
 pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Method>> {
@@ -61,7 +63,7 @@ impl Method for Sitcom {
             let loss = s.graph.one(SquaredNorm, "loss", &[residual])?;
             let gradient = s.gradient(loss, v)?;
             s.adamw(["v", "first moment", "second moment"], gradient, rate, 0.0)?;
-            // An item that is done keeps the estimate that it was done with, however long the others of its batch take.
+            // A finished item keeps its last estimate while other items of the batch go on.
             let (fresh, kept) = (s.unless_frozen(1.0, 0.0), s.unless_frozen(0.0, 1.0));
             let (x0_before, residual_before) = (s.state("x0"), s.state_of("residual", s.graph.shape(residual), None));
             let x0 = s.combine("x0.kept", &[(fresh, x0), (kept, x0_before)])?;

@@ -1,9 +1,11 @@
-//! Second-order Tweedie sampling (Rout et al. 2024): before every ancestral step K descents at its own level, of the residual and of an
-//! estimate of the trace of the score's Jacobian.
+//! Second-order Tweedie sampling (Rout et al. 2024): before every ancestral step, K gradient steps
+//! at the same noise level. They descend on the residual plus an estimate of the trace of the
+//! score's Jacobian.
 //!
-//! With the score s(x) = (sqrt(abar) x0(x) - x) / (1 - abar) and n ~ N(0, I): T = mean(n (s(x + n) - s(x))), which is
-//! sqrt(abar) / (1 - abar) mean(n (x0(x + n) - x0(x))) and a constant. x <- x - zeta d(|| A(x0) - y || + weight T) / dx.
-//! In sigma space, where published step sizes belong, dL/dz = sqrt(abar) dL/dx: the step in x is zeta abar dL/dx.
+//! The score is s(x) = (sqrt(abar) x0(x) - x) / (1 - abar). With n ~ N(0, I), T = mean(n (s(x +
+//! n) - s(x))) equals sqrt(abar) / (1 - abar) mean(n (x0(x + n) - x0(x))) up to a constant. A step
+//! is x <- x - zeta d(|| A(x0) - y || + weight T) / dx. Published step sizes refer to sigma space,
+//! where dL/dz = sqrt(abar) dL/dx. So the step in x is zeta abar dL/dx.
 
 use super::unconditional;
 use crate::error::{Error, Result};
@@ -25,11 +27,11 @@ use std::sync::Arc;
 /// Options of `stsl`.
 #[derive(Clone, Copy, Debug)]
 pub struct Stsl {
-    /// Descents per level, at least 1.
+    /// K: gradient steps per noise level, at least 1.
     pub k: usize,
-    /// Weight of the trace.
+    /// Weight of the trace T.
     pub weight: f64,
-    /// Residual, and how far a step follows its gradient.
+    /// Residual, and length of a step along its gradient.
     pub guidance: Guidance,
 }
 
@@ -38,7 +40,7 @@ pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Method>> {
     Ok(Arc::new(Stsl { k, weight, guidance: Guidance::parse(options, StepRule::Polyak(0.3))? }))
 }
 
-/// 4 <a, b> per item as the difference of two squared norms: || a + b ||^2 and || a - b ||^2.
+/// Two squared norms per item, || a + b ||^2 and || a - b ||^2. Their difference is 4 <a, b>.
 fn products(s: &mut Step<'_>, a: TensorId, b: TensorId) -> Result<(TensorId, TensorId)> {
     let sum = s.graph.one(Add { scale: 1.0 }, "trace.sum", &[a, b])?;
     let difference = s.graph.one(Add { scale: -1.0 }, "trace.difference", &[a, b])?;

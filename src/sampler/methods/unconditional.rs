@@ -1,4 +1,4 @@
-//! Ancestral sampling of the prior (Ho et al. 2020, algorithm 2); shows what a model knows by itself.
+//! Ancestral sampling of the prior without a measurement (Ho et al. 2020, algorithm 2).
 
 use crate::error::Result;
 use crate::options::Options;
