@@ -1,4 +1,5 @@
-//! The ADM UNet of guided-diffusion (Dhariwal and Nichol 2021), in the order in which it runs.
+//! The ADM UNet of guided-diffusion (Dhariwal and Nichol 2021), written in the order in which it
+//! runs.
 
 use super::adm_config::AdmConfig;
 use super::network::{Conditioning, Network, Prediction, Prior};
@@ -18,7 +19,7 @@ use crate::weights::Checkpoint;
 
 const EPS: f32 = 1e-5;
 
-/// How a residual block changes the resolution.
+/// The change of resolution in a residual block.
 #[derive(Clone, Copy, PartialEq)]
 enum Resize {
     No,
@@ -26,9 +27,10 @@ enum Resize {
     Down,
 }
 
-/// Records the network. `x` is (n, h, w, in_channels) in [-1, 1] plus noise, `t` (n, 1, 1, 1) the timestep of the
-/// training schedule, `labels` (n, 1, 1, 1) for a conditional model. Gives (n, h, w, out_channels): eps, then the
-/// interpolation of the log variance if the model learned it.
+/// Records the network. `x` (n, h, w, in_channels) is an image in [-1, 1] plus noise, `t` (n, 1,
+/// 1, 1) is the timestep of the training schedule, and `labels` (n, 1, 1, 1) are the class labels
+/// of a conditional model. Gives (n, h, w, out_channels): eps, then the interpolation of the log
+/// variance if the model learned it.
 pub fn adm(g: &mut Graph, c: &AdmConfig, x: TensorId, t: TensorId, labels: Option<TensorId>) -> Result<TensorId> {
     let size = g.shape(x);
     let multiple = c.size_multiple();
@@ -39,7 +41,7 @@ pub fn adm(g: &mut Graph, c: &AdmConfig, x: TensorId, t: TensorId, labels: Optio
     let emb = time_embedding(g, c, t, labels)?;
     let mut unet = Unet { g, c, emb };
 
-    // Down: every block's output is kept for the way up.
+    // Down path: every block's output is kept for the up path.
     let mut h = unet.g.conv("input_blocks.0.0", x, (3, 1), unet.c.channels(0), None)?;
     let mut skips = vec![h];
     let (mut ds, mut index) = (1, 0);
@@ -62,7 +64,7 @@ pub fn adm(g: &mut Graph, c: &AdmConfig, x: TensorId, t: TensorId, labels: Optio
     h = unet.attention("middle_block.1", h)?;
     h = unet.res_block("middle_block.2", h, None, channels, Resize::No)?;
 
-    // Up: each block reads the output of its counterpart on the way down.
+    // Up path: each block also reads the output of its counterpart in the down path.
     let mut index = 0;
     for level in (0..c.channel_mult.len()).rev() {
         for i in 0..=c.num_res_blocks {
@@ -80,7 +82,8 @@ pub fn adm(g: &mut Graph, c: &AdmConfig, x: TensorId, t: TensorId, labels: Optio
     unet.g.conv_as(Conv::LAST, "out.2", h, c.out_channels(), ConvExtra::NONE)
 }
 
-/// SiLU of the time embedding (plus class embedding), which is all that the blocks read. (n, 1, 1, 4 model_channels)
+/// SiLU of the time embedding (plus class embedding), (n, 1, 1, 4 model_channels). The blocks read
+/// the embedding only through this SiLU.
 fn time_embedding(g: &mut Graph, c: &AdmConfig, t: TensorId, labels: Option<TensorId>) -> Result<TensorId> {
     let width = 4 * c.model_channels;
     let e = g.one(TimestepEmbedding { channels: c.model_channels }, "timestep_embedding", &[t])?;
@@ -106,7 +109,8 @@ struct Unet<'a> {
 }
 
 impl Unet<'_> {
-    /// A residual block, and attention where the resolution has it. The channels of `second` follow those of x.
+    /// A residual block, with attention if this resolution has it. The channels of `second`, if
+    /// any, follow the channels of x.
     fn block(
         &mut self,
         name: &str,
@@ -130,7 +134,8 @@ impl Unet<'_> {
         let groups = GroupNormOptions::new(self.c.norm_groups, EPS, true);
         let path = |part: &str| format!("{name}.{part}");
 
-        // The way past the block comes first: its gradient is then added to that of the norm, as it is written.
+        // The skip path is recorded first. The reverse pass then adds its gradient to the norm's
+        // gradient while that is written.
         let skip = self.resized(&path("x_upd"), x, resize)?;
         let skip = self.g.past_block(&path("skip_connection"), skip, second, channels)?;
 
@@ -142,7 +147,7 @@ impl Unet<'_> {
             _ => (Conv::new(3, 1), self.resized(&path("h_upd"), h, resize)?),
         };
 
-        // The time embedding scales and shifts after the norm, or is added before it.
+        // The time embedding scales and shifts the norm's output, or is added to the norm's input.
         let h = if self.c.use_scale_shift_norm {
             let h = self.g.conv_as(conv, &path("in_layers.2"), h, channels, ConvExtra::NONE)?;
             let film = Some(self.g.linear(&path("emb_layers.1"), self.emb, 2 * channels)?);
@@ -199,7 +204,8 @@ impl Unet<'_> {
     }
 }
 
-/// Compares a file's tensors with those that the network reads.
+/// Checks that a file has exactly the tensors that the network reads. Missing, unexpected and
+/// mis-shaped tensors are errors.
 pub fn check_file(config: &AdmConfig, checkpoint: &Checkpoint) -> Result<()> {
     let advice = "its configuration has to give num_heads or num_head_channels";
     config.check_heads().map_err(|reason| checkpoint.error(format!("{reason}: {advice}")))?;

@@ -1,10 +1,11 @@
-//! The configuration of an ADM UNet and where it comes from.
+//! The configuration of an ADM UNet, and the settings in it that may be assumed.
 
 use super::training_schedule::NoiseSchedule;
 use serde::Serialize;
 use std::ops::RangeInclusive;
 
-/// What a configuration may ask for. A linear schedule of 20 steps or fewer has a beta of 1 or more.
+/// Range of the number of training steps. A linear schedule of 20 steps or fewer would have a beta
+/// of 1 or more.
 pub(super) const STEPS: RangeInclusive<usize> = 21..=100_000;
 pub(super) const CHANNELS: RangeInclusive<usize> = 1..=1 << 15;
 pub(super) const LEVELS: RangeInclusive<usize> = 1..=12;
@@ -15,29 +16,34 @@ pub(super) const CLASSES: RangeInclusive<usize> = 1..=1 << 20;
 /// Options of the guided-diffusion ADM family, under that code's names.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AdmConfig {
-    /// Channels that the multipliers refer to; also the width of the timestep embedding.
+    /// Base number of channels, which the multipliers refer to; also the width of the timestep
+    /// embedding.
     pub model_channels: usize,
-    /// Channels of each level over `model_channels`; 0.5 is allowed.
+    /// Channels of each level as a multiple of `model_channels`; 0.5 is allowed.
     pub channel_mult: Vec<f64>,
     /// Residual blocks per level.
     pub num_res_blocks: usize,
-    /// Down-sampling factors at which attention stands.
+    /// Down-sampling factors (1, 2, 4 ...) of the levels with attention.
     pub attention_ds: Vec<usize>,
-    /// Channels per attention head; 0: `num_heads` heads.
+    /// Channels per attention head; 0 means `num_heads` heads.
     pub num_head_channels: usize,
     /// Attention heads where `num_head_channels` is 0.
     pub num_heads: usize,
     /// Groups of every group norm.
     pub norm_groups: usize,
-    /// The time embedding scales and shifts after the second norm; else it is added before it.
+    /// True: the time embedding scales and shifts the output of the second norm. False: it is added
+    /// to the norm's input.
     pub use_scale_shift_norm: bool,
-    /// Residual blocks change the resolution; else a strided convolution and a convolution after nearest x2 do.
+    /// True: residual blocks change the resolution. False: it is changed as `conv_resample` says.
     pub resblock_updown: bool,
-    /// Where resolution is not changed by residual blocks: by convolutions (true) or by pooling and repetition alone.
+    /// If `resblock_updown` is false. True: a strided convolution reduces the resolution, and a
+    /// convolution after nearest x2 raises it. False: only pooling and repetition do.
     pub conv_resample: bool,
-    /// All q, all k, all v; else head by head.
+    /// Order of the channels of q, k and v. True: all q, all k, all v. False: q, k and v head by
+    /// head.
     pub use_new_attention_order: bool,
-    /// The network also predicts the interpolation of the log variance: twice the channels.
+    /// The network also predicts the interpolation of the log variance, which doubles its output
+    /// channels.
     pub learn_sigma: bool,
     /// The network is conditioned on a class label.
     pub class_cond: bool,
@@ -49,7 +55,7 @@ pub struct AdmConfig {
     pub diffusion_steps: usize,
     /// The training schedule.
     pub noise_schedule: NoiseSchedule,
-    /// The network sees `t * 1000 / diffusion_steps`.
+    /// True: the network receives `t * 1000 / diffusion_steps` in place of t.
     pub rescale_timesteps: bool,
 }
 
@@ -78,7 +84,7 @@ impl Default for AdmConfig {
     }
 }
 
-/// A setting that the shapes of the tensors do not tell.
+/// A setting that does not follow from the shapes of the tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Assumption {
     Heads,
@@ -94,7 +100,8 @@ impl Assumption {
         [Heads, Order, Schedule, Steps, Rescaling]
     };
 
-    /// One sentence about all that is assumed, with the keys that say otherwise in `place`.
+    /// One sentence that lists the assumed settings, with the keys that override them in `place`.
+    /// None if nothing is assumed.
     pub(super) fn sentence(assumed: &[Assumption], c: &AdmConfig, place: &str) -> Option<String> {
         let named = |a: &Assumption| match a {
             Assumption::Heads if c.num_head_channels > 0 => {
@@ -106,7 +113,7 @@ impl Assumption {
             }
             Assumption::Schedule => Some(format!("noise schedule (noise_schedule {})", c.noise_schedule)),
             Assumption::Steps => Some(format!("its steps (diffusion_steps {})", c.diffusion_steps)),
-            // The network sees the same numbers either way where there are 1000 steps.
+            // With 1000 steps, rescaling changes nothing.
             Assumption::Rescaling if c.diffusion_steps == 1000 => None,
             Assumption::Rescaling => Some(format!("timesteps (rescale_timesteps {})", c.rescale_timesteps)),
         };

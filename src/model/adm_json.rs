@@ -1,7 +1,9 @@
-//! The configuration of an ADM UNet in JSON, under this program's keys and those of guided-diffusion's flags.
+//! The configuration of an ADM UNet in JSON, with this program's keys or the flag names of
+//! guided-diffusion.
 //!
-//! The shapes of the tensors tell most settings: a key about one of them is compared with the shapes and never believed
-//! against them. The others are set: heads, attention order, schedule, and groups of the norms.
+//! Most settings follow from the shapes of the tensors: a key that contradicts the shapes is an
+//! error. Heads, attention order, schedule and groups of the norms do not follow from the shapes,
+//! so the JSON sets them.
 
 use super::adm_config::AdmConfig;
 use super::adm_config::{Assumption, BLOCKS, CHANNELS, CLASSES, IMAGE_CHANNELS, STEPS};
@@ -49,8 +51,9 @@ const FIXED: [(&str, &str); 6] = [
 /// Keys of an upsampler.
 const UPSAMPLER: [&str; 2] = ["large_size", "small_size"];
 
-/// Keys about training (loss, dropout, precision, memory, data) and about sampling, for which this program has its own
-/// flags: none changes what the network computes from its weights.
+/// Keys that are ignored, because none changes the output of the network. They are about training
+/// (loss, dropout, precision, memory, data) and about sampling, for which this program has its own
+/// flags.
 const IGNORED: [&str; 39] = [
     "anneal_lr",
     "architecture",
@@ -93,7 +96,9 @@ const IGNORED: [&str; 39] = [
     "classifier_depth",
 ];
 
-/// Puts what a text in JSON says into `config`, and takes what it says off `assumed`. `shapes` is what the tensors tell.
+/// Applies a JSON text to `config`, and removes the settings that it gives from `assumed`. `shapes`
+/// is the configuration that follows from the tensors. Fails on a key that is unknown, unsupported
+/// or contradicts `shapes`.
 pub(super) fn apply(
     text: &str,
     shapes: &AdmConfig,
@@ -131,7 +136,8 @@ pub(super) fn apply(
     Ok(())
 }
 
-/// The keys of a configuration. Values may be strings, as in a dump of command-line flags; null is a key that is not given.
+/// The keys of a configuration. Values may be strings, as in a dump of command-line flags; null
+/// counts as not given.
 struct Given<'a>(&'a Map<String, Value>);
 
 impl Given<'_> {
@@ -165,7 +171,8 @@ impl Given<'_> {
         }
     }
 
-    /// Numbers out of an array, a text with commas, or one number. An empty text gives none.
+    /// Numbers from an array, from a text with commas, or from one number. An empty text gives an
+    /// empty list.
     fn list(&self, key: &str) -> Result<Option<Vec<f64>>, String> {
         let numbers = match self.get(key) {
             None => return Ok(None),
@@ -199,7 +206,7 @@ impl Given<'_> {
         Ok(())
     }
 
-    /// Compares the keys about what the shapes tell with the shapes.
+    /// Fails if a key contradicts the shapes of the tensors.
     fn check_shapes(&self, shapes: &AdmConfig) -> Result<(), String> {
         let levels = shapes.channel_mult.len();
         let differs = |key: &str, told: &dyn std::fmt::Display| {
@@ -216,7 +223,8 @@ impl Given<'_> {
                 return differs(key, &told);
             }
         }
-        // Without classes their number has no meaning, and with one level neither has the change of resolution.
+        // The number of classes has no meaning without classes. The change of resolution has none
+        // with a single level.
         if self.count("num_classes", CLASSES)?.is_some_and(|n| shapes.class_cond && n != shapes.num_classes) {
             return differs("num_classes", &shapes.num_classes);
         }
@@ -247,7 +255,8 @@ impl Given<'_> {
         self.check_attention(shapes, size)
     }
 
-    /// Attention by down-sampling factors, and by resolutions of an image of `size` pixels.
+    /// Checks the levels with attention, which keys give as down-sampling factors or as resolutions
+    /// of an image of `size` pixels.
     fn check_attention(&self, shapes: &AdmConfig, size: Option<usize>) -> Result<(), String> {
         let mut told = shapes.attention_ds.clone();
         told.sort();
@@ -262,7 +271,7 @@ impl Given<'_> {
                 (_, Some(size)) => factors.map(|resolution| size / resolution).collect(),
                 (_, None) => return Err(format!("{key} means nothing without image_size: give both, or attention_ds")),
             };
-            // A factor that no level has is harmless.
+            // A factor that belongs to no level is ignored.
             let of_levels = (0..shapes.channel_mult.len()).map(|level| 1 << level);
             let of_levels: Vec<usize> = of_levels.filter(|ds| factors.contains(ds)).collect();
             if of_levels != told {
@@ -276,8 +285,8 @@ impl Given<'_> {
         Ok(())
     }
 
-    /// Sets the heads by guided-diffusion's rule: channels per head come before heads unless they are -1. False if the text leaves
-    /// them open.
+    /// Sets the heads by guided-diffusion's rule: channels per head take precedence over the number
+    /// of heads, unless they are -1. False if the text gives neither.
     fn heads(&self, config: &mut AdmConfig) -> Result<bool, String> {
         let per_head = self.whole("num_head_channels", -1..=*CHANNELS.end() as i64)?;
         let heads = self.count("num_heads", CHANNELS)?;
@@ -301,7 +310,7 @@ impl Given<'_> {
     }
 }
 
-/// The multipliers that guided-diffusion takes for an image size where none are given.
+/// The channel multipliers that guided-diffusion takes by default for an image size.
 fn multipliers_of(size: usize) -> Option<Vec<f64>> {
     match size {
         512 => Some(vec![0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0]),
@@ -312,7 +321,7 @@ fn multipliers_of(size: usize) -> Option<Vec<f64>> {
     }
 }
 
-/// A number, or a text that is one.
+/// A number, or a text that contains one.
 fn number(value: &Value) -> Option<f64> {
     value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())
 }

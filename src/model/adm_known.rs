@@ -1,4 +1,4 @@
-//! Published ADM models: their configurations, and how the shapes of the tensors tell them from others.
+//! Configurations of published ADM models, and their recognition by the shapes of the tensors.
 
 use super::adm_config::AdmConfig;
 use super::training_schedule::NoiseSchedule;
@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::weights::Checkpoint;
 
 impl AdmConfig {
-    /// Known models: name and what it is.
+    /// Known models: name and description.
     pub const PRESETS: [(&'static str, &'static str); 8] = [
         ("adm-64-cond", "64x64_diffusion.pt of guided-diffusion"),
         ("adm-128-cond", "128x128_diffusion.pt of guided-diffusion"),
@@ -65,11 +65,12 @@ impl AdmConfig {
         })
     }
 
-    /// The known model of these shapes: its configuration and what it is. No two known models share their shapes.
+    /// The known model with these shapes: its configuration and description. No two known models
+    /// share their shapes.
     pub(super) fn recognised(shapes: &AdmConfig) -> Option<(AdmConfig, &'static str)> {
         AdmConfig::PRESETS.into_iter().find_map(|(name, what)| {
             let known = AdmConfig::preset(name)?;
-            // The shapes do not tell these.
+            // These settings do not follow from the shapes.
             let completed = AdmConfig {
                 num_heads: known.num_heads,
                 num_head_channels: known.num_head_channels,
@@ -85,7 +86,8 @@ impl AdmConfig {
     }
 }
 
-/// The classifiers of guided-diffusion end in an attention pool. The number of their blocks tells their size.
+/// Fails for a classifier of guided-diffusion, which ends in an attention pool. The number of its
+/// blocks shows its image size.
 pub(super) fn refuse_classifier(checkpoint: &Checkpoint) -> Result<()> {
     if !checkpoint.tensors.contains_key("out.2.positional_embedding") {
         return Ok(());
@@ -104,7 +106,7 @@ pub(super) fn refuse_classifier(checkpoint: &Checkpoint) -> Result<()> {
     )))
 }
 
-/// The upsamplers of guided-diffusion take a second image.
+/// Fails for an upsampler of guided-diffusion, which takes a second image as input.
 pub(super) fn refuse_upsampler(checkpoint: &Checkpoint, shapes: &AdmConfig) -> Result<()> {
     if shapes.in_channels != 6 {
         return Ok(());

@@ -5,19 +5,22 @@ use super::{adm_json, adm_known, adm_shapes, training_schedule};
 use crate::error::{Error, Result, shown};
 use crate::weights::Checkpoint;
 
-/// A configuration out of a file, and what is known about it.
+/// The configuration of a file, and what is known about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Identified {
     /// The configuration.
     pub config: AdmConfig,
-    /// The known model that has this configuration and the shapes of the file.
+    /// Description of the known model with this configuration and these shapes, if there is one.
     pub recognised: Option<&'static str>,
-    /// Says what neither the file, a JSON nor a known model tells.
+    /// Warning about settings that had to be assumed, because neither the file, a JSON nor a known
+    /// model gives them.
     pub warning: Option<String>,
 }
 
 impl AdmConfig {
-    /// From the metadata, a JSON beside the file, a known model of the same shapes, or the shapes alone, in that order.
+    /// The configuration of a weight file. It comes from the file's metadata, else from a JSON file
+    /// of the same name beside it, else from a known model of the same shapes, else from the shapes
+    /// alone. Fails if these contradict each other.
     pub fn of_checkpoint(checkpoint: &Checkpoint) -> Result<AdmConfig> {
         Ok(Self::identify(checkpoint)?.config)
     }
@@ -61,7 +64,8 @@ impl AdmConfig {
         Ok(Identified { config, recognised, warning })
     }
 
-    /// What the shapes of the tensors tell; the rest is as in guided-diffusion's published models.
+    /// The configuration that follows from the shapes of the tensors. Other settings are as in
+    /// guided-diffusion's published models.
     fn of_shapes(checkpoint: &Checkpoint) -> Result<AdmConfig> {
         let shape = |name: &str| checkpoint.tensors.get(name).map(|t| t.shape.as_slice());
         let kind = || checkpoint.kind().map_or_else(String::new, |kind| format!("; it is {kind}"));
@@ -74,17 +78,18 @@ impl AdmConfig {
         Ok(config)
     }
 
-    /// Channels of the network's output: eps, then the variance's interpolation if learned.
+    /// Channels of the network's output: eps, then the interpolation of the log variance if the
+    /// model learned it.
     pub fn out_channels(&self) -> usize {
         self.in_channels * if self.learn_sigma { 2 } else { 1 }
     }
 
-    /// Height and width must be multiples of this.
+    /// Height and width of the image must be multiples of this number of pixels.
     pub fn size_multiple(&self) -> usize {
         1 << (self.channel_mult.len() - 1)
     }
 
-    /// Channels of level `i`.
+    /// Channels of level `i`, where level 0 has the full resolution.
     pub fn channels(&self, i: usize) -> usize {
         (self.channel_mult[i] * self.model_channels as f64).round() as usize
     }
@@ -94,7 +99,7 @@ impl AdmConfig {
         channels.checked_div(self.num_head_channels).unwrap_or(self.num_heads)
     }
 
-    /// The groups of the norms have to divide the channels, which the shapes tell.
+    /// Fails if the number of groups does not divide the channels of every level.
     fn check_groups(&self) -> Result<(), String> {
         let groups = self.norm_groups;
         let wrong = (0..self.channel_mult.len()).find(|&i| self.channels(i) % groups != 0);
@@ -104,7 +109,8 @@ impl AdmConfig {
         })
     }
 
-    /// The heads have to divide the channels wherever attention stands: in the middle, and at `attention_ds`.
+    /// Fails if the heads do not divide the channels of a level with attention, or of the middle
+    /// block.
     pub(super) fn check_heads(&self) -> Result<(), String> {
         let last = self.channel_mult.len() - 1;
         for i in (0..=last).filter(|i| *i == last || self.attention_ds.contains(&(1 << i))) {

@@ -1,4 +1,4 @@
-//! What the names and shapes of the tensors of an ADM UNet tell about its configuration.
+//! The configuration of an ADM UNet, inferred from the names and shapes of its tensors.
 
 use super::adm_config::AdmConfig;
 use super::adm_config::{BLOCKS, CHANNELS, CLASSES, IMAGE_CHANNELS, LEVELS};
@@ -13,7 +13,7 @@ impl Tensors<'_> {
         self.0.tensors.contains_key(name)
     }
 
-    /// The extents of a tensor that has `N` of them; none if the file lacks it.
+    /// The sizes of a tensor of `N` dimensions; none if the file lacks it.
     fn extents<const N: usize>(&self, name: &str) -> Result<Option<[usize; N]>> {
         let Some(tensor) = self.0.tensors.get(name) else { return Ok(None) };
         let found = &tensor.shape;
@@ -22,23 +22,24 @@ impl Tensors<'_> {
             .map_err(|_| self.0.error(format!("tensor {name} has shape {found:?}, expected {N} extents")))
     }
 
-    /// The input block `i` starts with a residual block.
+    /// True if input block `i` starts with a residual block.
     fn is_block(&self, i: usize) -> bool {
         self.has(&format!("input_blocks.{i}.0.in_layers.2.weight"))
     }
 
-    /// The input block `i` is a strided convolution.
+    /// True if input block `i` is a strided convolution.
     fn is_strided(&self, i: usize) -> bool {
         self.has(&format!("input_blocks.{i}.0.op.weight"))
     }
 
-    /// The output block `o` holds a residual block that enlarges.
+    /// True if output block `o` contains a residual block that raises the resolution.
     fn holds_up(&self, o: usize) -> bool {
         (1..3).any(|k| self.has(&format!("output_blocks.{o}.{k}.in_layers.2.weight")))
     }
 }
 
-/// The configuration that the shapes tell. What they do not tell is as in guided-diffusion's models of 256x256 pixels.
+/// The configuration that follows from the shapes. Other settings are as in guided-diffusion's
+/// models for 256x256 pixels.
 pub(super) fn of_shapes(checkpoint: &Checkpoint) -> Result<AdmConfig> {
     let tensors = Tensors(checkpoint);
     let [_, model_channels] = tensors.extents("time_embed.0.weight")?.unwrap_or_default();
@@ -47,16 +48,17 @@ pub(super) fn of_shapes(checkpoint: &Checkpoint) -> Result<AdmConfig> {
     config.channel_mult.clear();
     config.attention_ds.clear();
 
-    // How the resolution changes, and after how many blocks it does.
+    // The kind of resolution change, and the number of blocks between two changes.
     let first_gap = (1..).find(|&i| !tensors.is_block(i)).unwrap_or(1);
     let resampled_between = tensors.is_strided(first_gap) || tensors.is_block(first_gap + 1);
-    // With residual up blocks the first output block that holds a second residual block ends its level.
+    // With residual up blocks the first output block that holds a second residual block ends its
+    // level.
     let first_up = (0..first_gap).find(|&o| tensors.holds_up(o));
     config.resblock_updown = !resampled_between && first_up.is_some();
     config.conv_resample = !resampled_between || tensors.is_strided(first_gap);
     config.num_res_blocks = first_up.filter(|_| config.resblock_updown).unwrap_or(first_gap - 1);
 
-    // The channels of every level, and where attention stands.
+    // The channels of every level, and the levels with attention.
     let (mut ds, mut in_level) = (1, 0);
     for i in 1.. {
         if in_level == config.num_res_blocks {

@@ -1,14 +1,15 @@
-//! Reading configuration files of diffusers and transformers. Options that change what a network computes and are not
-//! supported are refused by name, as are unknown ones; known options without such an effect are ignored.
+//! Reading configuration files of diffusers and transformers. Options that change what a network
+//! computes and are not supported are refused by name, as are unknown ones; known options without
+//! such an effect are ignored.
 
 use super::adm_config::STEPS;
 use crate::error::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
 
-/// What a value has to be.
+/// The kind of value that a key must have.
 pub(super) enum Kind {
-    /// A whole number of this range, or an array of them.
+    /// A whole number in this range, or an array of them.
     Whole(u64, u64),
     /// As `Whole`, or null.
     WholeOrNull(u64, u64),
@@ -20,13 +21,14 @@ pub(super) enum Kind {
     Text,
 }
 
-/// What is known about the keys of one kind of file.
+/// The known keys of one kind of file.
 pub(super) struct Rules {
-    /// Options that change the network, and the only supported value: that of every published model of the family.
+    /// Options that change the network, with the only supported value. Every published model of the
+    /// family has this value.
     fixed: &'static [(&'static str, &'static str)],
     /// Options that are read.
     read: &'static [(&'static str, Kind)],
-    /// Options about training, precision and size, which leave alone what the network computes.
+    /// Options about training, precision and size, which do not change the output of the network.
     ignored: &'static [&'static str],
 }
 
@@ -78,7 +80,8 @@ pub(super) const UNET: Rules = Rules {
         ("sample_size", Kind::WholeOrNull(1, 1 << 16)),
         ("up_block_types", Kind::Text),
     ],
-    // The shapes of the tensors tell whether projections are linear. 64 heads are the default of an embedding that is refused.
+    // Whether projections are linear follows from the shapes of the tensors. The key about heads
+    // belongs to an embedding type that is refused.
     ignored: &["addition_embed_type_num_heads", "dropout", "upcast_attention", "use_linear_projection"],
 };
 
@@ -102,7 +105,7 @@ pub(super) const VAE: Rules = Rules {
         ("use_post_quant_conv", Kind::Flag),
         ("use_quant_conv", Kind::Flag),
     ],
-    // The tensors tell the types of the blocks.
+    // The types of the blocks follow from the tensors.
     ignored: &["down_block_types", "force_upcast", "sample_size", "up_block_types"],
 };
 
@@ -122,7 +125,7 @@ pub(super) const TEXT: Rules = Rules {
         ("num_hidden_layers", Kind::Whole(1, 256)),
         ("vocab_size", Kind::Whole(2, 1 << 20)),
     ],
-    // Published files have wrong numbers of the tokens: the vocabulary tells them.
+    // Published files have wrong token numbers here: they are read from the vocabulary instead.
     ignored: &[
         "attention_dropout",
         "bos_token_id",
@@ -154,7 +157,8 @@ pub(super) const SCHEDULER: Rules = Rules {
         ("num_train_timesteps", Kind::Whole(*STEPS.start() as u64, *STEPS.end() as u64)),
         ("prediction_type", Kind::Text),
     ],
-    // How diffusers' own samplers step, space and limit: this program has samplers and flags of its own.
+    // Stepping, spacing and clipping of diffusers' samplers: this program has its own samplers and
+    // flags.
     ignored: &[
         "algorithm_type",
         "clip_sample",
@@ -199,13 +203,13 @@ pub(super) fn text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(Error::io(path))
 }
 
-/// A JSON object out of the text of a file.
+/// Parses the text of a file as a JSON object.
 fn object(path: &Path, text: &str) -> Result<Value> {
     let value: Value = serde_json::from_str(text).map_err(|e| refuse(path, format!("it is not JSON: {e}")))?;
     if value.is_object() { Ok(value) } else { Err(refuse(path, "it is not a JSON object".into())) }
 }
 
-/// A JSON object out of the text of a file, its options checked against the rules.
+/// Parses the text of a file as a JSON object and checks its options against the rules.
 pub(super) fn checked(path: &Path, text: &str, rules: &Rules) -> Result<Value> {
     let value = object(path, text)?;
     let same = |found: &Value, expected: &str| match (found.as_f64(), expected.parse::<f64>()) {
@@ -231,7 +235,7 @@ pub(super) fn checked(path: &Path, text: &str, rules: &Rules) -> Result<Value> {
 }
 
 impl Kind {
-    /// What is expected in place of a value of another kind.
+    /// Description of the expected value, if `value` is of another kind.
     fn expected(&self, value: &Value) -> Option<String> {
         let all = |test: &dyn Fn(&Value) -> bool| match value {
             Value::Array(values) => values.iter().all(test),
@@ -250,7 +254,7 @@ impl Kind {
     }
 }
 
-/// The first key that the rules do not know and that is set to something: it may ask for another network.
+/// The first set key that the rules do not know. It may ask for another network.
 fn unknown_key<'a>(value: &'a Value, rules: &Rules) -> Option<(&'a String, &'a Value)> {
     let is_known = |key: &str| {
         let fixed = rules.fixed.iter().map(|f| f.0);
@@ -264,7 +268,7 @@ fn unknown_key<'a>(value: &'a Value, rules: &Rules) -> Option<(&'a String, &'a V
         Value::Object(o) => !o.is_empty(),
         Value::Bool(true) => true,
     };
-    // Keys that start so say who wrote the file.
+    // Keys that start with an underscore name the software that wrote the file.
     let mut keys = value.as_object().into_iter().flatten().filter(|(key, _)| !key.starts_with('_'));
     keys.find(|(key, value)| !is_known(key) && is_set(value))
 }

@@ -1,4 +1,5 @@
-//! Configurations of the parts of a latent diffusion model: the `config.json` files of a diffusers folder.
+//! Configurations of the parts of a latent diffusion model: the `config.json` files of a diffusers
+//! folder.
 
 use super::config_file::{TEXT, UNET, VAE, checked, parse, refuse, text};
 use crate::error::Result;
@@ -14,9 +15,10 @@ pub struct UnetConfig {
     pub out_channels: usize,
     /// Channels of every level.
     pub block_out_channels: Vec<usize>,
-    /// Residual blocks per level on the way down; one more on the way up.
+    /// Residual blocks per level of the down path. The up path has one more.
     pub layers_per_block: usize,
-    /// Attention heads of every level. (The file's `attention_head_dim`, which for these models counts heads.)
+    /// Attention heads of every level. The file calls them `attention_head_dim`, which counts heads
+    /// in these models.
     pub heads: Vec<usize>,
     /// Channels of the text embedding.
     pub cross_attention_dim: usize,
@@ -24,9 +26,9 @@ pub struct UnetConfig {
     pub norm_num_groups: usize,
     /// Epsilon of the group norms outside the transformers.
     pub norm_eps: f32,
-    /// Size of the latents that it was trained on, where the file tells.
+    /// Height and width of the latents in training, if the file gives it.
     pub sample_size: Option<usize>,
-    /// Levels that have attention, on the way down and in the order of the way up.
+    /// Levels with attention: in the down path, and in the up path in the order in which it runs.
     pub attention: [Vec<bool>; 2],
 }
 
@@ -44,13 +46,13 @@ pub struct VaeConfig {
     pub layers_per_block: usize,
     /// Groups of every group norm.
     pub norm_num_groups: usize,
-    /// The diffusion works on codes times this.
+    /// The diffusion model works on latents times this factor.
     pub scaling_factor: f64,
-    /// Attention in the middle.
+    /// True: the middle block has attention.
     pub mid_block_add_attention: bool,
-    /// A 1x1 convolution after the encoder.
+    /// True: a 1x1 convolution follows the encoder.
     pub use_quant_conv: bool,
-    /// A 1x1 convolution before the decoder.
+    /// True: a 1x1 convolution precedes the decoder.
     pub use_post_quant_conv: bool,
 }
 
@@ -74,15 +76,15 @@ impl Default for VaeConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct TextConfig {
-    /// Words and pieces known.
+    /// Number of tokens in the vocabulary.
     pub vocab_size: usize,
-    /// Longest text.
+    /// Length of a text in tokens.
     pub max_position_embeddings: usize,
     /// Channels of a token.
     pub hidden_size: usize,
-    /// Channels inside a layer's two-layer perceptron.
+    /// Hidden channels of a layer's perceptron.
     pub intermediate_size: usize,
-    /// Layers.
+    /// Number of layers.
     pub num_hidden_layers: usize,
     /// Attention heads.
     pub num_attention_heads: usize,
@@ -167,7 +169,7 @@ impl UnetConfig {
         UnetConfig::of_text(path, &text(path)?)
     }
 
-    /// From the text of such a file; `path` is for messages.
+    /// As `read`, from the text of such a file. `path` is for error messages.
     pub fn of_text(path: &Path, text: &str) -> Result<UnetConfig> {
         let value = checked(path, text, &UNET)?;
         let sample_size = value.get("sample_size").and_then(|s| s.as_u64()).map(|s| s as usize);
@@ -228,12 +230,12 @@ impl UnetConfig {
         })
     }
 
-    /// Level `i` has attention on the way down.
+    /// True if level `i` of the down path has attention.
     pub fn down_attention(&self, i: usize) -> bool {
         self.attention[0][i]
     }
 
-    /// The block `i` of the way up has attention.
+    /// True if block `i` of the up path has attention.
     pub fn up_attention(&self, i: usize) -> bool {
         self.attention[1][i]
     }
@@ -250,7 +252,7 @@ impl VaeConfig {
         VaeConfig::of_text(path, &text(path)?)
     }
 
-    /// From the text of such a file; `path` is for messages.
+    /// As `read`, from the text of such a file. `path` is for error messages.
     pub fn of_text(path: &Path, text: &str) -> Result<VaeConfig> {
         let config: VaeConfig = parse(path, checked(path, text, &VAE)?)?;
         let divides = |c: &usize| c.is_multiple_of(config.norm_num_groups);
@@ -267,7 +269,7 @@ impl VaeConfig {
         Ok(config)
     }
 
-    /// Pixels along one side of a latent's pixel.
+    /// Image pixels along one side of a latent pixel.
     pub fn factor(&self) -> usize {
         1 << (self.block_out_channels.len() - 1)
     }
@@ -279,7 +281,7 @@ impl TextConfig {
         TextConfig::of_text(path, &text(path)?)
     }
 
-    /// From the text of such a file; `path` is for messages.
+    /// As `read`, from the text of such a file. `path` is for error messages.
     pub fn of_text(path: &Path, text: &str) -> Result<TextConfig> {
         let config: TextConfig = parse(path, checked(path, text, &TEXT)?)?;
         if config.hidden_act != "gelu" && config.hidden_act != "quick_gelu" {

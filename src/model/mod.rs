@@ -40,9 +40,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 impl Model {
-    /// Opens a weight file of an ADM UNet, or a folder of a latent diffusion model in diffusers layout. The configuration of a file
-    /// comes from its metadata, else from a JSON file of the same name beside it, else from the shapes of the tensors. Missing,
-    /// unexpected and mis-shaped tensors are errors.
+    /// Opens a weight file of an ADM UNet, or a folder of a latent diffusion model in diffusers
+    /// layout. The configuration of a file comes from its metadata, else from a JSON file of the
+    /// same name beside it, else from the shapes of the tensors. Missing, unexpected and mis-shaped
+    /// tensors are errors.
     pub fn open(path: impl AsRef<Path>) -> Result<Model> {
         let path = path.as_ref();
         if path.is_dir() {
@@ -60,7 +61,8 @@ impl Model {
         Ok(Model { network: Arc::new(config), weights: Weights::new(checkpoint), name, warning })
     }
 
-    /// As [`Model::open_or_shipped`], a latent model conditioned on a text in place of the empty one.
+    /// As [`Model::open_or_shipped`], with a latent model conditioned on the text `prompt`. None
+    /// keeps the model's default text.
     pub fn open_with_prompt(name: &str, prompt: Option<&str>) -> Result<Model> {
         match prompt {
             None => Model::open_or_shipped(name),
@@ -71,21 +73,22 @@ impl Model {
         }
     }
 
-    /// The prior inside the program: 4.4 million parameters, trained on photographs (weights/photo/README.md). Fails in a build
-    /// without the feature `shipped`.
+    /// The prior inside the program: 4.4 million parameters, trained on photographs
+    /// (weights/photo/README.md). Fails in a build without the feature `shipped`.
     pub fn shipped() -> Result<Model> {
         let checkpoint = Checkpoint::of_bytes(PHOTO, shipped::file(PHOTO, "photo.safetensors")?)?;
         let config = AdmConfig::of_checkpoint(&checkpoint)?;
         Ok(Model { network: Arc::new(config), weights: Weights::new(checkpoint), name: PHOTO.into(), warning: None })
     }
 
-    /// The latent model inside the program: 5.6 million parameters, trained on photographs (weights/tiny-latent/README.md). Fails in
-    /// a build without the feature `shipped`.
+    /// The latent model inside the program: 5.6 million parameters, trained on photographs
+    /// (weights/tiny-latent/README.md). Fails in a build without the feature `shipped`.
     pub fn shipped_latent() -> Result<Model> {
         stable_diffusion::shipped()
     }
 
-    /// A weight file or folder, or a prior inside the program for the names `photo` and `tiny-latent`.
+    /// Opens a weight file or folder, as [`Model::open`]. If there is none of that name, `photo`
+    /// and `tiny-latent` are the priors inside the program.
     pub fn open_or_shipped(name: &str) -> Result<Model> {
         match name {
             _ if Path::new(name).exists() => Model::open(name),
@@ -95,7 +98,7 @@ impl Model {
         }
     }
 
-    /// A known architecture without weights.
+    /// A known architecture without weights. Fails on an unknown name.
     pub fn preset(name: &str) -> Result<Model> {
         let network: Arc<dyn Network> = match (LatentDiffusion::preset(name), AdmConfig::preset(name)) {
             (Some(latent), _) => Arc::new(latent),
@@ -108,12 +111,12 @@ impl Model {
         Ok(Model { network, weights: Weights::none(), name: name.to_string(), warning: None })
     }
 
-    /// Names of known architectures, and what they are.
+    /// Names and descriptions of the known architectures.
     pub fn presets() -> impl Iterator<Item = (&'static str, &'static str)> {
         AdmConfig::PRESETS.into_iter().chain(LatentDiffusion::PRESETS)
     }
 
-    /// This architecture with small random weights, for measuring.
+    /// This architecture with small random weights, for measurements of speed and memory.
     pub fn with_random_weights(self) -> Model {
         let mut g = Graph::new();
         let prior = self.network.prior();
@@ -126,7 +129,7 @@ impl Model {
         let values = g.weight_parts().enumerate().map(|(k, t)| {
             let mut values = vec![0.0; t.shape.numel()];
             fill_normal(&NoiseKey { seed: 0, image: k as u32, step: 0, draw: Draw::Start }.to_words(), 0, &mut values);
-            // About the variance that keeps activations of size 1.
+            // About the standard deviation that keeps the size of activations near 1.
             let deviation = ((t.shape.item().max(2)) as f32).sqrt().recip();
             values.iter_mut().for_each(|v| *v *= deviation);
             (t.name.clone(), values)
@@ -134,13 +137,14 @@ impl Model {
         Model { weights: Weights::from_values(values), ..self }
     }
 
-    /// SHA-256, in hexadecimal, over the configuration of the network and over what [`Weights::sha256`] reads of its weights.
+    /// SHA-256, in hexadecimal, over the configuration of the network and over what
+    /// [`Weights::sha256`] reads of its weights.
     pub fn sha256(&self) -> Result<String> {
         let hash = Sha256::new_with_prefix(format!("{:?}", self.network)).chain_update(self.weights.sha256()?);
         Ok(hexadecimal(hash))
     }
 
-    /// A file if there is one of that name, else a preset.
+    /// Opens the weight file or folder of this name if there is one, else takes the preset.
     pub fn file_or_preset(name: &str) -> Result<Model> {
         if Path::new(name).exists() { Model::open(name) } else { Model::preset(name) }
     }

@@ -1,35 +1,36 @@
-//! What a sampler knows of a network.
+//! The interface between samplers and networks.
 
 use super::training_schedule::NoiseSchedule;
 use crate::error::Result;
 use crate::graph::{Graph, TensorId};
 use crate::tensor::Shape;
 
-/// What a sampler has to know about a prior.
+/// The properties of a network that a sampler needs.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Prior {
     /// Channels of the image.
     pub channels: usize,
-    /// The network also gives the interpolation of the log variance, as further channels.
+    /// The network also predicts the interpolation of the log variance, as further channels.
     pub learn_sigma: bool,
-    /// Number of classes of a class-conditional model.
+    /// Number of classes of a class-conditional model; none for other models.
     pub classes: Option<usize>,
     /// Steps of the training schedule.
     pub diffusion_steps: usize,
     /// The training schedule.
     pub noise_schedule: NoiseSchedule,
-    /// The network is told `t * 1000 / diffusion_steps`.
+    /// True: the network receives `t * 1000 / diffusion_steps` in place of t.
     pub rescale_timesteps: bool,
     /// Height and width of the image must be multiples of this.
     pub size_multiple: usize,
-    /// What the network's output is.
+    /// The meaning of the network's output.
     pub prediction: Prediction,
-    /// x is the latent of an image and not the image itself.
+    /// For a latent model, where x is the latent of an image: how latents relate to images. None
+    /// for a pixel model.
     pub latent: Option<Latent>,
 }
 
-/// What a network was trained to predict.
+/// The quantity that a network predicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Prediction {
@@ -49,7 +50,7 @@ impl std::fmt::Display for Prediction {
 /// How latents relate to images.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Latent {
-    /// Pixels of the image along one side of a latent's pixel.
+    /// Image pixels along one side of a latent pixel.
     pub factor: usize,
     /// Channels of the image.
     pub image_channels: usize,
@@ -58,8 +59,8 @@ pub struct Latent {
 }
 
 impl Prior {
-    /// An unconditional pixel model of three channels that takes any size and predicts the noise of 1000 linear steps. Its fields
-    /// can be set.
+    /// An unconditional pixel model of three channels that accepts any image size and predicts eps,
+    /// trained with 1000 steps of the linear schedule. Its fields can be changed.
     pub fn of_pixels() -> Prior {
         Prior {
             channels: 3,
@@ -79,7 +80,8 @@ impl Prior {
         self.latent.map_or(self.channels, |l| l.image_channels)
     }
 
-    /// Extent of x for images of this extent: grown to what the model takes, and that of the latent in a latent model.
+    /// Shape of x for images of shape `image`: height and width are rounded up to the next multiple
+    /// of `size_multiple`, and divided by `factor` in a latent model.
     pub fn canvas(&self, image: Shape) -> Shape {
         let factor = self.latent.map_or(1, |l| l.factor);
         let grown = |size: usize| size.next_multiple_of(self.size_multiple) / factor;
@@ -87,7 +89,7 @@ impl Prior {
     }
 }
 
-/// What an evaluation is conditioned on, beside x and its timestep.
+/// The conditioning of an evaluation, besides x and its timestep.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Conditioning {
@@ -98,12 +100,12 @@ pub struct Conditioning {
 }
 
 impl Conditioning {
-    /// The same with labels.
+    /// The same with these labels.
     pub fn labels(self, labels: impl Into<Option<TensorId>>) -> Conditioning {
         Conditioning { labels: labels.into(), ..self }
     }
 
-    /// The same with a text embedding.
+    /// The same with this text embedding.
     pub fn text(self, text: impl Into<Option<TensorId>>) -> Conditioning {
         Conditioning { text: text.into(), ..self }
     }
@@ -111,14 +113,16 @@ impl Conditioning {
 
 /// A network that predicts eps or v.
 pub trait Network: Send + Sync + std::fmt::Debug {
-    /// What it is.
+    /// The description of the network.
     fn prior(&self) -> Prior;
 
-    /// Records the evaluation of x (n, h, w, channels) at timesteps t (n, 1, 1, 1). Gives eps (or v), then the variance's channels
-    /// if learned. Fails on a conditioning that the network does not take, and on labels that are missing.
+    /// Records the evaluation of x (n, h, w, channels) at timesteps t (n, 1, 1, 1). Gives (n, h, w,
+    /// ..): eps or v, then the variance channels if the model learned them. Fails on a conditioning
+    /// that the network does not take, and on labels that are missing.
     fn record(&self, g: &mut Graph, x: TensorId, t: TensorId, given: &Conditioning) -> Result<TensorId>;
 
-    /// Extent of the text embedding that a model is conditioned on, for one item: (1, 1, tokens, channels).
+    /// Shape of the text embedding of one item, (1, 1, tokens, channels). None if the model has no
+    /// text embedding.
     fn text_shape(&self) -> Option<Shape> {
         None
     }
@@ -131,13 +135,14 @@ pub trait Network: Send + Sync + std::fmt::Debug {
 
 /// The autoencoder between images and the latents of a latent model.
 pub trait Codec {
-    /// How its latents relate to images; the [`Prior`] says the same.
+    /// The relation of its latents to images. The network's [`Prior`] must give the same.
     fn latent(&self) -> Latent;
 
-    /// Records the encoder of an image (n, h, w, image channels): mean and log variance of its latent, not scaled, as twice the
-    /// channels.
+    /// Records the encoder of an image (n, h, w, image channels). Gives mean and log variance of
+    /// its latent, not scaled: (n, h / factor, w / factor, 2 latent channels).
     fn encode(&self, g: &mut Graph, image: TensorId) -> Result<TensorId>;
 
-    /// Records the decoder of a clean x, a scaled latent: its image.
+    /// Records the decoder of a clean x, which is a scaled latent. Gives its image (n, h, w, image
+    /// channels).
     fn decode(&self, g: &mut Graph, x0: TensorId) -> Result<TensorId>;
 }

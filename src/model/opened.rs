@@ -14,13 +14,14 @@ pub struct Model {
     pub network: Arc<dyn Network>,
     /// Its weights; [`Weights::none`] for a preset.
     pub weights: Weights,
-    /// File name or preset name, for reports.
+    /// File name or preset name, as reports show it.
     pub name: String,
-    /// What a user should be told about it.
+    /// A warning for the user, if the model's configuration is doubtful.
     pub warning: Option<String>,
 }
 
-/// Compares the weights that a graph reads under `prefix` with the tensors of the files that have to hold them.
+/// Checks that the files have exactly the tensors that the graph reads under `prefix`. Missing,
+/// unexpected and mis-shaped tensors are errors.
 pub(crate) fn check_tensors(g: &Graph, prefix: &str, files: &[Checkpoint]) -> Result<()> {
     let weights: Vec<(&str, Shape)> =
         g.weight_parts().filter_map(|w| Some((w.name.strip_prefix(prefix)?, w.shape))).collect();
@@ -29,7 +30,7 @@ pub(crate) fn check_tensors(g: &Graph, prefix: &str, files: &[Checkpoint]) -> Re
     let missing: Vec<&str> = weights.iter().map(|w| w.0).filter(|n| held(n).is_none()).collect();
     let extra: Vec<&str> = (files.iter().flat_map(|f| f.tensors.keys()))
         .map(|n| n.as_str())
-        // A table of numbers 0 to 76 that old files of text encoders hold.
+        // Old files of text encoders contain a table of the numbers 0 to 76, which is not needed.
         .filter(|n| !n.ends_with("embeddings.position_ids") && !names.contains(n))
         .collect();
     if !missing.is_empty() || !extra.is_empty() {

@@ -5,8 +5,8 @@ use crate::graph::{Graph, TensorId};
 use crate::ops::conv::{Conv, ConvExtra};
 
 impl Graph {
-    /// The skip path of a residual block: the channels of `x`, then those of `second`; projected by the 1x1 convolution
-    /// `name` if they are not `channels` in number.
+    /// The skip path of a residual block: the channels of `x`, then those of `second`; projected by
+    /// the 1x1 convolution `name` if their number is not `channels`.
     pub(super) fn past_block(
         &mut self,
         name: &str,

@@ -1,4 +1,5 @@
-//! The training schedule of a latent diffusion model: the `scheduler_config.json` of a diffusers folder.
+//! The training schedule of a latent diffusion model: the `scheduler_config.json` of a diffusers
+//! folder.
 
 use super::config_file::{SCHEDULER, checked, refuse, text};
 use super::training_schedule::NoiseSchedule;
@@ -10,11 +11,11 @@ use std::path::Path;
 pub struct SchedulerConfig {
     /// Steps of the training schedule.
     pub num_train_timesteps: usize,
-    /// How the betas run.
+    /// The betas as a function of the step.
     pub noise_schedule: NoiseSchedule,
     /// `epsilon` or `v_prediction`.
     pub prediction_type: String,
-    /// The file leaves betas to the defaults of diffusers.
+    /// True: the file does not give the betas, so the defaults of diffusers are assumed.
     pub betas_assumed: bool,
 }
 
@@ -30,8 +31,8 @@ impl Default for SchedulerConfig {
     }
 }
 
-/// Schedulers whose betas define a variance-preserving schedule, by their defaults: beta_start, beta_end, classes. Their
-/// beta_schedule is `linear` by default.
+/// Schedulers whose betas define a variance-preserving schedule, grouped by their defaults:
+/// (beta_start, beta_end, class names). The default of their beta_schedule is `linear`.
 const SCHEDULERS: [(f64, f64, &[&str]); 2] = [
     (
         0.0001,
@@ -72,7 +73,7 @@ impl SchedulerConfig {
         SchedulerConfig::of_text(path, &text(path)?)
     }
 
-    /// From the text of such a file; `path` is for messages.
+    /// As `read`, from the text of such a file. `path` is for error messages.
     pub fn of_text(path: &Path, text: &str) -> Result<SchedulerConfig> {
         let value = checked(path, text, &SCHEDULER)?;
         let word = |key: &str| value.get(key).and_then(|v| v.as_str());

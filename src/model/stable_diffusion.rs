@@ -1,5 +1,5 @@
-//! Latent diffusion: a UNet on the latents of an autoencoder, conditioned on an embedded text. Models come from folders in
-//! diffusers layout.
+//! Latent diffusion: a UNet on the latents of an autoencoder, conditioned on a text embedding.
+//! Models are opened from folders in diffusers layout.
 
 use super::latent_config::{TextConfig, UnetConfig, VaeConfig};
 use super::network::{Codec, Conditioning, Latent, Network, Prediction, Prior};
@@ -18,7 +18,7 @@ use crate::weights::{Checkpoint, Weights, open_part};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Name of the weight that holds the embedded text: (1, tokens, cross_attention_dim).
+/// Name of the weight with the text embedding, (1, tokens, cross_attention_dim).
 pub const CONTEXT: &str = "prompt_embeds";
 
 /// A latent diffusion model.
@@ -30,7 +30,7 @@ pub struct LatentDiffusion {
     pub vae: VaeConfig,
     /// The training schedule.
     pub scheduler: SchedulerConfig,
-    /// Tokens of the embedded text.
+    /// Number of tokens of the text embedding.
     pub tokens: usize,
 }
 
@@ -49,7 +49,7 @@ impl LatentDiffusion {
         Some(LatentDiffusion { unet, vae: VaeConfig::default(), scheduler: SchedulerConfig::default(), tokens: 77 })
     }
 
-    /// The embedded text as a tensor of the graph.
+    /// The text embedding as a tensor of the graph.
     pub fn context(&self, g: &mut Graph) -> TensorId {
         g.weight(CONTEXT, Shape::new(1, 1, self.tokens, self.unet.cross_attention_dim))
     }
@@ -100,8 +100,9 @@ impl Codec for LatentDiffusion {
     }
 }
 
-/// Opens a folder in diffusers layout: `unet`, `vae` and `scheduler`, and for the text either `prompt_embeds.safetensors` or
-/// `text_encoder`. A prompt needs the text encoder and its tokenizer.
+/// Opens a folder in diffusers layout. It contains `unet`, `vae` and `scheduler`, and for the text
+/// embedding either `prompt_embeds.safetensors` or `text_encoder`. A prompt needs the text encoder
+/// and its tokenizer.
 pub fn open(folder: &Path, prompt: Option<&str>) -> Result<Model> {
     let part = |name: &str| folder.join(name);
     let missing: Vec<&str> = ["unet", "vae", "scheduler"].into_iter().filter(|p| !part(p).is_dir()).collect();
@@ -126,7 +127,8 @@ pub fn open(folder: &Path, prompt: Option<&str>) -> Result<Model> {
     assemble(network, folder, unet_files, vae_files, embedded, name)
 }
 
-/// Pipelines of diffusers whose folders have the parts of Stable Diffusion but other networks in them.
+/// Pipelines of diffusers that are refused: their folders have the same parts as Stable Diffusion,
+/// but the networks differ.
 const OTHERS: [&str; 13] = [
     "AltDiffusion",
     "DDIM",
@@ -143,15 +145,15 @@ const OTHERS: [&str; 13] = [
     "StableDiffusionXL",
 ];
 
-/// The class of a folder's pipeline, where its index says it.
+/// The class of a folder's pipeline, if its index names one.
 fn pipeline(folder: &Path) -> Option<String> {
     let text = std::fs::read_to_string(folder.join("model_index.json")).ok()?;
     let index: serde_json::Value = serde_json::from_str(&text).ok()?;
     Some(index.get("_class_name")?.as_str()?.to_string())
 }
 
-/// The latent model inside the program: 5.6 million parameters, trained on photographs (weights/tiny-latent/README.md). Fails in a
-/// build without the feature `shipped`.
+/// The latent model inside the program: 5.6 million parameters, trained on photographs
+/// (weights/tiny-latent/README.md). Fails in a build without the feature `shipped`.
 pub fn shipped() -> Result<Model> {
     let text = |path| Ok::<_, Error>((Path::new(path), String::from_utf8_lossy(file(TINY_LATENT, path)?)));
     let weights = |path| Checkpoint::of_bytes(path, file(TINY_LATENT, path)?);
@@ -168,7 +170,7 @@ pub fn shipped() -> Result<Model> {
     assemble(network, Path::new(TINY_LATENT), unet_files, vae_files, embedded, TINY_LATENT.into())
 }
 
-/// A model out of its parts, each checked against the network that its configuration describes.
+/// A model from its parts. The tensors of each part are checked against its configuration.
 fn assemble(
     network: LatentDiffusion,
     folder: &Path,
@@ -200,7 +202,8 @@ fn assemble(
     Ok(Model { network: Arc::new(network), weights, name, warning })
 }
 
-/// The 768-pixel models of Stable Diffusion 2 predict v; copies of them circulate with a scheduler that says otherwise, or nothing.
+/// A warning if the scheduler may state the wrong prediction. The 768-pixel models of Stable
+/// Diffusion 2 predict v, but copies exist whose scheduler states something else or nothing.
 fn doubtful_prediction(network: &LatentDiffusion) -> Option<String> {
     let (unet, scheduler) = (&network.unet, &network.scheduler);
     let is_768 = unet.sample_size == Some(96) && unet.cross_attention_dim == 1024;
@@ -211,7 +214,7 @@ fn doubtful_prediction(network: &LatentDiffusion) -> Option<String> {
     })
 }
 
-/// The UNet by itself on its smallest latent.
+/// The graph of the UNet alone, on its smallest latent.
 fn unet_graph(network: &LatentDiffusion) -> Result<Graph> {
     let mut g = Graph::new();
     let m = network.unet.size_multiple();
@@ -222,7 +225,7 @@ fn unet_graph(network: &LatentDiffusion) -> Result<Graph> {
     Ok(g)
 }
 
-/// Encoder and decoder on their smallest image.
+/// The graph of encoder and decoder on their smallest image.
 fn vae_graph(network: &LatentDiffusion) -> Result<Graph> {
     let (mut g, c) = (Graph::new(), &network.vae);
     let x = g.input("x", Shape::new(1, c.factor(), c.factor(), 3));
@@ -232,7 +235,7 @@ fn vae_graph(network: &LatentDiffusion) -> Result<Graph> {
     Ok(g)
 }
 
-/// An embedded text out of a file.
+/// A text embedding from a file: (tokens, values).
 fn cached_prompt(file: &Checkpoint, width: usize) -> Result<(usize, Vec<f32>)> {
     let shape = file.tensors.get(CONTEXT).map(|t| t.shape.clone()).unwrap_or_default();
     let [1, tokens, found] = shape[..] else {
@@ -244,8 +247,8 @@ fn cached_prompt(file: &Checkpoint, width: usize) -> Result<(usize, Vec<f32>)> {
     Ok((tokens, file.values(CONTEXT)?))
 }
 
-/// The embedded text of a folder: (tokens, values). Without a prompt a cached embedding comes before the text encoder with an empty
-/// text.
+/// The text embedding of a folder: (tokens, values). Without a prompt it is the cached embedding,
+/// else the text encoder embeds the empty text.
 fn prompt_embedding(folder: &Path, prompt: Option<&str>, width: usize) -> Result<(usize, Vec<f32>)> {
     let cached = folder.join("prompt_embeds.safetensors");
     if cached.exists() && prompt.is_none() {
@@ -265,14 +268,14 @@ fn prompt_embedding(folder: &Path, prompt: Option<&str>, width: usize) -> Result
     Ok((tokens.len(), encoder.embed(&tokens)?))
 }
 
-/// The text encoder of a folder. It runs on the CPU, once per text.
+/// The text encoder of a model folder. It runs on the CPU.
 pub struct TextEncoder {
     config: TextConfig,
     weights: Weights,
 }
 
 impl TextEncoder {
-    /// Opens `text_encoder` of a model folder.
+    /// Opens `text_encoder` of the model folder `folder`.
     pub fn open(folder: &Path) -> Result<TextEncoder> {
         let encoder = folder.join("text_encoder");
         let config = TextConfig::read(&encoder.join("config.json"))?;
@@ -285,7 +288,7 @@ impl TextEncoder {
         Ok(TextEncoder { config, weights: Weights::of_parts(parts, []) })
     }
 
-    /// Channels of an embedded token.
+    /// Channels of a token's embedding.
     pub fn channels(&self) -> usize {
         self.config.hidden_size
     }
@@ -309,9 +312,10 @@ impl TextEncoder {
         e.read(out)
     }
 
-    /// Token numbers of a text: begin, the words, end, then padding to the full length; what is too long is cut off. Stable Diffusion 2
-    /// pads with token 0 ("!"), 1.x with the end token; the tokenizer's files say which, and without them the activation tells the two
-    /// text encoders apart.
+    /// Token numbers of a text: begin, the words, end, then padding to the full length. A text that
+    /// is too long is cut off. Stable Diffusion 2 pads with token 0 ("!"), 1.x with the end token.
+    /// The tokenizer's files give the padding token; without them the text encoder's activation
+    /// function shows which model it is.
     pub fn tokens(&self, folder: &Path, text: &str) -> Result<Vec<f32>> {
         let config = &self.config;
         let tokenizer = folder.join("tokenizer");

@@ -1,4 +1,5 @@
-//! The CLIP text encoder (Radford et al. 2021; `CLIPTextModel`): token numbers to the hidden states that a UNet attends to.
+//! The CLIP text encoder (Radford et al. 2021; `CLIPTextModel`). It maps token numbers to the
+//! hidden states that a UNet attends to.
 
 use super::latent_config::TextConfig;
 use crate::error::Result;
@@ -9,7 +10,8 @@ use crate::ops::embedding::Embedding;
 use crate::ops::pointwise::Gelu;
 use crate::tensor::Shape;
 
-/// Hidden states (1, 1, tokens, hidden_size) of the token numbers `tokens` (1, 1, tokens, 1), after the last layer and its norm.
+/// Hidden states (1, 1, tokens, hidden_size) of the token numbers `tokens` (1, 1, tokens, 1), after
+/// the last layer and its norm.
 pub fn text_encoder(g: &mut Graph, c: &TextConfig, tokens: TensorId) -> Result<TensorId> {
     let (count, width) = (g.shape(tokens).w, c.hidden_size);
     let name = |part: &str| format!("text_encoder.{part}");

@@ -1,4 +1,5 @@
-//! The tokenizer of CLIP: a text to token numbers, from the files of a model folder, by the `tokenizers` crate.
+//! The tokenizer of CLIP. It maps a text to token numbers, with the files of a model folder and the
+//! `tokenizers` crate.
 
 use crate::error::{Error, Result};
 use std::cell::Cell;
@@ -12,20 +13,22 @@ use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
 
-/// What CLIP takes as one word: contractions, runs of letters, single digits, runs of anything else.
+/// The pattern of CLIP's words: contractions, runs of letters, single digits, runs of anything
+/// else.
 const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
-/// Tokens that stand for themselves in a text.
+/// Special tokens, which a text may contain literally.
 const SPECIAL: [&str; 2] = ["<|startoftext|>", "<|endoftext|>"];
 
-/// Token numbers of a text, without begin, end and padding. `folder` holds `tokenizer.json`, or `vocab.json` and `merges.txt`.
+/// Token numbers of a text, without begin, end and padding. `folder` holds `tokenizer.json`, or
+/// `vocab.json` and `merges.txt`.
 pub fn tokenize(folder: &Path, text: &str) -> Result<Vec<u32>> {
     let [whole, vocabulary, merges] = ["tokenizer.json", "vocab.json", "merges.txt"].map(|f| folder.join(f));
     let refuse = |path: &Path, reason: String| Error::Weights { path: path.into(), reason };
     if whole.exists() {
         let tokens = without_panic(|| {
             let mut tokenizer = Tokenizer::from_file(&whole)?;
-            // The text encoder says how long a text is.
+            // The caller pads and truncates to the length that the text encoder takes.
             tokenizer.with_padding(None).with_truncation(None)?;
             numbers(&tokenizer, text)
         });
@@ -45,7 +48,8 @@ fn numbers(tokenizer: &Tokenizer, text: &str) -> tokenizers::Result<Vec<u32>> {
     Ok(tokenizer.encode(text, false)?.get_ids().to_vec())
 }
 
-/// Runs `f`. A panic, to which the crate is given by damaged files, becomes an error and prints nothing.
+/// Runs `f` and turns a panic into an error, without printing it. Damaged files make the crate
+/// panic.
 fn without_panic<T>(f: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
     thread_local!(static QUIET: Cell<bool> = const { Cell::new(false) });
     static HOOK: Once = Once::new();
@@ -74,7 +78,8 @@ fn clip(vocabulary: &str, merges: &str) -> tokenizers::Result<Tokenizer> {
     let words = Split::new(SplitPattern::Regex(WORDS.into()), SplitDelimiterBehavior::Removed, true)?;
     let bytes = ByteLevel::new(false, true, true);
     tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(vec![words.into(), bytes.into()])));
-    // A token that the vocabulary lacks would get a number that the text encoder lacks.
+    // A special token that is not in the vocabulary would get a new number, which the text encoder
+    // does not have.
     let known: Vec<&str> = SPECIAL.into_iter().filter(|token| tokenizer.token_to_id(token).is_some()).collect();
     tokenizer.add_special_tokens(&known.into_iter().map(|t| AddedToken::from(t, true)).collect::<Vec<_>>());
     Ok(tokenizer)

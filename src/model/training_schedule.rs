@@ -4,16 +4,17 @@ use crate::error::Result;
 use crate::weights::Checkpoint;
 use serde::Serialize;
 
-/// How the betas of training run over its steps, as guided-diffusion and diffusers define them.
+/// The betas of training as a function of the step, as guided-diffusion and diffusers define them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum NoiseSchedule {
-    /// Evenly from 1e-4 to 0.02, times 1000 over the number of steps.
+    /// Evenly spaced from 1e-4 to 0.02, all times 1000 / steps.
     Linear,
     /// abar falls as a squared cosine (Nichol and Dhariwal 2021); a beta is at most 0.999.
     Cosine,
-    /// Their roots run evenly from that of 0.00085 to that of 0.012: Stable Diffusion.
+    /// The square roots of the betas are evenly spaced from sqrt(0.00085) to sqrt(0.012), as in
+    /// Stable Diffusion.
     ScaledLinear,
 }
 
@@ -70,10 +71,13 @@ pub fn alpha_bars(betas: &[f64]) -> Vec<f64> {
     products.collect()
 }
 
-/// Tables of f32 differ from the formula by less than this.
+/// Largest difference of abar between a table in f32 and the formula. A table that differs more
+/// belongs to another schedule.
 const TABLE_ERROR: f64 = 1e-4;
 
-/// The schedule that a table in the file says, `betas` or one of its products, and its steps. None if the file has no table.
+/// The schedule and number of steps that a table in the file describes: `alphas_cumprod`,
+/// `sqrt_alphas_cumprod` or `betas`. None if the file has no table. Fails if the table is none of
+/// the known schedules.
 pub(super) fn of_tables(checkpoint: &Checkpoint) -> Result<Option<(NoiseSchedule, usize)>> {
     let table = |name: &str| checkpoint.table(name).transpose().map(|t| t.map(|t| (name.to_string(), t)));
     let tables = ["alphas_cumprod", "sqrt_alphas_cumprod", "betas"].map(table);

@@ -1,5 +1,5 @@
-//! The conditional UNet of latent diffusion (Rombach et al. 2022; `UNet2DConditionModel` of Stable Diffusion 1.x and 2.x), in the
-//! order in which it runs.
+//! The conditional UNet of latent diffusion (Rombach et al. 2022; `UNet2DConditionModel` of Stable
+//! Diffusion 1.x and 2.x), in the order in which it runs.
 
 use super::latent_config::UnetConfig;
 use crate::error::{Error, Result};
@@ -13,8 +13,9 @@ use crate::tensor::{Shape, WeightPart};
 /// A linear layer over the channels of every pixel.
 const POINTWISE: Conv = Conv::new(1, 1);
 
-/// Records the network. `x` is (n, h, w, in_channels) in VP coordinates, `t` (n, 1, 1, 1) the timestep, `context` (n or 1, 1, tokens,
-/// cross_attention_dim) the embedded text. Gives (n, h, w, out_channels).
+/// Records the network. `x` (n, h, w, in_channels) is in VP coordinates, `t` (n, 1, 1, 1) is the
+/// timestep, and `context` (n or 1, 1, tokens, cross_attention_dim) is the text embedding. Gives
+/// (n, h, w, out_channels).
 pub fn unet(g: &mut Graph, c: &UnetConfig, x: TensorId, t: TensorId, context: TensorId) -> Result<TensorId> {
     let (size, multiple) = (g.shape(x), c.size_multiple());
     if size.h % multiple != 0 || size.w % multiple != 0 {
@@ -26,7 +27,7 @@ pub fn unet(g: &mut Graph, c: &UnetConfig, x: TensorId, t: TensorId, context: Te
     let text = text(g, c, context)?;
     let mut unet = Unet { g, c, emb, text };
 
-    // Down: every block's output is kept for the way up.
+    // Down path: every block's output is kept for the up path.
     let mut h = unet.g.conv("unet.conv_in", x, (3, 1), c.block_out_channels[0], None)?;
     let mut skips = vec![h];
     for level in 0..levels {
@@ -49,7 +50,7 @@ pub fn unet(g: &mut Graph, c: &UnetConfig, x: TensorId, t: TensorId, context: Te
     h = unet.transformer("unet.mid_block.attentions.0", h, c.heads[levels - 1])?;
     h = unet.res_block("unet.mid_block.resnets.1", h, None, channels)?;
 
-    // Up: each block reads the output of its counterpart on the way down.
+    // Up path: each block also reads the output of its counterpart in the down path.
     for (i, level) in (0..levels).rev().enumerate() {
         let name = format!("unet.up_blocks.{i}");
         for j in 0..=c.layers_per_block {
@@ -69,7 +70,8 @@ pub fn unet(g: &mut Graph, c: &UnetConfig, x: TensorId, t: TensorId, context: Te
     unet.g.conv_as(Conv::LAST, "unet.conv_out", h, c.out_channels, ConvExtra::NONE)
 }
 
-/// SiLU of the time embedding, which is all that the blocks read: (n, 1, 1, 4 c).
+/// SiLU of the time embedding, (n, 1, 1, 4 c) for c channels at the first level. The blocks read
+/// the embedding only through this SiLU.
 fn time_embedding(g: &mut Graph, c: &UnetConfig, t: TensorId) -> Result<TensorId> {
     let channels = c.block_out_channels[0];
     let e = g.one(TimestepEmbedding { channels }, "unet.time_proj", &[t])?;
@@ -77,15 +79,18 @@ fn time_embedding(g: &mut Graph, c: &UnetConfig, t: TensorId) -> Result<TensorId
     g.linear_silu("unet.time_embedding.linear_2", e, 4 * channels)
 }
 
-/// What the layers read of the text.
+/// The form in which the cross-attention layers read the text.
 enum Text {
-    /// Its embedding: every layer makes its own keys and values, and the embedding has a gradient.
+    /// The text embedding. Every layer computes its own keys and values, and the embedding has a
+    /// gradient.
     Embedded(TensorId),
-    /// Keys and values of all layers (n or 1, 1, tokens, ..), layer by layer, and the channels that earlier layers have taken.
+    /// Keys and values of all layers (n or 1, 1, tokens, ..), layer by layer. `taken` is the number
+    /// of channels that earlier layers have read.
     Projected { keys_and_values: TensorId, taken: usize },
 }
 
-/// One product makes keys and values of a fixed text for all layers: as two small products for each they take 1 % of a step.
+/// Computes the keys and values of a fixed text for all layers in one matrix product. Two small
+/// products per layer would take 1 % of a step.
 fn text(g: &mut Graph, c: &UnetConfig, context: TensorId) -> Result<Text> {
     if !matches!(g.tensor(context).source, Source::Weight(_)) {
         return Ok(Text::Embedded(context));
@@ -111,7 +116,8 @@ fn transformers(c: &UnetConfig) -> Vec<(String, usize)> {
     down.chain([middle]).chain(up).map(|(name, level)| (format!("unet.{name}"), channels(level))).collect()
 }
 
-/// Linear layers of x without bias, given by name and weight (out, 1, 1, in), as one product; their outputs follow each other.
+/// Linear layers of x without bias, given by name and weight (out, 1, 1, in), as one product; their
+/// outputs follow each other.
 fn product(
     g: &mut Graph,
     name: &str,
@@ -131,11 +137,13 @@ struct Unet<'a> {
 }
 
 impl Unet<'_> {
-    /// x + conv(silu(norm(conv(silu(norm(x))) + emb))), where the channels of `second`, if any, follow those of x.
+    /// x + conv(silu(norm(conv(silu(norm(x))) + emb))). The channels of `second`, if any, follow
+    /// the channels of x.
     fn res_block(&mut self, name: &str, x: TensorId, second: Option<TensorId>, channels: usize) -> Result<TensorId> {
         let norm = GroupNormOptions::new(self.c.norm_num_groups, self.c.norm_eps, true);
         let path = |part: &str| format!("{name}.{part}");
-        // The way past the block comes first: its gradient is then added to that of the norm, as it is written.
+        // The skip path is recorded first. The reverse pass then adds its gradient to the norm's
+        // gradient while that is written.
         let skip = self.g.past_block(&path("conv_shortcut"), x, second, channels)?;
         let sources = GroupNormExtra { second, ..GroupNormExtra::NONE };
         let h = self.g.group_norm(&path("norm1"), x, norm, sources)?;
@@ -146,7 +154,8 @@ impl Unet<'_> {
         self.g.conv(&path("conv2"), h, (3, 1), channels, Some(skip))
     }
 
-    /// One transformer block over the pixels, between two projections: x + proj_out(block(proj_in(norm(x)))).
+    /// One transformer block over the pixels, between two projections: x +
+    /// proj_out(block(proj_in(norm(x)))).
     fn transformer(&mut self, name: &str, x: TensorId, heads: usize) -> Result<TensorId> {
         let c = self.g.shape(x).c;
         let norm = GroupNormOptions::new(self.c.norm_num_groups, 1e-6, false);

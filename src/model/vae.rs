@@ -1,4 +1,5 @@
-//! The autoencoder of latent diffusion (`AutoencoderKL`), encoder and decoder, in the order in which they run.
+//! The autoencoder of latent diffusion (`AutoencoderKL`), encoder and decoder, in the order in
+//! which they run.
 
 use super::latent_config::VaeConfig;
 use crate::error::{Error, Result};
@@ -9,7 +10,8 @@ use crate::ops::group_norm::{GroupNormExtra, GroupNormOptions};
 
 const EPS: f32 = 1e-6;
 
-/// The image (n, f h, f w, 3) of a code (n, h, w, latent_channels) that is not scaled.
+/// Records the decoder: the image (n, f h, f w, 3) of a latent (n, h, w, latent_channels) that is
+/// not scaled.
 pub fn decoder(g: &mut Graph, c: &VaeConfig, z: TensorId) -> Result<TensorId> {
     let levels = c.block_out_channels.len();
     let channels = c.block_out_channels[levels - 1];
@@ -34,7 +36,8 @@ pub fn decoder(g: &mut Graph, c: &VaeConfig, z: TensorId) -> Result<TensorId> {
     g.conv_as(Conv::LAST, "vae.decoder.conv_out", h, c.out_channels, ConvExtra::NONE)
 }
 
-/// Mean and log variance of the code of an image (n, f h, f w, 3) in [-1, 1]: (n, h, w, 2 latent_channels), not scaled.
+/// Records the encoder: mean and log variance of the latent of an image (n, f h, f w, 3) in [-1,
+/// 1], as (n, h, w, 2 latent_channels), not scaled.
 pub fn encoder(g: &mut Graph, c: &VaeConfig, x: TensorId) -> Result<TensorId> {
     let (size, factor) = (g.shape(x), c.factor());
     if size.h % factor != 0 || size.w % factor != 0 {
@@ -87,7 +90,7 @@ fn res_block(g: &mut Graph, c: &VaeConfig, name: &str, x: TensorId, channels: us
     g.conv(&path("conv2"), h, (3, 1), channels, Some(skip))
 }
 
-/// One head over all pixels.
+/// Attention with one head over all pixels.
 fn attention(g: &mut Graph, c: &VaeConfig, name: &str, x: TensorId) -> Result<TensorId> {
     let channels = g.shape(x).c;
     let u = g.group_norm(&format!("{name}.group_norm"), x, norm(c, false), GroupNormExtra::NONE)?;
