@@ -1,4 +1,5 @@
-//! The two priors inside the program. Their bytes are packages of their own behind the feature `shipped`.
+//! The two priors inside the program. The feature `shipped` includes their bytes, which are
+//! separate packages.
 
 use crate::error::{Error, Result};
 

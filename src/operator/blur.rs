@@ -1,4 +1,5 @@
-//! Gaussian and motion blur, reflecting at the boundary without repeating the edge.
+//! Gaussian and motion blur. The image is reflected at the boundary without repeating the edge
+//! pixel.
 
 use super::contract::{Operator, StateOrigin};
 use super::spectrum::{Spectrum, Transform};
@@ -14,7 +15,7 @@ use num_complex::Complex64;
 use std::f64::consts::PI;
 use std::sync::Arc;
 
-/// `A(x)` = separable Gaussian blur.
+/// `A(x)`: a separable Gaussian blur.
 #[derive(Debug)]
 pub struct GaussianBlur {
     /// Kernel size in pixels; odd.
@@ -23,21 +24,22 @@ pub struct GaussianBlur {
     pub sigma: f64,
 }
 
-/// `A(x)` = blur along a path.
+/// `A(x)`: a blur along a motion path, or by the kernel of a file.
 #[derive(Debug)]
 pub struct MotionBlur {
     /// Kernel size in pixels; odd.
     pub size: usize,
-    /// Length of the path over the kernel size.
+    /// Length of the path as a multiple of the kernel size.
     pub length: f64,
-    /// Deviation of the angle along the path, in radians.
+    /// Standard deviation of the path's direction at its end, in radians.
     pub spread: f64,
-    /// The file of a point spread function, and what x is correlated with in its place: the picture turned by 180 degrees,
-    /// (size, size).
+    /// The file of a point spread function, and the kernel (size, size) that x is correlated with:
+    /// the file's picture turned by 180 degrees. None if the kernel is drawn.
     pub kernel: Option<(String, Vec<f32>)>,
 }
 
-/// Taps of a normalised Gaussian: cut at 4 sigma and at the kernel's size, whole-sample reflection at the boundary.
+/// Taps of a normalised Gaussian along an axis of `n` pixels. It is cut at 4 sigma and at the
+/// kernel's size, and reflects at the boundary without repeating the edge pixel.
 pub fn gaussian_taps(n: usize, size: usize, sigma: f64) -> Taps {
     let radius = ((4.0 * sigma + 0.5) as usize).min(size / 2) as isize;
     let weight = |d: isize| (-0.5 * (d as f64 / sigma).powi(2)).exp();
@@ -59,13 +61,14 @@ pub fn gaussian_taps(n: usize, size: usize, sigma: f64) -> Taps {
     Taps { rows: (0..n).map(row).collect(), inputs: n }
 }
 
-/// A random motion path as a kernel of `size` x `size` values that sum to 1, centred on its mass.
+/// A random motion path as a kernel of `size` x `size` values that sum to 1, with its centre of
+/// mass in the middle.
 pub fn motion_kernel(size: usize, length: f64, spread: f64, seed: u64) -> Vec<f32> {
     let mut random = Stream::new(NoiseKey { seed, image: 0, step: 0, draw: Draw::Operator });
     let points = 40 * size;
     let step = length * size as f64 / points as f64;
-    // A smooth path: the direction drifts like a random walk whose deviation at the end is `spread`, and now and then it
-    // turns sharply, as a shaken camera does.
+    // The direction of the path is a random walk with standard deviation `spread` at its end. Now
+    // and then it turns sharply, as a shaken camera does.
     let mut angle = std::f64::consts::TAU * random.uniform();
     let mut at = (0.0, 0.0);
     let mut path = Vec::with_capacity(points);
@@ -85,7 +88,7 @@ pub fn motion_kernel(size: usize, length: f64, spread: f64, seed: u64) -> Vec<f3
     for (x, y) in path {
         let x = (x - mx).clamp(-limit, limit) + centre;
         let y = (y - my).clamp(-limit, limit) + centre;
-        // Bilinear share of the four pixels around the point.
+        // Each point is divided among the four pixels around it, with bilinear weights.
         let (x0, y0) = (x.floor(), y.floor());
         for (dx, dy) in [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)] {
             let share = (1.0 - (x - x0 - dx).abs()) * (1.0 - (y - y0 - dy).abs());
@@ -108,8 +111,9 @@ fn axis_power(taps: &Taps) -> Vec<f64> {
     Taps::cosine_transform(taps.rows.len()).rows.iter().map(|c| norm(c)).collect()
 }
 
-/// |A|^2 of a blur by a `size` x `size` kernel at the frequencies of the cosine transform of images of extent `x`, h x w. A cosine
-/// holds a frequency (k, l) and its mirror (k, -l), of which a kernel without symmetry may pass one better: the mean of both.
+/// |A|^2 of a blur by a `size` x `size` kernel, at the h w frequencies of the cosine transform of
+/// images of shape `x`. A cosine contains the frequency (k, l) and its mirror (k, -l). A kernel
+/// without symmetry attenuates them differently, so the mean of both is taken.
 fn kernel_power(x: Shape, kernel: &[f32], size: usize) -> Vec<f64> {
     // exp(-i pi k j / n) at [k][j]
     let waves = |n: usize| -> Vec<Vec<Complex64>> {
@@ -150,7 +154,8 @@ pub(super) fn parse_motion(options: &mut Options) -> Result<Arc<dyn Operator>> {
             return Err(Error::Image { path: file.into(), reason: "the kernel is black everywhere".into() });
         }
         values.iter_mut().for_each(|v| *v /= total);
-        // The file says what a point becomes, so x is convolved with it: correlated with the picture turned around.
+        // The file shows the image of a point, so x is convolved with it. That is a correlation
+        // with the picture turned by 180 degrees.
         values.reverse();
         return Ok(Arc::new(MotionBlur { size: width, length: 0.0, spread: 0.0, kernel: Some((file, values)) }));
     }

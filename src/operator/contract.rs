@@ -1,4 +1,4 @@
-//! What an operator states about itself.
+//! The trait of measurement operators.
 
 use super::spectrum::Spectrum;
 use crate::error::Result;
@@ -8,91 +8,96 @@ use std::path::Path;
 
 /// A known map from images to measurements, both in [-1, 1].
 pub trait Operator: std::fmt::Debug + Send + Sync {
-    /// The task as it is written on the command line, options included.
+    /// The task with its options, as the user writes it on the command line.
     fn task(&self) -> String;
 
-    /// Extent of the measurement of images of extent `x`.
+    /// Shape of the measurement of images of shape `x`.
     fn measurement_shape(&self, x: Shape) -> Shape {
         x
     }
 
-    /// Extent of the image behind a measurement of extent `y`.
+    /// Shape of the image that gives a measurement of shape `y`.
     fn image_shape(&self, y: Shape) -> Shape {
         y
     }
 
-    /// Extent of the operator's state for images of extent `x`, if it has one.
+    /// Shape of the operator's state (a mask or kernel) for images of shape `x`. None if the
+    /// operator has no state.
     fn state_shape(&self, _x: Shape) -> Option<Shape> {
         None
     }
 
-    /// The state for one image of extent `x` (n = 1).
+    /// The state for one image of shape `x` (n = 1), drawn from the seed or read from a file. Empty
+    /// for operators without a state.
     fn draw_state(&self, _x: Shape, _seed: u64) -> Result<Vec<f32>> {
         Ok(Vec::new())
     }
 
-    /// Where the state comes from.
+    /// The origin of the state.
     fn state_origin(&self) -> StateOrigin<'_> {
         StateOrigin::None
     }
 
-    /// Fails on values that can't be the state of one image of extent `x`; their number is right.
+    /// Fails if `state` is not valid for one image of shape `x`. The caller has checked the number
+    /// of values.
     fn check_state(&self, _x: Shape, _state: &[f32]) -> Result<()> {
         Ok(())
     }
 
-    /// Which values of y hold a measurement: the others get no noise and are not counted in its norm.
+    /// The values of y that were measured. The others get no noise and do not count in the norm of
+    /// the noise.
     fn observed<'a>(&self, _state: &'a [f32]) -> Observed<'a> {
         Observed::All
     }
 
-    /// Fails if images of extent `x` can't be measured.
+    /// Fails if images of shape `x` can't be measured.
     fn check(&self, _x: Shape) -> Result<()> {
         Ok(())
     }
 
-    /// Records `A(x)`.
+    /// Records `A(x)`. `state` is a tensor of [`Operator::state_shape`].
     fn build(&self, g: &mut Graph, x: TensorId, state: Option<TensorId>) -> Result<TensorId>;
 
-    /// A in a transform in which it is diagonal, where one is known. The residual of an operator with a spectrum in the cosine
-    /// transform, as blurs have, is [whitened](crate::sampler::whitening).
+    /// The spectrum of A in a transform that makes it diagonal, if one is known. Samplers
+    /// [whiten](crate::sampler::whitening) the residual of operators with a spectrum in the cosine
+    /// transform, such as blurs.
     fn spectrum(&self) -> Option<Spectrum<'_>> {
         None
     }
 
-    /// True where A(a x + b z) = a A(x) + b A(z).
+    /// True if A(a x + b z) = a A(x) + b A(z).
     fn is_linear(&self) -> bool {
         true
     }
 }
 
-/// Where an operator's state comes from.
+/// The origin of an operator's state.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum StateOrigin<'a> {
-    /// There is none: the task says all.
+    /// The operator has no state.
     None,
-    /// It is drawn from a seed. `given` is the task that takes it from a file.
+    /// It is drawn from a seed.
     Drawn {
-        /// How that task is written.
+        /// The task that reads the state from a file instead, as it is written.
         given: &'static str,
     },
     /// It is read from this file.
     File(&'a Path),
 }
 
-/// Which values of a measurement y hold one.
+/// The values of a measurement y that were measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Observed<'a> {
-    /// All of them.
+    /// All values.
     All,
-    /// Those of the pixels where this mask, (h, w) of y, is not 0.
+    /// The values of all pixels where this mask, (h, w) of y, is not 0.
     Mask(&'a [f32]),
 }
 
 impl Observed<'_> {
-    /// True if value `i` of the `len` values of y holds a measurement.
+    /// True if value `i` of the `len` values of y was measured.
     pub fn includes(self, i: usize, len: usize) -> bool {
         match self {
             Observed::All => true,

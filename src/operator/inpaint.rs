@@ -1,4 +1,4 @@
-//! Inpainting: `y = m x`, one mask for all channels.
+//! Inpainting: `y = m x` with one mask m for all channels.
 
 use super::contract::{Observed, Operator, StateOrigin};
 use super::spectrum::{Spectrum, Transform};
@@ -11,21 +11,21 @@ use crate::options::Options;
 use crate::tensor::Shape;
 use std::sync::Arc;
 
-/// Which pixels are missing.
+/// The pixels that are missing.
 #[derive(Debug)]
 pub enum Masked {
-    /// A box; its side over the image's shorter side.
+    /// A square box. The number is its side as a share of the image's shorter side.
     Box(f64),
-    /// An exact share of the pixels, drawn without replacement.
+    /// This share of the pixels, drawn at random without replacement.
     Random(f64),
-    /// Where a mask picture is darker than half.
+    /// The pixels where the picture in this file is darker than half.
     File(String),
 }
 
-/// `A(x)` = x where the mask is 1, 0 (mid grey) where it is 0.
+/// `A(x)`: x where the mask is 1, and 0 (mid grey) where the mask is 0.
 #[derive(Debug)]
 pub struct Inpaint {
-    /// What is missing.
+    /// The pixels that are missing.
     pub masked: Masked,
 }
 

@@ -1,7 +1,9 @@
-//! Measurement operators `A`. Each builds its piece of the graph; its adjoint is the reverse walk.
+//! Measurement operators `A`. Each records its nodes in the graph. Its adjoint follows from the
+//! reverse pass.
 //!
-//! An operator's random state (mask, kernel) is a tensor of its own, drawn once per image from the seed and saved with
-//! the measurement, so that y and A(x) always speak of the same operator.
+//! An operator's random state (mask or kernel) is a tensor of its own. It is drawn once per image
+//! from the seed and saved with the measurement, so that y and A(x) always belong to the same
+//! operator.
 
 mod blur;
 mod contract;
@@ -20,7 +22,7 @@ use crate::graph::{Graph, TensorId};
 use crate::options::Options;
 use std::sync::Arc;
 
-/// `A(x) = x`: only the noise is to be removed.
+/// `A(x) = x`: the task is to remove the noise only.
 #[derive(Debug)]
 pub struct Denoise;
 
@@ -38,9 +40,9 @@ impl Operator for Denoise {
 
 /// One row per operator.
 pub struct OperatorRow {
-    /// Name on the command line; that of super-resolution is followed by its factor.
+    /// Name on the command line. For super-resolution its factor follows the name.
     pub name: &'static str,
-    /// What it does.
+    /// Short description.
     pub about: &'static str,
     /// Its options with their defaults, as they are typed.
     pub options: &'static str,
@@ -89,7 +91,7 @@ pub const OPERATORS: &[OperatorRow] = &[
     OperatorRow { name: "denoise", about: "nothing but noise", options: "", parse: |_| Ok(Arc::new(Denoise)) },
 ];
 
-/// Words that other software has for tasks, and what they are called here.
+/// Words that other software uses for tasks, with the names of these tasks here.
 const OTHER_NAMES: &[(&str, &str)] = &[
     ("bicubic", "sr"),
     ("super", "sr"),
@@ -105,7 +107,7 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("noise", "denoise"),
 ];
 
-/// The task that a user means by a name that is none.
+/// The task that a user probably means by an unknown name.
 fn meant_task(name: &str) -> String {
     let plain = name.to_ascii_lowercase();
     match OTHER_NAMES.iter().find(|(other, _)| plain.contains(other)) {
@@ -122,7 +124,8 @@ fn meant_task(name: &str) -> String {
     }
 }
 
-/// Parses a task such as `sr4` or `gaussian-blur:sigma=2`. An unknown name gets the nearest suggestion.
+/// Parses a task such as `sr4` or `gaussian-blur:sigma=2`. Fails on an unknown name; the error then
+/// suggests a known name.
 pub fn parse_task(task: &str) -> Result<Arc<dyn Operator>> {
     let name = task.split(':').next().unwrap_or_default();
     let factor = name.strip_prefix("sr").filter(|s| s.starts_with(|c: char| c.is_ascii_digit()));

@@ -1,4 +1,4 @@
-//! Super-resolution: the anti-aliased cubic resize that the papers of this field use.
+//! Super-resolution by the anti-aliased cubic resize that the papers of this field use.
 
 use super::contract::Operator;
 use crate::error::Result;
@@ -9,10 +9,10 @@ use crate::options::Options;
 use crate::tensor::Shape;
 use std::sync::Arc;
 
-/// `A(x)` = cubic down-sampling by a whole factor, anti-aliased: `4 factor` taps per axis.
+/// `A(x)`: anti-aliased cubic down-sampling by a whole factor, with `4 factor` taps per axis.
 #[derive(Debug)]
 pub struct SuperResolution {
-    /// How many times smaller the measurement is.
+    /// Down-sampling factor of height and width.
     pub factor: usize,
 }
 
@@ -30,8 +30,9 @@ fn cubic(x: f64) -> f64 {
 
 /// Taps that resize `inputs` positions to `outputs` with scale `scale` = outputs / inputs.
 ///
-/// Position o (from 0) stands at `(o + 1/2) / scale - 1/2`. When shrinking, the kernel is widened to
-/// `scale k(scale u)`. Weights of a position sum to 1. The boundary mirrors with the edge repeated (..1 0 | 0 1..).
+/// Output position o (from 0) lies at input position `(o + 1/2) / scale - 1/2`. If `scale` is below
+/// 1, the kernel k(u) is widened to `scale k(scale u)`. The weights of a position sum to 1. The
+/// boundary is reflected with the edge pixel repeated (..1 0 | 0 1..).
 pub fn cubic_taps(inputs: usize, outputs: usize, scale: f64) -> Taps {
     let widened = scale.min(1.0);
     let width = 4.0 / widened;
@@ -57,7 +58,7 @@ pub fn cubic_taps(inputs: usize, outputs: usize, scale: f64) -> Taps {
     Taps { rows: rows.collect(), inputs }
 }
 
-/// Resizes a picture with [`cubic_taps`] along both axes.
+/// Resizes a picture with [`cubic_taps`] along both axes. Values are not clamped.
 pub fn resize_cubic(x: &Picture, height: usize, width: usize) -> Picture {
     let rows = cubic_taps(x.height, height, height as f64 / x.height as f64);
     let columns = cubic_taps(x.width, width, width as f64 / x.width as f64);

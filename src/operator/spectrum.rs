@@ -9,31 +9,34 @@ use crate::tensor::Shape;
 pub enum Transform {
     /// The identity: a coefficient is a pixel.
     Pixels,
-    /// The cosine transform (DCT-II) along both axes, [`Taps::cosine_transform`](crate::ops::axis_filter::Taps::cosine_transform):
-    /// coefficient (k, l) is the frequency (pi k / h, pi l / w) in radians per pixel.
+    /// The cosine transform (DCT-II) along both axes,
+    /// [`Taps::cosine_transform`](crate::ops::axis_filter::Taps::cosine_transform): coefficient (k,
+    /// l) is the frequency (pi k / h, pi l / w) in radians per pixel.
     Cosine,
 }
 
 type Power<'a> = Box<dyn Fn(Shape, &[f32]) -> Vec<f64> + 'a>;
 
-/// A linear operator A whose measurement has the image's extent, and a transform T in which it is diagonal:
-/// `T A A^T T^T = T A^T A T^T = diag(power)`, the same for every channel.
+/// The power of a linear operator A, whose measurement has the image's shape, in a transform T that
+/// makes it diagonal: `T A A^T T^T = T A^T A T^T = diag(power)`, the same for every channel.
 ///
-/// The roots of the power are the singular values of A and the rows of T its right singular vectors, so this is what methods
-/// with spectral steps (DDRM) need as well. The transform is known before the operator's state, the power only with it: a
-/// graph is recorded for the transform, and its numbers follow for each measurement.
+/// The roots of the power are the singular values of A, and the rows of T are its right singular
+/// vectors. Methods with spectral steps (DDRM) need the same. The transform does not depend on the
+/// operator's state, but the power does: a graph is recorded for the transform, and its numbers are
+/// computed for each measurement.
 ///
-/// A spectrum may be approximate. A blur that reflects without repeating the edge is diagonal in the cosine transform but for
-/// a border as wide as its kernel, and a kernel without symmetry but for the phases between a frequency and its mirror image.
-/// Of such an operator the power is the diagonal of `T A A^T T^T`; `tests/spectrum.rs` states how far `T A^T A` is from it.
+/// A spectrum may be approximate. A blur that reflects without repeating the edge is diagonal in
+/// the cosine transform except for a border as wide as its kernel. If its kernel has no symmetry,
+/// it also mixes the phases of a frequency and its mirror image. The power of such an operator is
+/// the diagonal of `T A A^T T^T`; `tests/spectrum.rs` states how far `T A^T A` is from it.
 pub struct Spectrum<'a> {
     transform: Transform,
     power: Power<'a>,
 }
 
 impl<'a> Spectrum<'a> {
-    /// A spectrum in `transform`. `power(x, state)` gives |A|^2 at each of the h w coefficients, row by row, for images of extent
-    /// `x` (n = 1) and the state of one image.
+    /// A spectrum in `transform`. `power(x, state)` gives |A|^2 at each of the h w coefficients,
+    /// row by row, for images of shape `x` (n = 1) and the state of one image.
     pub fn new(transform: Transform, power: impl Fn(Shape, &[f32]) -> Vec<f64> + 'a) -> Spectrum<'a> {
         Spectrum { transform, power: Box::new(power) }
     }
@@ -43,8 +46,9 @@ impl<'a> Spectrum<'a> {
         self.transform
     }
 
-    /// |A|^2 at each of the h w coefficients, row by row, for images of extent `x` and the state of one image. Fails where the
-    /// operator gives another number of values, or values that are no squares.
+    /// |A|^2 at each of the h w coefficients, row by row, for images of shape `x` and the state of
+    /// one image. Fails if the operator gives another number of values, or values that are negative
+    /// or not finite.
     pub fn power(&self, x: Shape, state: &[f32]) -> Result<Vec<f64>> {
         let power = (self.power)(x, state);
         if power.len() != x.h * x.w {
