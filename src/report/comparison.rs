@@ -12,11 +12,12 @@ const PAPER: Rgb<u8> = Rgb([250, 250, 248]);
 const LINE: Rgb<u8> = Rgb([190, 60, 40]);
 const FAINT: Rgb<u8> = Rgb([150, 150, 150]);
 
-/// Panels of one size with their labels, and below them the residual over the steps (logarithmic); `noise` is drawn as
-/// a dashed line where it is known.
+/// A picture of labelled panels of one size, with a logarithmic plot of the residual over the steps
+/// below them. `noise`, the norm of the noise, is drawn as a dashed line if it is known.
 pub fn comparison(panels: &[(String, Picture)], residuals: &[f32], noise: Option<f64>) -> RgbImage {
     let (w, h) = panels.iter().fold((1, 1), |m, p| (m.0.max(p.1.width as u32), m.1.max(p.1.height as u32)));
-    // Small pictures are enlarged so that labels fit above them; a long and thin one is not, or the page would be huge.
+    // Small pictures are enlarged, so that labels fit above them. Tall ones are not, because the
+    // page would become huge.
     let zoom = 192u32.div_ceil(w).min(2048 / h).max(1);
     let (w, h) = (w * zoom, h * zoom);
     let count = panels.len() as u32;

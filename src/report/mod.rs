@@ -1,4 +1,4 @@
-//! Reports on restored images: `result.json`, the side-by-side picture.
+//! Reports on restored images: `result.json` and the side-by-side picture.
 
 mod comparison;
 mod recipe;

@@ -1,4 +1,4 @@
-//! What is written about a restored image.
+//! The JSON report about a restored image.
 
 use super::recipe::Recipe;
 use crate::error::{Error, Result};
@@ -7,27 +7,28 @@ use serde::Serialize;
 use std::path::Path;
 
 /// `result.json`: settings and figures of one restored image. It is removed before the pictures are
-/// written and written after them: an image that has it is finished.
+/// written, and written after them. So a folder that has it is complete.
 #[derive(Serialize, Debug)]
 pub struct ImageResult {
     /// Input file.
     pub input: String,
     /// The model's file or preset.
     pub model: String,
-    /// What decides the picture.
+    /// Everything that determines the picture.
     #[serde(flatten)]
     pub recipe: Recipe,
-    /// Width and height.
+    /// Width and height of the image in pixels.
     pub size: [usize; 2],
-    /// Width and height inside, where the model takes only multiples.
+    /// Width and height in pixels that the sampler worked on, rounded up to what the model takes.
     pub canvas: [usize; 2],
-    /// Noise that the measurement has or is said to have: `0.025`, `poisson:0.5`.
+    /// Noise that the measurement has or is stated to have, such as `0.025` or `poisson:0.5`.
     pub measurement_noise: String,
-    /// PSNR of the restored image (the mean, for several samples) in dB; none without a truth.
+    /// PSNR in dB of the restored image, or of the mean of several samples. None if the true image
+    /// is unknown.
     pub psnr: Option<f64>,
-    /// PSNR of each sample.
+    /// PSNR of each sample in dB.
     pub psnr_samples: Option<Vec<f64>>,
-    /// What the baseline is.
+    /// Name of the baseline.
     pub baseline: &'static str,
     /// PSNR of the baseline in dB.
     pub psnr_baseline: Option<f64>,
@@ -35,15 +36,15 @@ pub struct ImageResult {
     pub ssim: Option<f64>,
     /// || A(x) - y || of the restored image in [-1, 1] units (mean over samples).
     pub residual: f64,
-    /// Norm of the noise that was added.
+    /// Norm of the noise that was added, in [-1, 1] units.
     pub added_noise_norm: Option<f64>,
-    /// The residual over the norm that the noise is expected to have; none without noise.
+    /// The residual divided by the expected norm of the noise; none without noise.
     pub residual_over_noise: Option<f64>,
-    /// What is doubtful about this result.
+    /// A warning if this result is doubtful.
     pub warning: Option<String>,
-    /// Residual at every step of the first sample.
+    /// Residual norm at every step of the first sample.
     pub residuals: Vec<f32>,
-    /// Wall time of the sampling, divided by the images of its batch.
+    /// Wall time of sampling in seconds, divided by the number of images in the batch.
     pub seconds: f64,
     /// The same per step.
     pub seconds_per_step: f64,
@@ -51,14 +52,14 @@ pub struct ImageResult {
     pub arena_bytes: u64,
     /// Bytes of weights.
     pub weight_bytes: u64,
-    /// Where it ran.
+    /// The device that it ran on.
     pub device: String,
     /// Version of the program.
     pub version: &'static str,
 }
 
 impl ImageResult {
-    /// Writes the JSON, whole or not at all.
+    /// Writes the JSON atomically: the file is complete or not changed.
     pub fn write(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self).map_err(|e| Error::Invalid(e.to_string()))?;
         write_whole(path, (text + "\n").as_bytes())

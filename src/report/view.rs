@@ -1,11 +1,12 @@
-//! The measurement as a person looks at it.
+//! The measurement as a picture for people to look at.
 
 use crate::image::Picture;
 use crate::operator::{Observed, Operator};
 use crate::tensor::Shape;
 
-/// The measurement of an image of extent `x` in the image's size: missing pixels black rather than mid grey, pixels of a measurement of
-/// another extent as squares.
+/// The measurement of an image of shape `x`, as a picture of the image's size. Missing pixels are
+/// black rather than mid grey. A measurement of another size is enlarged by nearest-neighbour, so
+/// that its pixels are squares.
 pub fn view(operator: &dyn Operator, y: &Picture, state: &[f32], x: Shape) -> Picture {
     let mut seen = y.clone();
     if let Observed::Mask(mask) = operator.observed(state) {
