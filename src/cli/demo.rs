@@ -13,7 +13,7 @@ use crate::sampler::{Answer, Noise, Settings, method};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// The photo of the demonstration; its author and licence stand in demo/README.md.
+/// The photo of the demonstration. demo/README.md names its author and licence.
 const PHOTO: &[u8] = include_bytes!("../../demo/photo.png");
 
 /// Flags of `dmap demo`.

@@ -1,4 +1,4 @@
-//! Flags that say where and how a plan runs.
+//! Flags for the device, the precision and the memory of a run.
 
 use super::quantity;
 use crate::backend::Device;
@@ -46,7 +46,7 @@ enum PrecisionFlag {
 }
 
 impl StorageFlags {
-    /// What these flags mean for a plan.
+    /// The plan options that these flags select.
     pub fn plan(&self) -> Result<PlanOptions> {
         let (storage, tf32) = match self.precision {
             PrecisionFlag::F32 => (Dtype::F32, true),
@@ -60,17 +60,17 @@ impl StorageFlags {
 }
 
 impl DeviceFlags {
-    /// The device.
+    /// Opens the device that the flags select.
     pub fn open(&self) -> Result<Device> {
         Device::open(&self.device)
     }
 
-    /// What these flags mean for a plan.
+    /// The plan options that these flags select.
     pub fn plan(&self) -> Result<PlanOptions> {
         self.storage.plan()
     }
 
-    /// The precision as it is typed.
+    /// The precision as the user types it.
     pub fn precision(&self) -> &'static str {
         match self.storage.precision {
             PrecisionFlag::F32 => "f32",

@@ -1,4 +1,5 @@
-//! `dmap eval`: one raw evaluation from and to safetensors files, for checking this program against other software.
+//! `dmap eval`: one raw evaluation from and to safetensors files, to check this program against
+//! other software.
 
 use super::device::DeviceFlags;
 use crate::error::{Error, Result};
@@ -55,7 +56,7 @@ enum Part {
     Text,
 }
 
-/// The file that is evaluated: its tensors as they become inputs of the graph.
+/// The input file, and those of its tensors that are inputs of the graph.
 struct Inputs {
     file: Checkpoint,
     values: Vec<(TensorId, Vec<f32>)>,
@@ -82,7 +83,8 @@ impl Inputs {
         Ok(id)
     }
 
-    /// The VJP of `v` from `output` to `x`, where there is a v.
+    /// Adds the VJP of `output` with respect to `x` with the cotangent `v`, if the file contains a
+    /// tensor `v`.
     fn add_vjp(
         &mut self,
         g: &mut Graph,
@@ -135,10 +137,11 @@ pub(super) fn run(flags: Eval) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Names, extents and values of what was evaluated; and, where a value is not finite, the first node that gave one.
+/// Name, shape and values of each result. If a value is not finite, also the error with the first
+/// node that produced one.
 type Evaluated = (Vec<(&'static str, Vec<usize>, Vec<f32>)>, Option<Error>);
 
-/// Encoder or decoder of a latent model.
+/// Evaluates the encoder or the decoder of a latent model.
 fn evaluate_part(flags: &Eval, part: Part, model: &Model, mut inputs: Inputs, shape: Shape) -> Result<Evaluated> {
     let mut g = Graph::new();
     let x = inputs.add(&mut g, "x", shape)?;
@@ -167,8 +170,8 @@ fn is_finite(read: &[(&str, Vec<usize>, Vec<f32>)]) -> bool {
     read.iter().all(|(_, _, values)| values.iter().all(|v| v.is_finite()))
 }
 
-/// One item after the other: the network, its estimate of the clean x and the gradient that was asked for, recorded as samplers
-/// record them.
+/// Evaluates one item after the other: the network, its estimate of the clean x and the requested
+/// gradient. They are recorded the same way as samplers record them.
 fn evaluate_step(flags: &Eval, model: &Model, file: &Checkpoint, shape: Shape) -> Result<Evaluated> {
     let prior = model.network.prior();
     let operator = parse_task(flags.task.as_deref().unwrap_or("denoise"))?;
@@ -243,7 +246,7 @@ fn evaluate_step(flags: &Eval, model: &Model, file: &Checkpoint, shape: Shape) -
     Ok((read, because))
 }
 
-/// The numbers of tensor `name` of these extents.
+/// The values of the tensor `name`. Fails if its shape is not `extents`.
 fn numbers(file: &Checkpoint, name: &str, extents: &[usize]) -> Result<Vec<f32>> {
     let given = file.numbers(name)?;
     match file.tensors.get(name).map(|t| &t.shape[..]) {
@@ -258,7 +261,7 @@ fn extents(items: usize, s: Shape) -> [usize; 4] {
     [items, s.h, s.w, s.c]
 }
 
-/// What the file says of each item.
+/// The inputs of each item, as batches of one.
 fn batches(flags: &Eval, prior: &Prior, file: &Checkpoint, s: &Setup<'_>, x: Shape) -> Result<Vec<Batch>> {
     let labels = match prior.classes {
         Some(classes) => {
@@ -301,7 +304,8 @@ fn batches(flags: &Eval, prior: &Prior, file: &Checkpoint, s: &Setup<'_>, x: Sha
     Ok(labels.into_iter().enumerate().map(item).collect())
 }
 
-/// Another embedded text than the model's own, of the same extent.
+/// Replaces the model's text embedding by the one of the file. Fails if their numbers of values
+/// differ.
 fn replace_context(model: &mut Model, file: &Checkpoint) -> Result<()> {
     let own = model.weights.given(CONTEXT).map_or(0, |v| v.len());
     let values = file.values("context")?;
@@ -312,7 +316,8 @@ fn replace_context(model: &mut Model, file: &Checkpoint) -> Result<()> {
     Ok(())
 }
 
-/// Writes the hidden states of a text as `output`, and as `prompt_embeds` under which a model folder may keep them.
+/// Writes the hidden states of a text twice: as `output`, and as `prompt_embeds`, the name that a
+/// model folder uses.
 fn embed_text(flags: &Eval) -> anyhow::Result<ExitCode> {
     let folder = Path::new(&flags.model);
     let encoder = TextEncoder::open(folder)?;

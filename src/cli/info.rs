@@ -60,7 +60,7 @@ pub(super) fn run(flags: Info) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A folder that opens is complete: its parts were checked against their configurations.
+/// Describes a model folder. Opening it checks all its parts against their configurations.
 fn folder(path: &Path) -> anyhow::Result<ExitCode> {
     let model = Model::open(path)?;
     let prior = model.network.prior();

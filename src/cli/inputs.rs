@@ -1,4 +1,4 @@
-//! Files, folders and patterns become a list of pictures with an output folder each.
+//! Expands files, folders and patterns to a list of pictures, each with its output folder.
 
 use crate::error::{Error, Result, shown};
 use std::collections::{HashMap, HashSet};
@@ -11,12 +11,12 @@ const PICTURES: [&str; 11] = ["png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp"
 pub struct Input {
     /// The file.
     pub path: PathBuf,
-    /// Name of its folder below `--out`: its stem, or its whole name where two inputs share a stem. It holds no character that
-    /// leads out of that folder or that a terminal obeys.
+    /// Name of its folder below `--out`: the file's stem, or its whole name if two inputs share a
+    /// stem. It contains no path separators and no control characters.
     pub name: String,
 }
 
-/// Expands what was typed. Folders give their pictures in order of name.
+/// Expands the inputs that the user typed. Folders give their pictures in order of name.
 pub fn expand(typed: &[PathBuf]) -> Result<Vec<Input>> {
     let mut paths: Vec<PathBuf> = Vec::new();
     for path in typed {
@@ -34,7 +34,7 @@ pub fn expand(typed: &[PathBuf]) -> Result<Vec<Input>> {
             // A name with brackets that matches nothing is a missing file.
             paths.extend(if found.is_empty() { vec![path.clone()] } else { found });
         } else {
-            // A missing file is reported when it is its turn, so that the others are restored.
+            // A missing file is reported later, at its turn, so that the other inputs are restored.
             paths.push(path.clone());
         }
     }
@@ -62,7 +62,8 @@ pub fn expand(typed: &[PathBuf]) -> Result<Vec<Input>> {
         .collect())
 }
 
-/// A name that stays in its folder and is safe to print: no separators, no control characters, not empty, `.` or `..`.
+/// A folder name that is safe to create and to print: it has no separators and no control
+/// characters, and is not empty, `.` or `..`.
 fn folder_name(stem: &str) -> String {
     let clean: String = stem.chars().map(|c| if c.is_control() || c == '/' || c == '\\' { '_' } else { c }).collect();
     match clean.trim_matches('.') {

@@ -1,4 +1,4 @@
-//! What is to be done, flags checked.
+//! A job: the checked flags of a run.
 
 use crate::backend::Device;
 use crate::graph::PlanOptions;
@@ -9,7 +9,7 @@ use crate::sampler::{Noise, Settings};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Flags, checked and ready.
+/// A job: the checked flags of a run.
 pub(super) struct Job {
     pub model: Model,
     pub operator: Arc<dyn Operator>,
@@ -17,12 +17,13 @@ pub(super) struct Job {
     pub device: Device,
     pub plan: PlanOptions,
     pub out: PathBuf,
-    /// Added to what photos are measured as; what given measurements are said to hold. None where it was not typed.
+    /// The noise that is added to the measurements of photos, and the noise that given measurements
+    /// are stated to have. None if the flag was not given.
     pub noise: Option<Noise>,
     pub seed: u64,
     pub samples: u32,
     pub batch: usize,
-    /// How photos are read, and which part of them.
+    /// Options for reading photos, including the crop.
     pub read: ReadOptions,
     pub label: Option<u32>,
     pub measurement: bool,
@@ -31,14 +32,15 @@ pub(super) struct Job {
     pub json: bool,
     pub prompt: Option<String>,
     pub precision: &'static str,
-    /// SHA-256 that tells the model's weights from others.
+    /// SHA-256 that identifies the model's weights and configuration.
     pub model_sha256: String,
     /// SHA-256 of the file of the task's mask or kernel.
     pub task_file_sha256: Option<String>,
 }
 
 impl Job {
-    /// The noise of photos, and of measurements that do not say theirs.
+    /// The noise for photos, and for measurements that do not state their own: the flag's, else
+    /// 0.025.
     pub fn noise_or_default(&self) -> Noise {
         self.noise.unwrap_or(Noise::Gaussian(0.025))
     }

@@ -1,11 +1,11 @@
-//! The command line: what was typed becomes a checked, ready-to-run job.
+//! The command line: flags become a checked job, which is then run.
 
-/// Prints a line. Where stdout can't take it, as on a full disk, this is an error and no panic.
+/// Prints a line. If stdout can't be written, as on a full disk, this is an error and not a panic.
 macro_rules! say {
     ($($line:tt)*) => { crate::cli::print_line(format_args!($($line)*)) };
 }
 
-/// Prints a line to stderr, if that can take it.
+/// Prints a line to stderr and ignores errors of writing.
 macro_rules! complain {
     ($($line:tt)*) => { crate::cli::print_complaint(format_args!($($line)*)) };
 }
@@ -66,7 +66,7 @@ enum Command {
     Tasks,
 }
 
-/// Runs what was asked for.
+/// Runs the command that the arguments select.
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Demo(demo) => demo::run(demo),
@@ -83,7 +83,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// True after Ctrl-C: runs stop after their step, what is finished stays.
+/// True after Ctrl-C. Runs then stop after the current step, and finished results are kept.
 pub(crate) fn interrupted() -> &'static AtomicBool {
     static FLAG: AtomicBool = AtomicBool::new(false);
     static HANDLER: OnceLock<()> = OnceLock::new();
@@ -105,7 +105,7 @@ fn print_line(line: fmt::Arguments<'_>) -> Result<()> {
 }
 
 fn print_complaint(line: fmt::Arguments<'_>) {
-    // There is nobody left to tell.
+    // If stderr can't be written, there is nowhere to report it.
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 

@@ -1,4 +1,5 @@
-//! Flags of single methods as they were before methods had options. They go with the next release.
+//! Flags of single methods from before methods had options. They will be removed in the next
+//! release.
 
 use crate::error::{Error, Result};
 use crate::sampler::{METHODS, MethodRow};
@@ -29,7 +30,8 @@ enum ZetaUnit {
     Absolute,
 }
 
-/// An old flag, and the options that methods have in its place: the first that is among a method's.
+/// Each old flag, with the options that replace it. For a method, the first of these that the
+/// method has is used.
 const OPTIONS: [(&str, &[&str]); 6] = [
     ("zeta", &["step", "share"]),
     ("whiten", &["whiten"]),
@@ -39,14 +41,15 @@ const OPTIONS: [(&str, &[&str]); 6] = [
     ("published-transpose", &["transpose"]),
 ];
 
-/// The option of a method that an old flag has become.
+/// The option of a method that replaces an old flag.
 fn option_of(flag: &str, row: &MethodRow) -> Option<&'static str> {
     let options = OPTIONS.iter().find(|o| o.0 == flag).map_or(&[][..], |o| o.1);
     options.iter().copied().find(|option| row.options.split(',').any(|o| o.split('=').next() == Some(option)))
 }
 
 impl OldFlags {
-    /// True if one of them was typed: `auto` then stands for `dmap`, which they were made for.
+    /// True if an old flag was given. `auto` then stands for `dmap`, because the flags were made
+    /// for it.
     pub fn are_given(&self) -> bool {
         let numbers = [self.zeta, self.whiten, self.rate, self.consistency];
         self.published_transpose
@@ -55,14 +58,14 @@ impl OldFlags {
             || numbers.iter().any(Option::is_some)
     }
 
-    /// The method with the options that the old flags mean; none where none was given.
+    /// The method with the options that the old flags stand for. None if no old flag was given.
     pub fn method(&self, typed: &str) -> Result<Option<String>> {
         let (name, options) = typed.split_once(':').unwrap_or((typed, ""));
         let is_absolute = self.zeta_unit == Some(ZetaUnit::Absolute);
         if self.zeta_unit.is_some() && self.zeta.is_none() {
             return Err(Error::Invalid("--zeta-unit without --zeta: write --method dps:step=published:80".into()));
         }
-        // An unknown name: the parser of methods has the better sentence.
+        // Unknown method: the parser of methods gives a better error message.
         let Some(row) = METHODS.iter().find(|m| m.name == name) else { return Ok(None) };
         if name == "dsg" && is_absolute {
             return Err(Error::Invalid("dsg takes a share of 0 to 1: write dsg:share=0.2".into()));

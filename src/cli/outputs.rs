@@ -1,4 +1,4 @@
-//! What is written for a restored image.
+//! The files that are written for a restored image.
 
 use super::job::Job;
 use super::make_folder;
@@ -11,9 +11,10 @@ use crate::sampler::{Answer, Measurement, Measurer, Restoration, baseline, metho
 use crate::tensor::Shape;
 use crate::weights::write_safetensors_with;
 
-/// Residual over noise from which a result is called doubtful. Where operator and noise are right, samplers end at 0.98 to 1.2, and
-/// at 1.6 at most (dsg, denoise; a large box missing: 1.5); a best image ends at 0.4 to 1.1. A photo of which every second pixel was kept,
-/// given as sr2 with noise 0.01, ends at 1.96.
+/// Ratio of the residual norm to the norm of the noise above which a result is called doubtful. If
+/// operator and noise are right, samples end at 0.98 to 1.2 and at most at 1.6 (dsg with denoise;
+/// 1.5 for a large missing box). A best image (`map`) ends at 0.4 to 1.1. For comparison, a photo
+/// with every second pixel kept, given as sr2 with noise 0.01, ends at 1.96.
 fn doubtful(answer: Answer) -> f64 {
     match answer {
         Answer::Map => 1.3,
@@ -21,12 +22,12 @@ fn doubtful(answer: Answer) -> f64 {
     }
 }
 
-/// What tells the files of several samples apart.
+/// Suffix of the file names of a sample; empty if there is only one sample.
 pub(super) fn suffix(job: &Job, sample: u32) -> String {
     if job.samples == 1 { String::new() } else { format!("-{}", sample + 1) }
 }
 
-/// Writes the pictures of one image, and last its result.json.
+/// Writes the pictures of one image, then its result.json.
 pub(super) fn write_results(
     job: &Job,
     p: &Pending,
@@ -37,10 +38,11 @@ pub(super) fn write_results(
     make_folder(&folder)?;
     let finished = folder.join("result.json");
     if finished.exists() {
-        // What follows belongs to this run: an old result must not vouch for it if the program ends half-way.
+        // An old result.json would mark the pictures of this run as complete, even if the program
+        // stops half-way.
         std::fs::remove_file(&finished).map_err(Error::io(&finished))?;
     }
-    // Pictures of a run with another number of samples would stand beside those of this one.
+    // Removes pictures of an earlier run, which may have had another number of samples.
     for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))?.flatten() {
         let name = entry.file_name();
         if name.to_str().is_some_and(|n| n.starts_with("restored") && n.ends_with(".png")) {
@@ -145,10 +147,11 @@ pub(super) fn write_results(
     Ok(())
 }
 
-/// Standard deviation of the samples per value as a picture: black is 0, white a quarter of the range from black to white.
+/// Standard deviation of the samples at each value, as a picture: black is 0, white is a quarter of
+/// the range from black to white.
 fn deviation(samples: &[Restoration], mean: &Picture) -> Picture {
     let square = |i: usize| samples.iter().map(|s| (s.picture.values[i] - mean.values[i]).powi(2)).sum::<f32>();
-    // In [-1, 1] the range is 2: a quarter of it is shown as the whole.
+    // A quarter of the range, 0.5 in [-1, 1] units, is mapped to the whole range.
     let shown = |i: usize| 4.0 * (square(i) / (samples.len() as f32 - 1.0)).sqrt() - 1.0;
     Picture { values: (0..mean.values.len()).map(shown).collect(), ..mean.clone() }.clamped()
 }

@@ -1,4 +1,4 @@
-//! An image on its way through the sampler.
+//! An image that waits to be restored, or that is restored and not yet written.
 
 use super::inputs::Input;
 use crate::image::Picture;
@@ -7,14 +7,14 @@ use crate::sampler::{Measurement, Noise, Restoration};
 use crate::tensor::Shape;
 use std::fs::File;
 
-/// An image on its way through the sampler.
+/// An image that waits to be restored, or that is restored and not yet written.
 pub(super) struct Pending {
     pub input: Input,
     pub recipe: Recipe,
     pub truth: Option<Picture>,
-    /// One channel in, one channel out.
+    /// True if the input has one channel; the output then has one too.
     pub grey: bool,
-    /// Noise that the measurement has, or is said to have.
+    /// Noise that the measurement has, or is stated to have.
     pub noise: Noise,
     /// Norm of the noise that was added to a photo's measurement.
     pub added_noise_norm: Option<f64>,

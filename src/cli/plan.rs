@@ -1,4 +1,4 @@
-//! `dmap plan`: what a step needs, without weights or a device.
+//! `dmap plan`: memory and work of a step, computed without weights or a device.
 
 use super::device::StorageFlags;
 use super::quantity::{readable, size};
@@ -50,7 +50,7 @@ pub struct PlanArguments {
 #[derive(Serialize)]
 struct GraphRow {
     name: &'static str,
-    /// Runs per step, at the level with the most work; of the decoder per image.
+    /// Runs per step, at the noise level with the most work. For the decoder: runs per image.
     runs: usize,
     arena_bytes: u64,
     io_bytes: u64,
@@ -60,7 +60,8 @@ struct GraphRow {
     launches: usize,
 }
 
-/// A step: bytes of everything that is held at once, and work summed over the runs of all graphs.
+/// Memory and work of a step: bytes that are held at the same time, and work summed over the runs
+/// of all graphs.
 #[derive(Serialize)]
 struct Report<'a> {
     model: &'a str,
@@ -74,7 +75,8 @@ struct Report<'a> {
     io_bytes: u64,
     total_bytes: u64,
     minimum_total_bytes: u64,
-    /// Of a GPU like an H100, beside the total: what kernels hand to each other within a node.
+    /// Bytes of scratch memory on a GPU like an H100, not part of the total. Kernels of one node
+    /// pass values to each other in it.
     scratch_bytes: u64,
     flops_forward: u64,
     flops_vjp: u64,
@@ -122,17 +124,18 @@ impl Planned {
     }
 }
 
-/// The name of the graph that makes an image of a latent at the end.
+/// The name of the graph that decodes the final latent to an image.
 const DECODER: &str = "decoder";
 
-/// Every graph of a method and, of a latent model, the decoder.
+/// Every graph of a method, and the decoder of a latent model.
 fn planned(setup: &Setup<'_>, method: &dyn Method) -> Result<Vec<Planned>> {
     let mut phases = Phases::new(setup);
     method.record(&mut phases)?;
     let mut machine = Machine::new(phases.finish(), Vec::new(), setup.levels());
     let runs = method::runs(method, &mut machine)?;
     let passes = |runs: &&Vec<usize>| runs.iter().zip(machine.phases()).map(|(n, p)| n * p.passes).sum::<usize>();
-    // Of levels with as much work a later one: what the first one does beside is done once per image.
+    // Among levels with equal work a later one is taken, because the first level may do extra work
+    // once per image.
     let most = runs.iter().rev().max_by_key(passes).cloned().unwrap_or_default();
     let of_phases = machine.phases().iter().zip(most).map(|(p, n)| (p.name, n, p.graph.clone()));
     let all: Vec<_> = of_phases.chain(setup.decoder()?.map(|(g, ..)| (DECODER, 1, g))).collect();
@@ -230,7 +233,8 @@ fn print(r: &Report<'_>, largest: &Planned, live_count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Live bytes over the steps as an SVG: forward, reverse and recomputed steps in different colours.
+/// An SVG of the live bytes over the steps of the plan. Forward, reverse and recomputed steps have
+/// different colours.
 fn drawing(plan: &Plan) -> String {
     let (width, height) = (960.0, 320.0);
     let top = plan.arena_bytes.max(1) as f64;

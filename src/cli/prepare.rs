@@ -1,4 +1,5 @@
-//! An input becomes a measurement: read, cropped, degraded; or read as the measurement that it is.
+//! Makes a measurement from an input: a photo is read, cropped and degraded, or the input is read
+//! as a measurement.
 
 use super::inputs::Input;
 use super::job::Job;
@@ -11,7 +12,7 @@ use crate::sampler::{Measurement, MeasurementFile, Noise};
 use crate::tensor::Shape;
 use std::path::Path;
 
-/// Reads one input and measures it.
+/// Reads one input, and measures it if it is a photo.
 pub(super) fn prepare(job: &Job, input: &Input, recipe: Recipe) -> Result<Pending> {
     let operator = job.operator.as_ref();
     let pending = |image, measurement, y, grey, noise| Pending {
@@ -34,7 +35,8 @@ pub(super) fn prepare(job: &Job, input: &Input, recipe: Recipe) -> Result<Pendin
         operator.check(image)?;
         let mut values = given.y.values.clone();
         if let Observed::Mask(mask) = operator.observed(&given.state) {
-            // Whatever the picture shows at missing pixels is not a measurement.
+            // Missing pixels were not measured, whatever the picture shows there: they are set to
+            // 0.
             values.chunks_mut(3).zip(mask).filter(|(_, m)| **m == 0.0).for_each(|(v, _)| v.fill(0.0));
         }
         let noise_norm = given.noise.expected_norm(&values, operator.observed(&given.state));
@@ -54,7 +56,7 @@ pub(super) fn prepare(job: &Job, input: &Input, recipe: Recipe) -> Result<Pendin
     Ok(Pending { truth: Some(truth), added_noise_norm: Some(drawn), ..pending(image, measurement, y, grey, noise) })
 }
 
-/// A measurement as a file gives it.
+/// A measurement that was read from a file.
 struct Given {
     y: Picture,
     grey: bool,
@@ -62,7 +64,8 @@ struct Given {
     noise: Noise,
 }
 
-/// A measurement picture, or a file with `y` (1, h, w, 3) and the operator's `state`.
+/// Reads a measurement: a picture, or a safetensors file with `y` (1, h, w, 3) and the operator's
+/// `state`.
 fn read_measurement(job: &Job, path: &Path) -> Result<Given> {
     let operator = job.operator.as_ref();
     if path.extension().is_some_and(|e| e == "safetensors") {
@@ -74,7 +77,8 @@ fn read_measurement(job: &Job, path: &Path) -> Result<Given> {
     Ok(Given { y, grey, state, noise: job.noise_or_default() })
 }
 
-/// The state of a task that says it all: a measurement by a mask or kernel that only its maker knows can't be restored.
+/// The state that follows from the task alone. Fails if the task draws its mask or kernel at
+/// random, because the measurement was made with an unknown one.
 fn own_state(job: &Job, path: &Path, image: Shape) -> Result<Vec<f32>> {
     let operator = job.operator.as_ref();
     if let StateOrigin::Drawn { given } = operator.state_origin() {
@@ -88,7 +92,8 @@ fn own_state(job: &Job, path: &Path, image: Shape) -> Result<Vec<f32>> {
     operator.draw_state(image, job.seed)
 }
 
-/// A safetensors file with `y`, for some operators `state`, and, where this program wrote it, its task and noise.
+/// Reads a safetensors file with `y` and optionally `state`, `task` and `noise`. Fails if task,
+/// noise or state contradict the flags.
 fn read_measurement_file(job: &Job, path: &Path) -> Result<Given> {
     let operator = job.operator.as_ref();
     let file = MeasurementFile::read(path)?;

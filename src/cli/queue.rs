@@ -1,4 +1,5 @@
-//! Images wait here until a batch of one size is full, are restored and written. A failure costs the images it concerns.
+//! Collects images until a batch of one size is full, then restores and writes them. A failure
+//! loses only the images that it concerns.
 
 use super::inputs::Input;
 use super::job::Job;
@@ -19,8 +20,9 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// Restores every input. One that can't be restored is reported and does not stop the others, unless the device itself has failed.
-/// The exit code is 2 if inputs alone were at fault, 1 if anything else failed, 130 after Ctrl-C.
+/// Restores every input. An input that can't be restored is reported and does not stop the others,
+/// unless the device itself has failed. The exit code is 2 if only inputs were at fault, 1 if
+/// anything else failed, 130 after Ctrl-C.
 pub(super) fn restore_all(job: &Job, inputs: &[Input]) -> Result<ExitCode> {
     let mut queue = Queue { job, waiting: Vec::new(), ready: None, finished: 0, bad: 0, failed: 0 };
     match queue.run(inputs) {
@@ -49,7 +51,8 @@ struct Queue<'a> {
 }
 
 impl Queue<'_> {
-    /// Restores all inputs. Only what concerns all that follow is an error: Ctrl-C, or a device that failed.
+    /// Restores all inputs. Fails only if no later input can be restored: after Ctrl-C, or if the
+    /// device has failed.
     fn run(&mut self, inputs: &[Input]) -> Result<()> {
         for input in inputs {
             match read(self.job, input) {
@@ -69,7 +72,8 @@ impl Queue<'_> {
         self.flush()
     }
 
-    /// Reports and counts the images `names` that an error costs; gives back one that ends the run.
+    /// Reports and counts the images `names` that an error loses. Returns the error if it ends the
+    /// run.
     fn lose(&mut self, names: &[String], e: Error) -> Result<()> {
         let who = names.join(", ");
         match (&e, e.kind()) {
@@ -83,19 +87,20 @@ impl Queue<'_> {
         Ok(())
     }
 
-    /// Restores everything that waits and writes it. An error ends the run.
+    /// Restores and writes all waiting images. An error of this function ends the run.
     fn flush(&mut self) -> Result<()> {
         let mut waiting = std::mem::take(&mut self.waiting);
         if waiting.is_empty() {
             return Ok(());
         }
         while let Err(e) = self.restore(&mut waiting) {
-            // One image that ran out of the finite numbers does not take the others with it.
+            // If one image is no longer finite, only this image is lost; the others are restored
+            // again.
             let lost = match e {
                 Error::NotFinite { item: Some(i), .. } => vec![waiting.remove(i)],
                 _ => std::mem::take(&mut waiting),
             };
-            // A folder that was made for nothing goes; one that holds anything stays.
+            // Removes the folder if it is empty.
             lost.iter().for_each(|p| drop(std::fs::remove_dir(self.job.out.join(&p.input.name))));
             let names: Vec<String> = lost.iter().map(|p| shown(&p.input.path)).collect();
             let e = match e {
@@ -119,7 +124,8 @@ impl Queue<'_> {
         Ok(())
     }
 
-    /// Restores images of one size, batch by batch. [`Error::NotFinite`] has the place among `waiting` as its item.
+    /// Restores images of one size, batch by batch. The item of an [`Error::NotFinite`] is the
+    /// index in `waiting`.
     fn restore(&mut self, waiting: &mut [Pending]) -> Result<()> {
         let (job, image) = (self.job, waiting[0].image);
         let units: Vec<(usize, u32)> = (0..waiting.len()).flat_map(|i| (0..job.samples).map(move |s| (i, s))).collect();
@@ -164,7 +170,7 @@ impl Queue<'_> {
     }
 }
 
-/// Reads an input and claims its folder; none if it was restored before by the same recipe.
+/// Reads an input and claims its folder. None if it was restored before with the same recipe.
 fn read(job: &Job, input: &Input) -> Result<Option<Pending>> {
     let recipe = recipe_of(job, &input.path)?;
     let folder = job.out.join(&input.name);
@@ -177,7 +183,8 @@ fn read(job: &Job, input: &Input) -> Result<Option<Pending>> {
     Ok(Some(pending))
 }
 
-/// True if the folder of an input holds the result of the same recipe. That of another recipe is refused.
+/// True if the folder of an input contains a result of the same recipe. Fails if it contains a
+/// result of another recipe.
 fn finished_before(job: &Job, input: &Input, recipe: &Recipe, folder: &Path) -> Result<bool> {
     let path = folder.join("result.json");
     if !path.exists() {
@@ -199,7 +206,7 @@ fn finished_before(job: &Job, input: &Input, recipe: &Recipe, folder: &Path) -> 
     )))
 }
 
-/// Holds the folder of an image for this process until the value is dropped.
+/// Locks the folder of an image for this process until the returned file is dropped.
 fn claim(folder: &Path) -> Result<File> {
     let file = File::open(folder).map_err(Error::io(folder))?;
     match file.try_lock() {
@@ -207,7 +214,7 @@ fn claim(folder: &Path) -> Result<File> {
             let reason = format!("{}: another process is restoring this image; give another --out", shown(folder));
             Err(Error::Invalid(reason))
         }
-        // A file system without locks is used without.
+        // A file system without locks is used without a lock.
         _ => Ok(file),
     }
 }

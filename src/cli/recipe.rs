@@ -8,7 +8,7 @@ use crate::weights::hexadecimal;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
-/// The recipe of one input of a job; reads the file.
+/// The recipe of one input of a job. Reads the input file to hash it.
 pub fn recipe_of(job: &Job, input: &Path) -> Result<Recipe> {
     let s = &job.settings;
     Ok(Recipe {

@@ -92,7 +92,7 @@ pub(super) fn task_file_sha256(operator: &dyn Operator) -> Result<Option<String>
     }
 }
 
-/// The class that a model is told; fails where the model has none, or not so many.
+/// Checks a class label. Fails if the model has no classes or too few.
 fn checked_label(label: Option<u32>, prior: &Prior) -> Result<Option<u32>> {
     match (label, prior.classes) {
         (None, None) => Ok(None),
@@ -113,7 +113,7 @@ fn checked_label(label: Option<u32>, prior: &Prior) -> Result<Option<u32>> {
 pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
     let inputs = expand(&flags.inputs)?;
     let noise = flags.noise.as_deref().map(str::parse::<Noise>).transpose();
-    // The flag goes by the name of what it says.
+    // The message starts with "noise", so two dashes make it the name of the flag.
     let noise = noise.map_err(|e| Error::Invalid(format!("--{e}")))?;
     if flags.save_every == Some(0) {
         return Err(Error::Invalid("--save-every 0: choose at least 1".into()).into());
@@ -160,7 +160,7 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
     }
     let result = restore_all(&job, &inputs);
     if is_new {
-        // A folder that was made for nothing goes; one that holds anything stays.
+        // Removes the folder if it is empty.
         let _ = std::fs::remove_dir(&job.out);
     }
     Ok(result?)

@@ -69,7 +69,7 @@ impl EstimateFlag {
     }
 }
 
-/// Fails where one kind of answer is asked for and the method gives the other.
+/// Fails if the user asks for one kind of answer and the method gives the other.
 fn check_answer(asked: Option<EstimateFlag>, samples: u32, typed: &str, method: &dyn Method) -> Result<()> {
     let name = method::name(method);
     let reason = match (asked, method.answer()) {
@@ -97,7 +97,7 @@ fn check_answer(asked: Option<EstimateFlag>, samples: u32, typed: &str, method: 
 }
 
 impl SamplerFlags {
-    /// The settings that these flags mean for a model, a task and a number of samples.
+    /// The settings that these flags select for a model, a task and a number of samples.
     pub fn settings(&self, prior: &Prior, operator: &dyn Operator, samples: u32) -> Result<Settings> {
         let usual = if samples > 1 { Answer::Sample } else { Answer::Map };
         let answer = self.estimate.map_or(usual, EstimateFlag::answer);

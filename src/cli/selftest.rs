@@ -29,7 +29,7 @@ pub struct Selftest {
     skip: usize,
 }
 
-/// What was counted.
+/// Numbers of checks by result.
 #[derive(Default)]
 struct Count {
     checks: usize,
@@ -47,7 +47,8 @@ pub(super) fn run(flags: Selftest) -> anyhow::Result<ExitCode> {
         let reference = if flags.large { "f32-strict on itself" } else { "the CPU" };
         say!("{} against {reference}; errors as shares of their limits", device.name_and_reason())?;
     }
-    // The CPU has one storage type, and f32-strict is what real shapes are compared with.
+    // The CPU has one storage type. Real shapes are compared with f32-strict, so that mode is left
+    // out for them.
     let has = |m: &Mode| if flags.large { m.name != "f32-strict" } else { !device.is_cpu() || m.name == "f32-strict" };
     let wanted = |name: &str| flags.precision.as_deref().is_none_or(|p| p == name);
     let mut count = Count::default();
@@ -57,12 +58,12 @@ pub(super) fn run(flags: Selftest) -> anyhow::Result<ExitCode> {
     if flags.skip == 0 {
         say!("{} of {} checks passed", count.checks - count.failures, count.checks)?;
     }
-    // A process that goes on for another one may have nothing left to do.
+    // A process that continues for another one may have no checks left.
     let passed = count.failures == 0 && (count.checks > 0 || flags.skip > 0);
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The checks that were asked for; an unknown name lists all.
+/// The checks that the flags select. On an unknown name the error lists all checks.
 fn selected(flags: &Selftest) -> Result<Vec<Check>> {
     let all = if flags.large { large_checks(flags.shrink as usize) } else { checks() };
     let Some(only) = &flags.only else { return Ok(all) };
@@ -76,8 +77,8 @@ fn selected(flags: &Selftest) -> Result<Vec<Check>> {
     Ok(selected)
 }
 
-/// Runs the checks in one storage type. After a failure of the device itself a fresh process goes on: every later call of this one would
-/// fail for that reason alone.
+/// Runs the checks in one storage type. If the device itself fails, a fresh process continues,
+/// because every later device call of this process would fail.
 fn check(flags: &Selftest, mode: &Mode, selected: &[Check], device: &Device, count: &mut Count) -> Result<()> {
     for (k, check) in selected.iter().enumerate().skip(flags.skip) {
         let result = check.run(mode, device);
@@ -113,7 +114,7 @@ fn go_on(flags: &Selftest, mode: &Mode, skip: usize, count: &mut Count) -> Resul
         say!("{line}")?;
     }
     let status = child.wait().map_err(Error::io("a fresh process"))?;
-    // 0 and 1 are counted by its lines.
+    // With exit code 0 or 1, the printed lines have been counted already.
     match status.code() {
         Some(0 | 1) => Ok(()),
         code => Err(Error::Failed(format!("the process that went on ended with {code:?}"))),

@@ -1,4 +1,5 @@
-//! `dmap bench`: what a device reaches, op by op, step by step and node by node. Every row is printed as soon as it is measured.
+//! `dmap bench`: the speed of a device for single ops, whole steps and single nodes. Every row is
+//! printed as soon as it is measured.
 
 mod nodes;
 mod ops;
@@ -42,7 +43,7 @@ pub struct Bench {
     json: bool,
 }
 
-/// What `--only` selects.
+/// The values of `--only`.
 const KINDS: [&str; 3] = ["ops", "steps", "nodes"];
 
 /// Prints rows, and counts those that failed.
@@ -61,7 +62,8 @@ struct Line<'a, T> {
 }
 
 impl Rows {
-    /// Prints a row, or why there is none. Fails where the device itself has failed: no later row could be measured.
+    /// Prints a row, or the error that prevented it. Fails if the device itself has failed, because
+    /// no later row could be measured.
     fn print<T: Serialize>(
         &mut self,
         row: &str,

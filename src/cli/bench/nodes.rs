@@ -1,4 +1,5 @@
-//! Every node of a DPS step by itself, the longest first, with the time that a simple model of the chip predicts.
+//! Measures every node of a DPS step by itself. Rows are sorted by time, longest first, and contain
+//! the time that a simple model of the chip predicts.
 
 use super::predict::predict;
 use super::{Bench, Rows};
@@ -33,7 +34,7 @@ struct SumRow {
     predicted_us: f64,
 }
 
-/// The step of DPS, with times of its nodes: (name, row), the longest first.
+/// The rows (name, row) of the nodes of a DPS step, longest time first.
 fn node_rows(flags: &Bench, model: &Model, device: &Device) -> Result<Vec<(String, NodeRow)>> {
     let operator = parse_task("sr4")?;
     let settings = Settings::parse("dps", &model.network.prior())?;

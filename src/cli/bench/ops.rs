@@ -16,7 +16,8 @@ struct OpRow {
     min_ms: f64,
     tflops: f64,
     gigabytes_per_second: f64,
-    /// Share of the ceiling that bounds the op: the rate of the large product or of the large copy, of this program both.
+    /// Share of the rate that bounds the op: the measured rate of the large product or of the large
+    /// copy. Both are measured with this program.
     share_of_ceiling: f64,
 }
 
@@ -28,7 +29,7 @@ struct Timed {
     bytes: f64,
 }
 
-/// Times a case, or its VJP by the first input.
+/// Times a case, or its VJP with respect to the first input.
 fn time(case: &Case, vjp: bool, plan: &PlanOptions, device: &Device, repeat: usize) -> Result<Timed> {
     let mut g = Graph::new();
     let mut weights = Vec::new();
@@ -66,7 +67,7 @@ fn time(case: &Case, vjp: bool, plan: &PlanOptions, device: &Device, repeat: usi
     Ok(Timed { median: seconds[seconds.len() / 2], min: seconds[0], flops, bytes })
 }
 
-/// Bytes of a tensor where activations are stored in `storage`.
+/// Bytes of a tensor if activations are stored in `storage`.
 pub(super) fn size_of_tensor(g: &Graph, id: TensorId, storage: Dtype) -> f64 {
     let t = g.tensor(id);
     let dtype = if t.precision == Precision::Full { Dtype::F32 } else { storage };
@@ -94,7 +95,8 @@ pub(super) fn run(flags: &Bench, plan: &PlanOptions, device: &Device, rows: &mut
                 min_ms: 1e3 * t.min,
                 tflops: t.flops / t.median / 1e12,
                 gigabytes_per_second: t.bytes / t.median / 1e9,
-                // What bounds the op is what would take longer at the ceilings; the copy is its own.
+                // The op is bounded by its operations or its bytes, whichever takes longer at the
+                // measured rates. The copy is its own bound.
                 share_of_ceiling: if k == 0 { 1.0 } else { (t.flops / product).max(t.bytes / copy) / t.median },
             }
         });

@@ -20,19 +20,21 @@ struct StepRow {
     size: usize,
     batch: usize,
     launches_per_step: usize,
-    /// A step of DPS; a level of DMAP, with its inner steps.
+    /// Milliseconds of a DPS step, or of a DMAP level with its inner steps.
     ms_per_step: f64,
-    /// One evaluation of the network with its VJP: what the methods have in common.
+    /// Milliseconds per evaluation of the network with its VJP, which is comparable between
+    /// methods.
     ms_per_evaluation: f64,
-    /// With the method's default settings.
+    /// Images restored per hour with the method's default settings.
     images_per_hour: f64,
     arena_bytes: u64,
     weight_bytes: u64,
-    /// What the driver says was taken since the program started.
+    /// Device memory in bytes taken since the program started, as the driver reports it.
     taken_bytes: Option<u64>,
 }
 
-/// x is copied to the host at every fourth level, to see that it is finite: such levels are not counted.
+/// Number of levels between two copies of x to the host, which check that x is finite. Levels with
+/// a copy are not counted.
 const COPIED_EVERY: usize = 4;
 
 fn step_row(
@@ -67,7 +69,7 @@ fn step_row(
     let mut steps: Vec<f64> = levels.map(|k| marks[k] - marks[k - 1]).collect();
     steps.sort_by(f64::total_cmp);
     let seconds = steps[steps.len() / 2];
-    // A level like those that were timed, and the last one, where DMAP does not ascend.
+    // A level like the timed ones, and the last level, where DMAP does not ascend.
     let levels = restorer.runs()?;
     let (last, runs) = (&levels[0], &levels[1]);
     let mut launches_per_step = 0;
