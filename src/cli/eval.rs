@@ -21,7 +21,7 @@ pub struct Eval {
     /// Weight file, or folder of a latent model; `photo` and `tiny-latent` are inside the program
     #[arg(long, default_value = "photo")]
     model: String,
-    /// x (N,H,W,C), of a latent model the code in VP coordinates, and t (N); optionally labels (N), context (1,tokens,C), v (as the
+    /// x (N,H,W,C), of a latent model the latent in VP coordinates, and t (N); optionally labels (N), context (1,tokens,C), v (as the
     /// output); with --task y, and state for a mask or kernel; with --part text only tokens (T)
     #[arg(long, required_unless_present = "prompt", conflicts_with = "prompt")]
     input: Option<PathBuf>,
@@ -34,7 +34,7 @@ pub struct Eval {
     /// The measurement operator
     #[arg(long)]
     task: Option<String>,
-    /// One part of a latent model: its UNet, its encoder (x an image; mean and log variance), its decoder (x a scaled code), or its text
+    /// One part of a latent model: its UNet, its encoder (x an image; mean and log variance), its decoder (x a scaled latent), or its text
     /// encoder
     #[arg(long, value_enum, conflicts_with = "task")]
     part: Option<Part>,
