@@ -1,10 +1,11 @@
-//! Restores the centre crops of a folder of photos for several tasks, noises and methods, and prints a table in dB.
+//! Restores the centre crops of a folder of photos for several tasks, noises and methods, and
+//! prints a table in dB.
 //!
 //!     cargo bench --bench restoration -- --photos FOLDER --out benches/records/DATE-MACHINE/restoration.tsv \
 //!         --method dmap --method dps:step=published:80@28
 //!
-//! `METHOD@STEPS` takes another number of noise levels than the tuned one. Rows go to the file as they are finished, and rows that are
-//! there already are not computed again.
+//! `METHOD@STEPS` takes another number of noise levels than the tuned one. Rows go to the file as
+//! they are finished, and rows that are there already are not computed again.
 
 use anyhow::Context;
 use clap::Parser;
@@ -24,7 +25,8 @@ use std::sync::Arc;
 struct Arguments {
     #[arg(long)]
     photos: PathBuf,
-    /// A weight file, or the folder of a latent model; `photo` and `tiny-latent` are inside the program.
+    /// A weight file, or the folder of a latent model; `photo` and `tiny-latent` are inside the
+    /// program.
     #[arg(long, default_value = "photo")]
     model: String,
     #[arg(long = "task", default_values_t = ["sr4", "gaussian-blur", "motion-blur", "inpaint-box", "inpaint-random"].map(String::from))]

@@ -1,4 +1,5 @@
-//! A method of one's own: DPS that descends twice at every level, the second time from where the first descent ended.
+//! A method of one's own: DPS that descends twice at every level, the second time from where the
+//! first descent ended.
 //!
 //!     cargo run --release --example own_method
 

@@ -1,5 +1,5 @@
-//! Two operators of one's own, restored by DMAP: a blur, which gives its spectrum, and a picture of half
-//! the size whose missing pixels are known.
+//! Two operators of one's own, restored by DMAP: a blur, which gives its spectrum, and a picture of
+//! half the size whose missing pixels are known.
 //!
 //!     cargo run --release --example own_operator
 
@@ -15,7 +15,8 @@ use std::f64::consts::PI;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// The mean of a pixel and its neighbours to the left and right, the edges repeated: a camera that moved sideways.
+/// The mean of a pixel and its neighbours to the left and right, the edges repeated: a camera that
+/// moved sideways.
 #[derive(Debug)]
 pub struct Sideways;
 
@@ -30,8 +31,8 @@ impl Operator for Sideways {
         let taps = Taps { rows: (0..w).map(row).collect(), inputs: w };
         g.one(AxisFilter { axis: Axis::Width, taps: Arc::new(taps) }, "operator.sideways", &[x])
     }
-    // Diagonal in the cosine transform: a cosine of frequency f becomes (1 + 2 cos f) / 3 of it. So the residual is whitened, and
-    // detail that the blur all but removed counts too.
+    // Diagonal in the cosine transform: a cosine of frequency f becomes (1 + 2 cos f) / 3 of it. So
+    // the residual is whitened, and detail that the blur all but removed counts too.
     fn spectrum(&self) -> Option<Spectrum<'_>> {
         Some(Spectrum::new(Transform::Cosine, |x, _| {
             let of_column = |l: usize| ((1.0 + 2.0 * (PI * l as f64 / x.w as f64).cos()) / 3.0).powi(2);

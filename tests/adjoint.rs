@@ -110,7 +110,8 @@ fn cubic_taps_are_those_of_the_published_resizer() {
     // Output 3 stands at (3 + 1/2) * 4 - 1/2 = 13.5: symmetric weights around it.
     let weight = |j: usize| taps.rows[3].iter().find(|t| t.0 == j).map_or(0.0, |t| t.1);
     assert!((weight(13) - weight(14)).abs() < 1e-7 && (weight(10) - weight(17)).abs() < 1e-7);
-    // k(0.125) / sum over the taps; the sum is 1/0.25 up to the kernel's ripple, which is 0 for this phase.
+    // k(0.125) / sum over the taps; the sum is 1/0.25 up to the kernel's ripple, which is 0 for
+    // this phase.
     let k = |x: f64| (1.5 * x - 2.5) * x * x + 1.0;
     assert!((f64::from(weight(13)) - 0.25 * k(0.125)).abs() < 1e-4);
     // At the edge the mirrored taps fall onto the first pixels.

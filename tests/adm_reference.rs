@@ -1,5 +1,5 @@
-//! The ADM family against guided-diffusion itself: tools/reference_adm.py made the data, from three small networks with
-//! random weights that between them use every switch of the configuration.
+//! The ADM family against guided-diffusion itself: tools/reference_adm.py made the data, from three
+//! small networks with random weights that between them use every switch of the configuration.
 
 use dmap::backend::Device;
 use dmap::compare::relative_error;
@@ -54,7 +54,8 @@ fn output_and_vjp_equal_those_of_guided_diffusion() {
 
 #[test]
 fn a_pickled_checkpoint_gives_the_same_network() {
-    // Only shapes are known: the number of heads, 2 of 32 channels, is not among them and comes from a JSON beside.
+    // Only shapes are known: the number of heads, 2 of 32 channels, is not among them and comes
+    // from a JSON beside.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("adm_a.pt");
     std::fs::copy(data("adm_a.pt"), &path).unwrap();

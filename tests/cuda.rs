@@ -1,5 +1,5 @@
-//! The CUDA backend on the emulated device: the emulator catches planted mistakes, whole steps agree with the CPU, and no kernel
-//! is left out.
+//! The CUDA backend on the emulated device: the emulator catches planted mistakes, whole steps
+//! agree with the CPU, and no kernel is left out.
 #![cfg(feature = "emulate")]
 
 use dmap::backend::Device;
@@ -25,7 +25,8 @@ fn run_alone(driver: &Emulated, launch: Launch, y: Operand) -> Result<(), String
     driver.instantiate(vec![node]).unwrap().run().map_err(|e| e.to_string())
 }
 
-/// Runs one kernel of kernels/emulator/faults.cu as a node and gives its output, or what the device said.
+/// Runs one kernel of kernels/emulator/faults.cu as a node and gives its output, or what the device
+/// said.
 fn run_fault(kernel: &str, seed: u64) -> Result<Vec<f32>, String> {
     let driver = Emulated::new(seed);
     let bytes = 4 * COUNT as u64;
@@ -47,7 +48,8 @@ fn run_fault(kernel: &str, seed: u64) -> Result<Vec<f32>, String> {
     Ok(out)
 }
 
-/// Runs one of its kernels that copy boxes: whether y, 24 rows of 64 values, is x then, or what the device said.
+/// Runs one of its kernels that copy boxes: whether y, 24 rows of 64 values, is x then, or what the
+/// device said.
 fn run_box_fault(kernel: &str, seed: u64) -> Result<bool, String> {
     const ROWS: usize = 24;
     let driver = Emulated::new(seed);
@@ -176,7 +178,8 @@ fn every_planted_mistake_is_caught() {
             assert!(error.contains(message) && error.contains(kernel), "{kernel}: {error}");
         }
     }
-    // What lies past a tensor is NaN, whatever it is multiplied with, and makes the element look unwritten.
+    // What lies past a tensor is NaN, whatever it is multiplied with, and makes the element look
+    // unwritten.
     let error = run_fault("fault_read_past_the_end", 0).unwrap_err();
     assert!(error.contains("element 127"), "{error}");
 }
@@ -335,7 +338,8 @@ fn weights_share_an_allocation() {
     let settings = Settings::parse("dps", &opened.network.prior()).unwrap().steps(1);
     restore(model, "sr2", &settings, PlanOptions::default(), &device);
     let taken = before - device.free_bytes().unwrap().unwrap();
-    // Arena, scratch, and the weights that each program was the first to ask for. The device rounds up each allocation to 2 MiB.
+    // Arena, scratch, and the weights that each program was the first to ask for. The device rounds
+    // up each allocation to 2 MiB.
     let tensors = dmap::weights::Checkpoint::open(Path::new(model)).unwrap().tensors.len();
     assert!(taken <= 4 * (2 << 20) && tensors > 40, "{taken} bytes for {tensors} tensors");
 }
@@ -345,7 +349,8 @@ fn the_selftest_passes_on_the_emulated_device() {
     use dmap::selftest::{MODES, checks, large_checks};
     let mode = |name| MODES.iter().find(|m| m.name == name).unwrap();
     let device = Device::emulated(3);
-    // The ops tests run every case; here the self-test's own comparison is looked at, and whole steps.
+    // The ops tests run every case; here the self-test's own comparison is looked at, and whole
+    // steps.
     let seen =
         |name: &str| ["linear", "group_norm", "adamw", "normal_noise", "two "].iter().any(|n| name.starts_with(n));
     let small = checks().into_iter().filter(|check| seen(&check.name)).map(|check| (check, "bf16"));

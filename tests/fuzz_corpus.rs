@@ -1,4 +1,5 @@
-//! Replays the corpus of every fuzz target: files of users, damaged and hostile ones, and all inputs that once found a defect.
+//! Replays the corpus of every fuzz target: files of users, damaged and hostile ones, and all
+//! inputs that once found a defect.
 
 #[path = "../fuzz/src/allocation_limit.rs"]
 mod allocation_limit;
@@ -21,7 +22,8 @@ fn no_input_of_the_corpus_panics_or_takes_long_or_much_memory() {
         assert!(!files.is_empty(), "{name} has no corpus");
         for file in files {
             let bytes = std::fs::read(&file).unwrap();
-            // The text of a panic stands above the summary; an allocation that is too large ends the process.
+            // The text of a panic stands above the summary; an allocation that is too large ends
+            // the process.
             let start = Instant::now();
             let ended = std::panic::catch_unwind(|| target(&bytes));
             let took = start.elapsed();

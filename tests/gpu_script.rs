@@ -1,4 +1,5 @@
-//! tools/gpu.sh over the stand-in for libcuda: what was measured before a step was killed comes back.
+//! tools/gpu.sh over the stand-in for libcuda: what was measured before a step was killed comes
+//! back.
 #![cfg(all(feature = "emulate", target_os = "linux"))]
 
 use std::process::Command;

@@ -1,4 +1,5 @@
-//! No file of `src` imports another in a loop. The `use` lines are read, those of tests inside a file left out.
+//! No file of `src` imports another in a loop. The `use` lines are read, those of tests inside a
+//! file left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! The program with latent models: raw evaluations against diffusers, restoring, and folders that are not what they seem.
+//! The program with latent models: raw evaluations against diffusers, restoring, and folders that
+//! are not what they seem.
 
 mod folder_copy;
 
@@ -63,7 +64,8 @@ fn eval_gives_what_diffusers_gives_part_by_part() {
         write_safetensors(&input, &[("tokens", vec![7], &tokens[..])]).unwrap();
         same(&eval(name, &["--part", "text"]), "output", "prompt_embeds");
 
-        // A prompt, by the tokenizer's files; what is longer than the encoder's positions is cut off.
+        // A prompt, by the tokenizer's files; what is longer than the encoder's positions is cut
+        // off.
         let model = model(name);
         let model = model.to_str().unwrap();
         let path = out.to_str().unwrap();
@@ -72,7 +74,8 @@ fn eval_gives_what_diffusers_gives_part_by_part() {
         assert!(o.status.success(), "{}", text(&o));
         same(&Checkpoint::open(&out).unwrap(), "output", "prompt.output");
 
-        // The gradient at z of sigma space: x = z / sqrt(1 + sigma^2), so dL/dz = dL/dx / sqrt(1 + sigma^2).
+        // The gradient at z of sigma space: x = z / sqrt(1 + sigma^2), so dL/dz = dL/dx / sqrt(1 +
+        // sigma^2).
         let scale = 1.0 / (1.0 + file.values("step.sigma").unwrap()[0].powi(2)).sqrt();
         let x: Vec<f32> = file.values("step.z").unwrap().iter().map(|z| z * scale).collect();
         let [y, t, context] = ["chain.y", "step.t", "prompt_embeds"].map(|n| (n, file.values(n).unwrap()));

@@ -1,5 +1,5 @@
-//! Latent diffusion against diffusers and transformers: tools/reference_latent.py made the data, from two small models with random
-//! weights in the shapes of Stable Diffusion 1.x and 2.x.
+//! Latent diffusion against diffusers and transformers: tools/reference_latent.py made the data,
+//! from two small models with random weights in the shapes of Stable Diffusion 1.x and 2.x.
 
 use dmap::backend::Device;
 use dmap::compare::relative_error;

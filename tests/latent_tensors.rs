@@ -1,4 +1,5 @@
-//! The tensors of published latent models, by name and shape, are those that the graphs read: tools/tensor_lists.py made the lists.
+//! The tensors of published latent models, by name and shape, are those that the graphs read:
+//! tools/tensor_lists.py made the lists.
 
 use dmap::graph::{Graph, Shape};
 use dmap::model::{AdmConfig, Codec, Conditioning, LatentDiffusion, Network, TextConfig, text_encoder};

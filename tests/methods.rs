@@ -1,8 +1,9 @@
-//! Every method gives the bits that it gave before: tests/data/methods.tsv has a hash of the picture and of the residuals of small
-//! runs on the CPU in f32, and the residual of the picture.
+//! Every method gives the bits that it gave before: tests/data/methods.tsv has a hash of the
+//! picture and of the residuals of small runs on the CPU in f32, and the residual of the picture.
 //!
-//! Vector instructions of another width round sums in another order, so there are hashes for CPUs with AVX-512 and for those with
-//! AVX2 only. A row without hashes for this CPU (-) has its residual compared to four digits.
+//! Vector instructions of another width round sums in another order, so there are hashes for CPUs
+//! with AVX-512 and for those with AVX2 only. A row without hashes for this CPU (-) has its
+//! residual compared to four digits.
 
 use dmap::backend::Device;
 use dmap::graph::{PlanOptions, Shape};

@@ -1,5 +1,6 @@
-//! The code that talks to the real driver, over the stand-in for libcuda (kernels/emulator/libcuda.cpp): it runs the emulated kernels as
-//! late as a GPU may and ends the process where the driver's manual forbids a call.
+//! The code that talks to the real driver, over the stand-in for libcuda
+//! (kernels/emulator/libcuda.cpp): it runs the emulated kernels as late as a GPU may and ends the
+//! process where the driver's manual forbids a call.
 #![cfg(feature = "emulate")]
 
 use dmap::backend::Device;
@@ -55,7 +56,8 @@ fn the_selftest_passes_through_the_drivers_interface() {
 fn a_restoration_has_the_same_bits_as_on_the_emulated_device() {
     let folder = tempfile::tempdir().unwrap();
     let model = ["--model", "tests/data/adm_b.safetensors"];
-    // A chip with a CUBIN of its own, one that runs that of an earlier chip, one that takes the PTX.
+    // A chip with a CUBIN of its own, one that runs that of an earlier chip, one that takes the
+    // PTX.
     for (precision, steps, chips) in [("f16", "2", &["9.0"][..]), ("f32", "1", &["8.7", "11.0"])] {
         let more = [&model[..], &["--precision", precision, "--steps", steps]].concat();
         let expected = restore(folder.path(), "emulated", &more, &[]);
@@ -77,7 +79,8 @@ fn weights_left_with_the_host_give_the_same_bits() {
 
 #[test]
 fn every_node_is_timed() {
-    // SAFETY: a library of this build. Whoever asks for libcuda.so later gets the one that is loaded.
+    // SAFETY: a library of this build. Whoever asks for libcuda.so later gets the one that is
+    // loaded.
     let library = unsafe { libloading::Library::new(Path::new(env!("DMAP_STAND_IN")).join("libcuda.so")) };
     std::mem::forget(library.unwrap());
     let mut g = Graph::new();

@@ -1,4 +1,5 @@
-//! Plans: recomputation changes memory and never numbers; budgets are kept or refused with the smallest possible figure.
+//! Plans: recomputation changes memory and never numbers; budgets are kept or refused with the
+//! smallest possible figure.
 
 use dmap::backend::Device;
 use dmap::compare::relative_error;

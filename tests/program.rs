@@ -211,7 +211,8 @@ fn pictures_of_every_kind_are_converted_with_a_word() {
             assert!(picture.values.iter().all(|&v| v == 1.0), "nothing of a transparent picture is seen, only white");
         }
     }
-    // A picture with a header that promises 40000 x 40000 pixels is refused before anything is allocated.
+    // A picture with a header that promises 40000 x 40000 pixels is refused before anything is
+    // allocated.
     let mut huge = std::fs::read(f.path("grey.png")).unwrap();
     huge[16..24].copy_from_slice(&[0, 0, 0x9c, 0x40, 0, 0, 0x9c, 0x40]);
     let crc = crc32(&huge[12..29]);

@@ -1,5 +1,6 @@
-//! Proximal steps against dense solutions in f64, and the methods built on them against transcriptions of their papers: the network
-//! is asked for its output and VJP, all else is computed here with dense matrices and the same noise.
+//! Proximal steps against dense solutions in f64, and the methods built on them against
+//! transcriptions of their papers: the network is asked for its output and VJP, all else is
+//! computed here with dense matrices and the same noise.
 
 use dmap::backend::Device;
 use dmap::compare::relative_error;

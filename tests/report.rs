@@ -62,7 +62,8 @@ fn a_baseline_and_a_view_have_the_image_s_size_and_follow_from_mask_and_extents(
         for picture in [&naive, &seen] {
             assert_eq!((picture.height, picture.width, picture.values.len()), (24, 16, image.numel()), "{task}");
         }
-        // A grey image stays grey, so missing pixels were filled before the measurement was enlarged.
+        // A grey image stays grey, so missing pixels were filled before the measurement was
+        // enlarged.
         assert!(naive.values.iter().all(|v| (v - 0.5).abs() < 1e-5), "{task}");
         // Missing pixels are black in the view, and only they.
         let black = seen.values.iter().filter(|v| **v == -1.0).count();

@@ -1,7 +1,8 @@
-//! Samplers on a linear-Gaussian problem whose posterior is known, and the promises about batches and seeds.
+//! Samplers on a linear-Gaussian problem whose posterior is known, and the promises about batches
+//! and seeds.
 //!
-//! The prior: pixels in pairs of neighbouring columns, each pair normal with covariance s2 [[1, r], [r, 1]]. Its denoiser
-//! is linear, so the chain is exact. What is measured, without noise, is
+//! The prior: pixels in pairs of neighbouring columns, each pair normal with covariance s2 [[1, r],
+//! [r, 1]]. Its denoiser is linear, so the chain is exact. What is measured, without noise, is
 //! - the mean of each pair: the posterior of both pixels is normal, its mean and mode are the measured value, and their half
 //!   difference has the prior's variance s2 (1 - r) / 2, or
 //! - one pixel of each pair: the posterior of the other has mean and mode r y and variance s2 (1 - r^2). Here a step along
@@ -28,7 +29,8 @@ use std::sync::Arc;
 const S2: f64 = 0.09;
 const R: f64 = 0.8;
 
-/// eps of the pair prior: x_t = a x_0 + b eps, so E[eps | x_t] = b (a^2 C + b^2)^-1 x_t, a symmetric map of each pair.
+/// eps of the pair prior: x_t = a x_0 + b eps, so E[eps | x_t] = b (a^2 C + b^2)^-1 x_t, a
+/// symmetric map of each pair.
 #[derive(Debug, Clone)]
 struct PairEps {
     alpha_bar: Vec<f64>,
@@ -191,7 +193,8 @@ fn dps_and_dmap_reach_the_posterior_mean_and_leave_the_unseen_to_the_prior() {
         assert!(miss < 0.05 * S2.sqrt(), "{s:?}: the measured means miss by {miss}");
         let (slope, variance) = regression(y.iter().zip(&p).map(|(y, p)| (*y, (p.0 - p.1) / 2.0)));
         assert!(slope.abs() < 0.03, "{s:?}: the unseen difference follows the measurement with slope {slope}");
-        // Following the projection to the sphere, what the seen part gains in norm the unseen part loses.
+        // Following the projection to the sphere, what the seen part gains in norm the unseen part
+        // loses.
         let share = variance / (S2 * (1.0 - R) / 2.0);
         assert!(share > 0.6 && share < 1.3, "{s:?}: variance of the unseen is {share} of the posterior's");
         let reported = restored.residual / (y.len() as f64).sqrt();

@@ -1,5 +1,5 @@
-//! The spectra of operators: `T A^T A x = power . T x` on random images, T by slow loops in f64, and the power of blurs at single
-//! frequencies.
+//! The spectra of operators: `T A^T A x = power . T x` on random images, T by slow loops in f64,
+//! and the power of blurs at single frequencies.
 
 mod cosine;
 
@@ -17,8 +17,9 @@ use std::f64::consts::PI;
 const GAUSSIAN: &str = "gaussian-blur:size=9,sigma=1.5";
 const MOTION: [&str; 2] = ["motion-blur:size=9", "motion-blur:size=15,length=0.8,spread=0.1"];
 
-/// Tasks with a spectrum, and the relative error of `T A^T A x = power . T x` for white images of 40x28 pixels. It is 0 but for
-/// blurs: a cosine meets their boundary, and of a path without symmetry also its mirror image.
+/// Tasks with a spectrum, and the relative error of `T A^T A x = power . T x` for white images of
+/// 40x28 pixels. It is 0 but for blurs: a cosine meets their boundary, and of a path without
+/// symmetry also its mirror image.
 const SPECTRA: [(&str, f64); 6] = [
     ("denoise", 1e-6),
     ("inpaint-random", 1e-6),
@@ -180,7 +181,8 @@ fn the_power_of_a_kernel_is_what_it_leaves_of_plane_waves() {
         let power = operator.spectrum().unwrap().power(image, &state).unwrap();
         let mut measurer = Measurer::new(operator.as_ref(), image).unwrap();
         for (k, l) in FREQUENCIES {
-            // Far from the boundary a wave keeps its form: the sum of the squares of both its phases is |A|^2 anywhere.
+            // Far from the boundary a wave keeps its form: the sum of the squares of both its
+            // phases is |A|^2 anywhere.
             let mut left = |sign: f64, phase: f64| {
                 let angle = |p: usize| ((p / image.w * k) as f64 / 48.0 + sign * (p % image.w * l) as f64 / 40.0) * PI;
                 let wave: Vec<f32> = (0..image.numel()).map(|p| (angle(p) + phase).cos() as f32).collect();

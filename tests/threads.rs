@@ -1,4 +1,5 @@
-//! Restorers and executors that share one device in several threads: every result is the one of a thread alone.
+//! Restorers and executors that share one device in several threads: every result is the one of a
+//! thread alone.
 
 use dmap::Result;
 use dmap::backend::Device;
@@ -11,7 +12,8 @@ use dmap::sampler::{Item, Measurement, Noise, Restorer, Settings};
 use dmap::weights::Weights;
 use std::ops::ControlFlow;
 
-/// Restores a small picture by one of several jobs that need arenas of different sizes, in so many steps.
+/// Restores a small picture by one of several jobs that need arenas of different sizes, in so many
+/// steps.
 fn restore(job: usize, steps: usize, device: &Device) -> Vec<f32> {
     let (method, side) = [("dps", 16), ("dps", 8), ("dmap:k=1", 32), ("dmap:k=1", 24)][job % 4];
     let model = Model::open("tests/data/adm_b.safetensors").unwrap();
@@ -63,7 +65,8 @@ fn restorers_that_share_an_emulated_device_give_the_bits_of_one_alone() {
 #[cfg(feature = "emulate")]
 #[test]
 fn restorers_that_share_a_cuda_device_give_the_bits_of_one_alone() {
-    // SAFETY: a library of this build. Whoever asks for libcuda.so later gets the one that is loaded.
+    // SAFETY: a library of this build. Whoever asks for libcuda.so later gets the one that is
+    // loaded.
     let stand_in = std::path::Path::new(env!("DMAP_STAND_IN")).join("libcuda.so");
     std::mem::forget(unsafe { libloading::Library::new(stand_in) }.unwrap());
     share(&Device::cuda(0).unwrap(), 2, 2, 1);

@@ -1,4 +1,5 @@
-//! Files that are damaged, hostile or of another model are refused in one sentence that names what is wrong.
+//! Files that are damaged, hostile or of another model are refused in one sentence that names what
+//! is wrong.
 
 use dmap::model::Model;
 use dmap::weights::Checkpoint;

@@ -1,5 +1,5 @@
-//! The residual of a blur by the covariance of its measurement: its parts against slow loops in f64, its gradient against
-//! differences, and what it is for.
+//! The residual of a blur by the covariance of its measurement: its parts against slow loops in
+//! f64, its gradient against differences, and what it is for.
 
 mod cosine;
 
@@ -162,7 +162,8 @@ fn the_residual_is_the_norm_of_the_weighted_transform_and_its_gradient_that_of_d
     }
 }
 
-/// The demonstration's photo, its middle at 64x64, restored from a blur with noise 0.025: PSNR over that of the measurement.
+/// The demonstration's photo, its middle at 64x64, restored from a blur with noise 0.025: PSNR over
+/// that of the measurement.
 fn gain(task: &str, method: &str) -> f64 {
     let photo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/photo.png");
     let truth = Photo::read(&photo).unwrap().picture.centre_crop(64, 64);

@@ -1,4 +1,5 @@
-//! Ends the process where one allocation is larger than any input may cause. The limit of libFuzzer itself needs a sanitizer.
+//! Ends the process where one allocation is larger than any input may cause. The limit of libFuzzer
+//! itself needs a sanitizer.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 

@@ -1,7 +1,9 @@
-//! What each fuzz target does with its bytes: as a user's file or text they are read, and what opened is used.
+//! What each fuzz target does with its bytes: as a user's file or text they are read, and what
+//! opened is used.
 //!
-//! No input may make the library panic, take 5 s or allocate 1 GiB at once; and an error is one line of text that a terminal shows as
-//! it is. The fuzzers call the targets, and so does the test that replays the corpus.
+//! No input may make the library panic, take 5 s or allocate 1 GiB at once; and an error is one
+//! line of text that a terminal shows as it is. The fuzzers call the targets, and so does the test
+//! that replays the corpus.
 
 use arbitrary::{Result as Drawn, Unstructured};
 use dmap::Error;
@@ -247,7 +249,8 @@ fn zip(members: &[Member], end: [Option<u64>; 3]) -> Vec<u8> {
     file
 }
 
-/// The bytes are the pickle of an archive, and that of a file of PyTorch before version 1.6, each with 64 bytes of storage.
+/// The bytes are the pickle of an archive, and that of a file of PyTorch before version 1.6, each
+/// with 64 bytes of storage.
 fn pickle(bytes: &[u8]) {
     let storage: Vec<u8> = (0..16).flat_map(|i| (i as f32).to_le_bytes()).collect();
     let members = [Member::plain("archive/data.pkl", bytes), Member::plain("archive/data/0", &storage)];
@@ -345,7 +348,8 @@ fn adm_config(bytes: &[u8]) {
     });
 }
 
-/// A header with the names of an ADM UNet and any extents. One extent of every tensor is 0, so that the file needs no values.
+/// A header with the names of an ADM UNet and any extents. One extent of every tensor is 0, so that
+/// the file needs no values.
 fn adm_shapes(u: &mut Unstructured) -> Drawn<()> {
     let mut header = Map::new();
     let mut put = |name: String, shape: &[u64]| {
@@ -406,8 +410,8 @@ fn adm_shapes(u: &mut Unstructured) -> Drawn<()> {
     Ok(())
 }
 
-/// The first byte says which part of a latent model the others configure. The graph of a part that is configured can be built, or says
-/// why not.
+/// The first byte says which part of a latent model the others configure. The graph of a part that
+/// is configured can be built, or says why not.
 fn latent_config(bytes: &[u8]) {
     let Some((kind, text)) = bytes.split_first() else { return };
     let (path, text) = (Path::new("config.json"), &*String::from_utf8_lossy(text));
@@ -508,7 +512,8 @@ thread_local! {
     };
 }
 
-/// The bytes are `tokenizer.json`, or, where a zero byte stands in them, `vocab.json` and `merges.txt`.
+/// The bytes are `tokenizer.json`, or, where a zero byte stands in them, `vocab.json` and
+/// `merges.txt`.
 fn tokenizer(bytes: &[u8]) {
     let folder = match bytes.iter().position(|&b| b == 0) {
         None => {

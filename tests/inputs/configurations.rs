@@ -1,4 +1,5 @@
-//! Configurations: checkpoints known by their shapes, the JSON beside a file, and the folders of latent models.
+//! Configurations: checkpoints known by their shapes, the JSON beside a file, and the folders of
+//! latent models.
 
 use crate::folder_copy::copy;
 use crate::pickles::safetensors;

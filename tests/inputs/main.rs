@@ -1,7 +1,9 @@
-//! Inputs as users have them, and what the program must say or compute for each: one table per kind of input.
+//! Inputs as users have them, and what the program must say or compute for each: one table per kind
+//! of input.
 //!
-//! A row is an input, the expected exit code and a phrase of the message. Where the program computes something, the
-//! expected figure stands in a test of its own beside the table. Every input is made by its test.
+//! A row is an input, the expected exit code and a phrase of the message. Where the program
+//! computes something, the expected figure stands in a test of its own beside the table. Every
+//! input is made by its test.
 
 mod configurations;
 mod flags;

@@ -1,4 +1,5 @@
-//! Measurements: given with or without their mask or kernel, under another task or noise, or made by another operator.
+//! Measurements: given with or without their mask or kernel, under another task or noise, or made
+//! by another operator.
 
 use crate::table::{Folder, check, dmap, json, picture, row, text};
 use dmap::graph::Shape;

@@ -1,4 +1,5 @@
-//! Results on disk: a second run that differs from the first, runs that fail half-way, names that lead elsewhere.
+//! Results on disk: a second run that differs from the first, runs that fail half-way, names that
+//! lead elsewhere.
 
 use crate::table::{Folder, check, dmap, json, picture, row, text};
 use std::path::Path;

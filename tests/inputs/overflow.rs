@@ -1,4 +1,5 @@
-//! Numbers that run out of the finite ones: the image, what it was computed in, and what helps are named.
+//! Numbers that run out of the finite ones: the image, what it was computed in, and what helps are
+//! named.
 
 use crate::folder_copy::copy;
 use crate::table::{Folder, Row, check, dmap, json, row, text};
@@ -75,7 +76,8 @@ fn a_decoder_that_overflows_is_no_black_picture() {
     copy(&data("latent_sd2"), &folder.path("model"));
     let weights = "vae/diffusion_pytorch_model.safetensors";
     let (from, to) = (data("latent_sd2").join(weights), folder.path("model").join(weights));
-    // Only the bias, so that the gradient stays finite; only the restored image is decoded with it where no gradient is taken.
+    // Only the bias, so that the gradient stays finite; only the restored image is decoded with it
+    // where no gradient is taken.
     changed(&from, &to, "decoder.conv_out.bias", |b| b.fill(1e30));
     let run = ["restore", &photo, "--model", &model, "--task", "denoise", "--steps", "2", "--out", &out];
     let alone = [&run[..], &["--method", "unconditional"]].concat();

@@ -12,7 +12,8 @@ fn exif(orientation: u8) -> Vec<u8> {
     bytes
 }
 
-/// What a camera stores of a scene that it saw with this orientation: the inverse of what a viewer does.
+/// What a camera stores of a scene that it saw with this orientation: the inverse of what a viewer
+/// does.
 fn stored(scene: &RgbImage, orientation: u8) -> RgbImage {
     use image::imageops::{flip_horizontal, flip_vertical, rotate90, rotate180, rotate270};
     match orientation {
@@ -134,7 +135,8 @@ fn a_colour_profile_is_converted_to_srgb() {
     };
     let adobe = ColorProfile::new_adobe_rgb().encode().unwrap();
     let srgb = ColorProfile::new_srgb().encode().unwrap();
-    // Adobe RGB (1998) to sRGB: linear by gamma 2.19921875, by the two matrices of D65, and by the curve of sRGB.
+    // Adobe RGB (1998) to sRGB: linear by gamma 2.19921875, by the two matrices of D65, and by the
+    // curve of sRGB.
     let (color, note) = read("adobe.png", with_profile(&adobe, [100, 150, 60]));
     let linear = [100.0, 150.0, 60.0].map(|v: f64| (v / 255.0).powf(2.199_218_75));
     let matrix = [[1.398_3, -0.398_3, 0.0], [0.0, 1.0, 0.0], [0.0, -0.042_9, 1.042_9]];

@@ -36,7 +36,8 @@ pub fn text(out: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
 }
 
-/// Runs every row and reports all that differ. A run that fails says so in lines that start with `dmap: `, and never panics.
+/// Runs every row and reports all that differ. A run that fails says so in lines that start with
+/// `dmap: `, and never panics.
 pub fn check(rows: &[Row]) {
     let mut wrong = Vec::new();
     for row in rows {

@@ -1,5 +1,6 @@
-//! Every op of the case table on the emulated CUDA device, forward and VJP, in every storage type, under several orders of
-//! blocks and threads. What a kernel does wrong on the way (a missing barrier, a write outside) is reported by the device itself.
+//! Every op of the case table on the emulated CUDA device, forward and VJP, in every storage type,
+//! under several orders of blocks and threads. What a kernel does wrong on the way (a missing
+//! barrier, a write outside) is reported by the device itself.
 
 use crate::{Expected, chosen, expected, inputs};
 use dmap::backend::Device;
@@ -32,7 +33,8 @@ fn rounded(values: &[f32], dtype: Dtype) -> Vec<f32> {
     }
 }
 
-/// The case's graph: stored inputs as weights, the others as inputs; and the values as they are stored.
+/// The case's graph: stored inputs as weights, the others as inputs; and the values as they are
+/// stored.
 fn record(case: &Case, dtype: Dtype) -> (Graph, Vec<TensorId>, Vec<TensorId>, Vec<Vec<f32>>, Weights) {
     let mut g = Graph::new();
     let mut values = inputs(case);
@@ -81,8 +83,9 @@ fn write_inputs(e: &mut Executor, ids: &[TensorId], values: &[Vec<f32>]) {
     }
 }
 
-/// Forward against the reference in f64 on the values as they are stored: at most twice the error of plain f32, and some
-/// roundings of the storage type of the largest value. Without a reference it only has to run.
+/// Forward against the reference in f64 on the values as they are stored: at most twice the error
+/// of plain f32, and some roundings of the storage type of the largest value. Without a reference
+/// it only has to run.
 fn forward(case: &Case, run: &Run) -> Result<f64, String> {
     let (mut g, ids, outputs, values, weights) = record(case, run.dtype);
     outputs.iter().for_each(|&out| g.output(out));
@@ -102,7 +105,8 @@ fn forward(case: &Case, run: &Run) -> Result<f64, String> {
     Ok(share)
 }
 
-/// VJP against the CPU's, which central differences in f64 have checked, on the values as they are stored.
+/// VJP against the CPU's, which central differences in f64 have checked, on the values as they are
+/// stored.
 fn vjp(case: &Case, input: usize, run: &Run) -> Result<f64, String> {
     let gradient_on = |device: Option<&Run>| -> Result<(Vec<f32>, bool), String> {
         let (mut g, ids, outputs, values, weights) = record(case, run.dtype);
@@ -141,7 +145,8 @@ fn vjp(case: &Case, input: usize, run: &Run) -> Result<f64, String> {
     let largest = expected.iter().fold(0f64, |m, &v| m.max(f64::from(v).abs()));
     let network = case.inputs[input].stored || stored;
     let unit = if network { unit(run.dtype, run.tf32) } else { unit(Dtype::F32, false) };
-    // Intermediate gradients are rounded to the storage type, and a squared one may pass through several roundings.
+    // Intermediate gradients are rounded to the storage type, and a squared one may pass through
+    // several roundings.
     let limit = (16.0 * f64::from(f32::EPSILON) + 8.0 * unit) * largest + 1e-30;
     let expected: Vec<f64> = expected.iter().map(|&v| f64::from(v)).collect();
     Ok(compare(&format!("{} by input {input}", case.name), &found, &expected, limit)?.share)

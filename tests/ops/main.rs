@@ -1,5 +1,5 @@
-//! Every op of the case table: forward against slow loops in f64, VJP against central differences in f64, in an arena
-//! that is full of NaN before each run.
+//! Every op of the case table: forward against slow loops in f64, VJP against central differences
+//! in f64, in an arena that is full of NaN before each run.
 
 #[cfg(feature = "emulate")]
 mod emulated;
@@ -58,7 +58,8 @@ fn expected(case: &Case, values: &[Vec<f32>]) -> Vec<Expected> {
         .collect()
 }
 
-/// Our error may be at most twice that of a plain f32 loop, plus a few units in the last place of the largest value.
+/// Our error may be at most twice that of a plain f32 loop, plus a few units in the last place of
+/// the largest value.
 fn forward(case: &Case) -> Result<(), String> {
     let values = inputs(case);
     let (mut g, ids, outputs) = record(case);

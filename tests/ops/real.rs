@@ -1,4 +1,5 @@
-//! The references are written once and run in f64, for the truth, and in f32, for the error that plain arithmetic makes.
+//! The references are written once and run in f64, for the truth, and in f32, for the error that
+//! plain arithmetic makes.
 
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 

@@ -1,5 +1,5 @@
-//! What NVRTC made of the kernels: every one is in every image, none spills where it counts, and the committed table
-//! is that of this source.
+//! What NVRTC made of the kernels: every one is in every image, none spills where it counts, and
+//! the committed table is that of this source.
 //!
 //!     DMAP_WRITE_RESOURCES=1 cargo test --release --features emulate --test ops emulated
 //!
@@ -19,7 +19,8 @@ fn is_small(architecture: &str) -> bool {
     ["sm_86", "sm_89", "sm_120"].contains(&architecture)
 }
 
-/// Warps that a multiprocessor holds at most, and how many of them registers and `shared` bytes of this kernel allow.
+/// Warps that a multiprocessor holds at most, and how many of them registers and `shared` bytes of
+/// this kernel allow.
 fn occupancy(r: &Resources, threads: usize, shared: usize) -> (usize, usize) {
     let small = is_small(r.architecture);
     let kib = if small {
@@ -68,7 +69,8 @@ fn hot_kernels_keep_to_their_registers() {
     assert!(spilling.is_empty(), "spilled bytes: {list:?}");
 }
 
-/// Compares the table with what is committed, when every kernel of the case table has run; `shared` is what their launches had.
+/// Compares the table with what is committed, when every kernel of the case table has run; `shared`
+/// is what their launches had.
 pub fn check_table(shared: &Shared) {
     if resources().is_empty() {
         println!("not checked: this build had no NVRTC");
@@ -79,7 +81,8 @@ pub fn check_table(shared: &Shared) {
         std::fs::write(TABLE, &found).unwrap();
     }
     let committed = std::fs::read_to_string(TABLE).unwrap();
-    // Another NVRTC, or another choice of architectures, allocates otherwise: only the spills count then.
+    // Another NVRTC, or another choice of architectures, allocates otherwise: only the spills count
+    // then.
     let header = |t: &str| t.lines().next().map(String::from);
     if header(&committed) == header(&found) && std::env::var_os("DMAP_CUDA_ARCHS").is_none() {
         assert!(committed == found, "{TABLE} is not that of these kernels: write it anew (see tests/ops/resources.rs)");

@@ -103,7 +103,8 @@ pub fn truth<T: Real>(case: &Case, values: &[Vec<T>]) -> Option<Vec<Vec<T>>> {
         CaseOp::GuidedStep(op) => guided_step(op, &x, &shapes),
         CaseOp::LearnedNoise(op) => learned_noise(op, &x, &shapes),
         CaseOp::AdamW(op) => return Some(adamw(op, &x, &shapes)),
-        // Whole steps run it, and tests of src/noise.rs hold the generator against published values.
+        // Whole steps run it, and tests of src/noise.rs hold the generator against published
+        // values.
         CaseOp::NormalNoise(_) => return None,
     };
     if case.past {
@@ -180,7 +181,8 @@ fn linear_combination<T: Real>(op: &LinearCombination, x: &[&[T]], shapes: &[Sha
     (0..shapes[1].numel()).map(|k| (0..op.columns.len()).fold(zero(), |sum: T, j| sum + term(k, j))).collect()
 }
 
-/// A step of half of Polyak's length where that is shorter than the stated one; the gradient of a normalised step has length 1.
+/// A step of half of Polyak's length where that is shorter than the stated one; the gradient of a
+/// normalised step has length 1.
 fn guided_step<T: Real>(op: &GuidedStep, x: &[&[T]], shapes: &[Shape]) -> Vec<T> {
     let (item, columns) = (shapes[0].item(), shapes[3].c);
     let norms = r::distance(x[1], &vec![zero(); x[1].len()], shapes[0].n);
