@@ -279,6 +279,15 @@ fn wrong_flags_are_refused_with_the_nearest_right_one() {
     refused(&["restore", &f.string("*.jpg"), "--task", "sr4", "--out", &out], "No such file");
     refused(&["plan", "--model", "adm-1024"], "presets: adm-64-cond, adm-128-cond, adm-256");
     refused(&["info", &photo], "neither safetensors");
+    refused(&["info", "photograph"], "photograph");
+}
+
+#[test]
+fn info_describes_the_priors_inside_the_program() {
+    for (name, said) in [("photo", "predicts epsilon"), ("tiny-latent", "latents of 4 channels")] {
+        let out = dmap(&["info", name]);
+        assert!(out.status.success() && text(&out).contains(said), "{}", text(&out));
+    }
 }
 
 #[test]

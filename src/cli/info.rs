@@ -6,13 +6,13 @@ use crate::model::{AdmConfig, Model};
 use crate::operator::{OPERATORS, OperatorRow};
 use crate::sampler::{Answer, METHODS, MethodRow, parse_method};
 use crate::weights::Checkpoint;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Flags of `dmap info`.
 #[derive(clap::Args, Debug)]
 pub struct Info {
-    /// A .safetensors or .pt file, or the folder of a latent model
+    /// A .safetensors or .pt file, the folder of a latent model, or the name of a prior inside the program: photo, tiny-latent
     file: PathBuf,
     /// List every tensor
     #[arg(long)]
@@ -21,7 +21,13 @@ pub struct Info {
 
 pub(super) fn run(flags: Info) -> anyhow::Result<ExitCode> {
     if flags.file.is_dir() {
-        return folder(&flags.file);
+        let kind = "a latent diffusion model in diffusers layout, complete";
+        return describe(&shown(&flags.file), kind, &Model::open(&flags.file)?);
+    }
+    if let Some(name @ ("photo" | "tiny-latent")) = flags.file.to_str()
+        && !flags.file.exists()
+    {
+        return describe(name, "a prior inside the program", &Model::open_or_shipped(name)?);
     }
     let checkpoint = Checkpoint::open(&flags.file)?;
     let mut kinds: Vec<&str> = checkpoint.tensors.values().map(|t| t.number.name()).collect();
@@ -60,11 +66,10 @@ pub(super) fn run(flags: Info) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Describes a model folder. Opening it checks all its parts against their configurations.
-fn folder(path: &Path) -> anyhow::Result<ExitCode> {
-    let model = Model::open(path)?;
+/// Describes an opened model: its parts were checked against their configurations.
+fn describe(name: &str, kind: &str, model: &Model) -> anyhow::Result<ExitCode> {
     let prior = model.network.prior();
-    say!("{}: a latent diffusion model in diffusers layout, complete", shown(path))?;
+    say!("{name}: {kind}")?;
     if let (Some(latent), Some(text)) = (prior.latent, model.network.text_shape()) {
         say!(
             "latents of {} channels, {} pixels along a side each, scaled by {}",
@@ -72,11 +77,11 @@ fn folder(path: &Path) -> anyhow::Result<ExitCode> {
             latent.factor,
             latent.scaling
         )?;
-        say!("images of multiples of {} pixels; others are grown and cropped", prior.size_multiple)?;
         say!("conditioned on {} tokens of {} channels", text.w, text.c)?;
     }
+    say!("images of multiples of {} pixels; others are grown and cropped", prior.size_multiple)?;
     say!("predicts {}, {} steps, {}", prior.prediction, prior.diffusion_steps, prior.noise_schedule)?;
-    if let Some(warning) = model.warning {
+    if let Some(warning) = &model.warning {
         say!("{}", shown(warning))?;
     }
     Ok(ExitCode::SUCCESS)
