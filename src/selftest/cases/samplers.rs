@@ -67,13 +67,13 @@ pub(super) fn cases() -> Vec<Case> {
             Case::new(
                 format!("sphere_projection {x}"),
                 SphereProjection { column: 1 },
-                with(2, &[columns.clone()]),
+                with(2, std::slice::from_ref(&columns)),
                 &[],
             ),
             Case::new(
                 format!("learned_noise {x}"),
                 LearnedNoise { columns: [0, 1, 2] },
-                with(3, &[columns.clone()]),
+                with(3, std::slice::from_ref(&columns)),
                 &[],
             ),
             Case::new(format!("adamw {x}"), AdamW { columns: [1, 0, 4, 2] }, adamw, &[]),
