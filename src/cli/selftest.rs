@@ -63,15 +63,23 @@ pub(super) fn run(flags: Selftest) -> anyhow::Result<ExitCode> {
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The checks that the flags select. On an unknown name the error lists all checks.
+/// The op of a case, or the whole name of another check.
+fn family(name: &str) -> &str {
+    if name.starts_with("two ") { name } else { name.split([' ', ',']).next().unwrap_or(name) }
+}
+
+/// The checks that the flags select. On an unknown name the error lists the ops, whose cases are too
+/// many, and the other checks.
 fn selected(flags: &Selftest) -> Result<Vec<Check>> {
     let all = if flags.large { large_checks(flags.shrink as usize) } else { checks() };
     let Some(only) = &flags.only else { return Ok(all) };
-    let names: Vec<String> = all.iter().map(|c| c.name.clone()).collect();
+    let mut names: Vec<String> = all.iter().map(|c| family(&c.name).to_string()).collect();
+    names.sort();
+    names.dedup();
     let selected: Vec<Check> = all.into_iter().filter(|c| c.name.contains(only.as_str())).collect();
     if selected.is_empty() {
         let near = nearest(only, names.iter().map(String::as_str)).unwrap_or_default();
-        let reason = format!("no check is called {only}: did you mean {near}? The checks are: {}", names.join("; "));
+        let reason = format!("no check is called {only}: did you mean {near}? Checks begin with: {}", names.join("; "));
         return Err(Error::Invalid(reason));
     }
     Ok(selected)
