@@ -1,5 +1,8 @@
-// One step of AdamW: m' = b1 m + (1 - b1) g, v' = b2 v + (1 - b2) g^2, z' = (1 - decay) z - rate (m' by_m) / (sqrt(v' by_v) + eps); the
-// columns of the coefficients of item n hold rate, decay, by_m and by_v. blockIdx.y is the item, a thread takes one value.
+// One step of AdamW:
+//   m' = b1 m + (1 - b1) g,  v' = b2 v + (1 - b2) g^2
+//   z' = (1 - decay) z - rate (m' by_m) / (sqrt(v' by_v) + eps)
+// The columns of the coefficients of item n hold rate, decay (the rate times the weight decay), and
+// the bias corrections by_m and by_v. blockIdx.y is the item; a thread takes one value at a time.
 #include "include/view.cuh"
 
 struct AdamWParams {

@@ -1,5 +1,6 @@
-// add: y = a + scale b. scale: y = scale x. VJP: da = dy, db = scale dy, so `scale` is its own reverse.
-// Tensors of one extent, seen as one row of values; in place over an operand is fine.
+// add: y = a + scale b. scale: y = scale x.
+// VJP: da = dy, db = scale dy. So `scale` is its own reverse.
+// The tensors have one shape and are seen as one row of values. y may take the place of an operand.
 #include "include/view.cuh"
 
 struct AddParams { ViewOut y; View a, b; i64 count; float scale; };

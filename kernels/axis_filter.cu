@@ -1,7 +1,10 @@
-// y[o, i, q] = sum over taps k of weight[k, i] x[o, index[k, i], q]: a sparse map along one axis, boundaries in the taps. Tap by tap, so that
-// neighbouring rows i lie together in both tables; shorter rows end with weights of 0.
-// o runs over what lies outside the axis, q over what lies inside (channels; for rows of an image, columns and channels).
-// The VJP is this kernel with the transposed taps. One thread per value of y.
+// y[o, i, q] = sum over taps k of weight[k, i] x[o, index[k, i], q]: a sparse map along one axis. o
+// runs over what lies outside the axis, and q over what lies inside (the channels; for an axis of
+// rows, the columns and channels).
+//
+// The taps contain the boundary rule. Both tables are stored tap by tap, so that neighbouring rows
+// i lie next to each other. Rows with fewer taps end with weights of 0. The VJP is this kernel with
+// the transposed taps. A thread makes one value of y at a time.
 #include "include/view.cuh"
 
 struct AxisFilterParams { ViewOut y; View x; const int* index; const float* weight; i64 count; int rows, inputs, taps; i64 inside; };

@@ -1,6 +1,8 @@
-// channel_copy: y[p, to + c] = x[p, from + c] for c < count, over all pixels p of the batch. A concatenation is two of them,
-// a slice one. channel_pad: y[p, c] = x[p, c - start] inside, 0 outside. VJPs: slices of dy; slice and pad are each other's.
-// A thread takes four channels at a time where every offset allows it, else one.
+// channel_copy: y[p, to + c] = x[p, from + c] for c < count, over all pixels p of the batch. A
+// concatenation is two of these copies, and a slice is one.
+// channel_pad: y[p, c] = x[p, c - start] inside, 0 outside.
+// VJP: the gradients of a concatenation are slices of dy; slice and pad are each other's VJP.
+// A thread takes four channels at a time if every offset is a multiple of four, else one.
 #include "include/view.cuh"
 
 struct ChannelCopyParams { ViewOut y; View x; i64 pixels; int y_channels, x_channels, to, from, count; };

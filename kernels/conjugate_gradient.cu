@@ -1,5 +1,7 @@
-// inner_product: p[n] = <a[n], b[n]>. products_partial comes first and leaves PARTIALS sums an item; the second launch adds them up.
-// ratio_step: out = x + sign (above[n] / below[n]) d, x where below is 0. blockIdx.y is the item.
+// inner_product: p[n] = <a[n], b[n]>. products_partial runs first and leaves PARTIALS sums per
+// item; inner_product adds them up.
+// ratio_step: out = x + sign (above[n] / below[n]) d, or x where below is 0. blockIdx.y is the
+// item.
 #include "include/item_norm.cuh"
 
 struct ProductsPartialParams { float* partial; View a, b; i64 item; };

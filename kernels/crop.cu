@@ -1,5 +1,5 @@
-// y[n, i, j, c] = x[n, i, j, c] where x has that pixel, 0 elsewhere: crop and zero_pad, which are each other's VJP.
-// One thread per value of y.
+// y[n, i, j, c] = x[n, i, j, c] where x has that pixel, and 0 elsewhere. This is both crop and
+// zero_pad; each is the other's VJP. A thread makes one value of y at a time.
 #include "include/view.cuh"
 
 struct CropParams { ViewOut y; View x; i64 count; int yh, yw, xh, xw, channels; };

@@ -1,5 +1,6 @@
-// z = mean + exp(clamp(logvar, -30, 20) / 2) noise, mean and logvar the halves of a pixel's 2c channels; its VJP to both:
-// dmean = dz, dlogvar = dz noise exp(logvar / 2) / 2 inside the limits, else 0. A thread takes one channel of a pixel.
+// z = mean + exp(clamp(logvar, -30, 20) / 2) noise. mean and logvar are the halves of a pixel's 2c
+// channels. The VJP is with respect to both: dmean = dz, and dlogvar = dz noise exp(logvar / 2) / 2
+// inside the limits, else 0. A thread takes one channel of a pixel.
 #include "include/view.cuh"
 
 DEVICE float deviation(float logvar) { return expf(0.5f * smaller(larger(logvar, -30.0f), 20.0f)); }

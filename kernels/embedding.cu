@@ -1,4 +1,4 @@
-// y[p] = table[label[p]], NaN for a label outside the table. blockIdx.x is p.
+// y[p] = table[label[p]], or NaN if the label is outside the table. blockIdx.x is p.
 #include "include/view.cuh"
 
 struct EmbeddingParams { ViewOut y; View label, table; int rows, channels; };

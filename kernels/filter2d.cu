@@ -1,6 +1,9 @@
-// filter2d: y[p] = sum over t of k[t] R(x)[p + t], R reflects at the boundary without repeating the edge; a kernel per item.
-// filter2d_vjp: dx[q] = sum over the padded positions P that reflect q, and t, of k[t] dy[P - t]: up to three P an axis.
-// One thread per pixel, for up to four channels; the kernel's zeros (motion blur: most of it) are skipped by whole blocks.
+// filter2d: y[p] = sum over t of k[t] R(x)[p + t]. R reflects at the boundary without repeating the
+// edge. Every item has its own kernel k.
+// filter2d_vjp: dx[q] = sum over t, and over the padded positions P that reflect q, of
+// k[t] dy[P - t]. There are up to three such positions per axis.
+// A thread takes one pixel and up to four channels. Whole blocks skip the zeros of the kernel,
+// which are most of its values in a motion blur.
 #include "include/view.cuh"
 
 struct Filter2dParams { ViewOut y; View x; const float* kernel; int h, w, channels, size; };
@@ -30,7 +33,8 @@ KERNEL(filter2d, Filter2dParams, 256, 2) {
     for (int c = 0; c < count; c++) put(p.y, (base + pixel) * p.channels + c0 + c, sum[c]);
 }
 
-// The positions, counted from the image's first row, that R fills from row i: i itself, and its mirror images in the border.
+// The positions that R fills from row i, counted from the image's first row: i itself, and its
+// mirror images in the border.
 DEVICE int mirror_images(int i, int n, int border, int (&out)[3]) {
     int count = 0;
     out[count++] = i;

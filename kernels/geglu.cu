@@ -1,10 +1,13 @@
-// geglu: y = a gelu(b), the first and second half of a pixel's 2c channels; da = dy gelu(b), db = dy a gelu'(b). The product that makes a
-// and b takes y along (conv/mma.cu); geglu is for those that can't. A thread takes four channels.
-// Reads x (and dy), overwrites y or dx; geglu_vjp may be in place over x: a thread reads both halves of what it writes.
+// geglu: y = a gelu(b). a and b are the first and second half of a pixel's 2c channels.
+// VJP: da = dy gelu(b), db = dy a gelu'(b).
+//
+// The product that makes a and b usually makes y as well (conv/mma.cu); geglu is for products that
+// cannot. A thread takes four channels. Reads x (and dy), and overwrites y or dx. geglu_vjp may be
+// in place over x, because a thread reads both halves of what it writes.
 #include "include/gelu.cuh"
 
-// Calls f(index of the output, of the value, of the gate, count) for what this thread takes: four channels where a pixel's are whole
-// vectors, else one.
+// Calls f(index of the output, of the value, of the gate, count) for what this thread takes: four
+// channels if a pixel's channels are whole vectors, else one.
 template <class F> DEVICE void over_gates(i64 pixels, int channels, F f) {
     int count = channels % 4 == 0 ? 4 : 1, row = channels / count;
     i64 step = i64(gridDim.x) * blockDim.x;

@@ -1,14 +1,17 @@
-// Layer norm over the channels of every pixel, and its VJP to x.
+// Layer norm over the channels of every pixel, and its VJP with respect to x.
 //
 //   xhat = (x - mean) rstd,  y = gamma xhat + beta
 //   p = gamma dy,  dx = rstd (p - avg(p) - xhat avg(p xhat)), averages over the channels
 //
-// A warp per pixel, eight a block. It reads its pixel three times: the first read fills the cache for the others. Two passes for the
-// variance. Overwrites y or dx, to which it adds what is in `addend`; dx may take dy's place: a lane writes what only it has read, after the warp's last sum.
+// A warp takes one pixel, and a block takes eight. A warp reads its pixel three times; the first
+// read fills the cache for the others. The variance takes two passes. Overwrites y, or dx with the
+// gradient plus `addend`. dx may take dy's place: after the warp's last sum, a lane writes only
+// what it alone has read.
 #include "include/reduce.cuh"
 #include "include/view.cuh"
 
-// Calls f(first channel, count) for the channels of this lane: four at a time where pixels are whole vectors.
+// Calls f(first channel, count) for the channels of this lane: four at a time if pixels are whole
+// vectors.
 template <class F> DEVICE void over_channels(int channels, F f) {
     int lane = threadIdx.x % 32;
     if (channels % 4 == 0) {

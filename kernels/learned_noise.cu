@@ -1,5 +1,6 @@
-// y = mean + factor exp((f log beta + (1 - f) log beta~) / 2) noise, f = (v + 1) / 2; the columns of the coefficients of item n
-// hold log beta, log beta~ and the factor. blockIdx.y is the item.
+// y = mean + factor exp((f log beta + (1 - f) log beta~) / 2) noise, with f = (v + 1) / 2. The
+// columns of the coefficients of item n hold log beta, log beta~ and the factor. blockIdx.y is the
+// item.
 #include "include/view.cuh"
 
 struct LearnedNoiseParams { ViewOut y; View mean, v, noise; const float* coefficients; i64 item; int width, large, small, factor; };

@@ -1,5 +1,6 @@
-// y[r, o] = sum over i of x[r, i] w[o, i] + bias[o], or silu of that, for a few rows r (a batch of time embeddings), where reading w is all the
-// cost: a warp per output o, eight warps a block. Many rows go through conv/mma.cu as a 1x1 convolution. dx of a linear layer likewise.
+// y[r, o] = sum over i of x[r, i] w[o, i] + bias[o], or silu of that, for a few rows r (a batch of
+// time embeddings). Reading w is then all the cost, so a warp takes one output o, and a block takes
+// eight. Many rows go through conv/mma.cu as a 1x1 convolution, and so does dx of a linear layer.
 #include "include/reduce.cuh"
 #include "include/view.cuh"
 

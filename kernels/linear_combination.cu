@@ -1,5 +1,6 @@
-// y[n] = sum over k of coefficients[n, column_k] x_k[n], up to four x of one extent. dx_k = coefficients[n, column_k] dy is
-// the same kernel with one x. blockIdx.y is the item; in place over an x is fine.
+// y[n] = sum over k of coefficients[n, column_k] x_k[n], for up to four x of one shape. The VJP,
+// dx_k = coefficients[n, column_k] dy, is the same kernel with one x. blockIdx.y is the item; y may
+// take the place of an x.
 #include "include/view.cuh"
 
 struct LinearCombinationParams { ViewOut y; View x[4]; const float* coefficients; i64 item; int width, column[4]; };

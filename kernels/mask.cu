@@ -1,4 +1,5 @@
-// y[p, c] = x[p, c] mask[p]; its own VJP. All pixels of the batch seen as one row; a thread takes one value.
+// y[p, c] = x[p, c] mask[p], which is its own VJP. All pixels of the batch are seen as one row; a
+// thread takes one value at a time.
 #include "include/view.cuh"
 
 struct MaskParams { ViewOut y; View x, mask; i64 count; int channels; };

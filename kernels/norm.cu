@@ -1,5 +1,7 @@
-// residual_norm: r[n] = || a[n] - y[n] ||; da = dr (a - y) / r, 0 where r = 0. squared_norm: s[n] = || x[n] ||^2.
-// squares_partial comes first and leaves PARTIALS sums an item; the second launch adds them up, one thread an item.
+// residual_norm: r[n] = || a[n] - y[n] ||. VJP: da = dr (a - y) / r, or 0 where r = 0.
+// squared_norm: s[n] = || x[n] ||^2.
+// squares_partial runs first and leaves PARTIALS sums per item. The second launch adds them up,
+// with one thread per item.
 #include "include/item_norm.cuh"
 
 struct SquaresPartialParams { float* partial; View a, b; i64 item; };

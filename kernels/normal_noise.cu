@@ -1,5 +1,6 @@
-// Standard normal noise from a counter: Philox4x32-10 keyed by (seed, image, step, draw) per item, Box-Muller, element by
-// element the numbers of src/noise.rs. blockIdx.y is the item; a thread makes four values.
+// Standard normal noise from a counter: Philox4x32-10, keyed by (seed, image, step, draw) per item,
+// and Box-Muller. Element by element, these are the numbers of src/noise.rs. blockIdx.y is the
+// item; a thread makes four values at a time.
 #include "include/view.cuh"
 
 struct NormalNoiseParams { float* y; const u32* keys; i64 item; };

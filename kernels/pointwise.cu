@@ -1,14 +1,15 @@
-// Functions that are applied value by value: y = f(x), dx = dy f'(x); src/ops/pointwise.rs has their formulas.
+// Functions that are applied value by value: y = f(x), dx = dy f'(x). Their formulas are in
+// src/ops/pointwise.rs.
 //
-// Tensors of one extent, seen as one row of values. Reads x (and dy), overwrites y or dx; in place over the first operand is
-// fine. A thread takes four values at a time.
+// The tensors have one shape and are seen as one row of values. Reads x (and dy), and overwrites y
+// or dx, which may take the place of the first operand. A thread takes four values at a time.
 #include "include/gelu.cuh"
 
 // a and b are parameters of the function.
 struct PointwiseParams { ViewOut y; View x; i64 count; float a, b; };
 struct PointwiseVjpParams { ViewOut dx; View dy, x; i64 count; float a, b; };
 
-// The kernels of a function: y from x, and dx from dy and x; both expressions may hold a and b.
+// The kernels of a function: y from x, and dx from dy and x. Both expressions may contain a and b.
 #define POINTWISE(name, y_of_x, dx_of_dy_and_x)                                  \
     KERNEL(name, PointwiseParams, 256, 4) {                                      \
         const View in[1] = {p.x};                                                \

@@ -1,5 +1,7 @@
-// upsample: y[2i + a, 2j + b] = gain x[i, j]. pool: y[i, j] = gain (x[2i, 2j] + x[2i, 2j + 1] + x[2i + 1, 2j] + x[2i + 1, 2j + 1]).
-// Each is the other's VJP. (h, w) is the small extent; a thread takes four channels, or one where they do not divide.
+// upsample: y[2i + a, 2j + b] = gain x[i, j]
+// pool: y[i, j] = gain (x[2i, 2j] + x[2i, 2j + 1] + x[2i + 1, 2j] + x[2i + 1, 2j + 1])
+// Each is the other's VJP. (h, w) is the size of the small image. A thread takes four channels at a
+// time if their number is a multiple of four, else one.
 #include "include/view.cuh"
 
 struct ResampleParams { ViewOut y; View x; i64 rows; int w, channels; float gain; };
@@ -13,7 +15,8 @@ template <int C> DEVICE void store(View v, i64 i, const float (&in)[C]) {
     else put(v, i, in[0]);
 }
 
-// `rows` = n h: rows of the small image, of which row r covers rows 2r and 2r + 1 of the large one.
+// `rows` = n h counts the rows of the small image. Its row r covers rows 2r and 2r + 1 of the large
+// one.
 template <int C, bool UP> DEVICE void resample(const ResampleParams& p) {
     int row = p.w * (p.channels / C);
     i64 step = i64(gridDim.x) * blockDim.x;

@@ -1,6 +1,7 @@
-// guided_step: z' = z - f g. Normalised: f = min(length[n], max(0, r[n] - floor[n]) / ||g||) / ||g||; else f = length[n].
-// sphere_projection: z' = mean + radius[n] (z - mean) / ||z - mean||, mean where they coincide.
-// squares_partial (norm.cu) comes first, on g or on z - mean. blockIdx.y is the item.
+// guided_step: z' = z - f g.
+//   Normalised: f = min(length[n], max(0, r[n] - floor[n]) / ||g||) / ||g||. Else: f = length[n].
+// sphere_projection: z' = mean + radius[n] (z - mean) / ||z - mean||, or mean where they coincide.
+// squares_partial (norm.cu) runs first, on g or on z - mean. blockIdx.y is the item.
 #include "include/item_norm.cuh"
 
 struct GuidedStepParams { ViewOut out; View z, g, r; const float* partial; const float* coefficients; i64 item; int width, step, floor, normalised; };

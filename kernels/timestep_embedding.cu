@@ -1,5 +1,6 @@
-// y[n] = [cos(t f_0) .. cos(t f_{h-1}), sin(t f_0) ..], f_i = exp(-ln(10000) i / h), h = channels / 2. blockIdx.x is the item.
-// The exact cosf and sinf: t reaches 1000.
+// y[n] = [cos(t f_0) .. cos(t f_{h-1}), sin(t f_0) ..]
+// with f_i = exp(-ln(10000) i / h), h = channels / 2
+// blockIdx.x is the item. The kernel takes the exact cosf and sinf, because t reaches 1000.
 #include "include/view.cuh"
 
 struct TimestepEmbeddingParams { ViewOut y; View t; int channels; };

@@ -89,5 +89,5 @@ pub enum Precision {
     /// The storage type of the run.
     Storage,
     /// Always f32.
-    Full,
+    Single,
 }

@@ -108,7 +108,7 @@ fn schedules_have_guided_diffusions_numbers() {
             expect("coefficient_x", s.posterior_mean(i).1);
             expect("log_small", s.posterior_log_variance_clipped(i));
             if i > 0 {
-                expect("log_large", 2.0 * s.deviation(i, Variance::FixedLarge).ln());
+                expect("log_large", 2.0 * s.posterior_sigma(i, Variance::FixedLarge).ln());
             }
         }
     }

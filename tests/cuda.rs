@@ -3,11 +3,11 @@
 #![cfg(feature = "emulate")]
 
 use dmap::backend::Device;
-use dmap::backend::cuda::emulated::Emulated;
+use dmap::backend::cuda::emulated::{Emulated, EmulatedChip};
 use dmap::backend::cuda::{Driver, launches_for};
 use dmap::compare::relative_error;
 use dmap::graph::{Dtype, Plan, PlanOptions, Shape};
-use dmap::launch::{Launch, Limits, NodeLaunches, Operand, Params, TensorMap};
+use dmap::launch::{Chip, Forced, Launch, NodeLaunches, Operand, Params, TensorMap};
 use dmap::model::Model;
 use dmap::operator::parse_task;
 use dmap::sampler::{Item, METHODS, Measurement, Measurer, Restorer, Settings, Variance};
@@ -17,18 +17,35 @@ use std::path::Path;
 
 const COUNT: usize = 128;
 
+/// The chip of a test that varies it with the order: an odd order has the shared memory of consumer
+/// chips.
+fn chip_for(order: u64) -> EmulatedChip {
+    if order % 2 == 1 { EmulatedChip::Ada } else { EmulatedChip::Hopper }
+}
+
+fn emulated(order: u64) -> Device {
+    Device::emulated(Emulated::new(chip_for(order), order))
+}
+
 /// Runs a launch as a node that writes y.
 fn run_alone(driver: &Emulated, launch: Launch, y: Operand) -> Result<(), String> {
     driver.check(&launch).map_err(|e| e.to_string())?;
     let (node, outputs) = (launch.kernel.clone(), vec![(y, false)]);
-    let node = NodeLaunches { node, copies: Vec::new(), outputs, launches: vec![launch], scratch_bytes: 0 };
+    let node = NodeLaunches {
+        node,
+        copies: Vec::new(),
+        outputs,
+        launches: vec![launch],
+        choices: Vec::new(),
+        scratch_bytes: 0,
+    };
     driver.instantiate(vec![node]).unwrap().run().map_err(|e| e.to_string())
 }
 
 /// Runs one kernel of kernels/emulator/faults.cu as a node and gives its output, or what the device
 /// said.
 fn run_fault(kernel: &str, seed: u64) -> Result<Vec<f32>, String> {
-    let driver = Emulated::new(seed);
+    let driver = Emulated::new(chip_for(seed), seed);
     let bytes = 4 * COUNT as u64;
     let place = |address| Operand { address, bytes, dtype: Dtype::F32, shape: Shape::vector(COUNT) };
     let (x, y) = (place(driver.allocate(bytes).unwrap()), place(driver.allocate(bytes).unwrap()));
@@ -52,7 +69,7 @@ fn run_fault(kernel: &str, seed: u64) -> Result<Vec<f32>, String> {
 /// device said.
 fn run_box_fault(kernel: &str, seed: u64) -> Result<bool, String> {
     const ROWS: usize = 24;
-    let driver = Emulated::new(seed);
+    let driver = Emulated::new(chip_for(seed), seed);
     let bytes = (2 * 64 * ROWS) as u64;
     let place = |address| Operand { address, bytes, dtype: Dtype::Bf16, shape: Shape::rows(ROWS, 64) };
     let (x, y) = (place(driver.allocate(bytes).unwrap()), place(driver.allocate(bytes).unwrap()));
@@ -107,7 +124,7 @@ fn mistakes_with_boxes_are_caught() {
 
 #[test]
 fn a_map_that_the_driver_would_refuse_or_that_is_too_long_is_caught() {
-    let driver = Emulated::new(0);
+    let driver = Emulated::new(chip_for(0), 0);
     let bytes = 2 * 64 * 8;
     let operand =
         Operand { address: driver.allocate(bytes).unwrap(), bytes, dtype: Dtype::Bf16, shape: Shape::rows(8, 64) };
@@ -128,6 +145,7 @@ fn a_map_that_the_driver_would_refuse_or_that_is_too_long_is_caught() {
             copies: Vec::new(),
             outputs: Vec::new(),
             launches: vec![launch],
+            choices: Vec::new(),
             scratch_bytes: 0,
         };
         driver.instantiate(vec![node]).unwrap().run().unwrap_err().to_string()
@@ -186,7 +204,7 @@ fn every_planted_mistake_is_caught() {
 
 #[test]
 fn a_launch_that_does_not_fit_its_kernel_is_refused() {
-    let driver = Emulated::new(0);
+    let driver = Emulated::new(chip_for(0), 0);
     let launch = |kernel: &str, shared: u32, params: Params| Launch {
         file: String::new(),
         kernel: kernel.into(),
@@ -239,7 +257,7 @@ fn whole_steps_agree_with_the_cpu_in_every_storage_type() {
             for &(mode, storage, tf32, limit) in std::iter::once(&f32).chain(others) {
                 let seed = if method == "dps" { 1 } else { 2 };
                 let plan = PlanOptions::default().storage(storage).tf32(tf32);
-                let (found, residuals) = restore(&file, task, &settings, plan, &Device::emulated(seed));
+                let (found, residuals) = restore(&file, task, &settings, plan, &emulated(seed));
                 let error = relative_error(&found, &expected);
                 assert!(error <= limit, "{method}, adm_{name}, {mode}: {error:.1e} of {limit:.1e}");
                 let error = relative_error(&residuals, &traced);
@@ -264,7 +282,7 @@ fn whole_steps_of_latent_models_agree_with_the_cpu() {
         let (expected, traced) = restore(&folder, task, &settings, PlanOptions::default(), &Device::cpu());
         for (mode, storage, tf32, limit) in modes {
             let plan = PlanOptions::default().storage(storage).tf32(tf32);
-            let (found, residuals) = restore(&folder, task, &settings, plan, &Device::emulated(1));
+            let (found, residuals) = restore(&folder, task, &settings, plan, &emulated(1));
             for (what, error) in
                 [("image", relative_error(&found, &expected)), ("residuals", relative_error(&residuals, &traced))]
             {
@@ -280,7 +298,7 @@ fn weights_that_stay_with_the_host_give_the_same_numbers() {
     let run = |plan: PlanOptions, device: &Device| restore("tests/data/latent_sd1", "sr4", &settings, plan, device).0;
     let kept = PlanOptions::default().tf32(false);
     let streamed = kept.memory(1_400_000).offload(true);
-    for device in [Device::cpu(), Device::emulated(2)] {
+    for device in [Device::cpu(), emulated(2)] {
         let model = Model::open("tests/data/latent_sd1").unwrap();
         let operator = parse_task("sr4").unwrap();
         let image = Shape::new(2, 16, 16, 3);
@@ -306,7 +324,7 @@ fn every_other_method_agrees_with_the_cpu() {
         let settings = Settings::parse(&format!("{}:{inner}", row.name), &prior).unwrap().steps(3);
         let strict = PlanOptions::default().tf32(false);
         let run = |device: &Device| restore(model, "gaussian-blur:size=7", &settings, strict, device);
-        let ((expected, _), (found, _)) = (run(&Device::cpu()), run(&Device::emulated(5)));
+        let ((expected, _), (found, _)) = (run(&Device::cpu()), run(&emulated(5)));
         let error = relative_error(&found, &expected);
         assert!(error <= 1e-4, "{}: {error:.1e}", row.name);
     }
@@ -315,7 +333,7 @@ fn every_other_method_agrees_with_the_cpu() {
 #[test]
 fn weights_of_closed_models_leave_the_device() {
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/adm_a.safetensors");
-    let device = Device::emulated(2);
+    let device = emulated(2);
     let settings = Settings::parse("dps", &Model::open(model).unwrap().network.prior()).unwrap().steps(1);
     let plan = PlanOptions::default().storage(Dtype::Bf16);
     let free: Vec<u64> = (0..3)
@@ -333,7 +351,7 @@ fn weights_of_closed_models_leave_the_device() {
 fn weights_share_an_allocation() {
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/adm_a.safetensors");
     let opened = Model::open(model).unwrap();
-    let device = Device::emulated(2);
+    let device = emulated(2);
     let before = device.free_bytes().unwrap().unwrap();
     let settings = Settings::parse("dps", &opened.network.prior()).unwrap().steps(1);
     restore(model, "sr2", &settings, PlanOptions::default(), &device);
@@ -348,7 +366,7 @@ fn weights_share_an_allocation() {
 fn the_selftest_passes_on_the_emulated_device() {
     use dmap::selftest::{MODES, checks, large_checks};
     let mode = |name| MODES.iter().find(|m| m.name == name).unwrap();
-    let device = Device::emulated(3);
+    let device = emulated(3);
     // The ops tests run every case; here the self-test's own comparison is looked at, and whole
     // steps.
     let seen =
@@ -357,13 +375,13 @@ fn the_selftest_passes_on_the_emulated_device() {
     let large = large_checks(16).into_iter().filter(|c| !c.name.contains("adm")).map(|check| (check, "f32"));
     let failed: Vec<_> = small
         .chain(large)
-        .filter_map(|(check, m)| Some((check.name.clone(), check.run(mode(m), &device).err()?)))
+        .filter_map(|(check, m)| Some((check.name.clone(), check.run(mode(m), &device, Forced::NONE).err()?)))
         .collect();
     assert!(failed.is_empty(), "{failed:?}");
 }
 
 /// Kernels that a device would launch in the self-test.
-fn kernels_of_selftest(limits: &Limits) -> BTreeSet<String> {
+fn kernels_of_selftest(chip: &Chip) -> BTreeSet<String> {
     use dmap::selftest::{MODES, checks};
     let mut kernels = BTreeSet::new();
     for mode in MODES {
@@ -371,7 +389,7 @@ fn kernels_of_selftest(limits: &Limits) -> BTreeSet<String> {
             let Some(graph) = check.graph().unwrap() else { continue };
             let options = PlanOptions::default().storage(mode.storage).tf32(mode.tf32);
             let plan = Plan::new(&graph, &options).unwrap();
-            let nodes = launches_for(&graph, &plan, limits).unwrap();
+            let nodes = launches_for(&graph, &plan, chip).unwrap();
             kernels.extend(nodes.into_iter().flat_map(|n| n.launches).map(|l| l.kernel));
         }
     }
@@ -380,8 +398,8 @@ fn kernels_of_selftest(limits: &Limits) -> BTreeSet<String> {
 
 #[test]
 fn no_kernel_is_left_out_of_the_self_test() {
-    let few = kernels_of_selftest(&Limits { multiprocessors: 2, ..Limits::HOPPER });
-    let all = kernels_of_selftest(&Limits::HOPPER).union(&few).cloned().collect::<BTreeSet<_>>();
+    let few = kernels_of_selftest(&Chip { multiprocessors: 2, ..Chip::HOPPER });
+    let all = kernels_of_selftest(&Chip::HOPPER).union(&few).cloned().collect::<BTreeSet<_>>();
     let left_out: Vec<_> = dmap::backend::cuda::emulated::kernels()
         .into_iter()
         .filter(|k| !k.starts_with("fault_") && !all.contains(k))

@@ -5,7 +5,7 @@ use dmap::backend::Device;
 use dmap::compare::relative_error;
 use dmap::executor::Executor;
 use dmap::graph::{Graph, PlanOptions, Shape, TensorId, backward};
-use dmap::model::stable_diffusion::CONTEXT;
+use dmap::model::stable_diffusion::TEXT_EMBEDDING;
 use dmap::model::{Conditioning, Model, Network};
 use dmap::operator::parse_task;
 use dmap::sampler::{Item, METHODS, Measurement, Restorer, Settings, Spacing};
@@ -63,9 +63,9 @@ fn evaluate(
 fn the_text_encoder_gives_the_hidden_states_of_transformers() {
     for name in NAMES {
         let (model, file) = open(name);
-        let expected = file.values(CONTEXT).unwrap();
-        let [_, tokens, c] = file.tensors[CONTEXT].shape[..] else { panic!("three extents") };
-        let found = model.weights.get(CONTEXT, Shape::new(1, 1, tokens, c)).unwrap();
+        let expected = file.values(TEXT_EMBEDDING).unwrap();
+        let [_, tokens, c] = file.tensors[TEXT_EMBEDDING].shape[..] else { panic!("three extents") };
+        let found = model.weights.get(TEXT_EMBEDDING, Shape::new(1, 1, tokens, c)).unwrap();
         expect(name, &found, &expected, 1e-5);
     }
 }

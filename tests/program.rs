@@ -155,7 +155,7 @@ fn several_samples_and_their_mean_are_written() {
     assert!(o.status.success(), "{}", text(&o));
     let read = |name: &str| Photo::read(&f.path("o/p").join(name)).unwrap().picture.values;
     let samples = ["restored-1.png", "restored-2.png", "restored-3.png"].map(read);
-    let (mean, deviation) = (read("restored-mean.png"), read("restored-deviation.png"));
+    let (mean, deviation) = (read("restored-mean.png"), read("restored-standard-deviation.png"));
     for i in 0..mean.len() {
         let average = samples.iter().map(|s| s[i]).sum::<f32>() / 3.0;
         let square = samples.iter().map(|s| (s[i] - average).powi(2)).sum::<f32>() / 2.0;

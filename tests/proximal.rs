@@ -3,6 +3,8 @@
 //! computed here with dense matrices and the same noise.
 
 use dmap::backend::Device;
+#[cfg(feature = "emulate")]
+use dmap::backend::cuda::emulated::{Emulated, EmulatedChip};
 use dmap::compare::relative_error;
 use dmap::executor::Executor;
 use dmap::graph::{Graph, PlanOptions, Shape, TensorId, backward};
@@ -145,7 +147,7 @@ fn proximal_steps_are_exact(device: &Device, tasks: &[&str]) {
             state: given.iter().flat_map(|g| g.1.state.clone()).collect(),
             noise_norm: vec![0.0; 2],
             is_frozen: vec![false; 2],
-            noise_deviation: given.iter().map(|g| g.1.noise_variance(operator).sqrt()).collect(),
+            noise_sigma: given.iter().map(|g| g.1.noise_variance(operator).sqrt()).collect(),
             ..Batch::default()
         };
         phase.write_batch(&mut e, &batch).unwrap();
@@ -170,7 +172,7 @@ fn proximal_steps_are_exact(device: &Device, tasks: &[&str]) {
 fn a_proximal_step_is_the_solution_of_its_equations() {
     proximal_steps_are_exact(&Device::cpu(), &TASKS);
     #[cfg(feature = "emulate")]
-    proximal_steps_are_exact(&Device::emulated(3), &["sr2", "inpaint-random"]);
+    proximal_steps_are_exact(&Device::emulated(Emulated::new(EmulatedChip::Ada, 3)), &["sr2", "inpaint-random"]);
 }
 
 /// The network as a function of x and t, and its VJP.

@@ -3,6 +3,8 @@
 
 use dmap::Result;
 use dmap::backend::Device;
+#[cfg(feature = "emulate")]
+use dmap::backend::cuda::emulated::{Emulated, EmulatedChip};
 use dmap::executor::Executor;
 use dmap::graph::{Graph, PlanOptions, Shape, TensorId};
 use dmap::model::Model;
@@ -59,7 +61,7 @@ fn restorers_that_share_the_cpu_give_the_bits_of_one_alone() {
 #[cfg(feature = "emulate")]
 #[test]
 fn restorers_that_share_an_emulated_device_give_the_bits_of_one_alone() {
-    share(&Device::emulated(3), 2, 2, 1);
+    share(&Device::emulated(Emulated::new(EmulatedChip::Ada, 3)), 2, 2, 1);
 }
 
 #[cfg(feature = "emulate")]
@@ -107,5 +109,5 @@ fn an_output_is_read_before_another_program_runs(device: &Device) -> Result<()> 
 fn an_output_that_another_program_wrote_over_is_an_error_and_no_wrong_number() {
     an_output_is_read_before_another_program_runs(&Device::cpu()).unwrap();
     #[cfg(feature = "emulate")]
-    an_output_is_read_before_another_program_runs(&Device::emulated(1)).unwrap();
+    an_output_is_read_before_another_program_runs(&Device::emulated(Emulated::new(EmulatedChip::Ada, 1))).unwrap();
 }

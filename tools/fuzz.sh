@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
-# Fuzzes every reader of files and texts, one target after the other: tools/fuzz.sh [SECONDS_PER_TARGET]. Without an argument it takes
-# about an hour. What is found in addition to the committed corpus goes to fuzz/target/corpus, an input that fails to fuzz/artifacts.
-# Needs cargo-fuzz (`cargo install cargo-fuzz`) and a C++ compiler. Without a sanitizer it runs on stable Rust; the limit of an
-# allocation is the fuzzers' own (fuzz/src/allocation_limit.rs).
+# Fuzzes every reader of files and texts, one target after the other.
+#
+#     tools/fuzz.sh [SECONDS_PER_TARGET]
+#
+# Without an argument it takes about an hour. Inputs that are new to the committed corpus go to
+# fuzz/target/corpus, and an input that fails goes to fuzz/artifacts. It needs cargo-fuzz
+# (`cargo install cargo-fuzz`) and a C++ compiler. It runs on stable Rust, because it uses no
+# sanitizer; the limit of an allocation is the fuzzers' own (fuzz/src/allocation_limit.rs).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 TMPDIR=$(mktemp -d -p "$(test -w /dev/shm && echo /dev/shm || echo /tmp)")

@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one call of 390 seconds, on a machine with nvcc, Python and PyTorch and without Rust:
+# Runs everything that needs a GPU in one call of 390 seconds. The machine has nvcc, Python and
+# PyTorch; it needs no Rust.
 #
 #     tools/gpu.sh BINARY OUT [DEVICE]
 #
-# BINARY is a release build of dmap (tools/pack.sh makes one for one chip), OUT the folder for the record. Measurements come before
-# sanitizers. What is left of the time goes to each step in turn, so that the last ones are cut and not the first. OUT has four files:
-# log.txt, rows.jsonl (one JSON object per measured row), clocks.txt and record.tgz, an archive of the three, written whatever happens.
+# BINARY is a release build of dmap (tools/pack.sh makes one for one chip). OUT is the folder for
+# the record. Measurements come before sanitizers. The time that is left goes to each step in turn,
+# so that the last steps are cut and not the first. OUT gets four files: log.txt, rows.jsonl (one
+# JSON object per measured row), clocks.txt, and record.tgz. The last is an archive of the other
+# three and is written whatever happens.
 #
-# Variables: SECONDS_IN_ALL (390); LIMIT_<step>, the seconds of one step; DRY=1 for a rehearsal with tiny shapes, on any device.
+# Variables: SECONDS_IN_ALL (390) is the time of the call, and LIMIT_<step> the seconds of one step.
+# DRY=1 is a rehearsal with tiny shapes, on any device.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 binary=$1 out=$2 device=${3:-cuda:0}
@@ -23,7 +27,7 @@ fi
 
 finish() {
     kill "${background[@]}" 2>/dev/null
-    sleep 0.3 # for what tee and grep have not written yet
+    sleep 0.3 # tee and grep may not have written everything yet
     echo "== ended after $SECONDS s" >>"$log"
     tar czf "$out/record.tgz" -C "$out" log.txt rows.jsonl clocks.txt
     grep -E '^(==|ok |FAILED|[0-9]+ of )' "$log" | grep -v '^ok ' | tail -n 40
@@ -32,7 +36,7 @@ finish() {
 background=()
 trap finish EXIT
 
-# NAME SECONDS COMMAND ...: the output goes into the log; lines that are JSON objects are rows.
+# NAME SECONDS COMMAND ...: the output goes into the log, and its JSON objects into the rows.
 step() {
     local name=$1 limit=$2 left=$((end - SECONDS - 8)) own=LIMIT_${1//-/_}
     shift 2
@@ -61,7 +65,7 @@ selftest() { # NAME SECONDS FLAGS ...
     step "$name" "$limit" "$binary" selftest --device "$device" "${tiny_selftest[@]}" "$@"
 }
 
-# What the numbers belong to.
+# Record the build and the machine to which the numbers belong.
 {
     date -u
     "$binary" --version
@@ -79,7 +83,7 @@ if command -v nvcc >/dev/null; then
     background+=($compiler)
 fi
 
-# Does anything run? If not, load everything at the start; then compile here.
+# Does anything run? If not, load all kernels at the start; if that fails too, compile them here.
 runs=1
 if ! selftest selftest-bf16 20 --precision bf16; then
     export CUDA_MODULE_LOADING=EAGER
@@ -88,13 +92,14 @@ if ! selftest selftest-bf16 20 --precision bf16; then
         selftest selftest-source 60 --precision bf16 || runs=0
     fi
 fi
-# The kernels that do the work take small tensors where the chip seems to have two multiprocessors.
+# The kernels that do most of the work also take small tensors if the chip seems to have two
+# multiprocessors.
 DMAP_MULTIPROCESSORS=2 selftest selftest-few 40
 for precision in f16 f32 f32-strict; do
     selftest "selftest-$precision" 20 --precision "$precision"
 done
 step selftest-large 40 "$binary" selftest --device "$device" "${large[@]}"
-# Up to two failures are looked at closely: which kernel, which address.
+# Up to two failures are examined closely: which kernel, which address.
 grep '^FAILED' "$log" | sed -E 's/^FAILED +([a-z0-9-]+) +(.{40}).*/\1;\2/; s/ +$//' | sort -u | head -n 2 | while IFS=';' read -r precision name; do
     DMAP_STEPWISE=1 step "stepwise" 25 "$binary" selftest --device "$device" --precision "$precision" --only "$name"
     if command -v compute-sanitizer >/dev/null; then

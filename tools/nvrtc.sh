@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the NVRTC wheel into .venv unless the build finds one already. Without network the build goes on: kernels are then
-# compiled at first use.
+# Installs the NVRTC wheel into .venv unless the build finds NVRTC already. Without a network the
+# build goes on, and kernels are compiled at first use.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [[ -n "${DMAP_NVRTC:-}" || -d "${CUDA_HOME:-/usr/local/cuda}/lib64" ]] || compgen -G ".venv/lib/python3*/site-packages/nvidia/cu13/lib/libnvrtc.so*" >/dev/null; then

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Builds what travels to a machine with a GPU and without Rust: a stripped binary with the kernels of one chip, packed with gzip, and says how
-# large it is together with the tracked files.
+# Builds a program for a machine with a GPU and without Rust: a stripped binary with the kernels of
+# one chip, packed with gzip. Prints its size and that of the tracked files.
 #
 #     tools/pack.sh [ARCHITECTURE] [OUT]        (90a, target/pack/dmap: OUT and OUT.gz)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 architecture=${1:-90a} to=${2:-target/pack/dmap} most_mib=64
-# Images of CUDA 13.0 load with every driver of CUDA 13; those of a newer compiler have not been tried on an older driver.
+# Images of CUDA 13.0 load with every driver of CUDA 13. Images of a newer compiler have not been
+# tried on an older driver.
 nvrtc=target/pack/nvrtc
 [[ -d $nvrtc ]] || python3 -m venv "$nvrtc"
 "$nvrtc/bin/pip" install --quiet nvidia-cuda-nvrtc==13.0.88

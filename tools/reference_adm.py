@@ -16,15 +16,18 @@ from safetensors.torch import save_file
 
 SMALL = dict(model_channels=32, norm_groups=32, in_channels=3, diffusion_steps=1000, noise_schedule="linear")
 CONFIGS = {
-    # class-conditional, heads counted by number, legacy order, scale-shift, residual up/down, learned variance
+    # This model is class-conditional, with heads counted by number, legacy order, scale-shift,
+    # residual up/down and learned variance.
     "a": dict(SMALL, channel_mult=[1, 2], num_res_blocks=1, attention_ds=[2], num_heads=2, num_head_channels=0, num_classes=10,
               class_cond=True, use_scale_shift_norm=True, resblock_updown=True, conv_resample=True,
               use_new_attention_order=False, learn_sigma=True, rescale_timesteps=False),
-    # heads counted by channels, new order, no scale-shift, strided convolution, attention at two levels
+    # This model has heads counted by channels, new order, no scale-shift, a strided convolution and
+    # attention at two levels.
     "b": dict(SMALL, channel_mult=[1, 1, 2], num_res_blocks=2, attention_ds=[2, 4], num_heads=1, num_head_channels=16, num_classes=1000,
               class_cond=False, use_scale_shift_norm=False, resblock_updown=False, conv_resample=True,
               use_new_attention_order=True, learn_sigma=False, rescale_timesteps=True),
-    # half-width first level, resampling without weights, legacy order by channels
+    # This model has a half-width first level, resampling without weights, and legacy order by
+    # channels.
     "c": dict(SMALL, model_channels=64, channel_mult=[0.5, 1], num_res_blocks=1, attention_ds=[1], num_heads=4, num_head_channels=32, num_classes=1000,
               class_cond=False, use_scale_shift_norm=True, resblock_updown=False, conv_resample=False,
               use_new_attention_order=False, learn_sigma=True, rescale_timesteps=False),
@@ -41,14 +44,15 @@ def reference(unet, name, c, out, seed):
         num_head_channels=c["num_head_channels"] or -1, use_scale_shift_norm=c["use_scale_shift_norm"],
         resblock_updown=c["resblock_updown"], use_new_attention_order=c["use_new_attention_order"],
     ).eval()
-    # Zero-initialised layers would hide whole branches: every weight is drawn anew.
+    # Every weight is drawn anew, because zero-initialised layers would hide whole branches.
     with torch.no_grad():
         for key, p in model.named_parameters():
             scale = 0.1 if p.dim() == 1 else (p[0].numel()) ** -0.5
             p.copy_((torch.randn_like(p) * scale + (1.0 if key.endswith("norm.weight") else 0.0)).half().float())
     h, w = (16, 24) if name != "b" else (12, 16)
     x = torch.randn(2, 3, h, w)
-    # The attention checkpoints its function and insists on gradients of its weights: they stay trainable.
+    # The weights stay trainable, because the attention checkpoints its function and insists on
+    # their gradients.
     x.requires_grad_()
     t = torch.tensor([17.0, 730.0])
     labels = torch.tensor([3, 9]) if c["class_cond"] else None
@@ -62,7 +66,7 @@ def reference(unet, name, c, out, seed):
     save_file(data, out / f"adm_{name}_io.safetensors")
     weights = {k: p.detach().half() for k, p in model.state_dict().items()}
     save_file(weights, out / f"adm_{name}.safetensors", {"format": "pt", "config": json.dumps(c)})
-    # The same weights as PyTorch saves them, and a training checkpoint around them.
+    # The same weights as PyTorch saves them, and inside a training checkpoint.
     if name == "a":
         torch.save({k: p.clone() for k, p in weights.items()}, out / "adm_a.pt")
     print(name, sum(p.numel() for p in model.parameters()), "parameters, output norm", y.norm().item())

@@ -33,14 +33,15 @@ MODELS = {
         act="gelu", prediction="v_prediction", zeta=0.8, consistency=30.0, rates=dict(resample=0.05, p2l=2.0),
     ),
 }  # fmt: skip
-STEPS = 5  # zeta and the others are such that every method moves the result far beyond the test's limit
+# zeta and the other settings make every method move the result far beyond the test's limit.
+STEPS = 5
 SHARE, INNER = 0.2, 2
-# What the engine draws noise for.
+# Purposes for which the engine draws noise.
 START, ANCESTRAL, ENCODER, TRAVEL, ESTIMATE, ROUND = 0, 1, 4, 5, 0x100, 1 << 16
 
 
 def randomise(model):
-    """Every weight is drawn anew: layers that start as zero would hide whole branches."""
+    """Draws every weight anew, because layers that start as zero would hide whole branches."""
     with torch.no_grad():
         for key, p in model.named_parameters():
             scale = 0.1 if p.dim() == 1 else p[0].numel() ** -0.5
@@ -133,7 +134,7 @@ class Chain:
         return objective
 
     def stsl(self, k, p):
-        """Residual and an estimate of the trace of the score's Jacobian, both of VP coordinates."""
+        """Residual, and an estimate of the trace of the score's Jacobian, in VP coordinates."""
         n, sigma = self.noise(STEPS - 1 - k, TRAVEL + ROUND * p), self.sigmas[k]
         bar = 1 / (1 + sigma**2)
 
@@ -228,7 +229,7 @@ PROMPT = "A  photo, of 2 Cats; to a dog"
 
 
 def write_tokenizer(folder, pad):
-    """A vocabulary of 50 pieces, and the token numbers that transformers gives the prompt with it."""
+    """Writes a vocabulary of 50 pieces. Returns the token numbers of the prompt by transformers."""
     from transformers import CLIPTokenizer
 
     letters = list("acdfghopst,;12")
@@ -271,7 +272,7 @@ def reference(name, m, out, seed):
     print(PROMPT, tokens)
     data["prompt.tokens"] = torch.tensor([float(t) for t in words])
     data["prompt.output"] = text(torch.tensor([(tokens + [padding] * 7)[:7]]))[0]
-    # UNet: two items at different timesteps, one of them not whole.
+    # UNet: two items at different timesteps; one timestep is not a whole number.
     x = torch.randn(2, 4, 8, 12, requires_grad=True)
     t = torch.tensor([17.0, 730.25])
     y = unet(x, t, context.expand(2, -1, -1)).sample
@@ -289,7 +290,7 @@ def reference(name, m, out, seed):
     v = torch.randn_like(decoded)
     data.update({"decoder.x": nhwc(z), "decoder.v": nhwc(v), "decoder.output": nhwc(decoded)})
     data["decoder.vjp"] = nhwc(torch.autograd.grad(decoded, z, v)[0])
-    # Chains of five steps; the measurement is the whole image, so that the operator is the identity.
+    # Chains of five steps. The measurement is the whole image, so the operator is the identity.
     shape = (1, 4, 8, 8)
     measured = 0.5 * torch.randn(1, 3, 8 * factor, 8 * factor)
     chain = Chain(unet, vae, context, m, measured, shape)

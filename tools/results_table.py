@@ -2,8 +2,9 @@
 
     python tools/results_table.py benches/records/2026-11-27-epyc-2core/restoration.tsv
 
-Replaces what stands between `<!-- results -->` and `<!-- end of results -->` in README.md. One table per noise; a method is shown for a
-task over the photographs that every method of the table restored.
+Replaces the text between `<!-- results -->` and `<!-- end of results -->` in README.md with one
+table per noise. For each task, a method is shown over the photographs that every method of the
+table restored.
 """
 
 import collections
@@ -16,7 +17,7 @@ NAIVE = {"sr4": "bicubic", "inpaint-box": "nearest pixel", "inpaint-random": "ne
 
 
 def label(method):
-    """What a column is called: `auto` chooses between two starts by the task."""
+    """The name of a column: `auto` chooses between two starts by the task."""
     return "auto" if "views=2" in method else method
 
 

@@ -42,7 +42,10 @@ ALPHA_BAR = torch.from_numpy(np.cumprod(1 - BETAS)).float()
 
 
 class Training:
-    """AdamW within a given time: warm-up, cosine decay to zero, gradient clipping, exponential average."""
+    """AdamW within a given time, with warm-up, cosine decay to zero, gradient clipping and average.
+
+    The average is an exponential average of the weights.
+    """
 
     def __init__(self, model, minutes, lr):
         self.model, self.minutes, self.lr = model, minutes, lr
@@ -101,7 +104,10 @@ def train_vae(start, photos, weights, minutes, rng):
 
 @torch.no_grad()
 def latents(vae, photos, tile=256):
-    """The posterior's mean and deviation of every photo, (8, h/4, w/4), by tiles: attention over a whole photo is slow."""
+    """Mean and standard deviation of the posterior of every photo, (8, h/4, w/4).
+
+    They are made by tiles, because attention over a whole photo is slow.
+    """
     out = []
     for photo in photos:
         h, w = photo.shape[0] // 16 * 16, photo.shape[1] // 16 * 16
@@ -128,7 +134,7 @@ def train_unet(start, codes, scale, minutes, rng):
             y, x = (rng.integers(s - crop + 1) for s in codes[k].shape[1:])
             c = codes[k][:, y : y + crop, x : x + crop]
             z[i] = scale * (c[:4] + c[4:] * torch.randn_like(c[4:]))
-        # Stratified over the batch: the loss of a step depends less on which t were drawn.
+        # t is stratified over the batch, so that the loss of a step depends less on the drawn t.
         steps = torch.from_numpy(((np.arange(n) + rng.random(n)) / n * 1000).astype(np.int64))
         ab = ALPHA_BAR[steps][:, None, None, None]
         noise = torch.randn_like(z)
@@ -140,7 +146,10 @@ def train_unet(start, codes, scale, minutes, rng):
 
 @torch.no_grad()
 def report(vae, unet, token, scale, photos):
-    """Reconstruction PSNR of the autoencoder, and denoising PSNR of latents per sigma (peak: twice their deviation)."""
+    """Reconstruction PSNR of the autoencoder, and denoising PSNR of latents per sigma.
+
+    The peak of the latter is twice the standard deviation of the latents.
+    """
     pixel, table = [], {s: [] for s in (0.1, 0.3, 1.0, 5.0)}
     for i, photo in enumerate(photos):
         y, x = (photo.shape[0] - 256) // 2, (photo.shape[1] - 256) // 2
@@ -179,7 +188,8 @@ def main():
     vae, config = read(AutoencoderKL, args.out / "vae")
     scale = config["scaling_factor"]
     if not (args.out / "unet" / "config.json").exists():
-        # Half-size copies, and every third photo as it is: encoding all of them takes longer than it gains.
+        # Half-size copies, and every third photo as it is, because encoding all photos takes longer
+        # than it gains.
         small = [p for i, p in enumerate(photos) if i % 2 == 1 or i % 6 == 0]
         average = train_unet(args.start and args.start / "unet", latents(vae, small), scale, args.unet_minutes, rng)
         token = average.token.detach().half()

@@ -52,7 +52,10 @@ def batch_of_crops(photos, weights, n, crop, rng):
 
 @torch.no_grad()
 def denoising_psnr(model, photos):
-    """PSNR (peak 2) of the one-step posterior mean on the central 128x128 of each photo, per sigma on [-1,1]."""
+    """PSNR (peak 2) of the one-step posterior mean, per sigma on [-1,1].
+
+    It is measured on the central 128x128 of each photo.
+    """
     table = {}
     for sigma in (0.1, 0.3, 1.0, 5.0, 20.0):
         errors = []
@@ -99,7 +102,7 @@ def main():
             group["lr"] = args.lr * min(1.0, (step + 1) / 300) * (0.5 + 0.5 * math.cos(math.pi * done))
         n, crop = (4, 128) if done > 1 - args.large_crop_share else (16, 64)
         x0 = batch_of_crops(photos, weights, n, crop, rng)
-        # Stratified over the batch: the loss of a step depends less on which t were drawn.
+        # t is stratified over the batch, so that the loss of a step depends less on the drawn t.
         t = torch.from_numpy(((np.arange(n) + rng.random(n)) / n * 1000).astype(np.int64))
         ab = ALPHA_BAR[t][:, None, None, None]
         noise = torch.randn_like(x0)

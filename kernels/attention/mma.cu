@@ -1,14 +1,19 @@
-// Multi-head attention, self and cross, the scores never stored; and its VJP.
+// Multi-head attention, self and cross, and its VJP. The scores are never stored.
 //
 //   S = scale q k^T,  P = softmax(S),  o = P v,  lse = log sum exp S per row
-//   P = exp(S - lse),  delta = rowsum(do * o),  dv = P^T do,  dS = P * (do v^T - delta),  dq = scale dS k,  dk = scale dS^T q
+//   P = exp(S - lse),  delta = rowsum(do * o),  dv = P^T do,  dS = P * (do v^T - delta)
+//   dq = scale dS k,  dk = scale dS^T q
 //
-// attention_mma: a warp takes 16 R rows of one head, a block those of four or five warps, and walks over tiles of the other side
-// through two buffers of cp.async. Forward and dq rows are queries; dk, dv rows are keys, with the transposed scores. P goes from the accumulators
-// of one product into the left operand of the next without leaving the registers. R = 2 reads shared memory half as often, where there are
-// blocks enough for the chip.
-// Heads of more than 160 channels: wide.cu. Mixed storage types and odd head sizes: simt.cu.
-// All overwrite their outputs. blockIdx.x is the tile of rows, blockIdx.y the head, blockIdx.z the item.
+// attention_mma: a warp takes 16 R rows of one head, and a block takes the rows of its four or five
+// warps. The block walks over tiles of the other side through two buffers of cp.async. In the
+// forward pass and for dq, the rows are queries. For dk and dv, the rows are keys and the scores
+// are transposed. P goes from the accumulators of one product into the left operand of the next
+// without leaving the registers. R = 2 reads shared memory half as often; it is used if there are
+// enough blocks for the chip.
+//
+// Heads of more than 160 channels go through wide.cu. Mixed storage types, and head sizes that are
+// not whole 16-byte vectors, go through simt.cu. All kernels overwrite their outputs. blockIdx.x is
+// the tile of rows, blockIdx.y the head and blockIdx.z the item.
 #include "attention/tile.cuh"
 
 // Shared memory: q, then two buffers of (k, v).
@@ -139,7 +144,7 @@ template <class S, int D, int R, int WARPS, int QUERIES> DEVICE void attention_d
         const u8* q = buffers + tile % 2 * 2 * QUERIES * T::STRIDE;
         const u8* dout = q + QUERIES * T::STRIDE;
         float s[R][QUERIES / 8][4], ds[R][QUERIES / 8][4], lse[QUERIES / 8][2], delta[QUERIES / 8][2];
-        // Queries that are not there have probability 0.
+        // Queries past the end get lse = infinity and so probability 0.
         const i64 at = p.row_base() + tile * QUERIES + 2 * (lane % 4);
         const int left = p.queries - tile * QUERIES - 2 * (lane % 4);
         for (int j = 0; j < QUERIES / 8; j++) {
@@ -171,7 +176,8 @@ template <class S, int D, int R, int WARPS, int QUERIES> DEVICE void attention_d
     }
 }
 
-// `wide` tiles of the other side forward, `narrow` ones in reverse, where a row needs more registers.
+// Tiles of the other side have `wide` tokens in the forward pass, and `narrow` tokens in reverse,
+// where a row needs more registers.
 #define ATTENTION_MMA(type, S, D, name, R, warps, wide, narrow, blocks, reverse)     \
     KERNEL(attention_mma_##type##_##name, AttentionParams, 32 * warps, blocks) {     \
         attention_forward<S, D, R, warps, wide>(p);                                  \
@@ -194,8 +200,10 @@ ATTENTION_TYPES(64, 64, 32, 3, 2)
 ATTENTION_TYPES(80, 32, 32, 2, 2)
 ATTENTION_TYPES(160, 32, 16, 1, 1)
 
-// The head sizes with most tokens in the networks that are known. Blocks of 128 rows; blocks of 160 rows where those take two turns
-// of the chip and these one: 4096 tokens of five heads are 160 blocks of 128 rows or 130 of 160, for 132 multiprocessors.
+// The head sizes with the most tokens in the known networks. They have blocks of 128 rows, and
+// blocks of 160 rows for grids that take one turn of the chip with 160 rows and two turns with 128.
+// For example, 4096 tokens of five heads are 160 blocks of 128 rows or 130 blocks of 160 rows, for
+// 132 multiprocessors.
 #define ATTENTION_PAIRS(D)                                       \
     ATTENTION_MMA(f16, f16, D, D##x2, 2, 4, 64, 32, 2, 2)        \
     ATTENTION_MMA(bf16, bf16, D, D##x2, 2, 4, 64, 32, 2, 2)      \

@@ -1,10 +1,14 @@
 // chips: 90a
-// What stands between the products of an attention whose head is as wide as a layer: those are launches of conv/wgmma.cu.
+// The kernels between the matrix products of an attention whose head is as wide as a layer. The
+// products are launches of conv/wgmma.cu.
 //
-//   forward: S = q k^T, P = softmax(scale S), o = P v, and lse = log of the sum of exp(scale S) over the keys
-//   reverse: dP = do v^T, dS = scale P (dP - delta), dq = dS k, dk = dS^T q, dv = P^T do, with delta = sum over channels of do o
+//   forward: S = q k^T, P = softmax(scale S), o = P v,
+//            lse = log of the sum of exp(scale S) over the keys
+//   reverse: dP = do v^T, dS = scale P (dP - delta), dq = dS k, dk = dS^T q, dv = P^T do,
+//            delta = sum over channels of do o
 //
-// S and dP are f32, (queries, keys) of one item; P and dS have the storage type. Both extents are multiples of four.
+// S and dP are f32 with shape (queries, keys), for one item. P and dS have the storage type. Both
+// extents are multiples of four.
 #include "include/reduce.cuh"
 
 constexpr float LOG2E = 1.442695041f;
@@ -20,7 +24,7 @@ DEVICE float block_max(float v, float* scratch) {
 
 template <class S> DEVICE void store_four(S* p, const float (&v)[4]) { store_words2(p, Words2{{pack2<S>(v[0], v[1]), pack2<S>(v[2], v[3])}}); }
 
-// A block for each query; its row of scores stays in the cache.
+// One block takes one query. Its row of scores is read three times and stays in the cache.
 struct SoftmaxParams { void* probabilities; float* lse; const float* scores; int queries, keys; float scale; };
 
 template <class S> DEVICE void softmax(const SoftmaxParams& p) {
@@ -48,7 +52,8 @@ template <class S> DEVICE void softmax(const SoftmaxParams& p) {
     if (threadIdx.x == 0) p.lse[blockIdx.x] = largest + logf(sum);
 }
 
-// dS, and transposed dS and P (either may be absent), in tiles of 64 queries by 64 keys.
+// Makes dS, and on request both the transposed dS and the transposed P, in tiles of 64 queries by
+// 64 keys.
 struct ScoreGradientParams {
     void *ds, *ds_transposed, *p_transposed;
     const float *scores, *dp, *lse, *delta;
@@ -57,7 +62,8 @@ struct ScoreGradientParams {
 };
 
 template <class S> DEVICE void score_gradients(const ScoreGradientParams& p) {
-    constexpr int SIDE = 64, STRIDE = SIDE + 4, ROWS = 16;  // rows that the block's threads take at a time
+    // ROWS is the number of rows that the block's threads take at a time.
+    constexpr int SIDE = 64, STRIDE = SIDE + 4, ROWS = 16;
     S* tile_ds = reinterpret_cast<S*>(shared_memory());
     S* tile_p = tile_ds + SIDE * STRIDE;
     const int k0 = blockIdx.x * SIDE, q0 = blockIdx.y * SIDE, column = threadIdx.x % 16 * 4;

@@ -1,9 +1,10 @@
-// Attention for any head size and any mix of storage types, in plain f32 arithmetic; formulas and derivation in mma.cu.
-// All overwrite their outputs. blockIdx.x is the tile of rows, blockIdx.y the head, blockIdx.z the item.
+// Attention in plain f32 arithmetic for any head size and any mix of storage types. The formulas
+// are in mma.cu. All kernels overwrite their outputs. blockIdx.x is the tile of rows, blockIdx.y
+// the head and blockIdx.z the item.
 #include "attention/attention.cuh"
 #include "include/reduce.cuh"
 
-// delta[r] = sum over the head's channels of do o: a warp per row.
+// delta[r] = sum over the head's channels of do o. A warp takes one row.
 KERNEL(attention_delta, AttentionParams, 256, 4) {
     int row = blockIdx.x * 8 + threadIdx.x / 32;
     if (row >= p.queries) return;
@@ -15,7 +16,7 @@ KERNEL(attention_delta, AttentionParams, 256, 4) {
     if (threadIdx.x % 32 == 0) p.delta[p.row_base() + row] = sum;
 }
 
-// Rows of a matrix as f32 in shared memory, `stride` floats apart, zeros past its end.
+// Loads rows of a matrix as f32 into shared memory, `stride` floats apart, with zeros past its end.
 DEVICE void load_rows(float* to, int stride, const Matrix& m, int first, int rows, int tokens, int d) {
     for (int i = threadIdx.x; i < rows * d; i += blockDim.x) {
         int r = i / d, c = i % d;
@@ -29,7 +30,8 @@ DEVICE float dot(const float* a, const float* b, int d) {
     return sum;
 }
 
-// 8 queries a block, 16 keys at a time: a thread per score, then all threads over the channels.
+// A block takes 8 queries, and 16 keys at a time. A thread makes one score; then all threads share
+// the channels.
 KERNEL(attention_simt, AttentionParams, 128, 2) {
     const int d = p.d, stride = d + 1, q0 = blockIdx.x * 8, row = threadIdx.x / 16, key = threadIdx.x % 16;
     float* q = reinterpret_cast<float*>(shared_memory());
@@ -74,7 +76,7 @@ KERNEL(attention_simt, AttentionParams, 128, 2) {
     }
 }
 
-// 4 queries a block, 16 keys at a time.
+// A block takes 4 queries, and 16 keys at a time.
 KERNEL(attention_dq_simt, AttentionParams, 64, 2) {
     const int d = p.d, stride = d + 1, q0 = blockIdx.x * 4, row = threadIdx.x / 16, key = threadIdx.x % 16;
     float* q = reinterpret_cast<float*>(shared_memory());
@@ -103,7 +105,7 @@ KERNEL(attention_dq_simt, AttentionParams, 64, 2) {
     }
 }
 
-// 4 keys a block, 16 queries at a time.
+// A block takes 4 keys, and 16 queries at a time.
 KERNEL(attention_dkv_simt, AttentionParams, 64, 2) {
     const int d = p.d, stride = d + 1, k0 = blockIdx.x * 4, key = threadIdx.x / 16, row = threadIdx.x % 16;
     float* k = reinterpret_cast<float*>(shared_memory());

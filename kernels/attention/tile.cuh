@@ -5,15 +5,16 @@
 
 constexpr float LOG2E = 1.4426950408889634f;
 
-// Tiles of ROWS x D in shared memory. A row is an odd number of 16-byte chunks long, so eight rows at one chunk fall into
-// eight different bank groups. The block has THREADS threads.
+// Tiles of ROWS x D in shared memory, for a block of THREADS threads. A row is an odd number of
+// 16-byte chunks long, so that the same chunk of eight rows falls into eight different bank groups.
 template <class S, int D, int THREADS = 128> struct Tile {
     static constexpr int STRIDE = D * int(sizeof(S)) + 16;
     static constexpr int CHUNKS = D * int(sizeof(S)) / 16;
     static constexpr int STEPS = D * int(sizeof(S)) / 32;  // products over the head's channels
     static constexpr int DEPTH = 32 / int(sizeof(S));      // values of a row in one product
 
-    // Tokens first .. first + ROWS of a matrix, zeros past its end and past its channels.
+    // Copies tokens first .. first + ROWS of a matrix, with zeros past its end and past its
+    // channels.
     template <int ROWS> static DEVICE void copy(u8* tile, const Matrix& m, int first, int tokens, int d) {
         const u8* from = static_cast<const u8*>(m.view.data) + (m.start() + i64(first) * m.row) * i64(sizeof(S));
         const int left = tokens - first;
@@ -21,12 +22,13 @@ template <class S, int D, int THREADS = 128> struct Tile {
         for (int k = 0; k < (ROWS * CHUNKS + THREADS - 1) / THREADS; k++) {
             int i = threadIdx.x + k * THREADS, r = i / CHUNKS, c = i % CHUNKS;
             if (ROWS * CHUNKS % THREADS && r >= ROWS) break;
-            // Nothing is read where a copy is not valid: its address may lead anywhere.
+            // A copy that is not valid reads nothing, so its address may lead anywhere.
             copy_async(tile + r * STRIDE + 16 * c, from + (u32(r * m.row) * u32(sizeof(S)) + 16 * c), r < left && c * VECTOR<S> < d);
         }
     }
 
-    // Tile number `tile` of two matrices into its one of two buffers, as one group of copies; an empty group past the last tile.
+    // Copies tile number `tile` of two matrices, as one group of copies, into the buffer whose turn
+    // it is. Past the last tile, the group is empty.
     template <int ROWS> static DEVICE void copy_pair(u8* buffers, const Matrix& a, const Matrix& b, int tile, int tokens, int d) {
         u8* to = buffers + tile % 2 * 2 * ROWS * STRIDE;
         if (tile * ROWS < tokens) {
@@ -36,20 +38,20 @@ template <class S, int D, int THREADS = 128> struct Tile {
         commit_copies();
     }
 
-    // 16 rows as the left operand.
+    // Loads 16 rows as the left operand.
     static DEVICE void left(u32 (&r)[4], const u8* tile, int row, int step, int lane) {
         load_matrices(r, tile + (row + lane % 16) * STRIDE + 32 * step + 16 * (lane / 16));
         for (int k = 0; k < 4; k++) round_fragment(r[k], S{});
     }
 
-    // 16 rows as columns of the right operand: products of rows with rows.
+    // Loads 16 rows as columns of the right operand, for products of rows with rows.
     static DEVICE void right_rows(u32 (&r)[4], const u8* tile, int row, int step, int lane) {
         load_matrices(r, tile + (row + lane % 8 + lane / 16 * 8) * STRIDE + 32 * step + 16 * (lane / 8 % 2));
         for (int k = 0; k < 4; k++) round_fragment(r[k], S{});
     }
 
-    // Columns column .. + 16 of DEPTH rows, summed over the rows. In TF32 the rows go in the order in which probabilities()
-    // hands over its columns: 0, 2, 4, 6, 1, 3, 5, 7.
+    // Loads columns column .. column + 16 of DEPTH rows, for a product that sums over the rows. In
+    // TF32 the rows are in the order of the columns of probabilities(): 0, 2, 4, 6, 1, 3, 5, 7.
     static DEVICE void right_columns(u32 (&r)[4], const u8* tile, int row, int column, int lane) {
         if constexpr (sizeof(S) == 2) {
             load_matrices_transposed(r, tile + (row + lane % 16) * STRIDE + 2 * column + 16 * (lane / 16));
@@ -62,7 +64,8 @@ template <class S, int D, int THREADS = 128> struct Tile {
         for (int k = 0; k < 4; k++) round_fragment(r[k], S{});
     }
 
-    // Accumulators of columns DEPTH step .. as the left operand of the next product.
+    // Turns the accumulators of the DEPTH columns from DEPTH step on into the left operand of the
+    // next product.
     template <int N> static DEVICE void probabilities(u32 (&r)[4], const float (&sum)[N][4], int step) {
         if constexpr (sizeof(S) == 2) {
             for (int k = 0; k < 4; k++) r[k] = pack2<S>(sum[2 * step + k / 2][2 * (k & 1)], sum[2 * step + k / 2][2 * (k & 1) + 1]);
@@ -74,7 +77,7 @@ template <class S, int D, int THREADS = 128> struct Tile {
         }
     }
 
-    // sum = rows of `a`, R times 16 of them, times rows of `b`: a fragment of `b` serves all R.
+    // sum = 16 R rows of `a` times rows of `b`. One fragment of `b` serves all R.
     template <int R, int N> static DEVICE void rows_by_rows(float (&sum)[R][N][4], const u8* a, int row, const u8* b, int lane) {
         for (int i = 0; i < R; i++) {
             for (int j = 0; j < N; j++) {
@@ -97,7 +100,7 @@ template <class S, int D, int THREADS = 128> struct Tile {
         }
     }
 
-    // Scores of columns from `count` on become those of tokens that are not there.
+    // Sets the scores of columns from `count` on to -infinity, because there are no such tokens.
     template <int N> static DEVICE void hide_from(int count, float (&scores)[N][4], int lane) {
         for (int j = 0; j < N; j++) {
             for (int e = 0; e < 4; e++) {
@@ -106,7 +109,8 @@ template <class S, int D, int THREADS = 128> struct Tile {
         }
     }
 
-    // out += weights (R times 16 x 8N, accumulators) times the tile's rows.
+    // out += weights times the tile's rows. The weights are accumulators of R times 16 x 8 N
+    // values.
     template <int R, int N>
     static DEVICE void add_weighted(float (&out)[R][D / 8][4], const float (&weights)[R][N][4], const u8* tile, int lane) {
 #pragma unroll
@@ -125,7 +129,8 @@ template <class S, int D, int THREADS = 128> struct Tile {
         }
     }
 
-    // Accumulators of 16 rows and 8 N columns from `column` on, times a factor for rows g and g + 8, to tokens first .. of a matrix.
+    // Stores accumulators of 16 rows and 8 N columns from `column` on to the tokens from `first`
+    // on. factor[0] scales row g and factor[1] scales row g + 8.
     template <int N>
     static DEVICE void store(const Matrix& m, const float (&out)[N][4], const float (&factor)[2], int first, int column, int tokens, int d, int lane) {
         for (int half = 0; half < 2; half++) {
@@ -143,7 +148,7 @@ template <class S, int D, int THREADS = 128> struct Tile {
     }
 };
 
-// Largest or total of a row over the four lanes that hold it.
+// The maximum and the sum of a row over the four lanes that hold it.
 DEVICE float row_max(float v) {
     v = larger(v, shuffle_xor(v, 1));
     return larger(v, shuffle_xor(v, 2));

@@ -1,10 +1,13 @@
-// Attention with heads of up to 512 channels, as the autoencoders have one: the formulas of mma.cu, where a row of results
-// no longer fits the registers of one warp.
+// Attention with heads of up to 512 channels: autoencoders have one such head. The formulas are
+// those of mma.cu, but a row of results no longer fits the registers of one warp.
 //
-// A block of eight warps takes ROWS rows of one head and walks over tiles of TILE tokens of the other side. A tile's scores are shared out
-// by 16 x 16 among the warps and pass through shared memory; of the results every warp has all rows of 64 channels.
-// Forward and dq rows are queries; dk, dv rows are keys, with the transposed scores.
-// All overwrite their outputs. blockIdx.x is the tile of rows, blockIdx.y the head, blockIdx.z the item.
+// A block of eight warps takes ROWS rows of one head and walks over tiles of TILE tokens of the
+// other side. The warps share out a tile's scores in units of 16 x 16, and the scores pass through
+// shared memory. Of the results, every warp has all rows of 64 channels.
+//
+// In the forward pass and for dq, the rows are queries. For dk and dv, the rows are keys and the
+// scores are transposed. All kernels overwrite their outputs. blockIdx.x is the tile of rows,
+// blockIdx.y the head and blockIdx.z the item.
 #include "attention/tile.cuh"
 
 constexpr int CHANNELS = 512, WARPS = 8, THREADS = 32 * WARPS, WARP_CHANNELS = CHANNELS / WARPS;
@@ -12,11 +15,13 @@ constexpr int CHANNELS = 512, WARPS = 8, THREADS = 32 * WARPS, WARP_CHANNELS = C
 template <class S, int ROWS, int TILE> struct WideTile {
     using T = Tile<S, CHANNELS, THREADS>;
     using Weights = Tile<S, TILE>;
-    static constexpr int SCORES = TILE + 8;  // floats of a row of scores: four rows fall into different banks
+    // Floats of a row of scores. With this number, four rows fall into different banks.
+    static constexpr int SCORES = TILE + 8;
     static constexpr int UNITS = ROWS / 16 * (TILE / 16);
     static constexpr int BIG = T::STRIDE, SMALL = Weights::STRIDE;
 
-    // Unit number `unit`, 16 x 16, of the scores of the rows of `a` with the rows of `b`; by one warp.
+    // One warp makes unit number `unit`, 16 x 16, of the scores of the rows of `a` with the rows of
+    // `b`.
     static DEVICE void scores(float* out, const u8* a, const u8* b, int unit, int lane) {
         int row = unit / (TILE / 16) * 16, column = unit % (TILE / 16) * 16;
         float sum[1][2][4];
@@ -29,7 +34,8 @@ template <class S, int ROWS, int TILE> struct WideTile {
         }
     }
 
-    // Where weight `column` of a row goes: in TF32 in the order in which right_columns() reads the rows of the tile.
+    // The address of weight `column` of a row. In TF32 the weights are in the order in which
+    // right_columns() reads the rows of the tile.
     static DEVICE S* weight(u8* weights, int row, int column) {
         if (sizeof(S) == 4) column = column / 8 * 8 + (column & 1) * 4 + column % 8 / 2;
         return reinterpret_cast<S*>(weights + row * SMALL) + column;
@@ -56,11 +62,12 @@ template <class S, int ROWS, int TILE> struct WideTile {
     }
 };
 
-// Shared memory: q, a tile of k, one of v, weights, scores, a factor per row. While k is used v is copied, and the other way round.
+// Shared memory: q, a tile of k, a tile of v, weights, scores, and a factor per row. While k is
+// used, v is copied, and the other way round.
 template <class S, int ROWS, int TILE> DEVICE void attention_wide_forward(const AttentionParams& p) {
     using W = WideTile<S, ROWS, TILE>;
     using T = typename W::T;
-    // Threads of a row in the softmax, and values of each.
+    // The threads that share a row in the softmax, and the values of each thread.
     constexpr int PER_ROW = THREADS / ROWS, VALUES = TILE / PER_ROW;
     static_assert(PER_ROW * ROWS == THREADS && VALUES * PER_ROW == TILE && 32 % PER_ROW == 0, "a row's threads are lanes of one warp");
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, q0 = blockIdx.x * ROWS;
@@ -86,13 +93,14 @@ template <class S, int ROWS, int TILE> DEVICE void attention_wide_forward(const 
         T::template copy<TILE>(k, p.k, first + TILE, p.keys, p.d);
         commit_copies();
 
-        // The softmax so far: every row by PER_ROW threads.
+        // Updates the running softmax; PER_ROW threads share a row.
         float s[VALUES], m = largest, sum = 0;
         for (int e = 0; e < VALUES; e++) {
             s[e] = first + column + e < p.keys ? scores[row * W::SCORES + column + e] : -INFINITY_F;
             m = larger(m, s[e]);
         }
-        for (int mask = 1; mask < PER_ROW; mask *= 2) m = larger(m, shuffle_xor(m, mask));  // finite: every tile has a key
+        // The maximum is finite, because every tile has a key.
+        for (int mask = 1; mask < PER_ROW; mask *= 2) m = larger(m, shuffle_xor(m, mask));
         for (int e = 0; e < VALUES; e++) {
             s[e] = exp2_fast(s[e] * to_log2 - m * to_log2);
             sum += s[e];
@@ -130,8 +138,9 @@ template <class S, int ROWS, int TILE> DEVICE void attention_wide_forward(const 
     }
 }
 
-// Of the rows: a (q, or k) and a2 (do, or v). Of the tiles: b (k, or q) and b2 (v, or do). With s = a b^T and ds = a2 b2^T made into P
-// and dS, the results are dS b and, for keys, P b2. Shared memory: a, a2, tiles of b, b2, two of weights, two of scores.
+// The rows are a (q, or k with KEYS) and a2 (do, or v). The tiles are b (k, or q) and b2 (v, or
+// do). s = a b^T and ds = a2 b2^T become P and dS. The results are dS b and, with KEYS, P b2.
+// Shared memory: a, a2, tiles of b and b2, two of weights, two of scores.
 template <class S, int ROWS, int TILE, bool KEYS> DEVICE void attention_wide_reverse(const AttentionParams& p) {
     using W = WideTile<S, ROWS, TILE>;
     using T = typename W::T;

@@ -1,9 +1,12 @@
 // chips: 90a
-// The weights of the four convolutions of 2x2 taps that a 3x3 convolution of a doubled image is: see wgmma.cu.
+// A 3x3 convolution of a doubled image is four convolutions with 2x2 taps (see wgmma.cu). This
+// kernel makes their weights.
 //
-// y (parity, co, 2x2, row) of w (co, 3x3, row); overwrites y. Along an axis an even pixel sees tap 0 and the sum of taps 1 and 2, an odd one the sum
-// of taps 0 and 1, and tap 2. A thread takes eight channels of `row` of one output channel; co_row = co row. The sums are f32, rounded once. They
-// are made in scratch before each convolution: kept, they would take 16/9 of the weight's memory once more.
+// The kernel overwrites y (parity, co, 2x2, row) with sums of w (co, 3x3, row). Along an axis, an
+// even pixel sees tap 0 and the sum of taps 1 and 2; an odd pixel sees the sum of taps 0 and 1, and
+// tap 2. A thread takes eight channels of `row` of one output channel; co_row is co times row. The
+// sums are f32 and are rounded once. They are made in scratch before each convolution, because
+// keeping them would take another 16/9 of the weight's memory.
 #include "include/kernel.cuh"
 
 struct DoubledWeightsParams { void* y; const void* w; i64 co_row; int row; };
@@ -21,7 +24,7 @@ template <class S> DEVICE void doubled_weights(const DoubledWeightsParams& p) {
     for (int parity = 0; parity < 4; parity++) {
 #pragma unroll
         for (int t = 0; t < 4; t++) {
-            // The first and last row and column of taps that are added up.
+            // The first and last row, and the first and last column, of the taps that are added up.
             const int odd_y = parity / 2, odd_x = parity % 2, i = t / 2, j = t % 2;
             const int top = i == 0 ? 0 : 1 + odd_y, bottom = i == 0 ? odd_y : 2, left = j == 0 ? 0 : 1 + odd_x, right = j == 0 ? odd_x : 2;
             float sum[V] = {};

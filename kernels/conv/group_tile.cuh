@@ -1,4 +1,4 @@
-// The parameters of the kernels of wgmma.cu, and the part of the work that a tile is.
+// Parameters of the kernels in wgmma.cu, and the part of the work that one tile covers.
 #pragma once
 #include "include/bulk.cuh"
 
@@ -7,17 +7,23 @@ struct GroupConvParams {
     TensorMapOut y, gated;
     const void *bias, *item_bias;
     float* partial;
-    int n, yh, yw, co;                             // of y: of a doubled image half the rows and columns, of a 1x1 convolution one row of all pixels
-    int ci, slices_of_x, slices, slices_per_part;  // channels of x; slices of x and second together, of all parities; of a part of the sum
-    int across, down, columns, tiles;              // tiles along a row, along a column, along the channels, all
+    // Extents of y. For the convolution of a doubled image, yh and yw are half the rows and columns
+    // of y. For a 1x1 convolution, one row has all pixels.
+    int n, yh, yw, co;
+    // ci: channels of x. slices: slices of x and second together, over all parities.
+    // slices_per_part: slices of one part of the sum.
+    int ci, slices_of_x, slices, slices_per_part;
+    // Number of tiles along a row, along a column, along the channels, and in all.
+    int across, down, columns, tiles;
     int pad, adds, silu;
 };
 
-// Which pixels, channels and slices a tile has. Blocks that run together share pixels: tiles of other channels come first.
+// The pixels, channels and slices of a tile. The channels change fastest from tile to tile, so that
+// blocks that run at the same time share pixels.
 template <int BM, int KERNEL_SIZE, bool GRADIENT, bool DOUBLED> struct GroupTile {
-    static constexpr int BN = 128, ROW = 128;  // channels; bytes of a pixel's slice
+    static constexpr int BN = 128, ROW = 128;  // channels of a tile; bytes of a pixel in a slice
     static constexpr int HEIGHT = BM / 8, PITCH = 8 + KERNEL_SIZE - 1;
-    static constexpr bool BY_PARITY = DOUBLED && !GRADIENT;  // its pixels
+    static constexpr bool BY_PARITY = DOUBLED && !GRADIENT;  // a tile has pixels of one parity
 
     int n0, part, image, y, x, odd_y, odd_x, first, last;
 
@@ -39,13 +45,14 @@ template <int BM, int KERNEL_SIZE, bool GRADIENT, bool DOUBLED> struct GroupTile
         first = part * p.slices_per_part;
         last = smaller(first + p.slices_per_part, p.slices);
     }
-    // The pixel of y in row r, or -1. Partial sums of a doubled image are not made.
+    // The pixel of y in row r of the tile, or -1 if there is none. Only partial sums need it. The
+    // parity does not matter, because the convolution of a doubled image has no partial sums.
     DEVICE int pixel(const GroupConvParams& p, int r) const {
         if (KERNEL_SIZE == 1) return x + r < p.yw ? x + r : -1;
         const int i = y + r / 8, j = x + r % 8;
         return i < p.yh && j < p.yw ? (image * p.yh + i) * p.yw + j : -1;
     }
-    // Bytes from the start of a patch to what a tap of a slice reads first.
+    // Bytes from the start of a patch to the first pixel that a tap of a slice reads.
     DEVICE int start(int slice, int tap) const {
         if (KERNEL_SIZE == 1) return 0;
         constexpr int SIDE = DOUBLED ? 2 : KERNEL_SIZE;

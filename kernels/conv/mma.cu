@@ -1,23 +1,34 @@
 // Convolution 3x3 (stride 1 or 2) and 1x1 as an implicit matrix product, and its data gradient.
 //
-//   y[m, o] = sum over tap, c of x[source(m, tap), c] w[o, tap, c] + bias[o] + item_bias[n, o] + addend[m, o]      m = (n, i, j)
-// source(m, tap) is pixel (i stride + tap_y - pad, j stride + tap_x - pad), zeros outside the image. Pixels stand there as they are, or
-// every second position holds one (`spread` ZEROS), or each stands four times (REPEAT: nearest-neighbour doubling, nothing is made).
-// x is one tensor or two whose channels follow each other (x, then second).
-// The data gradient is the same product over dy, spread by the forward stride, and its weights are w[c, flipped tap, first + o], read as
-// they are stored: rows of the shared tile are then the summed channels and ldmatrix transposes, so that the weights are kept once.
+//   y[m, o] = sum over tap, c of x[source(m, tap), c] w[o, tap, c]
+//             + bias[o] + item_bias[n, o] + addend[m, o]            m = (n, i, j)
 //
-// Reads x, second, w, bias, item_bias, addend; overwrites y, which may be the addend's place: a thread reads what it adds where it writes.
+// source(m, tap) is pixel (i stride + tap_y - pad, j stride + tap_x - pad), and zeros outside the
+// image. `spread` says what the positions of the image hold: the pixels of x as they are (DENSE), a
+// pixel at every second position with zeros between (ZEROS), or each pixel four times (REPEAT:
+// nearest-neighbour doubling that is not stored). x is one tensor, or two whose channels follow
+// each other (x, then second).
 //
-// conv_mma: a block makes BM x BN outputs; each of its (BM / WM)(BN / WN) warps WM x WN of them. K runs over 64-byte slices of the
-// channels and the taps of each in `stages` stages of cp.async. Where the grid would leave most of the chip idle, blockIdx.z takes parts
-// of K and leaves sums in `partial`, which conv_finish adds up in order.
-// _few: tensors with few channels (RGB images) that do not fill a 16-byte vector. Results, and in the gradient also the weights, are
-// loaded and stored element by element.
-// An image that is read goes through image.cu, other channel counts and mixes of storage types through simt.cu.
+// The data gradient is the same product over dy, spread by the forward stride. Its weights are
+// w[c, flipped tap, first + o], read as they are stored: the rows of the shared tile are then the
+// summed channels, and ldmatrix transposes them. So the weights are kept only once.
 //
-// With `gated` (GEGLU) the co = 2c outputs are values and gates: gated[m, o] = y[m, o] gelu(y[m, c + o]). Columns of the tile are then eight
-// values, their eight gates, and so on: a thread has both. With `silu` y is silu of the sum.
+// Reads x, second, w, bias, item_bias and addend. Overwrites y, which may take the addend's place:
+// a thread reads the addend where it writes the result.
+//
+// conv_mma: a block makes BM x BN outputs, and each of its (BM / WM)(BN / WN) warps makes WM x WN
+// of them. K runs over 64-byte slices of the channels and over the taps of each slice, in `stages`
+// stages of cp.async. If the grid would leave most of the chip idle, blockIdx.z splits K into
+// parts. Each part leaves its sums in `partial`, and conv_finish adds them up in order.
+// _few: tensors with few channels (RGB images) do not fill a 16-byte vector. So these kernels store
+// the results, and in the gradient also load the weights, element by element.
+// An image that is read goes through image.cu. Other channel counts and mixes of storage types go
+// through simt.cu.
+//
+// With `gated` (GEGLU), the co = 2c outputs are c values and then c gates:
+//   gated[m, o] = y[m, o] gelu(y[m, c + o])
+// The columns of a tile are then eight values, their eight gates, and so on, so that one thread has
+// both. With `silu`, y is silu of the sum.
 #include "conv/tile.cuh"
 
 #define CONV_MMA(type, S, bm, bn, wm, wn, blocks)                                                                   \
@@ -43,7 +54,8 @@ CONV_FEW(f16, f16)
 CONV_FEW(bf16, bf16)
 CONV_FEW(f32, tf32)
 
-// Adds the parts of K in order, then bias, item bias and addend, and takes silu. A thread makes four values.
+// Adds the parts of K in order, then bias, item bias and addend, and applies silu. A thread makes
+// four values at a time.
 struct ConvFinishParams {
     ViewOut y;
     View bias, item_bias, addend;

@@ -1,20 +1,28 @@
 // chips: 90a
-// The convolution of mma.cu, 3x3 of stride 1 (also over a doubled image) or 1x1, and its data gradient, by the products of a warpgroup.
+// The convolution of mma.cu and its data gradient by the products of a warpgroup: 3x3 with stride 1
+// (also over a doubled image), and 1x1.
 //
-// A tile is BM pixels by 128 channels. Pixels are a patch 8 wide and BM / 8 high; a 1x1 convolution has no neighbours and takes them as
-// they follow each other. K runs over slices of 64 channels and the taps of each. The patch with its border is loaded once per slice, and
-// each tap multiplies the same shared memory from another start: eight pixels of a row stand 128 bytes apart, the next row follows after
-// PITCH pixels. So a 256-pixel tile takes 190 KB out of the L2 cache for 37.7 Mflop, where 128x128 tiles of mma.cu take 590 KB.
+// A tile is BM pixels by 128 channels. Its pixels are a patch 8 wide and BM / 8 high. A 1x1
+// convolution has no neighbours and takes the pixels as they follow each other. K runs over slices
+// of 64 channels and over the taps of each slice. The patch with its border is loaded once per
+// slice, and each tap multiplies the same shared memory from another start: the eight pixels of a
+// row lie 128 bytes apart, and the next row follows after PITCH pixels. So a tile of 256 pixels
+// takes 190 KB out of the L2 cache for 37.7 Mflop, where 128x128 tiles of mma.cu take 590 KB.
 //
-// A doubled image is four convolutions of the image itself with 2x2 taps, one for each parity of the pixel that is made: 16 products in
-// place of 36. Their weights are sums of those of the 3x3 taps that read the same pixel (doubled_weights.cu); a tile makes pixels of one
-// parity. The data gradient, by the image itself, adds up the four: K runs over the parities of dy too.
+// A convolution of a doubled image is four convolutions of the image itself with 2x2 taps, one for
+// each parity of the output pixel. This takes 16 products in place of 36. Each 2x2 weight is the
+// sum of the 3x3 taps that read the same pixel (doubled_weights.cu), and a tile makes pixels of one
+// parity. The data gradient with respect to the image itself adds up the four, so its K also runs
+// over the parities of dy.
 //
-// A block goes from tile to tile. Of its twelve warps eight multiply, in two warpgroups of BM / 2 pixels; one thread loads patches and weights
-// ahead of them, as far as the rings of buffers allow, also for the next tile; one thread brings what is added to the results and
-// stores the results. They wait for each other at barriers in shared memory alone. The last warpgroup leaves its registers to the others.
+// A block goes from tile to tile. Eight of its twelve warps multiply, in two warpgroups of BM / 2
+// pixels each. One thread loads patches and weights as far ahead of them as the rings of buffers
+// allow, also for the next tile. Another thread loads the addend and stores the results. These
+// threads wait for each other only at barriers in shared memory. The last warpgroup gives registers
+// to the others.
 //
-// Reads x, second, w, bias, item_bias, addend; overwrites y, which may be the addend's place: a tile is read before it is written.
+// Reads x, second, w, bias, item_bias and addend. Overwrites y, which may take the addend's place:
+// a tile is read before it is written.
 #include "include/gelu.cuh"
 #include "conv/group_tile.cuh"
 #include "include/wgmma.cuh"
@@ -24,14 +32,16 @@ template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED, bool DOUB
     static constexpr int BN = Tile::BN, BK = 64, ROW = Tile::ROW, MULTIPLIERS = 8;
     static constexpr int TAPS = DOUBLED ? 4 : KERNEL_SIZE * KERNEL_SIZE, HEIGHT = Tile::HEIGHT, PITCH = Tile::PITCH;
     static constexpr int PATCH_BYTES = PITCH * (HEIGHT + KERNEL_SIZE - 1) * ROW, PATCH_STEP = (PATCH_BYTES + 1023) / 1024 * 1024;
-    static constexpr int WEIGHT_BYTES = BN * ROW, HALF_BYTES = BM * ROW;  // 64 columns of the results
-    // A 1x1 convolution has a patch for each of the weights, a 3x3 one two.
+    // HALF_BYTES are 64 columns of the results.
+    static constexpr int WEIGHT_BYTES = BN * ROW, HALF_BYTES = BM * ROW;
+    // A 1x1 convolution has a patch for each stage of weights, a 3x3 convolution has two patches.
     static constexpr int STAGES = BM == 256 ? (KERNEL_SIZE == 1 ? 3 : 4) : (KERNEL_SIZE == 1 ? 5 : 8);
     static constexpr int PATCHES = KERNEL_SIZE == 1 ? STAGES : 2;
     static constexpr int WEIGHTS_AT = PATCHES * PATCH_STEP, RESULTS_AT = WEIGHTS_AT + STAGES * WEIGHT_BYTES;
     static constexpr int BARRIERS_AT = RESULTS_AT + 2 * HALF_BYTES;
-    static constexpr int PRODUCTS = BM / 128;  // of 64 pixels, a warpgroup
-    // The next patch is asked for when its buffer is sure to be free: its last reader ended STAGES taps ago.
+    static constexpr int PRODUCTS = BM / 128;  // of 64 pixels, per warpgroup
+    // The tap at which the next patch is requested. Its buffer is then sure to be free, because the
+    // last read of it ended STAGES taps before.
     static constexpr int AHEAD = STAGES < TAPS ? STAGES : TAPS - 1;
 
     const GroupConvParams& p;
@@ -39,8 +49,9 @@ template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED, bool DOUB
 
     DEVICE explicit GroupConv(const GroupConvParams& params) : p(params) {}
 
-    // Barriers: of each patch and each stage of weights whether it is full and empty, of the results' place whether a tile may be written there
-    // and whether it has been.
+    // Each patch and each stage of weights has two barriers, for full and for empty. The place of
+    // the results has two: a tile may be written there (free), and a tile has been written there
+    // (ready).
     DEVICE u32 patch_full(int k) const { return shared + BARRIERS_AT + 8 * k; }
     DEVICE u32 patch_empty(int k) const { return patch_full(PATCHES + k); }
     DEVICE u32 full(int k) const { return patch_full(2 * PATCHES + k); }
@@ -64,7 +75,7 @@ template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED, bool DOUB
 
     DEVICE void load_patch(const Tile& t, int slice, u32 to, u32 barrier) const {
         if (DOUBLED && GRADIENT) {
-            // Slice by slice the four parities of dy.
+            // Four consecutive slices are the four parities of dy at the same channels.
             load_box(to, p.x, barrier, BK * (slice >> 2) + (slice & 1) * p.ci, t.x - 1, slice >> 1 & 1, t.y - 1, t.image);
             return;
         }
@@ -75,7 +86,7 @@ template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED, bool DOUB
 
     DEVICE void load_weights(const Tile& t, int slice, int tap, u32 to, u32 barrier) const {
         if (GRADIENT) {
-            // Rows are summed channels; 64 columns are 8 KB.
+            // Rows are the summed channels. 64 columns take 8 KB.
             for (int half = 0; half < 2; half++) {
                 const u32 at = to + half * BK * ROW;
                 if (DOUBLED) load_box(at, p.w, barrier, t.n0 + 64 * half, tap, BK * (slice >> 2), slice & 3, 0);
@@ -88,7 +99,7 @@ template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED, bool DOUB
         else load_box(to, p.w, barrier, channel, tap, t.n0, Tile::BY_PARITY ? 2 * t.odd_y + t.odd_x : 0, 0);
     }
 
-    // One thread: fills the rings.
+    // Run by one thread: fills the rings.
     DEVICE void load() const {
         Ring<STAGES> stage;
         Ring<PATCHES> patch;
@@ -120,12 +131,12 @@ template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED, bool DOUB
         }
     }
 
-    // 64 columns of results to channel `channel`.
+    // Stores 64 columns of the results from channel `channel` on.
     DEVICE void store_half(const TensorMap& map, const Tile& t, int half, int channel) const {
         store_box(map, shared + RESULTS_AT + half * HALF_BYTES, channel + t.odd_x * p.co, t.x, t.odd_y, t.y, t.image);
     }
 
-    // One thread: what is added comes to where the results will stand, and these go to y.
+    // Run by one thread: loads the addend to the place of the results, and stores the results to y.
     DEVICE void bring_and_store_results() const {
         u32 parity = 0;
         auto wait_for_results = [&]() {
@@ -158,7 +169,7 @@ template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED, bool DOUB
         }
     }
 
-    // Eight warps.
+    // Run by eight warps: multiplies the tiles and hands over the results.
     DEVICE void multiply() const {
         const int group = threadIdx.x / 128;
         const bool speaks = threadIdx.x % 32 == 0;
@@ -168,7 +179,7 @@ template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED, bool DOUB
         for (int tile = blockIdx.x; tile < p.tiles; tile += gridDim.x) {
             const Tile t(p, tile);
             float sum[PRODUCTS][16][4];
-            int read_stage = -1, read_patch = -1;  // by products that may still run
+            int read_stage = -1, read_patch = -1;  // read by products that may still run
             auto release = [&]() {
                 if (speaks && read_stage >= 0) barrier_arrive(empty(read_stage));
                 if (speaks && read_patch >= 0) barrier_arrive(patch_empty(read_patch));
@@ -233,7 +244,7 @@ template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED, bool DOUB
         commit_products();
     }
 
-    // The f32 sums of a part of K.
+    // Stores the f32 sums of a part of K.
     DEVICE void store_partial(const float (&sum)[PRODUCTS][16][4], const Tile& t, int group) const {
         const int lane = threadIdx.x % 32, column = t.n0 + lane % 4 * 2;
         float* partial = p.partial + i64(t.part) * p.n * p.yh * p.yw * p.co;
@@ -253,10 +264,11 @@ template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED, bool DOUB
         }
     }
 
-    // The first row of the tile that this lane has of product i.
+    // The first row of the tile in this lane's results of product i.
     static DEVICE int first_row(int group, int i) { return (group * PRODUCTS + i) * 64 + threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4; }
 
-    // What is added to this lane's two columns of each eight, zeros where parameters are absent or have ended.
+    // Loads the biases of this lane's two columns in each group of eight. They are zero if a bias
+    // is absent, and past the last channel.
     DEVICE void load_bias(float (&bias)[16][2], const Tile& t) const {
 #pragma unroll
         for (int j = 0; j < 16; j++) {
@@ -272,13 +284,14 @@ template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED, bool DOUB
         }
     }
 
-    // Where this lane's results of product i, of the first or second eight rows, stand in chunk `chunk` of 128 bytes.
+    // The address of this lane's results of product i in chunk `chunk` of the 128-byte rows. `half`
+    // selects the first or second eight rows.
     DEVICE u32 place_of(int group, int i, int half, int chunk) const {
         const int row = first_row(group, 0);
         return shared + RESULTS_AT + (row + 64 * i + 8 * half) * ROW + ((chunk ^ (row & 7)) << 4) + threadIdx.x % 4 * 4;
     }
 
-    // Results in their storage type to where they are stored from.
+    // Writes the results, in their storage type, to the place that they are stored from.
     DEVICE void write_results(const float (&sum)[PRODUCTS][16][4], const float (&bias)[16][2], int group) const {
 #pragma unroll
         for (int i = 0; i < PRODUCTS; i++) {
@@ -300,7 +313,8 @@ template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED, bool DOUB
         }
     }
 
-    // Values and gates alternate by eights. Values into the first half, products into the other.
+    // Columns of values and gates alternate in groups of eight. The values go into the first half
+    // of the results' place, and value times gelu(gate) into the second.
     DEVICE void write_products(const float (&sum)[PRODUCTS][16][4], const float (&bias)[16][2], int group) const {
 #pragma unroll
         for (int i = 0; i < PRODUCTS; i++) {
@@ -320,7 +334,7 @@ template <class S, int BM, int KERNEL_SIZE, bool GRADIENT, bool GATED, bool DOUB
             }
         }
     }
-    // Gates into the first half.
+    // Writes the gates into the first half.
     DEVICE void write_gates(const float (&sum)[PRODUCTS][16][4], const float (&bias)[16][2], int group) const {
 #pragma unroll
         for (int i = 0; i < PRODUCTS; i++) {

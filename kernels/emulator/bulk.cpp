@@ -1,6 +1,8 @@
-// Barriers in shared memory and copies of boxes: see include/bulk.cuh. Compiled behind emulator.cpp, whose block they work on.
+// Barriers in shared memory and copies of boxes: see include/bulk.cuh. This file is compiled after
+// emulator.cpp in one unit and works on its block.
 //
-// By the block's seed a copy is done when it is asked for, or when no thread can go on without it.
+// The block's seed decides when a copy is done: as soon as it is asked for, or only when no thread
+// can go on without it.
 
 namespace emulator {
 
@@ -41,14 +43,14 @@ void barrier_expect(u32 at, u32 bytes) {
 void barrier_wait(u32 at, u32 parity) {
     Barrier& barrier = barrier_at(at);
     while ((barrier.phase & 1) == parity) wait_while(&barrier.phase, barrier.phase);
-    // The last phase that has ended; a thread that waits for each in turn is at most one behind.
+    // The last phase that has ended. A thread that waits for every phase is at most one behind.
     const i64 ended = i64(barrier.phase) - 1;
     auto [last, is_first] = block.now->phases.try_emplace(at, -1);
     if (ended > last->second + 1) fail("a thread missed a phase of a barrier");
     last->second = ended;
 }
 
-// Gives what is wrong with it, if anything.
+// Does a copy. Returns what is wrong with it, or null.
 static const char* do_box(const BoxCopy& c) {
     const TensorLayout& map = *c.map;
     u32 bytes = 0;
@@ -135,7 +137,7 @@ void store_shared(u32 at, u32 word) {
     block.now->stored_shared = true;
 }
 
-// Does one of the copies under way; whether there was one.
+// Does one of the copies under way, if there is one, and returns whether there was one.
 static bool do_one_box(u32 random) {
     if (block.boxes.empty()) return false;
     std::swap(block.boxes[random % block.boxes.size()], block.boxes.back());
@@ -156,8 +158,8 @@ static std::string state_of_barriers() {
 
 }  // namespace emulator
 
-// What cuTensorMapEncodeTiled does, for 16-bit values in rows of 128 bytes, with its limits: 0, or 1 where it would refuse. `strides` are
-// those of the second extent and later ones, in bytes.
+// Does what cuTensorMapEncodeTiled does, with its limits, for 16-bit values in rows of 128 bytes.
+// Returns 0, or 1 if it would refuse. `strides` are in bytes, of the second extent and later ones.
 extern "C" int dmap_emulated_encode(void* map, u64 address, const u64* extents, const u64* strides, const u32* box) {
     using emulator::TensorLayout;
     TensorLayout layout{address, {}, {}, {}};

@@ -1,6 +1,7 @@
-// What the emulator keeps of barriers in shared memory and of copies of boxes. Included by emulator.cpp inside its namespace.
+// State of the emulator for barriers in shared memory and for copies of boxes. emulator.cpp
+// includes this file inside its namespace.
 
-// The words of a TensorMap as the emulator writes and reads them: values of 16 bits.
+// The words of a TensorMap, as the emulator writes and reads them. Values have 16 bits.
 struct TensorLayout {
     u64 address;
     u64 strides[4];  // bytes, of the second extent and later ones
@@ -15,7 +16,7 @@ struct Barrier {
     const void* initialised_by = nullptr;  // a fiber, until it has fenced
 };
 
-// A box under way: to or from shared memory.
+// A copy of a box to or from shared memory that is under way.
 struct BoxCopy {
     const TensorLayout* map;
     u32 shared;

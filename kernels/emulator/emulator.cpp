@@ -1,4 +1,4 @@
-// Runs one block of a kernel: see emulator.h.
+// This file runs one block of a kernel: see emulator.h.
 #include "emulator.h"
 
 #include <map>
@@ -10,7 +10,8 @@
 #error "the emulated driver switches fibers with x86-64 instructions"
 #endif
 
-// Saves the callee-saved registers on the stack of the fiber that stops, and takes those of the one that goes on.
+// Saves the callee-saved registers on the stack of the fiber that stops, and restores those of the
+// fiber that goes on.
 extern "C" void dmap_fiber_switch(void** save, void* load);
 asm(R"(
 .text
@@ -64,7 +65,7 @@ struct Warp {
 struct Fiber {
     Registers registers;
     void* stack_pointer;
-    const u32* waits_for;  // runs on once *waits_for differs from `seen`
+    const u32* waits_for;  // goes on once *waits_for differs from `seen`
     u32 seen;
     bool done;
     Warp* warp;
@@ -77,7 +78,7 @@ struct Fiber {
     WarpGroup* warp_group;
     bool fenced_products, wrote_shared, stored_shared;
     std::vector<BoxCopy> open_stores, stores;
-    std::map<u32, i64> phases;  // of a barrier: the last one that this thread waited for
+    std::map<u32, i64> phases;  // of each barrier, the last one that this thread waited for
 };
 
 struct Block {
@@ -137,7 +138,7 @@ static float product_operand(Kind kind, const u32* words, int k) {
     return kind == MULTIPLY_F16 ? to_float(f16{half}) : bits_float(u32(half) << 16);
 }
 
-// D = A B + C from the fragment layouts of the PTX manual.
+// D = A B + C with the fragment layouts of the PTX manual.
 static void multiply_warp(Kind kind, Lane* lanes) {
     const int per_word = kind == MULTIPLY_TF32 ? 1 : 2, depth = 8 * per_word;
     float a[16][16], b[16][8];
@@ -184,7 +185,8 @@ Lane& collective(Kind kind, const u32* in, int count, const void* address) {
     Fiber& fiber = *block.now;
     Warp& warp = *fiber.warp;
     u32 seen = warp.generation;
-    // Two sets of slots: a lane can be at most one collective ahead of the others.
+    // There are two sets of slots, because a lane can be at most one collective ahead of the
+    // others.
     Lane* lanes = warp.lanes[seen & 1];
     Lane& mine = lanes[fiber.lane];
     for (int i = 0; i < count; i++) mine.in[i] = in[i];
@@ -258,7 +260,7 @@ static void fiber_main() {
 
 static void start(Fiber& fiber, u8* stack) {
     void** top = reinterpret_cast<void**>(stack + STACK);
-    *--top = nullptr;  // a return address that is never used; keeps the stack as after a call
+    *--top = nullptr;  // a return address that is never used; the stack looks as after a call
     *--top = reinterpret_cast<void*>(fiber_main);
     for (int i = 0; i < 6; i++) *--top = nullptr;
     fiber.stack_pointer = top;
@@ -286,7 +288,7 @@ extern "C" u32 dmap_emulated_threads(const char* name) {
     return found == kernels().end() ? 0 : found->second.threads;
 }
 
-// Names of all kernels, one after the other, each ended by a zero; gives the bytes needed.
+// Writes the names of all kernels, each ended by a zero, and returns the bytes needed.
 extern "C" size_t dmap_emulated_kernels(char* out, size_t room) {
     std::string all;
     for (const auto& k : kernels()) all += k.first + '\0';
@@ -294,7 +296,7 @@ extern "C" size_t dmap_emulated_kernels(char* out, size_t room) {
     return all.size();
 }
 
-// Runs one block. Gives 0, or 1 with a message.
+// Runs one block. Returns 0, or 1 with a message.
 extern "C" int dmap_emulated_block(const char* name, const void* parameters, const u32* grid, const u32* size, const u32* at,
                                    u32 shared_bytes, u64 seed, char* message, size_t room) {
     const Kernel& kernel = kernels().at(name);
@@ -302,7 +304,7 @@ extern "C" int dmap_emulated_block(const char* name, const void* parameters, con
     block.error.clear();
     if (threads > kernel.threads) block.error = "more threads than the kernel's launch bound";
     block.body = kernel.body;
-    // Where a struct with tensor maps may lie.
+    // The parameters are copied to a place that is aligned for tensor maps.
     alignas(64) static thread_local u8 aligned[4096];
     memcpy(aligned, parameters, kernel.parameter_bytes);
     block.parameters = aligned;

@@ -1,8 +1,11 @@
-// The device side of a GPU as C++20: threads of a block are fibers, barriers and warp collectives switch between them.
+// The device side of a GPU as C++20. The threads of a block are fibers; barriers and warp
+// collectives switch between them.
 //
-// Adversarial on purpose: shared memory starts as NaN and has a guard band, asynchronous copies happen at once or as late as their wait
-// allows (by the block's seed), boxes likewise, products of a warpgroup as late as theirs allows and with accumulators of NaN until then, fibers run in a
-// seeded random order, misaligned vectors and diverged collectives stop the launch with a message.
+// The emulator is adversarial on purpose. Shared memory starts as NaN and has a guard band. The
+// block's seed decides whether asynchronous copies and copies of boxes happen at once or as late as
+// their wait allows. Products of a warpgroup happen as late as their wait allows, and until then
+// their accumulators are NaN. Fibers run in a seeded random order. Misaligned vectors and diverged
+// collectives stop the launch with a message.
 #pragma once
 #include <cmath>
 #include <cstddef>
@@ -21,7 +24,7 @@ namespace emulator {
 
 struct Index { u32 x, y, z; };
 
-// The index registers of the fiber that runs.
+// The index registers of the running fiber.
 struct Registers { Index thread, block, block_size, grid_size; };
 extern thread_local Registers* registers;
 
@@ -33,26 +36,27 @@ struct Registration {
 u8* shared_memory();
 void block_barrier();
 void warp_barrier();
-// Stops the launch.
+// Stops the launch with a message.
 [[noreturn]] void fail(const char* what);
 
-// What a lane puts into a collective, and what it gets.
+// The values that a lane puts into a collective, and the values that it gets.
 struct Lane { u32 in[12]; u32 out[4]; const void* address; };
 enum Kind { SHUFFLE, MATRICES, MATRICES_TRANSPOSED, MULTIPLY_F16, MULTIPLY_BF16, MULTIPLY_TF32, BARRIER };
-// Waits for the other lanes of the warp; the last one to come computes for all of them.
+// Waits for the other lanes of the warp. The last lane to arrive computes for all of them.
 Lane& collective(Kind kind, const u32* in, int count, const void* address);
 
 void copy_async(void* to, const void* from, bool valid);
 void commit_copies();
 void wait_for_copies(int groups);
 
-// Products of a warpgroup: matrices as descriptors, accumulators of one thread.
+// Products of a warpgroup. The matrices are descriptors; the accumulators are those of one thread.
 void multiply_group(Kind kind, float* d, u64 a, u64 b, bool add, bool transposed);
 void fence_products();
 void commit_products();
 void wait_for_products(int groups);
 
-// Barriers in shared memory and copies of boxes: addresses count from the start of the shared memory.
+// Barriers in shared memory and copies of boxes. Addresses count from the start of the shared
+// memory.
 void barrier_init(u32 barrier, u32 arrivals);
 void fence_barrier_init();
 void barrier_arrive(u32 barrier);
@@ -125,7 +129,7 @@ inline bf16 round_bf16(float v) {
     if (v != v) return bf16{0x7fff};
     return bf16{u16((u + 0x7fff + (u >> 16 & 1)) >> 16)};
 }
-// Ties away from zero, as cvt.rna.
+// Rounds ties away from zero, as cvt.rna does.
 inline u32 round_tf32(float v) { u32 u = float_bits(v); return v != v ? u : (u + 0x1000) & ~0x1fffu; }
 
 inline void load_matrices_of(emulator::Kind kind, u32 (&r)[4], const void* row) {
@@ -174,7 +178,7 @@ inline void store_box(const TensorMap& to, u32 from, int i0, int i1, int i2, int
     emulator::store_box(&to, from, start);
 }
 
-// Each kernel file has an object of its own, which the linker keeps because a table names this symbol.
+// Each kernel file has its own object. The linker keeps it, because a table names this symbol.
 #ifdef DMAP_EMULATED_FILE
 int DMAP_EMULATED_FILE;
 #endif

@@ -1,9 +1,10 @@
-// Kernels with one mistake each, and one without: the emulator has to catch every one. Never part of a GPU build.
+// Kernels with one mistake each, and a few without. The emulator must catch every mistake. These
+// kernels are never part of a GPU build.
 #include "include/wgmma.cuh"
 
 struct FaultParams { float* y; const float* x; int count, reserved; };
 
-// y[i] = x[count - 1 - i], by way of shared memory.
+// y[i] = x[count - 1 - i], through shared memory.
 template <bool BARRIER> DEVICE void reverse(const FaultParams& p) {
     float* shared = reinterpret_cast<float*>(shared_memory());
     int i = threadIdx.x;
@@ -60,7 +61,8 @@ KERNEL(fault_write_to_an_input, FaultParams, 256, 1) {
     if (threadIdx.x == 0) const_cast<float*>(p.x)[3] = 0;
 }
 
-// What one thread holds of a product of x's words with themselves, seen as bf16: eight rows of 128 bytes stand for all 64 and 128.
+// One thread's value of a product of x's words with themselves, seen as bf16. The same eight rows
+// of 128 bytes serve as all 64 rows and all 128 columns.
 enum Mistake { NONE, NO_FENCE_OF_COPIES, NO_FENCE_OF_PRODUCTS, READ_BEFORE_THE_WAIT, OVERWRITTEN };
 template <Mistake MISTAKE> DEVICE void product_of_a_group(const FaultParams& p) {
     u8* shared = shared_memory();
@@ -90,7 +92,8 @@ KERNEL(fault_products_not_fenced, FaultParams, 128, 1) { product_of_a_group<NO_F
 KERNEL(fault_products_read_too_early, FaultParams, 128, 1) { product_of_a_group<READ_BEFORE_THE_WAIT>(p); }
 KERNEL(fault_products_overwritten, FaultParams, 128, 1) { product_of_a_group<OVERWRITTEN>(p); }
 
-// y = x, three boxes of eight rows of 64 values, through two buffers: one thread loads, a warp copies, one thread stores.
+// y = x in three boxes of eight rows of 64 values, through two buffers. One thread loads, a warp
+// copies, and one thread stores.
 struct BoxFaultParams { TensorMap x, y; };
 enum BoxMistake {
     BOX_NONE, EXPECTS_LESS, EXPECTS_MORE, READS_TOO_EARLY, OVERWRITES, COUNTS_TWO, NOT_FENCED, RESULTS_REUSED, STORES_LEFT, INIT_NOT_FENCED,

@@ -1,11 +1,16 @@
-// A stand-in for NVIDIA's libcuda: as much of the driver API as the program calls, over the emulated kernels. With it the code
-// that talks to the real driver runs on any machine.
+// A stand-in for NVIDIA's libcuda: the part of the driver API that the program calls, over the
+// emulated kernels. With it, the code that talks to the real driver runs on any machine.
 //
-// It is as late and as strict as the real one may be: what goes into a stream happens when somebody waits for it; pageable memory is
-// staged, pinned memory is read late; device memory starts as NaN. What the manual forbids ends the process with one line, and so does a
-// copy from pageable memory that is not waited for at once: a device that reads such memory by itself may be later than its caller.
-// The environment says which device it is: STAND_IN_DRIVER, STAND_IN_DEVICES, STAND_IN_CAPABILITY, STAND_IN_MEMORY_MIB; and what it
-// does not do: STAND_IN_REFUSES names kinds of images (cubin, ptx), STAND_IN_FAILS_LAUNCH the kernel whose launches fail.
+// It is as late and as strict as the real driver may be. Work in a stream happens only when
+// somebody waits for it. Pageable memory is staged, and pinned memory is read late. Device memory
+// starts as NaN. A call that the manual forbids ends the process with one line. So does a copy from
+// pageable memory that is not waited for at once, because a device that reads such memory by itself
+// may do so after the call has returned.
+//
+// Environment variables say which device it is: STAND_IN_DRIVER, STAND_IN_DEVICES,
+// STAND_IN_CAPABILITY and STAND_IN_MEMORY_MIB. Others say what it does not do: STAND_IN_REFUSES
+// names kinds of images (cubin, ptx), and STAND_IN_FAILS_LAUNCH names the kernel whose launches
+// fail.
 #include "emulator.h"
 
 #include <chrono>
@@ -27,7 +32,7 @@ extern "C" int dmap_emulated_encode(void* map, u64 address, const u64* extents, 
 
 namespace {
 
-// The numbers of the manual.
+// Numbers of the driver's manual.
 enum Result {
     SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, INVALID_IMAGE = 200,
     INVALID_CONTEXT = 201, NO_BINARY_FOR_GPU = 209, UNSUPPORTED_PTX_VERSION = 222, NOT_FOUND = 500, NOT_READY = 600, LAUNCH_FAILED = 719,
@@ -56,7 +61,7 @@ using Command = std::function<Result()>;
 struct Graph { std::vector<Command> commands; };
 struct Stream {
     std::vector<Command> queue;
-    std::unique_ptr<Graph> recorded;  // while it is captured
+    std::unique_ptr<Graph> recorded;  // while the stream is captured
     Result broken = SUCCESS;          // a failure stays
 };
 struct Event { bool reached = false; std::chrono::steady_clock::time_point at; };
@@ -71,7 +76,7 @@ int context;  // its address is the handle
 thread_local bool entered = false;
 bool pageable_in_flight = false;
 
-// Every call but the first few: one at a time, in a context.
+// Every call but the first few takes its turn under the lock and needs a context.
 struct Call {
     std::lock_guard<std::recursive_mutex> lock{mutex};
     explicit Call(const char* name, bool during_capture = false, bool waits = false) {
@@ -121,7 +126,8 @@ Result release(const char* call, std::map<u64, std::pair<void*, u64>>& memory, u
     return SUCCESS;
 }
 
-// Whether the device can take an image: a CUBIN names its chip in the flags of its header, PTX in its text.
+// Whether the device accepts an image. A CUBIN names its chip in the flags of its header, PTX in
+// its text.
 Result accepts(const std::string& image) {
     int have = 10 * capability(0) + capability(1);
     const bool cubin = image.compare(0, 4, "\177ELF") == 0;
@@ -150,7 +156,8 @@ API cuDeviceGet(int* device, int ordinal) {
 API cuDeviceGetName(char* name, int room, int) { return snprintf(name, room, "Stand-in GPU"), SUCCESS; }
 API cuDeviceGetAttribute(int* value, int attribute, int) {
     switch (attribute) {
-        case MULTIPROCESSORS: return *value = 2, SUCCESS;  // as the emulated device: the same launches, the same bits
+        // The same number as the emulated device, so that launches and bits are the same.
+        case MULTIPROCESSORS: return *value = 2, SUCCESS;
         case MAJOR: return *value = capability(0), SUCCESS;
         case MINOR: return *value = capability(1), SUCCESS;
         case SHARED_OPT_IN: return *value = SHARED_AT_MOST, SUCCESS;
@@ -239,7 +246,7 @@ API cuModuleLoadData(Module** out, const void* image) {
     const char* text = static_cast<const char*>(image);
     size_t bytes = 0;
     if (memcmp(text, "\177ELF", 4) == 0) {
-        // The section headers stand at the end of NVRTC's files.
+        // The section headers are at the end of NVRTC's files.
         u64 sections;
         unsigned short size, count;
         memcpy(&sections, text + 40, 8), memcpy(&size, text + 58, 2), memcpy(&count, text + 60, 2);
@@ -253,7 +260,7 @@ API cuModuleLoadData(Module** out, const void* image) {
 }
 API cuModuleGetFunction(Function** out, Module* module, const char* name) {
     Call call("cuModuleGetFunction");
-    // In the string table of a CUBIN a name ends with a zero, in PTX with a parenthesis.
+    // A name ends with a zero in the string table of a CUBIN, and with a parenthesis in PTX.
     bool cubin = module->image[0] == '\177';
     std::string wanted = cubin ? '\0' + std::string(name) + '\0' : " " + std::string(name) + "(";
     bool there = module->image.find(wanted) != std::string::npos && dmap_emulated_parameter_bytes(name) != 0;
@@ -269,7 +276,7 @@ API cuLaunchKernel(Function* f, u32 gx, u32 gy, u32 gz, u32 bx, u32 by, u32 bz, 
     Call call("cuLaunchKernel", DURING_CAPTURE);
     bool fits = gx && gy && gz && gy <= 65535 && gz <= 65535 && bx && by * bz == 1 && bx <= dmap_emulated_threads(f->name.c_str());
     if (!fits || shared > f->shared || extra || f->name == environment("STAND_IN_FAILS_LAUNCH", "")) return INVALID_VALUE;
-    // The struct is copied at the launch, as the real driver does.
+    // The struct is copied at the launch, as in the real driver.
     std::vector<u64> words((dmap_emulated_parameter_bytes(f->name.c_str()) + 7) / 8);
     memcpy(words.data(), parameters[0], dmap_emulated_parameter_bytes(f->name.c_str()));
     enqueue(s, [=, name = f->name] {
@@ -287,7 +294,8 @@ API cuLaunchKernel(Function* f, u32 gx, u32 gy, u32 gz, u32 bx, u32 by, u32 bz, 
     return SUCCESS;
 }
 
-// Of the arguments only those that the program varies: five extents of 16-bit values, rows of 128 bytes swizzled, zeros outside.
+// Checks only the arguments that the program varies: five extents of 16-bit values, in swizzled
+// rows of 128 bytes, with zeros outside.
 API cuTensorMapEncodeTiled(void* map, int type, u32 rank, u64 address, const u64* extents, const u64* strides, const u32* box,
                            const u32* steps, int interleave, int swizzle, int, int fill) {
     const bool is_of_16_bits = type == 6 || type == 9;

@@ -1,6 +1,8 @@
-// Products of a warpgroup: see include/wgmma.cuh. Compiled behind emulator.cpp, whose block it works on.
+// Products of a warpgroup: see include/wgmma.cuh. This file is compiled after emulator.cpp in one
+// unit and works on its block.
 //
-// Nothing is multiplied before all 128 threads wait for it: until then operands may change, as on a GPU, and accumulators are NaN.
+// Nothing is multiplied before all 128 threads wait for it. Until then operands may change, as on a
+// GPU, and accumulators are NaN.
 
 namespace emulator {
 
@@ -26,7 +28,7 @@ void commit_products() {
     block.now->open_products.clear();
 }
 
-// Value `row`, `k` of a matrix that a descriptor gives: the swizzle acts on bits of the final address.
+// Value (`row`, `k`) of the matrix of a descriptor. The swizzle acts on bits of the final address.
 static float group_operand(Kind kind, u64 matrix, int row, int k, bool transposed) {
     const u32 start = u32(matrix & 0x3fff) << 4, columns = u32(matrix >> 16 & 0x3fff) << 4, stride = u32(matrix >> 32 & 0x3fff) << 4;
     u32 at = start;
@@ -40,7 +42,7 @@ static float group_operand(Kind kind, u64 matrix, int row, int k, bool transpose
     return kind == MULTIPLY_F16 ? to_float(f16{half}) : bits_float(u32(half) << 16);
 }
 
-// One product, for all threads of a warpgroup.
+// Does one product, for all threads of a warpgroup.
 static void multiply_warp_group(Fiber* fibers, size_t index) {
     const GroupProduct& p = fibers[0].product_groups.front()[index];
     static thread_local float a[64][16], b[128][16];

@@ -1,6 +1,7 @@
-// What the emulator keeps of the products of a warpgroup. Included by emulator.cpp inside its namespace.
+// State of the emulator for the products of a warpgroup. emulator.cpp includes this file inside its
+// namespace.
 
-// A product of a warpgroup that one of its threads has issued.
+// A product of a warpgroup, as one of its threads has issued it.
 struct GroupProduct {
     Kind kind;
     float* d;
@@ -9,7 +10,7 @@ struct GroupProduct {
     bool same(const GroupProduct& o) const { return kind == o.kind && a == o.a && b == o.b && add == o.add && transposed == o.transposed; }
 };
 
-// The accumulators that products under way belong to, as they are; the thread's own copy is NaN.
+// The true values of the accumulators of products under way. The thread's own copy is NaN.
 struct Pending {
     float values[64];
     u32 products;

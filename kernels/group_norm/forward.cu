@@ -1,18 +1,25 @@
-// Group normalisation with affine, FiLM and SiLU.
+// Group normalisation with affine parameters, FiLM and SiLU.
 //
 //   xhat = (x - mean_g) rstd_g,  u = (gamma xhat + beta)(1 + scale) + shift,  y = silu(u) or u
 //
-// x is one tensor or two whose channels follow each other (x, then second). Overwrites y, mean and rstd.
-// Three launches. _statistics leaves the mean and the squared deviations of every group of a chunk of pixels. It sums them per
-// channel around the chunk's first pixel, in one pass: no value is far from that pixel in units of the standard deviation.
+// x is one tensor, or two whose channels follow each other (x, then second). Overwrites y, mean and
+// rstd.
+//
+// There are three launches. _statistics leaves, for each group of a chunk of pixels, the mean and
+// the sum of squared deviations. It sums values and squares per channel around the chunk's first
+// pixel, in one pass, because no value is far from that pixel in units of the standard deviation.
 // _combine adds the chunks up in a fixed order. The last launch reads x once more and overwrites y.
-// Where the pixels of a group fit a cache, one launch does it all: _of_group, a block per item and group.
-// A thread takes a vector of V channels. As many threads as a pixel has vectors take one pixel, the rest of the block others.
+// If the pixels of a group fit a cache, one launch does it all: _of_group has a block per item and
+// group.
+//
+// A thread takes a vector of V channels. As many threads as a pixel has vectors take one pixel, and
+// the rest of the block takes other pixels.
 #include "group_norm/group_norm.cuh"
 
 template <class S, int V> DEVICE void statistics(const GroupNormParams& p) {
     const Part<V> part = Part<V>::chunk(p);
-    float* sums = reinterpret_cast<float*>(shared_memory());  // rows x channels each, then the centre of every channel
+    // Sums and squares have rows x channels floats each. Then comes the centre of every channel.
+    float* sums = reinterpret_cast<float*>(shared_memory());
     float* squares = sums + part.rows * p.channels;
     float* centres = squares + part.rows * p.channels;
     for (int v = part.first; v < part.end && part.row < part.rows; v += part.across) {
@@ -43,7 +50,7 @@ template <class S, int V> DEVICE void statistics(const GroupNormParams& p) {
     }
     add_rows(sums, part.rows, p.channels);
     add_rows(squares, part.rows, p.channels);
-    // A warp for each group.
+    // A warp takes one group.
     const int per = p.channels / p.groups, lane = threadIdx.x % 32;
     const float pixels = float(smaller(p.chunk, p.pixels - int(blockIdx.x) * p.chunk)), share = 1.0f / pixels;
     for (int g = threadIdx.x / 32; g < p.groups; g += blockDim.x / 32) {
@@ -87,7 +94,7 @@ template <class S, int V> DEVICE void normalise(const GroupNormParams& p, const 
     }
 }
 
-// This thread's sum over a group of x - centre, or of its square.
+// This thread's sum of x - centre over a group, or of its square.
 template <class S, int V> DEVICE float sum_of_group(const GroupNormParams& p, const Part<V>& part, float centre, bool squared) {
     float sum = 0;
     for (int v = part.first; v < part.end; v += part.across) {
@@ -108,7 +115,8 @@ template <class S, int V> DEVICE float sum_of_group(const GroupNormParams& p, co
     return sum;
 }
 
-// All passes over a group, the second and third out of the cache: the mean, then the exact squared deviations, then y.
+// Makes all passes over a group: the mean, then the exact squared deviations, then y. The second
+// and third pass read from the cache.
 template <class S, int V> DEVICE void of_group(const GroupNormParams& p) {
     float* scratch = reinterpret_cast<float*>(shared_memory());
     const Part<V> part = Part<V>::group(p);
@@ -124,7 +132,7 @@ template <class S, int V> DEVICE void of_group(const GroupNormParams& p) {
     normalise<S, V>(p, part);
 }
 
-// One block per item and group: the mean of all chunks, then the squared deviations from it.
+// One block per item and group: first the mean of all chunks, then the squared deviations from it.
 KERNEL(group_norm_combine, GroupNormParams, 256, 4) {
     float* scratch = reinterpret_cast<float*>(shared_memory());
     const int n = blockIdx.x / p.groups, g = blockIdx.x % p.groups, per = p.channels / p.groups;
@@ -146,7 +154,7 @@ KERNEL(group_norm_combine, GroupNormParams, 256, 4) {
     }
 }
 
-// Whole vectors of channels, or, with _any, one channel at a time.
+// Kernels take whole vectors of channels, or, with _any, one channel at a time.
 #define GROUP_NORM(type, S)                                                                                       \
     KERNEL(group_norm_statistics_##type, GroupNormParams, 256, 4) { statistics<S, VECTOR<S>>(p); }                \
     KERNEL(group_norm_statistics_##type##_any, GroupNormParams, 256, 4) { statistics<S, 1>(p); }                  \

@@ -1,19 +1,21 @@
-// The parts of a group norm that all its kernels share: parameters, sources, coefficients, and the part of a thread.
+// The parts that all group norm kernels share: parameters, sources, coefficients, and the part of
+// the work that a thread takes.
 #pragma once
 #include "include/reduce.cuh"
 #include "include/view.cuh"
 
 struct GroupNormParams {
-    void *y, *second_y;              // y, or dx by x and by second
+    void *y, *second_y;              // y, or the gradients with respect to x and second
     const void *x, *second, *dy, *addend;
-    Either<float> mean, rstd;        // (n, groups), written forward
+    Either<float> mean, rstd;        // (n, groups), written in the forward pass
     const void *gamma, *beta, *film; // film (n, 2c): scale, shift; may be absent
     float *partial, *sums;           // (n, chunks, groups, 2); (n, groups, 2)
-    int n, pixels, channels, first, groups, chunk, chunks, silu;  // channels: of both; first: of x
+    // channels: of x and second together; first: of x.
+    int n, pixels, channels, first, groups, chunk, chunks, silu;
     float eps;
 };
 
-// V channels as they are stored, which takes half the registers of their values.
+// V channels as they are stored. In 16-bit types, they take half the registers of their f32 values.
 template <class S, int V> struct Stored {
     Words4 words;
     DEVICE void load(const S* p) { words = load_words4(p); }
@@ -30,10 +32,11 @@ template <class S, int V> DEVICE void store_channels(S* p, const float (&in)[V])
     else store_vector(p, in);
 }
 
-// Pixels of a thread whose loads are under way together.
+// The number of pixels whose loads a thread has under way at the same time.
 constexpr int AT_ONCE = 2;
 
-// Channel c of the pixels from `pixel` on, in whichever source has it: where they start, and how far apart they are.
+// Channel c of the pixels from `pixel` on, in the source that has it: `at` is where these pixels
+// start, and `stride` is how far apart they are.
 template <class S> struct Source {
     i64 at;
     int stride;
@@ -48,7 +51,7 @@ template <class S> struct Source {
     DEVICE S* dx(const GroupNormParams& p) const { return static_cast<S*>(is_second ? p.second_y : p.y) + at; }
 };
 
-// The group of a channel of item n, and of those after it.
+// The group of a channel of item n; advance() goes on to the next channel.
 struct GroupOf {
     int index, left, per;
     DEVICE GroupOf(const GroupNormParams& p, int n, int c) {
@@ -63,14 +66,15 @@ struct GroupOf {
     }
 };
 
-// V values of a parameter.
+// Loads V values of a parameter.
 template <class S, int V> DEVICE void load_parameter(const void* vector, i64 first, float (&out)[V]) {
     Stored<S, V> stored;
     stored.load(static_cast<const S*>(vector) + first);
     stored.unpack(out);
 }
 
-// u = a x + b for V channels from c on of item n, and factor = gamma (1 + scale); a = rstd factor.
+// Coefficients of V channels from c on of item n: u = a x + b with a = rstd factor,
+// factor = gamma (1 + scale), and the group's mean as centre.
 template <class S, int V> struct Channels {
     float a[V], b[V], factor[V], centre[V];
 
@@ -92,10 +96,11 @@ template <class S, int V> struct Channels {
     }
 };
 
-// What a block works on, and what of it this thread takes: vectors first, first + across, ... below `end` of the pixels row, row + rows, ...
-// below `count`, counted from pixel `base` of all items.
+// A block's part of the work, and this thread's share of it: vectors first, first + across, ...
+// below `end` of the pixels row, row + rows, ... below `count`. Pixels are counted from pixel
+// `base` of all items.
 template <int V> struct Part {
-    int n, count, first, end, across, row, rows;  // a thread with row >= rows rests: its count is 0
+    int n, count, first, end, across, row, rows;  // idle threads (row >= rows) have count 0
     i64 base;
 
     DEVICE Part(const GroupNormParams& p, int item, int pixel, int pixels, int vector, int vectors) {
@@ -108,23 +113,24 @@ template <int V> struct Part {
         end = vector + vectors;
         count = row < rows ? pixels : 0;
     }
-    // All channels of a chunk of pixels.
+    // The part that has all channels of a chunk of pixels.
     static DEVICE Part chunk(const GroupNormParams& p) {
         const int from = blockIdx.x * p.chunk;
         return Part(p, blockIdx.y, from, smaller(p.chunk, p.pixels - from), 0, p.channels / V);
     }
-    // All pixels of group blockIdx.x, whose channels are whole vectors.
+    // The part that has all pixels of group blockIdx.x, whose channels are whole vectors.
     static DEVICE Part group(const GroupNormParams& p) {
         const int vectors = p.channels / p.groups / V;
         return Part(p, blockIdx.y, 0, p.pixels, blockIdx.x * vectors, vectors);
     }
 
-    // The u-th of the thread's pixels from `pixel` on, and whether the block has it.
+    // The u-th of the thread's pixels from `pixel` on, and whether the part has it.
     DEVICE i64 after(int pixel, int u) const { return pixel + u * rows; }
     DEVICE bool has(int pixel, int u) const { return after(pixel, u) < count; }
 };
 
-// Sums `values` of every channel over the rows of threads; by all threads of the block.
+// Sums `scratch` (rows x channels) of every channel over the rows of threads. All threads of the
+// block must call it.
 DEVICE void add_rows(float* scratch, int rows, int channels) {
     block_barrier();
     for (int c = threadIdx.x; c < channels; c += blockDim.x) {

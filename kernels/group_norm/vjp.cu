@@ -1,16 +1,19 @@
-// The gradient of a group normalisation, whose formulas forward.cu has.
+// The gradient of a group normalisation. The forward formulas are in forward.cu.
 //
-//   du = dy silu'(u),  p = du gamma (1 + scale),  dx = rstd (p - avg(p) - xhat avg(p xhat)), averages over the group of item n
+//   du = dy silu'(u),  p = du gamma (1 + scale),  dx = rstd (p - avg(p) - xhat avg(p xhat))
 //   dscale = sum over pixels of du (gamma xhat + beta),  dshift = sum over pixels of du
+//   Averages are over the group of item n.
 //
-// Reads x, second, dy, addend, mean, rstd and the parameters. Overwrites dx by dx + addend; dx may take dy's place. Of two sources
-// each has a gradient of its own.
-// Three launches, as forward: _statistics leaves the two sums of every chunk and group, _combine adds them up in a fixed order, and
-// the last one makes dx. Where the pixels of a group fit a cache, one launch does it all: _of_group. The gradient by scale and shift
-// is a launch of its own, _film_vjp.
+// Reads x, second, dy, addend, mean, rstd and the parameters. Overwrites dx with the gradient plus
+// the addend; dx may take dy's place. With two sources, each has its own gradient.
+//
+// There are three launches, as in forward.cu: _statistics leaves the two sums of every chunk and
+// group, _combine adds them up in a fixed order, and the last launch makes dx. If the pixels of a
+// group fit a cache, one launch does it all: _of_group. The gradient with respect to scale and
+// shift has its own launch, _film_vjp.
 #include "group_norm/group_norm.cuh"
 
-// du of V channels: x and dy in, du in dy's place.
+// Turns dy of V channels into du, in place.
 template <class S, int V> DEVICE void through_silu(const GroupNormParams& p, const Channels<S, V>& k, const float (&x)[V], float (&dy)[V]) {
     if (!p.silu) return;
     for (int e = 0; e < V; e++) dy[e] *= silu_slope(k.a[e] * x[e] + k.b[e]);
@@ -60,7 +63,7 @@ template <class S, int V> DEVICE void vjp_statistics(const GroupNormParams& p) {
     }
     add_rows(scratch, part.rows, p.channels);
     add_rows(by_x, part.rows, p.channels);
-    // A warp for each group.
+    // A warp takes one group.
     const int per = p.channels / p.groups, lane = threadIdx.x % 32;
     for (int g = threadIdx.x / 32; g < p.groups; g += blockDim.x / 32) {
         float sum = 0, sum_x = 0;
@@ -114,7 +117,8 @@ template <class S, int V> DEVICE void vjp(const GroupNormParams& p, const Part<V
     }
 }
 
-// What a pixel adds to the sums of the reverse: -rstd avg(p), and the factor of x - mean, -rstd^2 avg(p xhat).
+// Stores the two values of a group that dx needs: -rstd avg(p), and the factor of x - mean, which
+// is -rstd^2 avg(p xhat).
 DEVICE void put_sums(const GroupNormParams& p, int group, float sum, float sum_x) {
     const float rstd = p.rstd[group], share = 1.0f / (float(p.pixels) * float(p.channels / p.groups));
     p.sums[2 * group] = -rstd * sum * share;
@@ -155,7 +159,7 @@ KERNEL(group_norm_vjp_combine, GroupNormParams, 256, 4) {
     if (threadIdx.x == 0) put_sums(p, blockIdx.x, sum, sum_x);
 }
 
-// One block per 32 channels and item; a row of 8 warps over the pixels.
+// One block takes 32 channels of an item, and its 8 warps share the pixels.
 template <class S> DEVICE void film_vjp(const GroupNormParams& p) {
     float* scratch = reinterpret_cast<float*>(shared_memory());
     const int lane = threadIdx.x % 32, row = threadIdx.x / 32, c = blockIdx.x * 32 + lane, n = blockIdx.y;
@@ -188,7 +192,7 @@ template <class S> DEVICE void film_vjp(const GroupNormParams& p) {
     }
 }
 
-// Whole vectors of channels, or, with _any, one channel at a time.
+// Kernels take whole vectors of channels, or, with _any, one channel at a time.
 #define GROUP_NORM(type, S)                                                                                     \
     KERNEL(group_norm_vjp_statistics_##type, GroupNormParams, 256, 2) { vjp_statistics<S, VECTOR<S>>(p); }      \
     KERNEL(group_norm_vjp_statistics_##type##_any, GroupNormParams, 256, 2) { vjp_statistics<S, 1>(p); }        \

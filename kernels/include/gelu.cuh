@@ -1,4 +1,5 @@
-// x Phi(x) with the normal distribution function Phi, or x s(1.702 x) in the quick form, and its slope.
+// GELU and its derivative: x Phi(x) with the normal distribution function Phi, or, in the quick
+// form, x s(1.702 x) with the logistic function s.
 #pragma once
 #include "include/view.cuh"
 

@@ -1,12 +1,13 @@
-// || a - b ||^2 of every batch item in two launches: partial sums by PARTIALS blocks an item, then whoever needs the norm adds
-// them up in one fixed order.
+// The squared norm || a - b ||^2 of every batch item takes two launches. In the first, PARTIALS
+// blocks per item leave partial sums. In the second, the kernel that needs the norm adds them up in
+// one fixed order.
 #pragma once
 #include "include/reduce.cuh"
 #include "include/view.cuh"
 
 constexpr int PARTIALS = 64;
 
-// blockIdx.x is the part, blockIdx.y the item; 256 threads; b may be absent.
+// blockIdx.x is the part and blockIdx.y the item; a block has 256 threads. b may be absent.
 DEVICE void partial_squares(float* partial, View a, View b, i64 item) {
     float* scratch = reinterpret_cast<float*>(shared_memory());
     i64 base = i64(blockIdx.y) * item, step = i64(gridDim.x) * blockDim.x;

@@ -1,7 +1,8 @@
-// What every kernel file starts from: entry points, indices, shared memory, barriers, scalar types.
+// The base of every kernel file: entry points, indices, shared memory, barriers and scalar types.
 //
-// The same source is compiled by NVRTC for the GPU and, with DMAP_EMULATE, as C++20 for the emulated driver. Whatever differs
-// between the two is in this folder and in emulator/; a kernel file has no #ifdef.
+// NVRTC compiles this source for the GPU. With DMAP_EMULATE, the same source is C++20 for the
+// emulated driver. All differences between the two are in this folder and in emulator/, so that a
+// kernel file has no #ifdef.
 #pragma once
 
 #ifdef DMAP_EMULATE
@@ -18,7 +19,8 @@ typedef long long i64;
 
 #define DEVICE __device__ __forceinline__
 
-// An entry point: name, type of its one by-value parameter `p`, threads per block, blocks that should fit on a multiprocessor.
+// An entry point: its name, the type of its one by-value parameter `p`, the threads per block, and
+// the blocks that should fit on a multiprocessor.
 #define KERNEL(name, Params, threads, blocks) \
     extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ Params p)
 
@@ -35,7 +37,7 @@ DEVICE u32 float_bits(float v) { return __float_as_uint(v); }
 DEVICE float bits_float(u32 v) { return __uint_as_float(v); }
 DEVICE u32 multiply_high(u32 a, u32 b) { return __umulhi(a, b); }
 
-// The types of 16-byte and 8-byte accesses; the address has to be a multiple of their size.
+// Types of 16-byte and 8-byte accesses. The address must be a multiple of their size.
 struct alignas(16) Words4 { u32 w[4]; };
 struct alignas(8) Words2 { u32 w[2]; };
 DEVICE Words4 load_words4(const void* p) { return *static_cast<const Words4*>(p); }
@@ -51,14 +53,14 @@ DEVICE float exp2_fast(float x) {
     return y;
 }
 
-// Within two units in the last place; 0 of infinity.
+// The result is within two units in the last place. The reciprocal of infinity is 0.
 DEVICE float reciprocal_fast(float x) {
     float y;
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 
-// One instruction; the template below takes three.
+// For floats, this is one instruction; the template below would take three.
 DEVICE float larger(float a, float b) { return fmaxf(a, b); }
 
 struct f16 { u16 bits; };
@@ -79,7 +81,7 @@ DEVICE bf16 round_bf16(float v) {
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(h.bits) : "f"(v));
     return h;
 }
-// Nearest number with the ten mantissa bits that a TF32 product reads.
+// The nearest number with ten mantissa bits, because a TF32 product reads only these bits.
 DEVICE u32 round_tf32(float v) {
     u32 r;
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(v));
@@ -88,7 +90,8 @@ DEVICE u32 round_tf32(float v) {
 
 #endif
 
-// A field of a parameter struct: a pointer by which some of the kernels that take the struct write, and the others read.
+// In a parameter struct, this is a pointer through which some of the kernels that take the struct
+// write, and the others read.
 template <class T> using Either = T*;
 
 DEVICE float to_float(float v) { return v; }
@@ -110,10 +113,10 @@ template <class T> DEVICE u32 pack2(float low, float high) {
 DEVICE float unpack(u32 half, f16) { return to_float(f16{u16(half)}); }
 DEVICE float unpack(u32 half, bf16) { return to_float(bf16{u16(half)}); }
 
-// Elements of T in 16 bytes.
+// The number of elements of T in 16 bytes.
 template <class T> constexpr int VECTOR = 16 / int(sizeof(T));
 
-// 16 bytes of T as floats, and back.
+// Conversions of 16 bytes of T to floats, and back.
 template <class T> DEVICE void unpack_vector(Words4 v, float (&out)[4]) {
     for (int i = 0; i < 4; i++) out[i] = bits_float(v.w[i]);
 }

@@ -1,4 +1,4 @@
-// Sums over a warp and a block, in one fixed order: the same bits each run.
+// Sums over a warp and over a block in one fixed order, so that every run gives the same bits.
 #pragma once
 #include "include/kernel.cuh"
 
@@ -7,7 +7,8 @@ DEVICE float warp_sum(float v) {
     return v;
 }
 
-// Sum over the block, given to every thread; `scratch` has one float per warp. All threads of the block take part.
+// Gives every thread the sum over the block. All threads of the block must call it. `scratch` has
+// one float per warp.
 DEVICE float block_sum(float v, float* scratch) {
     v = warp_sum(v);
     int warps = blockDim.x / 32;

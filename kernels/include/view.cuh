@@ -1,9 +1,9 @@
-// Tensors whose storage type is known at launch only: for the kernels that memory bounds, where one uniform branch per four
-// values costs nothing and the number of type combinations would be large.
+// Tensors whose storage type is known only at launch. They are for memory-bound kernels: there, one
+// uniform branch per four values costs nothing, and the number of type combinations would be large.
 #pragma once
 #include "include/kernel.cuh"
 
-// Storage types as the host numbers them.
+// Storage types, numbered as on the host.
 enum Dtype { F32 = 0, F16 = 1, BF16 = 2 };
 
 using StorageType = i64;
@@ -12,9 +12,11 @@ struct View {
     StorageType dtype;
 };
 
-// Fields of parameter structs. The host reads in their types what a kernel does with a tensor: View is only read.
+// Types for parameter structs. From them the host reads what a kernel does with a tensor: a View is
+// only read.
 using ViewOut = View;     // written
-using ViewEither = View;  // written by some of the kernels that take the struct, and read by the others
+// ViewEither is written by some of the kernels that take the struct, and read by the others.
+using ViewEither = View;
 
 DEVICE float at(View v, i64 i) {
     if (v.dtype == F32) return static_cast<const float*>(v.data)[i];
@@ -28,7 +30,7 @@ DEVICE void put(View v, i64 i, float x) {
     else static_cast<bf16*>(v.data)[i] = round_bf16(x);
 }
 
-// Values i .. i + 4; i is a multiple of 4.
+// Values i .. i + 4. i must be a multiple of 4.
 DEVICE void load4(View v, i64 i, float (&out)[4]) {
     if (v.dtype == F32) {
         load_vector(static_cast<const float*>(v.data) + i, out);
@@ -53,7 +55,7 @@ DEVICE void store4(View v, i64 i, const float (&in)[4]) {
     store_words2(static_cast<u16*>(v.data) + i, w);
 }
 
-// Four values from i on, where i is a multiple of 4, or the one at i.
+// Loads four values from i on (then i is a multiple of 4), or only the value at i.
 DEVICE void load_some(View v, i64 i, int count, float (&out)[4]) {
     if (count == 4) load4(v, i, out);
     else out[0] = at(v, i);
@@ -64,8 +66,9 @@ DEVICE void store_some(View v, i64 i, int count, const float (&in)[4]) {
     else put(v, i, in[0]);
 }
 
-// y[i] = f(operands at i, item) for items of `item` values: blockIdx.y is the item, a thread takes four values at a time
-// where items are a multiple of four, else one. In place is fine: a value is read before it is written, by the same thread.
+// y[i] = f(operands at i) for items of `item` values; f may depend on the item, which is
+// blockIdx.y. A thread takes four values at a time if `item` is a multiple of four, else one. y may
+// take the place of an operand, because the same thread reads a value before it writes it.
 template <int COUNT, class F> DEVICE void elementwise(View y, const View (&x)[COUNT], i64 item, F f) {
     i64 base = i64(blockIdx.y) * item;
     i64 first = i64(blockIdx.x) * blockDim.x + threadIdx.x, step = i64(gridDim.x) * blockDim.x;
@@ -89,7 +92,8 @@ template <int COUNT, class F> DEVICE void elementwise(View y, const View (&x)[CO
     }
 }
 
-// Two approximations of the hardware: the exact exponential and quotient took four times the instructions, of which the norms are made.
+// The sigmoid uses two approximations of the hardware. The exact exponential and quotient took four
+// times as many instructions, and the norms consist mostly of them.
 DEVICE float sigmoid(float x) { return reciprocal_fast(1.0f + exp2_fast(x * -1.442695041f)); }
 DEVICE float silu_of(float x) { return x * sigmoid(x); }
 // d silu / dx = s (1 + x (1 - s))

@@ -1,14 +1,21 @@
-// Products of a warpgroup, 128 threads, straight out of shared memory (PTX ISA: wgmma, sm_90a only).
+// Products of a warpgroup (128 threads) whose operands are read from shared memory (PTX ISA: wgmma,
+// sm_90a only).
 //
-// D (64 x 128, f32) += A (64 x 16) B (16 x 128). Both operands lie in rows of 128 bytes whose 16-byte chunk c stands at c ^ (row & 7), the
-// row counted from an address that is a multiple of 1024: the hardware applies this swizzle to bits of the final address. A thread
-// holds of D what it would hold of m16n8 fragments: warp w of the group has rows 16 w to 16 w + 15, d[j] columns 8 j to 8 j + 7.
-// A product is asynchronous: the operands must stay and the accumulators must not be touched until wait_for_products.
+// D (64 x 128, f32) += A (64 x 16) B (16 x 128). Both operands lie in rows of 128 bytes. The
+// 16-byte chunk c of a row lies at c ^ (row & 7), and rows are counted from an address that is a
+// multiple of 1024: the hardware applies this swizzle to bits of the final address. A thread holds
+// the same elements of D as with m16n8 fragments: warp w of the group has rows 16 w to 16 w + 15,
+// and d[j] has columns 8 j to 8 j + 7.
+//
+// A product is asynchronous. Until wait_for_products, the operands must stay unchanged and the
+// accumulators must not be touched.
 #pragma once
 #include "include/bulk.cuh"
 
-// A matrix in shared memory: `stride` bytes from one group of eight rows to the next. K-major: a row is one row (or column) of the product,
-// and 16 values of k are 32 bytes. For B also transposed: a row is one k, and `columns` bytes lead to the next 64 columns.
+// The descriptor of a matrix in shared memory. `stride` is the number of bytes from one group of
+// eight rows to the next. The matrix is K-major: a row is one row (or column) of the product, and
+// 16 values of k take 32 bytes. B may also be transposed: then a row is one k, and the next 64
+// columns lie `columns` bytes further on.
 DEVICE u64 matrix_at(u32 address, u32 stride, u32 columns = 16) {
     return u64((address & 0x3ffff) >> 4) | u64(columns >> 4) << 16 | u64(stride >> 4) << 32 | u64(1) << 62;
 }
@@ -26,7 +33,7 @@ template <> constexpr bool IS_F16<f16> = true;
                  : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]), "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]), "+f"(d[3][0]), "+f"(d[3][1]), "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]), "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]), "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]), "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3]), "+f"(d[8][0]), "+f"(d[8][1]), "+f"(d[8][2]), "+f"(d[8][3]), "+f"(d[9][0]), "+f"(d[9][1]), "+f"(d[9][2]), "+f"(d[9][3]), "+f"(d[10][0]), "+f"(d[10][1]), "+f"(d[10][2]), "+f"(d[10][3]), "+f"(d[11][0]), "+f"(d[11][1]), "+f"(d[11][2]), "+f"(d[11][3]), "+f"(d[12][0]), "+f"(d[12][1]), "+f"(d[12][2]), "+f"(d[12][3]), "+f"(d[13][0]), "+f"(d[13][1]), "+f"(d[13][2]), "+f"(d[13][3]), "+f"(d[14][0]), "+f"(d[14][1]), "+f"(d[14][2]), "+f"(d[14][3]), "+f"(d[15][0]), "+f"(d[15][1]), "+f"(d[15][2]), "+f"(d[15][3]) \
                  : "l"(a), "l"(b), "r"(int(add)))
 
-// Adds to d, or overwrites it.
+// Adds the product to d if `add` is true, else overwrites d.
 template <class S, bool TRANSPOSED> DEVICE void multiply_group(float (&d)[16][4], u64 a, u64 b, bool add) {
     constexpr bool half = IS_F16<S>;
     if constexpr (half && TRANSPOSED) DMAP_PRODUCT("f16", "1");
@@ -35,13 +42,14 @@ template <class S, bool TRANSPOSED> DEVICE void multiply_group(float (&d)[16][4]
     else DMAP_PRODUCT("bf16", "0");
 }
 
-// Before the first product, and before one whose accumulators were touched.
+// Call this before the first product, and before a product whose accumulators were touched.
 DEVICE void fence_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 DEVICE void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 // Waits until at most N groups of products are under way.
 template <int N> DEVICE void wait_for_products() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
 
-// By all threads of a warpgroup: from here on they have COUNT registers each, more or fewer than at the start.
+// All threads of a warpgroup call one of these. From then on each thread has COUNT registers: more
+// than at the start (take) or fewer (leave).
 template <int COUNT> DEVICE void take_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT)); }
 template <int COUNT> DEVICE void leave_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT)); }
 

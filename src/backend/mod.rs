@@ -8,7 +8,7 @@ pub use program::Program;
 
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Plan};
-use crate::launch::Limits;
+use crate::launch::Chip;
 use crate::weights::Weights;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -49,12 +49,12 @@ impl Device {
     /// The emulated CUDA device: every kernel runs on the CPU and its memory accesses are checked.
     /// Slow; for tests.
     #[cfg(feature = "emulate")]
-    pub fn emulated(seed: u64) -> Self {
-        Device::of(Kind::Cuda(cuda::CudaDevice::new(Arc::new(cuda::emulated::Emulated::new(seed)))))
+    pub fn emulated(driver: cuda::emulated::Emulated) -> Self {
+        Device::of(Kind::Cuda(cuda::CudaDevice::new(Arc::new(driver))))
     }
 
-    /// The device that a `--device` flag names: `auto`, `cpu`, `cuda`, `cuda:N`, or `emulated` in a
-    /// build with that feature. `auto` is the first CUDA device if it can be used, else the CPU.
+    /// The device that a `--device` flag names: `auto`, `cpu`, `cuda`, `cuda:N`, or in a build
+    /// with the feature `emulate` also `emulated` (a Hopper chip) and `emulated:ada`. `auto` is the first CUDA device if it can be used, else the CPU.
     pub fn open(name: &str) -> Result<Self> {
         let asked_for = |ordinal| {
             Device::cuda(ordinal).map_err(|e| match e {
@@ -73,7 +73,15 @@ impl Device {
             },
             "cuda" => asked_for(0),
             #[cfg(feature = "emulate")]
-            "emulated" => Ok(Device::emulated(0)),
+            _ if name == "emulated" || name.starts_with("emulated:") => {
+                use cuda::emulated::{Emulated, EmulatedChip};
+                let wanted = name.strip_prefix("emulated:").unwrap_or("hopper");
+                let Some(chip) = EmulatedChip::ALL.into_iter().find(|c| c.name() == wanted) else {
+                    let known = EmulatedChip::ALL.map(EmulatedChip::name).join(", ");
+                    return Err(Error::Invalid(format!("unknown emulated chip {wanted}: {known} are known")));
+                };
+                Ok(Device::emulated(Emulated::new(chip, 0)))
+            }
             _ => match name.strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
                 Some(ordinal) => asked_for(ordinal),
                 None => Err(Error::Invalid(format!("unknown device {name}: use auto, cpu or cuda:0"))),
@@ -114,11 +122,11 @@ impl Device {
         }
     }
 
-    /// Properties that kernel launches depend on; none for the CPU.
-    pub fn limits(&self) -> Option<Limits> {
+    /// The chip that kernel launches are made for; none for the CPU.
+    pub fn chip(&self) -> Option<Chip> {
         match &self.kind {
             Kind::Cpu(_) => None,
-            Kind::Cuda(device) => Some(device.driver.limits().clone()),
+            Kind::Cuda(device) => Some(device.driver.chip().clone()),
         }
     }
 

@@ -4,6 +4,7 @@ use super::quantity;
 use crate::backend::Device;
 use crate::error::Result;
 use crate::graph::PlanOptions;
+use crate::ops::variant_tables;
 use crate::tensor::Dtype;
 use clap::{Args, ValueEnum};
 
@@ -28,7 +29,8 @@ pub(crate) struct StorageFlags {
     /// Memory for weights and activations, such as 4GiB; activations are recomputed to fit
     #[arg(long, value_name = "BYTES")]
     memory: Option<String>,
-    /// If --memory can't be met otherwise, leave large weights with the host (on the CPU: in their file) and fetch them when they are read
+    /// If --memory can't be met otherwise, leave large weights with the host (on the CPU: in their
+    /// file) and fetch them when they are read
     #[arg(long, requires = "memory")]
     offload: bool,
 }
@@ -55,7 +57,8 @@ impl StorageFlags {
             PrecisionFlag::Bf16 => (Dtype::Bf16, true),
         };
         let memory = self.memory.as_deref().map(quantity::bytes).transpose()?;
-        Ok(PlanOptions { storage, tf32, memory, offload: self.offload, ..PlanOptions::default() })
+        let variants = variant_tables::from_environment()?;
+        Ok(PlanOptions { storage, tf32, memory, offload: self.offload, variants, ..PlanOptions::default() })
     }
 }
 

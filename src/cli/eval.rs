@@ -5,7 +5,7 @@ use super::device::DeviceFlags;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::{Graph, TensorId, backward};
-use crate::model::stable_diffusion::{CONTEXT, TextEncoder};
+use crate::model::stable_diffusion::{TEXT_EMBEDDING, TextEncoder};
 use crate::model::{Model, Prior};
 use crate::operator::parse_task;
 use crate::sampler::batch::Batch;
@@ -21,8 +21,9 @@ pub struct Eval {
     /// Weight file, or folder of a latent model; `photo` and `tiny-latent` are inside the program
     #[arg(long, default_value = "photo")]
     model: String,
-    /// x (N,H,W,C), of a latent model the latent in VP coordinates, and t (N); optionally labels (N), context (1,tokens,C), v (as the
-    /// output); with --task y, and state for a mask or kernel; with --part text only tokens (T)
+    /// x (N,H,W,C), of a latent model the latent in VP coordinates, and t (N); optionally labels
+    /// (N), context (1,tokens,C), v (as the output); with --task y, and state for a mask or kernel;
+    /// with --part text only tokens (T)
     #[arg(long, required_unless_present = "prompt", conflicts_with = "prompt")]
     input: Option<PathBuf>,
     /// With --part text, a text in place of token numbers; without --input
@@ -34,8 +35,8 @@ pub struct Eval {
     /// The measurement operator
     #[arg(long)]
     task: Option<String>,
-    /// One part of a latent model: its UNet, its encoder (x an image; mean and log variance), its decoder (x a scaled latent), or its text
-    /// encoder
+    /// One part of a latent model: its UNet, its encoder (x an image; mean and log variance), its
+    /// decoder (x a scaled latent), or its text encoder
     #[arg(long, value_enum, conflicts_with = "task")]
     part: Option<Part>,
     /// Seed of the operator's state where the input has none
@@ -297,7 +298,7 @@ fn batches(flags: &Eval, prior: &Prior, file: &Checkpoint, s: &Setup<'_>, x: Sha
         labels,
         seeds: vec![(0, 0)],
         noise_norm: vec![0.0],
-        noise_deviation: vec![0.0],
+        noise_sigma: vec![0.0],
         is_frozen: vec![false],
         ..Batch::default()
     };
@@ -307,12 +308,12 @@ fn batches(flags: &Eval, prior: &Prior, file: &Checkpoint, s: &Setup<'_>, x: Sha
 /// Replaces the model's text embedding by the one of the file. Fails if their numbers of values
 /// differ.
 fn replace_context(model: &mut Model, file: &Checkpoint) -> Result<()> {
-    let own = model.weights.given(CONTEXT).map_or(0, |v| v.len());
+    let own = model.weights.given(TEXT_EMBEDDING).map_or(0, |v| v.len());
     let values = file.values("context")?;
     if own == 0 || own != values.len() {
         return Err(file.error(format!("tensor context has {} values, the model's text has {own}", values.len())));
     }
-    model.weights.replace(CONTEXT, values);
+    model.weights.replace(TEXT_EMBEDDING, values);
     Ok(())
 }
 
@@ -327,7 +328,7 @@ fn embed_text(flags: &Eval) -> anyhow::Result<ExitCode> {
     };
     let output = encoder.embed(&tokens)?;
     let shape = vec![1, tokens.len(), encoder.channels()];
-    write_safetensors(&flags.out, &[("output", shape.clone(), &output[..]), (CONTEXT, shape, &output[..])])?;
-    say!("wrote output, {CONTEXT} to {}", flags.out.display())?;
+    write_safetensors(&flags.out, &[("output", shape.clone(), &output[..]), (TEXT_EMBEDDING, shape, &output[..])])?;
+    say!("wrote output, {TEXT_EMBEDDING} to {}", flags.out.display())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -12,7 +12,8 @@ use std::process::ExitCode;
 /// Flags of `dmap info`.
 #[derive(clap::Args, Debug)]
 pub struct Info {
-    /// A .safetensors or .pt file, the folder of a latent model, or the name of a prior inside the program: photo, tiny-latent
+    /// A .safetensors or .pt file, the folder of a latent model, or the name of a prior inside the
+    /// program: photo, tiny-latent
     file: PathBuf,
     /// List every tensor
     #[arg(long)]

@@ -72,7 +72,7 @@ pub(super) fn write_results(
         mean.values.iter_mut().zip(&sample.picture.values).for_each(|(m, v)| *m += share * v);
     }
     if job.samples > 1 {
-        write(&deviation(&p.done, &mean), "restored-deviation.png")?;
+        write(&standard_deviation(&p.done, &mean), "restored-standard-deviation.png")?;
     }
     let name = if job.samples > 1 { "restored-mean.png" } else { "restored.png" };
     let mut residual = p.done.iter().map(|s| s.residual).sum::<f64>() / p.done.len() as f64;
@@ -149,7 +149,7 @@ pub(super) fn write_results(
 
 /// Standard deviation of the samples at each value, as a picture: black is 0, white is a quarter of
 /// the range from black to white.
-fn deviation(samples: &[Restoration], mean: &Picture) -> Picture {
+fn standard_deviation(samples: &[Restoration], mean: &Picture) -> Picture {
     let square = |i: usize| samples.iter().map(|s| (s.picture.values[i] - mean.values[i]).powi(2)).sum::<f32>();
     // A quarter of the range, 0.5 in [-1, 1] units, is mapped to the whole range.
     let shown = |i: usize| 4.0 * (square(i) / (samples.len() as f32 - 1.0)).sqrt() - 1.0;

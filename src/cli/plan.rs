@@ -8,7 +8,7 @@ use crate::backend::cuda::launches_for;
 use crate::error::Result;
 use crate::graph::{Graph, Plan, PlanOptions};
 use crate::image::write_whole;
-use crate::launch::Limits;
+use crate::launch::Chip;
 use crate::model::Model;
 use crate::operator::parse_task;
 use crate::sampler::chain::Machine;
@@ -103,7 +103,7 @@ struct Planned {
 impl Planned {
     fn new(name: &'static str, runs: usize, graph: Graph, options: &PlanOptions) -> Result<Planned> {
         let plan = Plan::new(&graph, options)?;
-        let nodes = launches_for(&graph, &plan, &Limits::HOPPER)?;
+        let nodes = launches_for(&graph, &plan, &Chip::HOPPER)?;
         let launches = nodes.iter().map(|n| n.launches.len()).sum();
         let scratch_bytes = nodes.iter().map(|n| n.scratch_bytes).max().unwrap_or_default();
         let smallest = Plan::smallest(&graph, options).total_bytes().min(plan.total_bytes());
@@ -214,7 +214,7 @@ fn print(r: &Report<'_>, largest: &Planned, live_count: usize) -> Result<()> {
     say!("  forward          {}", giga(r.flops_forward))?;
     say!("  reverse          {}", giga(r.flops_vjp))?;
     say!("  recomputed       {} ({share:.1} % more)", giga(r.flops_recompute))?;
-    say!("  launches         {} on {} multiprocessors", r.launches, Limits::HOPPER.multiprocessors)?;
+    say!("  launches         {} on {} multiprocessors", r.launches, Chip::HOPPER.multiprocessors)?;
     if r.graphs.len() > 1 {
         say!("  graphs:")?;
         for g in &r.graphs {

@@ -28,15 +28,17 @@ pub struct Restore {
     /// Photos, folders or patterns; with --measurement the measurements themselves
     #[arg(required = true, help_heading = "Problem")]
     inputs: Vec<PathBuf>,
-    /// What degrades the images: sr4, gaussian-blur, inpaint-random:missing=0.5 ... (`dmap tasks` lists all)
+    /// What degrades the images: sr4, gaussian-blur, inpaint-random:missing=0.5 ... (`dmap tasks`
+    /// lists all)
     #[arg(long, help_heading = "Problem")]
     task: String,
-    /// Noise of the measurement, added to photos: a standard deviation in [0,1] units, or poisson:RATE (255 RATE photons at white)
-    /// [default: 0.025, or what a measurement file says]
+    /// Noise of the measurement, added to photos: a standard deviation in [0,1] units, or
+    /// poisson:RATE (255 RATE photons at white) [default: 0.025, or what a measurement file says]
     #[arg(long, value_name = "SIGMA|poisson:RATE", help_heading = "Problem")]
     noise: Option<String>,
-    /// The inputs are measurements: pictures, or measurement.safetensors of an earlier run, or such a file of your own with y
-    /// (1,H,W,3) in [-1,1] and, for a mask or kernel, state (1,h,w,1). x is correlated with a kernel in state
+    /// The inputs are measurements: pictures, or measurement.safetensors of an earlier run, or such
+    /// a file of your own with y (1,H,W,3) in [-1,1] and, for a mask or kernel, state (1,h,w,1). x
+    /// is correlated with a kernel in state
     #[arg(long, help_heading = "Problem")]
     measurement: bool,
     /// Take the centre of each photo: S or WxH pixels
@@ -45,7 +47,7 @@ pub struct Restore {
     /// Refuse pictures with more pixels than this
     #[arg(long, default_value_t = MOST_PIXELS, value_parser = clap::value_parser!(u64).range(1..), help_heading = "Problem")]
     max_pixels: u64,
-    /// Take JPEGs whose end is missing
+    /// Accept JPEGs whose end is missing
     #[arg(long, help_heading = "Problem")]
     allow_truncated: bool,
     #[command(flatten)]
@@ -56,10 +58,12 @@ pub struct Restore {
     /// Seed of mask, kernel, measurement noise and sampler
     #[arg(long, default_value_t = 0, help_heading = "Sampling")]
     seed: u64,
-    /// Weight file of the prior, or folder of a latent model in diffusers layout; `photo` and `tiny-latent` are inside the program
+    /// Weight file of the prior, or folder of a latent model in diffusers layout; `photo` and
+    /// `tiny-latent` are inside the program
     #[arg(long, default_value = "photo", help_heading = "Model")]
     model: String,
-    /// Text that a latent model is conditioned on [default: the cached one of its folder, else the empty text]
+    /// Text that a latent model is conditioned on [default: the cached one of its folder, else the
+    /// empty text]
     #[arg(long, help_heading = "Model")]
     prompt: Option<String>,
     /// Class of a class-conditional model

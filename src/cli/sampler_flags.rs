@@ -11,12 +11,12 @@ use clap::{Args, ValueEnum};
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplerFlags {
-    /// Method with its options: dmap, dps:step=polyak:0.3, dmap:k=5,whiten=0 ... (`dmap tasks` lists all); auto takes the best for
-    /// task, model and --estimate
+    /// Method with its options: dmap, dps:step=polyak:0.3, dmap:k=5,whiten=0 ... (`dmap tasks`
+    /// lists all); auto takes the best for task, model and --estimate
     #[arg(long, default_value = "auto")]
     pub method: String,
-    /// `map`: one best image. `sample`: a draw of the posterior, different for every seed [default: what the method gives, map for
-    /// auto]
+    /// `map`: one best image. `sample`: a draw of the posterior, different for every seed [default:
+    /// what the method gives, map for auto]
     #[arg(long, value_enum)]
     pub estimate: Option<EstimateFlag>,
     /// Noise levels visited [default: tuned per method and kind of model]

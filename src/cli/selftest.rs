@@ -2,6 +2,7 @@
 
 use crate::backend::Device;
 use crate::error::{Error, Result, nearest};
+use crate::ops::variant_tables;
 use crate::selftest::{Check, MODES, Mode, checks, large_checks};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
@@ -24,7 +25,8 @@ pub struct Selftest {
     /// Divides the extents of --large, for slow devices
     #[arg(long, default_value_t = 1, requires = "large", value_parser = clap::value_parser!(u32).range(1..))]
     shrink: u32,
-    /// Checks to leave out at the start: of a process that goes on after the device failed in another one
+    /// Number of checks to leave out at the start, for a process that continues after the device
+    /// failed in another process
     #[arg(long, default_value_t = 0, hide = true)]
     skip: usize,
 }
@@ -68,8 +70,8 @@ fn family(name: &str) -> &str {
     if name.starts_with("two ") { name } else { name.split([' ', ',']).next().unwrap_or(name) }
 }
 
-/// The checks that the flags select. On an unknown name the error lists the ops, whose cases are too
-/// many, and the other checks.
+/// The checks that the flags select. On an unknown name the error lists the ops, whose cases are
+/// too many, and the other checks.
 fn selected(flags: &Selftest) -> Result<Vec<Check>> {
     let all = if flags.large { large_checks(flags.shrink as usize) } else { checks() };
     let Some(only) = &flags.only else { return Ok(all) };
@@ -88,8 +90,9 @@ fn selected(flags: &Selftest) -> Result<Vec<Check>> {
 /// Runs the checks in one storage type. If the device itself fails, a fresh process continues,
 /// because every later device call of this process would fail.
 fn check(flags: &Selftest, mode: &Mode, selected: &[Check], device: &Device, count: &mut Count) -> Result<()> {
+    let variants = variant_tables::from_environment()?;
     for (k, check) in selected.iter().enumerate().skip(flags.skip) {
-        let result = check.run(mode, device);
+        let result = check.run(mode, device, variants);
         count.checks += 1;
         match &result {
             Ok(share) => say!("ok      {:10} {:40} {share:.2}", mode.name, check.name)?,

@@ -18,7 +18,7 @@ pub(crate) fn node_flops(graph: &Graph, node: NodeId) -> u64 {
 
 pub(super) fn tensor_bytes(tensor: &Tensor, storage: Dtype) -> u64 {
     let element = match tensor.precision {
-        Precision::Full => 4,
+        Precision::Single => 4,
         Precision::Storage => storage.bytes(),
     };
     ((tensor.shape.numel() * element) as u64).next_multiple_of(ALIGNMENT)

@@ -6,6 +6,7 @@ use super::recompute::within_budget;
 use super::schedule::{Schedule, Step, saved_tensors, schedule};
 use crate::error::{Error, Result};
 use crate::graph::record::{Graph, Source, Tensor, TensorId};
+use crate::launch::Forced;
 use crate::tensor::Dtype;
 
 /// Requirements for a plan.
@@ -25,11 +26,20 @@ pub struct PlanOptions {
     /// Bytes of the inputs of other graphs that are in memory at the same time. They count against
     /// the budget.
     pub other_io_bytes: u64,
+    /// CUDA kernel variants that run in place of the best ones.
+    pub variants: Forced,
 }
 
 impl Default for PlanOptions {
     fn default() -> Self {
-        PlanOptions { storage: Dtype::F32, memory: None, tf32: true, offload: false, other_io_bytes: 0 }
+        PlanOptions {
+            storage: Dtype::F32,
+            memory: None,
+            tf32: true,
+            offload: false,
+            other_io_bytes: 0,
+            variants: Forced::NONE,
+        }
     }
 }
 
@@ -57,6 +67,11 @@ impl PlanOptions {
     /// These options with the input bytes of other graphs.
     pub fn other_io_bytes(self, other_io_bytes: u64) -> PlanOptions {
         PlanOptions { other_io_bytes, ..self }
+    }
+
+    /// These options with forced kernel variants.
+    pub fn variants(self, variants: Forced) -> PlanOptions {
+        PlanOptions { variants, ..self }
     }
 }
 
@@ -115,6 +130,8 @@ pub struct Plan {
     pub storage: Dtype,
     /// See [`PlanOptions::tf32`].
     pub tf32: bool,
+    /// See [`PlanOptions::variants`].
+    pub variants: Forced,
     /// The steps in order.
     pub steps: Vec<Step>,
     /// One entry per value; [`super::Instance`] is an index into it.
@@ -160,7 +177,7 @@ impl Plan {
 
     fn within(graph: &Graph, options: &PlanOptions, offload: bool) -> Result<Plan> {
         let of = |schedule| {
-            let plan = Plan { tf32: options.tf32, ..Plan::of(graph, schedule, options) };
+            let plan = Plan { tf32: options.tf32, variants: options.variants, ..Plan::of(graph, schedule, options) };
             if offload { plan.with_window(graph) } else { plan }
         };
         let free = of(schedule(graph, &saved_tensors(graph)));
@@ -289,6 +306,7 @@ impl Plan {
         Plan {
             storage,
             tf32: true,
+            variants: Forced::NONE,
             flops_forward: sum(&|s| !graph.node(s.node).reverse && !s.recomputed),
             flops_vjp: sum(&|s| graph.node(s.node).reverse),
             flops_recompute: sum(&|s| s.recomputed),

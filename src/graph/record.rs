@@ -117,7 +117,7 @@ impl Graph {
 
     /// A tensor that the host writes before each run; always f32.
     pub fn input(&mut self, name: &str, shape: Shape) -> TensorId {
-        self.push(Tensor { name: name.into(), shape, precision: Precision::Full, source: Source::Input })
+        self.push(Tensor { name: name.into(), shape, precision: Precision::Single, source: Source::Input })
     }
 
     /// The weight `name` of the model. Asking twice for one name gives the same tensor.
@@ -149,7 +149,7 @@ impl Graph {
     pub fn constant(&mut self, name: &str, shape: Shape, values: Vec<f32>) -> TensorId {
         assert_eq!(shape.numel(), values.len(), "constant {name} has shape {shape}");
         let source = Source::Constant(Arc::new(values));
-        self.push(Tensor { name: name.into(), shape, precision: Precision::Full, source })
+        self.push(Tensor { name: name.into(), shape, precision: Precision::Single, source })
     }
 
     /// Records `op` and returns its outputs. An error names the node.
@@ -207,8 +207,8 @@ pub(crate) fn storage(shape: Shape) -> Output {
 }
 
 /// An output that is always f32.
-pub(crate) fn full(name: &'static str, shape: Shape) -> Output {
-    Output { name, shape, precision: Precision::Full }
+pub(crate) fn single(name: &'static str, shape: Shape) -> Output {
+    Output { name, shape, precision: Precision::Single }
 }
 
 /// An operation: its shape rule, its VJP, its cost and its code.

@@ -1,17 +1,19 @@
 //! From a node of the graph to kernel launches: operands, parameter structs, scratch.
 
+mod forced;
 mod operand;
 mod params;
 
+pub use forced::{Choice, Forced};
 pub use operand::{Access, Either, Operand, Place, TensorMap};
 pub use params::{Fields, Kernel, Parameters, Params, Pointer};
 
 use crate::error::Result;
 use crate::tensor::{Dtype, Shape};
 
-/// Properties of a device that launch configurations depend on.
+/// Properties of a chip that launches depend on.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub struct Chip {
     /// Number of streaming multiprocessors.
     pub multiprocessors: usize,
     /// Shared memory in bytes that a block may use.
@@ -21,9 +23,13 @@ pub struct Limits {
     pub wgmma: bool,
 }
 
-impl Limits {
-    /// The limits of an H100 or H200.
-    pub const HOPPER: Limits = Limits { multiprocessors: 132, shared_bytes: 227 << 10, wgmma: true };
+impl Chip {
+    /// An A100.
+    pub const AMPERE: Chip = Chip { multiprocessors: 108, shared_bytes: 163 << 10, wgmma: false };
+    /// An L40 or a GeForce of its generation.
+    pub const ADA: Chip = Chip { multiprocessors: 142, shared_bytes: 99 << 10, wgmma: false };
+    /// An H100 or H200.
+    pub const HOPPER: Chip = Chip { multiprocessors: 132, shared_bytes: 227 << 10, wgmma: true };
 }
 
 /// One kernel launch.
@@ -54,6 +60,8 @@ pub struct NodeLaunches {
     pub outputs: Vec<(Operand, bool)>,
     /// The launches in order.
     pub launches: Vec<Launch>,
+    /// The kernel variants that were chosen for them.
+    pub choices: Vec<Choice>,
     /// Bytes of scratch that the node uses; all nodes share one scratch.
     pub scratch_bytes: u64,
 }
@@ -64,14 +72,17 @@ pub struct Recorder<'a> {
     pub inputs: Vec<Operand>,
     /// Outputs of the node.
     pub outputs: Vec<Operand>,
-    /// Properties of the device that launch configurations depend on.
-    pub limits: &'a Limits,
-    /// f32 products use full f32 arithmetic and not TF32.
-    pub strict: bool,
+    /// The chip that the launches are for.
+    pub chip: &'a Chip,
+    /// f32 products may use TF32.
+    pub tf32: bool,
     pub(super) scratch_base: u64,
     pub(super) scratch_used: u64,
     pub(super) tables: &'a mut dyn FnMut(&[u8]) -> Result<Operand>,
+    /// Kernel variants that are recorded in place of the best ones.
+    pub forced: &'a Forced,
     pub(super) launches: Vec<Launch>,
+    pub(crate) choices: Vec<Choice>,
 }
 
 impl Recorder<'_> {
@@ -106,7 +117,7 @@ impl Recorder<'_> {
     /// Adds a launch with 256 threads per block, for `work` independent values in each of `items`
     /// batch items.
     pub fn each<P: Parameters>(&mut self, kernel: Kernel<P>, work: usize, items: usize, params: P) {
-        let blocks = work.div_ceil(256).min(16 * self.limits.multiprocessors);
+        let blocks = work.div_ceil(256).min(16 * self.chip.multiprocessors);
         self.launch(kernel, [blocks, items, 1], 256, 0, params);
     }
 }

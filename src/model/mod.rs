@@ -130,8 +130,8 @@ impl Model {
             let mut values = vec![0.0; t.shape.numel()];
             fill_normal(&NoiseKey { seed: 0, image: k as u32, step: 0, draw: Draw::Start }.to_words(), 0, &mut values);
             // About the standard deviation that keeps the size of activations near 1.
-            let deviation = ((t.shape.item().max(2)) as f32).sqrt().recip();
-            values.iter_mut().for_each(|v| *v *= deviation);
+            let sigma = ((t.shape.item().max(2)) as f32).sqrt().recip();
+            values.iter_mut().for_each(|v| *v *= sigma);
             (t.name.clone(), values)
         });
         Model { weights: Weights::from_values(values), ..self }

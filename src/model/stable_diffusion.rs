@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Name of the weight with the text embedding, (1, tokens, cross_attention_dim).
-pub const CONTEXT: &str = "prompt_embeds";
+pub const TEXT_EMBEDDING: &str = "prompt_embeds";
 
 /// A latent diffusion model.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,7 +51,7 @@ impl LatentDiffusion {
 
     /// The text embedding as a tensor of the graph.
     pub fn context(&self, g: &mut Graph) -> TensorId {
-        g.weight(CONTEXT, Shape::new(1, 1, self.tokens, self.unet.cross_attention_dim))
+        g.weight(TEXT_EMBEDDING, Shape::new(1, 1, self.tokens, self.unet.cross_attention_dim))
     }
 }
 
@@ -192,7 +192,7 @@ fn assemble(
     check_tensors(&vae_graph(&network)?, "vae.", &vae_files)?;
     let parts = [("unet.", unet_files), ("vae.", vae_files)];
     let parts = parts.into_iter().flat_map(|(name, files)| files.into_iter().map(move |f| (name.to_string(), f)));
-    let weights = Weights::of_parts(parts.collect(), [(CONTEXT.to_string(), embedded)]);
+    let weights = Weights::of_parts(parts.collect(), [(TEXT_EMBEDDING.to_string(), embedded)]);
     let assumed = network.scheduler.betas_assumed.then(|| {
         let schedule = network.scheduler.noise_schedule;
         format!("scheduler_config.json has no beta_schedule: {schedule}, the default of diffusers, is assumed")
@@ -237,14 +237,16 @@ fn vae_graph(network: &LatentDiffusion) -> Result<Graph> {
 
 /// A text embedding from a file: (tokens, values).
 fn cached_prompt(file: &Checkpoint, width: usize) -> Result<(usize, Vec<f32>)> {
-    let shape = file.tensors.get(CONTEXT).map(|t| t.shape.clone()).unwrap_or_default();
+    let shape = file.tensors.get(TEXT_EMBEDDING).map(|t| t.shape.clone()).unwrap_or_default();
     let [1, tokens, found] = shape[..] else {
-        return Err(file.error(format!("tensor {CONTEXT} should have shape (1, tokens, {width}) but has {shape:?}")));
+        return Err(
+            file.error(format!("tensor {TEXT_EMBEDDING} should have shape (1, tokens, {width}) but has {shape:?}"))
+        );
     };
     if found != width || tokens == 0 {
-        return Err(file.error(format!("tensor {CONTEXT} has {found} channels, the UNet takes {width}")));
+        return Err(file.error(format!("tensor {TEXT_EMBEDDING} has {found} channels, the UNet takes {width}")));
     }
-    Ok((tokens, file.values(CONTEXT)?))
+    Ok((tokens, file.values(TEXT_EMBEDDING)?))
 }
 
 /// The text embedding of a folder: (tokens, values). Without a prompt it is the cached embedding,

@@ -30,7 +30,7 @@ impl Op for AdamW {
             expect_shape(other, z)?;
         }
         expect_shape(inputs[4], Shape::rows(z.n, inputs[4].shape.c))?;
-        Ok(vec![full("", z), full("m", z), full("v", z)])
+        Ok(vec![single("", z), single("m", z), single("v", z)])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         r.not_differentiable(0..5, "sampler updates are not differentiated")

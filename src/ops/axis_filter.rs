@@ -76,7 +76,7 @@ impl Op for AxisFilter {
         }
         let out = self.taps.rows.len();
         let shape = if self.axis == Axis::Height { Shape { h: out, ..x } } else { Shape { w: out, ..x } };
-        Ok(vec![full("", shape)])
+        Ok(vec![single("", shape)])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         let (dout, name) = (r.dout(0)?, r.name());

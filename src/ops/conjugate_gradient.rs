@@ -26,7 +26,7 @@ impl Op for InnerProduct {
     fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
         expect_inputs(inputs, 2)?;
         expect_shape(inputs[1], inputs[0].shape)?;
-        Ok(vec![full("", Shape::rows(inputs[0].shape.n, 1))])
+        Ok(vec![single("", Shape::rows(inputs[0].shape.n, 1))])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         let (dp, name) = (r.dout(0)?, r.name());
@@ -78,7 +78,7 @@ impl Op for RatioStep {
         expect_shape(inputs[1], x)?;
         expect_shape(inputs[2], Shape::rows(x.n, 1))?;
         expect_shape(inputs[3], Shape::rows(x.n, 1))?;
-        Ok(vec![full("", x)])
+        Ok(vec![single("", x)])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         r.not_differentiable(0..4, "a solver's steps are not differentiated")

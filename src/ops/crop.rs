@@ -34,7 +34,7 @@ impl Op for Crop {
         if self.h > x.h || self.w > x.w {
             return Err(format!("{}x{} rows and columns of {x}", self.h, self.w));
         }
-        Ok(vec![full("", Shape { h: self.h, w: self.w, ..x })])
+        Ok(vec![single("", Shape { h: self.h, w: self.w, ..x })])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         let (dout, name, x) = (r.dout(0)?, r.name(), r.shape(0));
@@ -69,7 +69,7 @@ impl Op for ZeroPad {
         if self.h < x.h || self.w < x.w {
             return Err(format!("{x} does not fit into {}x{} rows and columns", self.h, self.w));
         }
-        Ok(vec![full("", Shape { h: self.h, w: self.w, ..x })])
+        Ok(vec![single("", Shape { h: self.h, w: self.w, ..x })])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         let (dout, name, x) = (r.dout(0)?, r.name(), r.shape(0));

@@ -29,7 +29,7 @@ impl Op for DiagonalGaussian {
     fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
         expect_inputs(inputs, 2)?;
         expect_moments(inputs[0], inputs[1].shape)?;
-        Ok(vec![full("", inputs[1].shape)])
+        Ok(vec![single("", inputs[1].shape)])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         r.not_differentiable(1..2, "noise is drawn")?;

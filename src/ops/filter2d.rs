@@ -26,7 +26,7 @@ fn check(inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
     if k.h / 2 >= x.h.min(x.w) {
         return Err(format!("a kernel of {0}x{0} does not reflect within {1}x{2} pixels", k.h, x.h, x.w));
     }
-    Ok(vec![full("", x)])
+    Ok(vec![single("", x)])
 }
 
 fn flops(inputs: &[Shape]) -> u64 {

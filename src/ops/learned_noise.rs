@@ -26,7 +26,7 @@ impl Op for LearnedNoise {
         expect_shape(inputs[1], mean)?;
         expect_shape(inputs[2], mean)?;
         expect_shape(inputs[3], Shape::rows(mean.n, inputs[3].shape.c))?;
-        Ok(vec![full("", mean)])
+        Ok(vec![single("", mean)])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         r.not_differentiable(0..4, "sampler updates are not differentiated")

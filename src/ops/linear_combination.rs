@@ -29,7 +29,7 @@ impl Op for LinearCombination {
         if let Some(k) = self.columns.iter().find(|&&k| k >= inputs[0].shape.c) {
             return Err(format!("column {k} of {} coefficients", inputs[0].shape.c));
         }
-        Ok(vec![full("", x)])
+        Ok(vec![single("", x)])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         r.not_differentiable(0..1, "coefficients come from the schedule")?;

@@ -17,7 +17,7 @@ impl Op for Mask {
         expect_inputs(inputs, 2)?;
         let x = inputs[0].shape;
         expect_shape(inputs[1], Shape { c: 1, ..x })?;
-        Ok(vec![full("", x)])
+        Ok(vec![single("", x)])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         r.not_differentiable(1..2, "the mask is known")?;

@@ -28,5 +28,7 @@ mod prelude;
 pub mod resample;
 pub mod sphere_projection;
 pub mod timestep_embedding;
+pub mod variant_tables;
+pub mod variants;
 
 pub use crate::graph::record::{CpuArguments, Op, Output};

@@ -43,7 +43,7 @@ impl Op for ResidualNorm {
     fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
         expect_inputs(inputs, 2)?;
         expect_shape(inputs[1], inputs[0].shape)?;
-        Ok(vec![full("", Shape::rows(inputs[0].shape.n, 1))])
+        Ok(vec![single("", Shape::rows(inputs[0].shape.n, 1))])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         let name = r.name();
@@ -84,7 +84,7 @@ impl Op for ResidualNormVjp {
     fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
         expect_inputs(inputs, 4)?;
         expect_shape(inputs[2], inputs[1].shape)?;
-        Ok(vec![full("", inputs[1].shape)])
+        Ok(vec![single("", inputs[1].shape)])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         r.not_differentiable(0..4, FIRST_ORDER_ONLY)
@@ -123,7 +123,7 @@ impl Op for SquaredNorm {
     }
     fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
         expect_inputs(inputs, 1)?;
-        Ok(vec![full("", Shape::rows(inputs[0].shape.n, 1))])
+        Ok(vec![single("", Shape::rows(inputs[0].shape.n, 1))])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         let (dout, x, name) = (r.dout(0)?, r.input(0), r.name());

@@ -21,7 +21,7 @@ impl Op for NormalNoise {
     fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
         expect_inputs(inputs, 1)?;
         expect_shape(inputs[0], Shape::rows(self.shape.n, KEY_WORDS))?;
-        Ok(vec![full("", self.shape)])
+        Ok(vec![single("", self.shape)])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         r.not_differentiable(0..1, "noise depends on its key only")

@@ -2,7 +2,7 @@
 
 pub(super) use crate::error::{Error, Result};
 pub(super) use crate::graph::record::{
-    CpuArguments, FIRST_ORDER_ONLY, Op, Output, Reverse, Tensor, expect_inputs, expect_shape, full, storage,
+    CpuArguments, FIRST_ORDER_ONLY, Op, Output, Reverse, Tensor, expect_inputs, expect_shape, single, storage,
 };
 pub(super) use crate::kernels;
 pub(super) use crate::launch::{Kernel, Operand, Recorder};

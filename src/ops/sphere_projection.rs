@@ -42,7 +42,7 @@ impl Op for GuidedStep {
         expect_shape(inputs[1], z)?;
         expect_shape(inputs[2], Shape::rows(z.n, 1))?;
         expect_coefficients(inputs[3], z.n, self.step.max(self.floor))?;
-        Ok(vec![full("", z)])
+        Ok(vec![single("", z)])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         r.not_differentiable(0..4, NOT_A_MODEL)
@@ -107,7 +107,7 @@ impl Op for SphereProjection {
         expect_inputs(inputs, 3)?;
         expect_shape(inputs[1], inputs[0].shape)?;
         expect_coefficients(inputs[2], inputs[0].shape.n, self.column)?;
-        Ok(vec![full("", inputs[0].shape)])
+        Ok(vec![single("", inputs[0].shape)])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         r.not_differentiable(0..3, NOT_A_MODEL)

@@ -24,7 +24,7 @@ impl Op for TimestepEmbedding {
         if self.channels % 2 != 0 {
             return Err(format!("{} channels, expected an even number", self.channels));
         }
-        Ok(vec![full("", Shape::rows(n, self.channels))])
+        Ok(vec![single("", Shape::rows(n, self.channels))])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         r.not_differentiable(0..1, "the timestep is not a variable of the image")

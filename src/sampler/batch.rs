@@ -23,7 +23,7 @@ pub struct Batch {
     pub noise_norm: Vec<f32>,
     /// Standard deviation of the noise in each measurement, in [-1, 1] units, at least the error of
     /// rounding to 8 bits.
-    pub noise_deviation: Vec<f64>,
+    pub noise_sigma: Vec<f64>,
     /// True for items whose optimisation is done: their states no longer change.
     pub is_frozen: Vec<bool>,
     /// Residual norm of each item, as it was last reported.

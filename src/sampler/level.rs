@@ -26,7 +26,7 @@ pub struct Level {
     /// See [`Level::mean_x0`].
     pub mean_x: f64,
     /// Standard deviation of p(x_{t-1} | x_t); 0 at the last step.
-    pub deviation: f64,
+    pub posterior_sigma: f64,
     /// Radius of the sphere on which p(x_{t-1} | x_t) concentrates: sqrt(numel) times its standard
     /// deviation.
     pub radius: f64,

@@ -97,7 +97,7 @@ impl Phase {
             for (n, row) in coefficients.chunks_mut(COLUMNS).enumerate() {
                 row[k] = match column {
                     Column::Of(value) => value(moment) as f32,
-                    Column::OfNoise(value) => value(moment, batch.noise_deviation[n]) as f32,
+                    Column::OfNoise(value) => value(moment, batch.noise_sigma[n]) as f32,
                     Column::NoiseNorm => batch.noise_norm[n],
                     Column::Frozen(frozen, moving) => (if batch.is_frozen[n] { *frozen } else { *moving }) as f32,
                 };

@@ -254,10 +254,7 @@ impl Restorer {
             seeds: filled.iter().map(|i| (i.seed, i.sample)).collect(),
             whitening,
             noise_norm: filled.iter().map(|i| i.measurement.noise_norm as f32).collect(),
-            noise_deviation: filled
-                .iter()
-                .map(|i| i.measurement.noise_variance(self.operator.as_ref()).sqrt())
-                .collect(),
+            noise_sigma: filled.iter().map(|i| i.measurement.noise_variance(self.operator.as_ref()).sqrt()).collect(),
             is_frozen: vec![false; n],
             residual: vec![f32::NAN; n],
         };

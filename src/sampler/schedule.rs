@@ -227,7 +227,7 @@ impl Schedule {
 
     /// Standard deviation of the noise that step `i` adds, if the variance is fixed. 0 at the last
     /// step.
-    pub fn deviation(&self, i: usize, variance: Variance) -> f64 {
+    pub fn posterior_sigma(&self, i: usize, variance: Variance) -> f64 {
         if i == 0 {
             return 0.0;
         }
@@ -304,7 +304,7 @@ mod tests {
             let before = s.alpha_bar_before(i).sqrt();
             assert!((a / before - (1.0 - to * to / (from * from))).abs() < 1e-12);
             assert!((b * s.alpha_bar[i].sqrt() / before - to * to / (from * from)).abs() < 1e-12);
-            assert!((s.deviation(i, Variance::FixedSmall) / before - up).abs() < 1e-12);
+            assert!((s.posterior_sigma(i, Variance::FixedSmall) / before - up).abs() < 1e-12);
         }
     }
 
@@ -314,7 +314,7 @@ mod tests {
         let (a, b) = s.posterior_mean(0);
         close(a, 1.0);
         close(b, 0.0);
-        assert_eq!(s.deviation(0, Variance::FixedLarge), 0.0);
+        assert_eq!(s.posterior_sigma(0, Variance::FixedLarge), 0.0);
         close(s.posterior_log_variance_clipped(0), s.posterior_log_variance_clipped(1));
     }
 
@@ -357,7 +357,7 @@ mod tests {
             let (a, b) = ddim.posterior_mean(i);
             close(a + b * ddim.alpha_bar[i].sqrt(), ddim.alpha_bar_before(i).sqrt());
             assert!((b * (1.0 - ddim.alpha_bar[i]).sqrt() - (1.0 - ddim.alpha_bar_before(i)).sqrt()).abs() < 1e-12);
-            assert_eq!(ddim.deviation(i, Variance::FixedSmall), 0.0);
+            assert_eq!(ddim.posterior_sigma(i, Variance::FixedSmall), 0.0);
         }
     }
 }

@@ -52,7 +52,7 @@ impl Setup<'_> {
         let scale = if self.prior.rescale_timesteps { 1000.0 / self.prior.diffusion_steps as f64 } else { 1.0 };
         let (clean_x, clean_output) = s.clean(index, self.prior.prediction);
         let (mean_x0, mean_x) = s.posterior_mean(index);
-        let deviation = s.deviation(index, self.variance);
+        let posterior_sigma = s.posterior_sigma(index, self.variance);
         Level {
             index,
             count: s.steps(),
@@ -64,8 +64,8 @@ impl Setup<'_> {
             clean_output,
             mean_x0,
             mean_x,
-            deviation,
-            radius: (self.canvas().item() as f64).sqrt() * deviation,
+            posterior_sigma,
+            radius: (self.canvas().item() as f64).sqrt() * posterior_sigma,
             log_beta: s.beta[index].ln(),
             log_beta_tilde: s.posterior_log_variance_clipped(index),
         }

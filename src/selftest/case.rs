@@ -145,7 +145,7 @@ impl Input {
     }
 
     /// Standard normal numbers in f32.
-    pub(super) fn full(shape: Shape) -> Input {
+    pub(super) fn single(shape: Shape) -> Input {
         Input { shape, stored: false, values: Values::Normal }
     }
 

@@ -12,6 +12,7 @@ use crate::compare::{compare, relative_error};
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::{Graph, PlanOptions, Source, TensorId, backward};
+use crate::launch::Forced;
 use crate::model::{Conditioning, Model};
 use crate::noise::{Draw, NoiseKey, fill_normal};
 use crate::operator::parse_task;
@@ -105,9 +106,10 @@ pub fn large_checks(shrink: usize) -> Vec<Check> {
 }
 
 impl Check {
-    /// Runs the check on `device`. Returns the largest error divided by its limit.
-    pub fn run(&self, mode: &Mode, device: &Device) -> std::result::Result<f64, Failure> {
-        let plan = PlanOptions { storage: mode.storage, tf32: mode.tf32, ..PlanOptions::default() };
+    /// Runs the check on `device`, with forced kernel variants if there are any. Returns the largest
+    /// error divided by its limit.
+    pub fn run(&self, mode: &Mode, device: &Device, variants: Forced) -> std::result::Result<f64, Failure> {
+        let plan = PlanOptions { storage: mode.storage, tf32: mode.tf32, variants, ..PlanOptions::default() };
         let strict = PlanOptions { tf32: false, ..PlanOptions::default() };
         let cpu = Device::cpu();
         match &self.what {

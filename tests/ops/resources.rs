@@ -5,7 +5,7 @@
 //!
 //! writes kernels/resources.tsv anew.
 
-use dmap::backend::cuda::emulated::{SHARED_BYTES, kernels, threads};
+use dmap::backend::cuda::emulated::{EmulatedChip, kernels, threads};
 use dmap::backend::cuda::images::{NVRTC_VERSION, Resources, resources};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,7 +43,12 @@ fn table(shared: &Shared) -> String {
         NVRTC_VERSION.unwrap_or("none")
     );
     for r in resources() {
-        let on_chip = SHARED_BYTES[usize::from(!is_small(r.architecture))];
+        let chip = match r.architecture {
+            "sm_80" => EmulatedChip::Ampere,
+            small if is_small(small) => EmulatedChip::Ada,
+            _ => EmulatedChip::Hopper,
+        };
+        let on_chip = chip.chip().shared_bytes;
         let known = shared.get(&r.kernel).and_then(|known| known.get(&on_chip).or(known.values().next()));
         let (threads, shared) = (threads(&r.kernel), known.copied().unwrap_or_default());
         let (most, warps) = occupancy(&r, threads, shared);

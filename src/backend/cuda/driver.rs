@@ -1,15 +1,15 @@
 //! The part of a driver that the CUDA backend needs.
 
 use crate::error::Result;
-use crate::launch::{Launch, Limits, NodeLaunches};
+use crate::launch::{Chip, Launch, NodeLaunches};
 use std::time::Duration;
 
 /// Memory, copies and launches of one device; all of them run in the order of the calls.
 pub trait Driver: Send + Sync {
     /// Description of the device, for reports.
     fn name(&self) -> String;
-    /// Properties of the device that launch configurations depend on.
-    fn limits(&self) -> &Limits;
+    /// The chip that launches are made for.
+    fn chip(&self) -> &Chip;
     /// Free device memory in bytes; none if the driver can't tell.
     fn free_bytes(&self) -> Result<Option<u64>>;
     /// Allocates device memory, aligned to 256 bytes, and returns its address. The error states how

@@ -6,8 +6,7 @@
 
 use super::driver::{Driver, Replay};
 use crate::error::{Error, Result};
-use crate::launch::Limits;
-use crate::launch::{Access, Launch, NodeLaunches, Pointer, TensorMap};
+use crate::launch::{Access, Chip, Launch, NodeLaunches, Pointer, TensorMap};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char};
@@ -60,22 +59,56 @@ pub fn threads(kernel: &str) -> usize {
     CString::new(kernel).map_or(0, |name| unsafe { dmap_emulated_threads(name.as_ptr()) } as usize)
 }
 
-/// Shared memory in bytes that a block may use: on consumer chips, and on an H100.
-pub const SHARED_BYTES: [usize; 2] = [99 << 10, 227 << 10];
+/// A chip that is emulated.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum EmulatedChip {
+    /// An A100.
+    Ampere,
+    /// A chip with the shared memory of consumer chips.
+    Ada,
+    /// An H100, with warpgroup products and tensor copies.
+    Hopper,
+}
 
-/// The kernels that have run in this process. For each of [`SHARED_BYTES`], the value is the shared
-/// memory in bytes of the largest launch. A test uses this to find kernels that never ran.
+impl EmulatedChip {
+    /// All emulated chips.
+    pub const ALL: [EmulatedChip; 3] = [EmulatedChip::Ampere, EmulatedChip::Ada, EmulatedChip::Hopper];
+
+    /// Name in device names and for `--device emulated:NAME`.
+    pub fn name(self) -> &'static str {
+        match self {
+            EmulatedChip::Ampere => "ampere",
+            EmulatedChip::Ada => "ada",
+            EmulatedChip::Hopper => "hopper",
+        }
+    }
+
+    /// The chip with two multiprocessors: small tensors then reach every launch configuration.
+    pub fn chip(self) -> Chip {
+        let chip = match self {
+            EmulatedChip::Ampere => Chip::AMPERE,
+            EmulatedChip::Ada => Chip::ADA,
+            EmulatedChip::Hopper => Chip::HOPPER,
+        };
+        Chip { multiprocessors: 2, ..chip }
+    }
+}
+
+/// For every kernel that has run in this process, and for each chip by its shared memory per block:
+/// the shared memory in bytes of the largest launch. A test uses this to find kernels that never
+/// ran.
 pub fn kernels_run() -> BTreeMap<String, BTreeMap<usize, usize>> {
     RUN.lock().unwrap_or_else(|e| e.into_inner()).clone()
 }
 
 static RUN: Mutex<BTreeMap<String, BTreeMap<usize, usize>>> = Mutex::new(BTreeMap::new());
 
-/// The emulated driver. `seed` decides the order of blocks and of threads in a block.
+/// The emulated driver.
 pub struct Emulated {
     memory: Arc<Mutex<Memory>>,
-    limits: Limits,
-    seed: u64,
+    name: &'static str,
+    chip: Chip,
+    order: u64,
 }
 
 /// Total memory in bytes that the device reports. Allocations beyond it are not refused.
@@ -102,20 +135,11 @@ impl Memory {
 }
 
 impl Emulated {
-    /// A small device: with two multiprocessors, small tensors reach every launch configuration.
-    /// With an odd seed it has the shared memory of a consumer chip, else that of an H100 and
-    /// wgmma.
-    pub fn new(seed: u64) -> Emulated {
+    /// A chip with two multiprocessors. `order` decides the order of blocks and of the threads in a
+    /// block; every number is another order.
+    pub fn new(chip: EmulatedChip, order: u64) -> Emulated {
         let memory = Memory { next: 1 << 32, allocations: BTreeMap::new() };
-        Emulated {
-            memory: Arc::new(Mutex::new(memory)),
-            limits: Limits {
-                multiprocessors: 2,
-                shared_bytes: SHARED_BYTES[usize::from(seed % 2 == 0)],
-                wgmma: seed % 2 == 0,
-            },
-            seed,
-        }
+        Emulated { memory: Arc::new(Mutex::new(memory)), name: chip.name(), chip: chip.chip(), order }
     }
 
     fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
@@ -125,10 +149,10 @@ impl Emulated {
 
 impl Driver for Emulated {
     fn name(&self) -> String {
-        format!("emulated CUDA device (seed {})", self.seed)
+        format!("emulated CUDA device ({}, order {})", self.name, self.order)
     }
-    fn limits(&self) -> &Limits {
-        &self.limits
+    fn chip(&self) -> &Chip {
+        &self.chip
     }
     fn allocate(&self, bytes: u64) -> Result<u64> {
         let mut memory = self.memory();
@@ -175,19 +199,14 @@ impl Driver for Emulated {
         Ok(())
     }
     fn check(&self, launch: &Launch) -> Result<()> {
-        check(launch, &self.limits)
+        check(launch, &self.chip)
     }
     fn instantiate(&self, nodes: Vec<NodeLaunches>) -> Result<Box<dyn Replay>> {
-        Ok(Box::new(EmulatedReplay {
-            nodes,
-            memory: self.memory.clone(),
-            limits: self.limits.clone(),
-            seed: self.seed,
-        }))
+        Ok(Box::new(EmulatedReplay { nodes, memory: self.memory.clone(), chip: self.chip.clone(), order: self.order }))
     }
 }
 
-fn check(launch: &Launch, limits: &Limits) -> Result<()> {
+fn check(launch: &Launch, chip: &Chip) -> Result<()> {
     let fault = |what: String| Err(Error::Failed(format!("kernel {}: {what}", launch.kernel)));
     let name = CString::new(launch.kernel.as_str()).map_err(|e| Error::Failed(e.to_string()))?;
     // SAFETY: the name ends with a zero.
@@ -198,8 +217,8 @@ fn check(launch: &Launch, limits: &Limits) -> Result<()> {
     if expected != launch.params.bytes.len() {
         return fault(format!("its parameters take {expected} bytes, the launch has {}", launch.params.bytes.len()));
     }
-    if launch.shared as usize > limits.shared_bytes {
-        return fault(format!("{} bytes of shared memory of {}", launch.shared, limits.shared_bytes));
+    if launch.shared as usize > chip.shared_bytes {
+        return fault(format!("{} bytes of shared memory of {}", launch.shared, chip.shared_bytes));
     }
     if launch.block == 0 || launch.block > 1024 || launch.grid[1] > 65535 || launch.grid[2] > 65535 {
         return fault(format!("a grid of {:?} blocks of {} threads", launch.grid, launch.block));
@@ -232,10 +251,10 @@ impl Island {
     }
 }
 
-fn run_launch(memory: &Mutex<Memory>, launch: &Launch, limits: &Limits, seed: u64) -> Result<()> {
+fn run_launch(memory: &Mutex<Memory>, launch: &Launch, chip: &Chip, order: u64) -> Result<()> {
     let fault = |what: String| Error::Failed(format!("kernel {}: {what}", launch.kernel));
     let mut run = RUN.lock().unwrap_or_else(|e| e.into_inner());
-    let shared = run.entry(launch.kernel.clone()).or_default().entry(limits.shared_bytes).or_default();
+    let shared = run.entry(launch.kernel.clone()).or_default().entry(chip.shared_bytes).or_default();
     *shared = (*shared).max(launch.shared as usize);
     drop(run);
     let mut islands: BTreeMap<u64, Island> = BTreeMap::new();
@@ -269,8 +288,8 @@ fn run_launch(memory: &Mutex<Memory>, launch: &Launch, limits: &Limits, seed: u6
     let blocks = x * y * z;
     (0..blocks as usize).into_par_iter().with_min_len(1 + blocks as usize / 64).try_for_each(|i| {
         let i = i as u64;
-        // An odd seed runs the blocks in reverse order.
-        let i = if seed % 2 == 0 { i } else { blocks - 1 - i };
+        // An odd order runs the blocks in reverse order.
+        let i = if order % 2 == 0 { i } else { blocks - 1 - i };
         let at = [(i % x) as u32, (i / x % y) as u32, (i / x / y) as u32];
         let mut message = [0 as c_char; 256];
         // SAFETY: the kernel exists and takes this many bytes of parameters (checked before). The
@@ -284,7 +303,7 @@ fn run_launch(memory: &Mutex<Memory>, launch: &Launch, limits: &Limits, seed: u6
                 [launch.block, 1, 1].as_ptr(),
                 at.as_ptr(),
                 launch.shared,
-                seed.wrapping_mul(31).wrapping_add(i),
+                order.wrapping_mul(31).wrapping_add(i),
                 message.as_mut_ptr(),
                 message.len(),
             )
@@ -330,8 +349,8 @@ fn encode(to: &mut [u8], map: &TensorMap) -> Result<(), String> {
 struct EmulatedReplay {
     nodes: Vec<NodeLaunches>,
     memory: Arc<Mutex<Memory>>,
-    limits: Limits,
-    seed: u64,
+    chip: Chip,
+    order: u64,
 }
 
 impl Replay for EmulatedReplay {
@@ -351,7 +370,7 @@ impl Replay for EmulatedReplay {
             }
         }
         for launch in &node.launches {
-            run_launch(&self.memory, launch, &self.limits, self.seed)
+            run_launch(&self.memory, launch, &self.chip, self.order)
                 .map_err(|e| Error::Failed(format!("node {}: {e}", node.node)))?;
         }
         for (o, _) in &node.outputs {

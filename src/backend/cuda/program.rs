@@ -79,7 +79,7 @@ impl CudaProgram {
             };
             let of_outside = |tensor: TensorId| outside[tensor.0 as usize].as_ref().map(|part| part.address);
             let places = Places { arena, scratch, outside: &of_outside };
-            let (all, needed) = record_steps(&self.graph, &self.plan, driver.limits(), &places, &mut table)?;
+            let (all, needed) = record_steps(&self.graph, &self.plan, driver.chip(), &places, &mut table)?;
             for launch in all.iter().flat_map(|n| &n.launches) {
                 driver.check(launch)?;
             }
@@ -185,7 +185,7 @@ impl Program for CudaProgram {
         let places = Places { arena, scratch, outside: &outside };
         let mut tables = self.tables.iter();
         let mut table = |_: &[u8]| Ok(tables.next().expect("recorded before").address);
-        let (nodes, _) = record_steps(&self.graph, &self.plan, device.driver.limits(), &places, &mut table)?;
+        let (nodes, _) = record_steps(&self.graph, &self.plan, device.driver.chip(), &places, &mut table)?;
         let time = |node: NodeLaunches| {
             let mut replay = device.driver.instantiate(vec![node; REPEATS])?;
             replay.run()?;

@@ -2,8 +2,7 @@
 
 use crate::error::Result;
 use crate::graph::{ALIGNMENT, Graph, Instance, Placement, Plan, Source, TensorId};
-use crate::launch::Limits;
-use crate::launch::{NodeLaunches, Operand, Recorder};
+use crate::launch::{Chip, NodeLaunches, Operand, Recorder};
 use crate::tensor::{Dtype, Precision, Shape};
 
 /// Addresses of a plan's values.
@@ -19,7 +18,7 @@ pub(super) struct Places<'a> {
 pub(super) fn record_steps(
     graph: &Graph,
     plan: &Plan,
-    limits: &Limits,
+    chip: &Chip,
     places: &Places<'_>,
     table: &mut dyn FnMut(&[u8]) -> Result<u64>,
 ) -> Result<(Vec<NodeLaunches>, u64)> {
@@ -43,31 +42,33 @@ pub(super) fn record_steps(
         let mut recorder = Recorder {
             inputs: inputs.clone(),
             outputs,
-            limits,
-            strict: !plan.tf32,
+            chip,
+            tf32: plan.tf32,
+            forced: &plan.variants,
             scratch_base: places.scratch,
             scratch_used: 0,
             tables: &mut table,
             launches: Vec::new(),
+            choices: Vec::new(),
         };
         node.op.record_cuda(&mut recorder)?;
-        let (launches, scratch_bytes) = (recorder.launches, recorder.scratch_used);
+        let Recorder { launches, choices, scratch_used: scratch_bytes, .. } = recorder;
         needed = scratch_bytes.max(needed);
-        all.push(NodeLaunches { node: node.name.clone(), copies, outputs: written, launches, scratch_bytes });
+        let node = node.name.clone();
+        all.push(NodeLaunches { node, copies, outputs: written, launches, choices, scratch_bytes });
     }
     Ok((all, needed))
 }
 
-/// The launches of every step of a plan for a device with these limits. No device is needed; the
-/// addresses in the launches are placeholders.
-pub fn launches_for(graph: &Graph, plan: &Plan, limits: &Limits) -> Result<Vec<NodeLaunches>> {
-    // The addresses are far apart, like separate allocations.
+/// The launches of every step of a plan for a chip. No device is needed: the
+/// addresses in the launches are made up and lie far apart, as if nothing shared memory.
+pub fn launches_for(graph: &Graph, plan: &Plan, chip: &Chip) -> Result<Vec<NodeLaunches>> {
     let outside = |tensor: TensorId| {
         let is_outside = !matches!(graph.tensor(tensor).source, Source::Node(_));
         is_outside.then(|| (u64::from(tensor.0) + 2) << 40)
     };
     let places = Places { arena: 1 << 40, scratch: 1 << 39, outside: &outside };
-    record_steps(graph, plan, limits, &places, &mut |_| Ok(1 << 38)).map(|(all, _)| all)
+    record_steps(graph, plan, chip, &places, &mut |_| Ok(1 << 38)).map(|(all, _)| all)
 }
 
 /// Gives the weights of a step that are in host memory a place in the window. Returns the copies:
@@ -92,7 +93,7 @@ pub(super) fn located(graph: &Graph, plan: &Plan, tensor: TensorId, address: u64
     let described = graph.tensor(tensor);
     // Weights and activations have the storage type of the plan; inputs and constants are always
     // f32.
-    let dtype = if described.precision == Precision::Full { Dtype::F32 } else { plan.storage };
+    let dtype = if described.precision == Precision::Single { Dtype::F32 } else { plan.storage };
     let bytes = (described.shape.numel() * dtype.bytes()) as u64;
     Operand { address, bytes, dtype, shape: described.shape }
 }

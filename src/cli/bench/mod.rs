@@ -38,6 +38,9 @@ pub struct Bench {
     /// Timed runs of each op; the median counts
     #[arg(long, default_value_t = 20)]
     repeat: usize,
+    /// Time every kernel variant that takes an op, not only the one that runs
+    #[arg(long)]
+    variants: bool,
     /// Print one JSON object per row
     #[arg(long)]
     json: bool,
@@ -111,7 +114,7 @@ pub(super) fn run(flags: Bench) -> anyhow::Result<ExitCode> {
         nvrtc: crate::backend::cuda::images::NVRTC_VERSION,
         storage: plan.storage.name(),
         tf32: plan.tf32,
-        multiprocessors: device.limits().map(|l| l.multiprocessors),
+        multiprocessors: device.chip().map(|l| l.multiprocessors),
     };
     rows.print("machine", &device.name(), Ok(machine), |m| format!("storage {}, TF32 {}", m.storage, m.tf32))?;
     let wanted = |kind: &str| flags.only.is_empty() || flags.only.iter().any(|o| o == kind);

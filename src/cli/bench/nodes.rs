@@ -7,7 +7,7 @@ use crate::backend::Device;
 use crate::backend::cuda::launches_for;
 use crate::error::Result;
 use crate::executor::Executor;
-use crate::launch::Limits;
+use crate::launch::Chip;
 use crate::model::Model;
 use crate::operator::parse_task;
 use crate::sampler::{Phases, Settings};
@@ -47,7 +47,7 @@ fn node_rows(flags: &Bench, model: &Model, device: &Device) -> Result<Vec<(Strin
     let mut e = Executor::new(step.graph, &plan, &model.weights, device)?;
     e.run()?;
     let times = e.time_nodes()?;
-    let launches = launches_for(e.graph(), e.plan(), &device.limits().unwrap_or(Limits::HOPPER))?;
+    let launches = launches_for(e.graph(), e.plan(), &device.chip().unwrap_or(Chip::HOPPER))?;
     let mut rows: Vec<(String, NodeRow)> = (e.plan().steps.iter().zip(times).zip(&launches))
         .map(|((step, time), launched)| {
             let node = e.graph().node(step.node);

@@ -2,13 +2,16 @@
 
 use super::{Bench, Rows};
 use crate::backend::Device;
+use crate::backend::cuda::launches_for;
 use crate::error::Result;
 use crate::executor::Executor;
-use crate::graph::{Graph, PlanOptions, TensorId, backward};
+use crate::graph::{Graph, Plan, PlanOptions, TensorId, backward};
+use crate::launch::Forced;
 use crate::selftest::{Case, timed_cases};
 use crate::tensor::{Dtype, Precision, Shape};
 use crate::weights::Weights;
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 #[derive(Serialize)]
 struct OpRow {
@@ -29,8 +32,8 @@ struct Timed {
     bytes: f64,
 }
 
-/// Times a case, or its VJP with respect to the first input.
-fn time(case: &Case, vjp: bool, plan: &PlanOptions, device: &Device, repeat: usize) -> Result<Timed> {
+/// The graph of a case, or of its VJP with respect to the first input, with its weights.
+fn record(case: &Case, vjp: bool) -> Result<(Graph, Weights)> {
     let mut g = Graph::new();
     let mut weights = Vec::new();
     let mut stored = |g: &mut Graph, name: &str, shape: Shape, values: Vec<f32>| {
@@ -46,7 +49,26 @@ fn time(case: &Case, vjp: bool, plan: &PlanOptions, device: &Device, repeat: usi
         out = backward(&mut g, out, v, ids[0])?;
     }
     g.output(out);
-    let mut e = Executor::new(g, plan, &Weights::from_values(weights), device)?;
+    Ok((g, Weights::from_values(weights)))
+}
+
+/// The kernel variants that take the case on the device but are not the ones that it runs.
+fn other_variants(case: &Case, vjp: bool, plan: &PlanOptions, device: &Device) -> Result<Vec<(Forced, String)>> {
+    let Some(chip) = device.chip() else { return Ok(Vec::new()) };
+    let graph = record(case, vjp)?.0;
+    let plan = Plan::new(&graph, plan)?;
+    let nodes = launches_for(&graph, &plan, &chip)?;
+    let counted = nodes.iter().zip(&plan.steps).filter(|(_, step)| graph.node(step.node).reverse == vjp);
+    let choices = counted.flat_map(|(launches, _)| &launches.choices);
+    let others = choices.flat_map(|c| c.takes.iter().filter(|name| **name != c.chosen).map(move |name| (c.op, *name)));
+    let others: BTreeSet<_> = others.collect();
+    Ok(others.into_iter().map(|(op, name)| (Forced::one(op, name), format!("{op}={name}"))).collect())
+}
+
+/// Times a case, or its VJP with respect to the first input.
+fn time(case: &Case, vjp: bool, plan: &PlanOptions, device: &Device, repeat: usize) -> Result<Timed> {
+    let (g, weights) = record(case, vjp)?;
+    let mut e = Executor::new(g, plan, &weights, device)?;
     e.run()?;
     let counted: Vec<usize> =
         (0..e.plan().steps.len()).filter(|&k| e.graph().node(e.plan().steps[k].node).reverse == vjp).collect();
@@ -70,37 +92,49 @@ fn time(case: &Case, vjp: bool, plan: &PlanOptions, device: &Device, repeat: usi
 /// Bytes of a tensor if activations are stored in `storage`.
 pub(super) fn size_of_tensor(g: &Graph, id: TensorId, storage: Dtype) -> f64 {
     let t = g.tensor(id);
-    let dtype = if t.precision == Precision::Full { Dtype::F32 } else { storage };
+    let dtype = if t.precision == Precision::Single { Dtype::F32 } else { storage };
     (t.shape.numel() * dtype.bytes()) as f64
 }
 
+/// Seconds of the large copy per byte and of the large product per operation, NaN until they are
+/// measured.
+struct Ceiling {
+    copy: f64,
+    product: f64,
+}
+
+impl Ceiling {
+    /// The row of an op. An op is bounded by its operations or its bytes, whichever takes longer;
+    /// the copy is its own bound.
+    fn row(&mut self, case: &Case, t: &Timed) -> OpRow {
+        match case.name.as_str() {
+            "large copy" => self.copy = t.median / t.bytes,
+            "large matrix product" => self.product = self.product.min(t.median / t.flops),
+            _ => {}
+        }
+        OpRow {
+            median_ms: 1e3 * t.median,
+            min_ms: 1e3 * t.min,
+            tflops: t.flops / t.median / 1e12,
+            gigabytes_per_second: t.bytes / t.median / 1e9,
+            // `max` ignores the NaN of a bound that is not known yet.
+            share_of_ceiling: (t.flops * self.product).max(t.bytes * self.copy) / t.median,
+        }
+    }
+}
+
+/// The name of a row: that of the case, for a VJP with `_vjp` after the op.
+fn name_of(case: &Case, vjp: bool) -> String {
+    let op = case.name.split([' ', ',']).next().unwrap_or_default();
+    if vjp { case.name.replacen(op, &format!("{op}_vjp"), 1) } else { case.name.clone() }
+}
+
+/// Prints a row for every op and its VJP, and with `--variants` one for every other kernel variant.
 pub(super) fn run(flags: &Bench, plan: &PlanOptions, device: &Device, rows: &mut Rows) -> Result<()> {
-    let (mut copy, mut product) = (f64::NAN, f64::NAN);
-    let cases = timed_cases(flags.shrink as usize).into_iter();
-    let ways = cases.flat_map(|case| {
-        let with_vjp = !case.differentiable.is_empty();
-        [Some((case.clone(), false)), with_vjp.then_some((case, true))].into_iter().flatten()
-    });
-    for (k, (case, vjp)) in ways.enumerate() {
-        let op = case.name.split([' ', ',']).next().unwrap_or_default();
-        let name = if vjp { case.name.replacen(op, &format!("{op}_vjp"), 1) } else { case.name.clone() };
-        let row = time(&case, vjp, plan, device, flags.repeat).map(|t| {
-            match k {
-                0 => copy = t.bytes / t.median,
-                1 => product = t.flops / t.median,
-                _ => {}
-            }
-            OpRow {
-                median_ms: 1e3 * t.median,
-                min_ms: 1e3 * t.min,
-                tflops: t.flops / t.median / 1e12,
-                gigabytes_per_second: t.bytes / t.median / 1e9,
-                // The op is bounded by its operations or its bytes, whichever takes longer at the
-                // measured rates. The copy is its own bound.
-                share_of_ceiling: if k == 0 { 1.0 } else { (t.flops / product).max(t.bytes / copy) / t.median },
-            }
-        });
-        rows.print("op", &name, row, |r| {
+    let mut ceiling = Ceiling { copy: f64::NAN, product: f64::NAN };
+    let mut print = |name: &str, case: &Case, vjp: bool, plan: &PlanOptions| {
+        let row = time(case, vjp, plan, device, flags.repeat).map(|t| ceiling.row(case, &t));
+        rows.print("op", name, row, |r| {
             format!(
                 "{:9.4} ms {:8.2} TFLOP/s {:8.1} GB/s {:5.0} % of the ceiling",
                 r.median_ms,
@@ -108,7 +142,18 @@ pub(super) fn run(flags: &Bench, plan: &PlanOptions, device: &Device, rows: &mut
                 r.gigabytes_per_second,
                 100.0 * r.share_of_ceiling
             )
-        })?;
+        })
+    };
+    for case in timed_cases(flags.shrink as usize) {
+        let ways = if case.differentiable.is_empty() { &[false][..] } else { &[false, true] };
+        for &vjp in ways {
+            let name = name_of(&case, vjp);
+            print(&name, &case, vjp, plan)?;
+            let others = if flags.variants { other_variants(&case, vjp, plan, device)? } else { Vec::new() };
+            for (forced, variant) in others {
+                print(&format!("{name} {variant}"), &case, vjp, &plan.variants(forced))?;
+            }
+        }
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use super::{Bench, Rows};
 use crate::backend::Device;
 use crate::backend::cuda::launches_for;
 use crate::error::Result;
-use crate::launch::Limits;
+use crate::launch::Chip;
 use crate::model::Model;
 use crate::operator::parse_task;
 use crate::sampler::{Item, Measurement, Measurer, Restorer, Settings};
@@ -74,7 +74,7 @@ fn step_row(
     let (last, runs) = (&levels[0], &levels[1]);
     let mut launches_per_step = 0;
     for (e, times) in restorer.executors().into_iter().zip(runs) {
-        let launches = launches_for(e.graph(), e.plan(), &device.limits().unwrap_or(Limits::HOPPER))?;
+        let launches = launches_for(e.graph(), e.plan(), &device.chip().unwrap_or(Chip::HOPPER))?;
         launches_per_step += times * launches.iter().map(|n| n.launches.len()).sum::<usize>();
     }
     let passes = restorer.passes();

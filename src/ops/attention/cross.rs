@@ -78,7 +78,7 @@ impl Op for CrossAttention {
         if self.causal && tokens(q) != tokens(k) {
             return Err(format!("causal attention of {} queries to {} keys", tokens(q), tokens(k)));
         }
-        Ok(vec![storage(q), full("lse", Shape::new(q.n, self.heads, tokens(q), 1))])
+        Ok(vec![storage(q), single("lse", Shape::new(q.n, self.heads, tokens(q), 1))])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         let keys = r.wants(1) || r.wants(2);
@@ -109,7 +109,7 @@ impl Op for CrossAttention {
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let [q, k, v] = r.inputs[..] else { unreachable!("three inputs") };
-        self.cuda([q, k, v], r.outputs[0], r.outputs[1], None).record_forward(r);
+        self.cuda([q, k, v], r.outputs[0], r.outputs[1], None).record(r);
         Ok(())
     }
 }
@@ -162,7 +162,7 @@ impl Op for CrossAttentionVjp {
         let [dout, q, k, v, out, lse] = r.inputs[..] else { unreachable!("six inputs") };
         let mut gradients = vec![dout];
         gradients.extend(&r.outputs);
-        self.forward.cuda([q, k, v], out, lse, Some(&gradients)).record_reverse(r);
+        self.forward.cuda([q, k, v], out, lse, Some(&gradients)).record(r);
         Ok(())
     }
 }

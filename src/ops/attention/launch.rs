@@ -4,6 +4,7 @@ use super::cross::CrossAttention;
 use super::self_attention::{Attention, QkvOrder};
 use crate::kernels::{self, AttentionParams};
 use crate::launch::{Either, Kernel, Operand, Place, Recorder};
+use crate::ops::variants::{Variant, Variants, always};
 use crate::tensor::{Dtype, Shape};
 
 /// Kernels of attention/mma.cu: (head size, rows per tile of keys forward, rows per tile in
@@ -19,19 +20,32 @@ const PAIRED_HEADS: [usize; 2] = [48, 64];
 /// Largest head size of the kernels in attention/wide.cu.
 const WIDE_HEAD: usize = 512;
 
-/// A family of tensor-core kernels, with the sizes that select the kernel.
-#[derive(Clone, Copy)]
-enum Instance {
-    /// attention/mma.cu: padded head size, rows per block, rows per tile of the other operand.
-    Narrow { head: usize, rows: usize, tile: usize },
-    /// attention/wide.cu: rows per block, rows per tile of the other operand.
-    Wide { rows: usize, tile: usize },
-}
+/// The variants of one launch of fused attention. `simt` is plain f32 arithmetic.
+pub(in crate::ops) static FUSED_VARIANTS: Variants<FusedAttention> = Variants {
+    op: "fused_attention",
+    all: &[
+        Variant {
+            name: "mma_160",
+            takes: |a, r| a.is_for_mma(r, 160),
+            pays: FusedAttention::saves_a_turn,
+            record: |a, r| a.record_mma(r, 160),
+        },
+        Variant {
+            name: "mma_128",
+            takes: |a, r| a.is_for_mma(r, 128),
+            pays: |a, r| a.fills_chip(r, 128),
+            record: |a, r| a.record_mma(r, 128),
+        },
+        Variant { name: "mma_64", takes: |a, r| a.is_for_mma(r, 64), pays: always, record: |a, r| a.record_mma(r, 64) },
+        Variant { name: "wide", takes: FusedAttention::is_for_wide, pays: always, record: |a, r| a.record_wide(r) },
+        Variant { name: "simt", takes: always, pays: always, record: |a, r| a.record_simt(r) },
+    ],
+};
 
 /// A matrix of tokens inside a tensor: its first element, and the number of elements from one item,
 /// row (token) or head to the next.
 #[derive(Clone, Copy)]
-pub(super) struct CudaMatrix {
+pub(in crate::ops) struct CudaMatrix {
     pub(super) operand: Operand,
     pub(super) first: usize,
     pub(super) item: usize,
@@ -59,7 +73,8 @@ impl CudaMatrix {
 }
 
 /// Operands and sizes of the kernels in kernels/attention.
-pub(super) struct CudaAttention {
+#[derive(Clone)]
+pub(in crate::ops) struct CudaAttention {
     pub(super) q: CudaMatrix,
     pub(super) k: CudaMatrix,
     pub(super) v: CudaMatrix,
@@ -141,73 +156,133 @@ impl CrossAttention {
     }
 }
 
-impl CudaAttention {
-    /// The tensor-core kernels for this attention over `tokens` rows; none if no kernel fits. The
-    /// direction matters, because forward and reverse kernels have different tiles.
-    fn instance(&self, r: &Recorder<'_>, tokens: usize) -> Option<Instance> {
-        let dtype = self.o.operand.dtype;
-        let matrices = || [&self.q, &self.k, &self.v].into_iter().chain(&self.reverse);
-        let one_type = matrices().all(|m| m.operand.dtype == dtype);
+/// One launch of fused attention.
+pub(in crate::ops) struct FusedAttention {
+    attention: CudaAttention,
+    /// "" for forward, "_dq" or "_dkv".
+    part: &'static str,
+    /// Number of queries, or of keys for the gradients with respect to keys and values.
+    tokens: usize,
+    params: AttentionParams,
+}
+
+impl FusedAttention {
+    fn dtype(&self) -> Dtype {
+        self.attention.o.operand.dtype
+    }
+
+    fn is_reverse(&self) -> bool {
+        !self.attention.reverse.is_empty()
+    }
+
+    /// Whether tensor-core kernels can read the operands. Causal attention has no such kernel: only
+    /// text encoders use it, and they run once.
+    fn is_for_tensor_cores(&self, r: &Recorder<'_>) -> bool {
+        let (a, dtype) = (&self.attention, self.dtype());
+        let matrices = || [&a.q, &a.k, &a.v].into_iter().chain(&a.reverse);
         // Kernels copy tokens in vectors of 16 bytes.
         let vector = 16 / dtype.bytes();
         let whole = |m: &CudaMatrix| [m.first, m.item, m.row, m.head].iter().all(|elements| elements % vector == 0);
-        // Causal attention has no tensor-core kernel: only text encoders use it, and they run once.
-        let vectors = self.d % vector == 0 && matrices().all(whole);
-        if self.causal || !one_type || !vectors || (r.strict && dtype == Dtype::F32) {
-            return None;
-        }
-        let reverse = !self.reverse.is_empty();
-        // A multiprocessor runs one block of 128 or 160 rows as fast as two blocks of 64. So the
-        // kernel is chosen by the number of rows that the busiest multiprocessor processes.
-        let blocks = |rows: usize| tokens.div_ceil(rows) * self.heads * self.items;
-        let turns = |rows: usize| blocks(rows).div_ceil(r.limits.multiprocessors);
-        let rows_in_pairs = if turns(160) == 1 && turns(128) == 2 { 160 } else { 128 };
-        let fill_chip = blocks(128) >= r.limits.multiprocessors;
-        let narrow = MMA_HEADS.into_iter().find(|(size, ..)| *size >= self.d);
-        let found = match (narrow, dtype.bytes()) {
-            (Some((head, forward, back)), bytes) => {
-                let rows = if bytes == 2 && fill_chip && PAIRED_HEADS.contains(&head) { rows_in_pairs } else { 64 };
-                Instance::Narrow { head, rows, tile: if reverse { back } else { forward } }
-            }
-            (None, _) if self.d > WIDE_HEAD => return None,
-            (None, 2) => Instance::Wide { rows: if reverse { 32 } else { 64 }, tile: 32 },
-            (None, _) => Instance::Wide { rows: if reverse { 16 } else { 32 }, tile: 16 },
+        let may_use_tensor_cores = dtype != Dtype::F32 || r.tf32;
+        let is_one_type = matrices().all(|m| m.operand.dtype == dtype);
+        !a.causal && may_use_tensor_cores && is_one_type && a.d % vector == 0 && matrices().all(whole)
+    }
+
+    /// The head size of the kernels in attention/mma.cu for these heads, and the rows per tile of
+    /// the other operand.
+    fn padded_head(&self) -> Option<(usize, usize)> {
+        let found = MMA_HEADS.into_iter().find(|(size, ..)| *size >= self.attention.d);
+        found.map(|(size, forward, reverse)| (size, if self.is_reverse() { reverse } else { forward }))
+    }
+
+    fn blocks(&self, rows: usize) -> usize {
+        self.tokens.div_ceil(rows) * self.attention.heads * self.attention.items
+    }
+
+    /// Whether there is a block for every multiprocessor.
+    fn fills_chip(&self, r: &Recorder<'_>, rows: usize) -> bool {
+        self.blocks(rows) >= r.chip.multiprocessors
+    }
+
+    /// Whether blocks of 160 rows take one turn of the chip where blocks of 128 rows take two. A
+    /// multiprocessor runs one block of 128 or 160 rows as fast as two blocks of 64, so the number
+    /// of rows of the busiest multiprocessor counts.
+    fn saves_a_turn(&self, r: &Recorder<'_>) -> bool {
+        let turns = |rows: usize| self.blocks(rows).div_ceil(r.chip.multiprocessors);
+        self.fills_chip(r, 128) && turns(160) == 1 && turns(128) == 2
+    }
+
+    /// Bytes of shared memory of a block with `rows` rows; the layout is in attention/mma.cu.
+    fn shared_of_mma(&self, head: usize, tile: usize, rows: usize) -> usize {
+        let stride = head * self.dtype().bytes() + 16;
+        (if self.is_reverse() { 2 } else { 1 } * rows + 4 * tile) * stride
+    }
+
+    /// Whether attention/mma.cu has a kernel with `rows` rows per block.
+    fn is_for_mma(&self, r: &Recorder<'_>, rows: usize) -> bool {
+        let Some((head, tile)) = self.padded_head() else { return false };
+        let exists = rows == 64 || self.dtype().bytes() == 2 && PAIRED_HEADS.contains(&head);
+        exists && self.is_for_tensor_cores(r) && self.shared_of_mma(head, tile, rows) <= r.chip.shared_bytes
+    }
+
+    fn record_mma(&self, r: &mut Recorder<'_>, rows: usize) {
+        let (head, tile) = self.padded_head().expect("the variant takes it");
+        let (name, threads) = match rows {
+            64 => ("", 128),
+            128 => ("x2", 128),
+            _ => ("x2x5", 160),
         };
-        (self.shared(found) <= r.limits.shared_bytes).then_some(found)
+        let name = format!("attention{}_mma_{}_{head}{name}", self.part, self.dtype().name());
+        self.launch(r, Kernel::named(&name), rows, threads, self.shared_of_mma(head, tile, rows));
     }
 
-    /// Bytes of shared memory; the layout is in the kernels.
-    fn shared(&self, instance: Instance) -> usize {
-        let (bytes, reverse) = (self.o.operand.dtype.bytes(), !self.reverse.is_empty());
-        let stride = |channels: usize| channels * bytes + 16;
-        match instance {
-            Instance::Narrow { head, rows, tile } => (if reverse { 2 } else { 1 } * rows + 4 * tile) * stride(head),
-            Instance::Wide { rows, tile } => {
-                let (sides, factors) = if reverse { (2, 0) } else { (1, 4 * rows) };
-                let scores = rows * (stride(tile) + 4 * (tile + 8));
-                (sides * rows + 2 * tile) * stride(WIDE_HEAD) + sides * scores + factors
-            }
+    /// Rows per block in attention/wide.cu, and its bytes of shared memory.
+    fn wide_tiles(&self) -> (usize, usize) {
+        let (rows, tile) = match (self.dtype().bytes(), self.is_reverse()) {
+            (2, true) => (32, 32),
+            (2, false) => (64, 32),
+            (_, true) => (16, 16),
+            (_, false) => (32, 16),
+        };
+        let stride = |channels: usize| channels * self.dtype().bytes() + 16;
+        let (sides, factors) = if self.is_reverse() { (2, 0) } else { (1, 4 * rows) };
+        let scores = rows * (stride(tile) + 4 * (tile + 8));
+        (rows, (sides * rows + 2 * tile) * stride(WIDE_HEAD) + sides * scores + factors)
+    }
+
+    fn is_for_wide(&self, r: &Recorder<'_>) -> bool {
+        self.attention.d <= WIDE_HEAD && self.is_for_tensor_cores(r) && self.wide_tiles().1 <= r.chip.shared_bytes
+    }
+
+    fn record_wide(&self, r: &mut Recorder<'_>) {
+        let (rows, shared) = self.wide_tiles();
+        let name = format!("attention{}_wide_{}", self.part, self.dtype().name());
+        self.launch(r, Kernel::named(&name), rows, 256, shared);
+    }
+
+    fn record_simt(&self, r: &mut Recorder<'_>) {
+        let row = 4 * (self.attention.d + 1);
+        match self.part {
+            "" => self.launch(r, kernels::ATTENTION_SIMT, 8, 128, (8 + 16 + 16 + 8) * row + 4 * (128 + 24)),
+            "_dq" => self.launch(r, kernels::ATTENTION_DQ_SIMT, 4, 64, (12 + 32) * row + 4 * 128),
+            _ => self.launch(r, kernels::ATTENTION_DKV_SIMT, 4, 64, (16 + 32) * row + 4 * 128),
         }
     }
 
-    /// Launches the kernel `part` ("" for forward, "_dq", "_dkv") over `tokens` rows.
-    fn launch(&self, r: &mut Recorder<'_>, instance: Instance, part: &str, tokens: usize, params: AttentionParams) {
-        let dtype = self.o.operand.dtype.name();
-        let (name, rows, threads) = match instance {
-            Instance::Narrow { head, rows, .. } => {
-                let (name, threads) = match rows {
-                    64 => ("", 128),
-                    128 => ("x2", 128),
-                    _ => ("x2x5", 160),
-                };
-                (format!("attention{part}_mma_{dtype}_{head}{name}"), rows, threads)
-            }
-            Instance::Wide { rows, .. } => (format!("attention{part}_wide_{dtype}"), rows, 256),
-        };
-        let kernel = Kernel::named(&name);
-        r.launch(kernel, [tokens.div_ceil(rows), self.heads, self.items], threads, self.shared(instance), params);
+    fn launch(
+        &self,
+        r: &mut Recorder<'_>,
+        kernel: Kernel<AttentionParams>,
+        rows: usize,
+        threads: usize,
+        shared: usize,
+    ) {
+        let grid = [self.tokens.div_ceil(rows), self.attention.heads, self.attention.items];
+        r.launch(kernel, grid, threads, shared, self.params);
     }
+}
 
+impl CudaAttention {
     /// The parameters of a forward launch. In reverse all matrices are marked as read; each launch
     /// then marks the ones that it writes.
     fn params(&self, delta: Option<Operand>) -> AttentionParams {
@@ -237,38 +312,27 @@ impl CudaAttention {
         (self.d as f32).sqrt().recip()
     }
 
-    pub(super) fn record_forward(&self, r: &mut Recorder<'_>) {
-        if self.is_by_products(r) {
-            return self.record_forward_by_products(r);
-        }
-        let params = self.params(None);
-        match self.instance(r, self.queries) {
-            Some(instance) => self.launch(r, instance, "", self.queries, params),
-            None => {
-                let shared = 4 * ((8 + 16 + 16 + 8) * (self.d + 1) + 128 + 24);
-                let grid = [self.queries.div_ceil(8), self.heads, self.items];
-                r.launch(kernels::ATTENTION_SIMT, grid, 128, shared, params);
-            }
-        }
+    /// The sum over channels of do o for each query and head, in scratch.
+    pub(super) fn record_delta(&self, r: &mut Recorder<'_>) -> Operand {
+        let delta = r.scratch(self.items * self.heads * self.queries);
+        let grid = [self.queries.div_ceil(8), self.heads, self.items];
+        r.launch(kernels::ATTENTION_DELTA, grid, 256, 0, self.params(Some(delta)));
+        delta
     }
 
-    pub(super) fn record_reverse(&self, r: &mut Recorder<'_>) {
-        let delta = r.scratch(self.items * self.heads * self.queries);
-        let grid = |tokens: usize, rows: usize| [tokens.div_ceil(rows), self.heads, self.items];
-        let (d, params) = (self.d, self.params(Some(delta)));
-        r.launch(kernels::ATTENTION_DELTA, grid(self.queries, 8), 256, 0, params);
-        if self.is_by_products(r) {
-            return self.record_reverse_by_products(r, delta);
-        }
-        let record = |r: &mut Recorder<'_>, part, tokens, simt: (_, usize), params| match self.instance(r, tokens) {
-            Some(instance) => self.launch(r, instance, part, tokens, params),
-            None => r.launch(simt.0, grid(tokens, 4), 64, 4 * ((simt.1 + 32) * (d + 1) + 128), params),
+    /// Records fused attention: scores and probabilities stay on the chip.
+    pub(super) fn record_fused(&self, r: &mut Recorder<'_>) {
+        let record = |r: &mut Recorder<'_>, part, tokens, params| {
+            r.record_best(&FUSED_VARIANTS, &FusedAttention { attention: self.clone(), part, tokens, params });
         };
-        let of_queries = AttentionParams { dq: self.reverse[1].write(), ..params };
-        record(r, "_dq", self.queries, (kernels::ATTENTION_DQ_SIMT, 12), of_queries);
+        if self.reverse.is_empty() {
+            return record(r, "", self.queries, self.params(None));
+        }
+        let delta = self.record_delta(r);
+        let params = self.params(Some(delta));
+        record(r, "_dq", self.queries, AttentionParams { dq: self.reverse[1].write(), ..params });
         if let [_, _, dk, dv] = self.reverse[..] {
-            let of_keys = AttentionParams { dk: dk.write(), dv: dv.write(), ..params };
-            record(r, "_dkv", self.keys, (kernels::ATTENTION_DKV_SIMT, 16), of_keys);
+            record(r, "_dkv", self.keys, AttentionParams { dk: dk.write(), dv: dv.write(), ..params });
         }
     }
 }

@@ -7,4 +7,6 @@ mod products;
 mod self_attention;
 
 pub use cross::{CrossAttention, CrossAttentionVjp};
+pub(super) use launch::FUSED_VARIANTS;
+pub(super) use products::VARIANTS;
 pub use self_attention::{Attention, AttentionVjp, QkvOrder};

@@ -5,6 +5,7 @@ use super::launch::{CudaAttention, CudaMatrix, MMA_HEADS};
 use crate::kernels;
 use crate::launch::{Kernel, Operand, Place, Recorder};
 use crate::ops::conv::CudaConv;
+use crate::ops::variants::{Variant, Variants, always};
 use crate::tensor::{Dtype, Shape};
 
 /// The tokens of one item, as a matrix (tokens, channels).
@@ -29,21 +30,44 @@ fn multiply(r: &mut Recorder<'_>, a: Operand, b: Operand, y: Operand) {
     CudaConv { gradient: true, ..CudaConv::product(a, as_weight(b), None, y) }.record(r);
 }
 
+/// The variants of attention. `products` needs (queries, keys) f32 values of scratch for the scores.
+pub(in crate::ops) static VARIANTS: Variants<CudaAttention> = Variants {
+    op: "attention",
+    all: &[
+        Variant {
+            name: "products",
+            takes: CudaAttention::is_for_products,
+            pays: |a, _| a.is_wide(),
+            record: |a, r| match a.reverse.is_empty() {
+                true => a.record_forward_by_products(r),
+                false => a.record_reverse_by_products(r),
+            },
+        },
+        Variant { name: "fused", takes: always, pays: always, record: |a, r| a.record_fused(r) },
+    ],
+};
+
 impl CudaAttention {
-    /// Whether this path is used. It needs (queries, keys) f32 values of scratch for the scores,
-    /// and it pays off for wide heads with many tokens.
-    pub(super) fn is_by_products(&self, r: &Recorder<'_>) -> bool {
+    /// Records the best variant, forward or in reverse.
+    pub(super) fn record(&self, r: &mut Recorder<'_>) {
+        r.record_best(&VARIANTS, self);
+    }
+
+    /// Whether the operands are plain matrices in 16 bits with whole vectors.
+    fn is_for_products(&self, r: &Recorder<'_>) -> bool {
         let dtype = self.o.operand.dtype;
         let matrices = [&self.q, &self.k, &self.v, &self.o];
         let is_plain = matrices.into_iter().chain(&self.reverse).all(|m| m.row == self.d && m.operand.dtype == dtype);
-        let (whole, least) = (|n: usize| n % 8 == 0, 128);
-        r.limits.wgmma
+        r.chip.wgmma
             && dtype != Dtype::F32
             && is_plain
             && (self.heads, self.causal) == (1, false)
-            && MMA_HEADS.iter().all(|&(size, ..)| size < self.d)
-            && whole(self.d)
-            && [self.queries, self.keys].into_iter().all(|tokens| whole(tokens) && tokens >= least)
+            && [self.d, self.queries, self.keys].iter().all(|n| n % 8 == 0)
+    }
+
+    /// Wide heads with many tokens.
+    fn is_wide(&self) -> bool {
+        MMA_HEADS.iter().all(|&(size, ..)| size < self.d) && self.queries.min(self.keys) >= 128
     }
 
     /// Scratch for a matrix (queries, keys), or (keys, queries) if `transposed`.
@@ -56,7 +80,7 @@ impl CudaAttention {
         Operand { dtype, shape, bytes: bytes as u64, ..r.scratch(bytes / 4) }
     }
 
-    pub(super) fn record_forward_by_products(&self, r: &mut Recorder<'_>) {
+    fn record_forward_by_products(&self, r: &mut Recorder<'_>) {
         let dtype = self.o.operand.dtype;
         let (scores, probabilities) = (self.scores(r, Dtype::F32, false), self.scores(r, dtype, false));
         for item in 0..self.items {
@@ -77,8 +101,8 @@ impl CudaAttention {
         }
     }
 
-    /// `delta` is the sum over channels of do o, for every query of every item.
-    pub(super) fn record_reverse_by_products(&self, r: &mut Recorder<'_>, delta: Operand) {
+    fn record_reverse_by_products(&self, r: &mut Recorder<'_>) {
+        let delta = self.record_delta(r);
         let dtype = self.o.operand.dtype;
         let [scores, dp] = [(); 2].map(|()| self.scores(r, Dtype::F32, false));
         let ds = self.scores(r, dtype, false);

@@ -56,7 +56,7 @@ impl Op for Attention {
         if self.heads == 0 || s.c % (3 * self.heads) != 0 {
             return Err(format!("{} channels do not divide into q, k, v of {} heads", s.c, self.heads));
         }
-        Ok(vec![storage(Shape { c: s.c / 3, ..s }), full("lse", Shape::new(s.n, self.heads, s.h * s.w, 1))])
+        Ok(vec![storage(Shape { c: s.c / 3, ..s }), single("lse", Shape::new(s.n, self.heads, s.h * s.w, 1))])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         let name = r.name();
@@ -79,7 +79,7 @@ impl Op for Attention {
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let attention = self.cuda(r.inputs[0], r.outputs[0], r.outputs[1], None);
-        attention.record_forward(r);
+        attention.record(r);
         Ok(())
     }
 }
@@ -124,7 +124,7 @@ impl Op for AttentionVjp {
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let [dout, qkv, out, lse] = r.inputs[..] else { unreachable!("four inputs") };
         let attention = self.0.cuda(qkv, out, lse, Some([dout, r.outputs[0]]));
-        attention.record_reverse(r);
+        attention.record(r);
         Ok(())
     }
 }

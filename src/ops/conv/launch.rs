@@ -37,7 +37,7 @@ pub(crate) struct CudaConv {
 /// fit a multiprocessor, which reserves 1 KiB per block, and else three.
 fn stages(r: &Recorder<'_>, rows: usize, columns: usize) -> (usize, usize) {
     let bytes = |sum: usize, stages: usize| stages * sum * 64;
-    let stages = if r.limits.shared_bytes >= 2 * (bytes(256, 4) + 1024) { 4 } else { 3 };
+    let stages = if r.chip.shared_bytes >= 2 * (bytes(256, 4) + 1024) { 4 } else { 3 };
     (stages, bytes(rows + columns, stages))
 }
 
@@ -82,52 +82,8 @@ impl CudaConv {
         }
     }
 
-    /// Records the fastest kernel that takes the operands. Tensor-core kernels read operands of one
-    /// type whose channels are whole 16-byte vectors; the fallback is plain f32 arithmetic.
-    pub fn record(&self, r: &mut Recorder<'_>) {
-        let dtype = self.weight.dtype;
-        let vector = 16 / dtype.bytes();
-        let whole = |channels: &[usize]| channels.iter().all(|c| c % vector == 0);
-        let read = [Some(self.x), self.second, self.bias, self.item_bias];
-        let one_type = read.iter().flatten().all(|o| o.dtype == dtype) && !(r.strict && dtype == Dtype::F32);
-        let to = self.y.dtype;
-        let to_one_type = self.addend.is_none_or(|a| a.dtype == to);
-        let read_whole = whole(&[self.x.shape.c, self.second_channels()]);
-        let slice = 64 / dtype.bytes();
-        let writes_whole = to == dtype && to_one_type && whole(&[self.y.shape.c]);
-        let parameters_alike = [self.bias, self.item_bias].iter().flatten().all(|o| o.dtype == dtype);
-        let strict = r.strict && dtype == Dtype::F32;
-        let is_doubled_gradient = self.gradient && matches!(self.spread, Spread::Repeat);
-        if is_doubled_gradient {
-            let is_whole = read_whole && writes_whole && whole(&[self.weight.shape.c, self.first_channel]);
-            let tiling = self.group_tiling(r).filter(|_| one_type && is_whole);
-            match tiling {
-                Some(tiling) => self.record_wgmma(r, &tiling),
-                None => self.record_doubled_gradient(r),
-            }
-        } else if writes_whole && parameters_alike && !strict && self.is_of_image() {
-            self.record_image(r);
-        } else if !one_type || !to_one_type || !read_whole {
-            self.record_simt(r);
-        } else if to == dtype && whole(&[self.y.shape.c, self.weight.shape.c, self.first_channel]) {
-            match self.group_tiling(r) {
-                Some(tiling) => self.record_wgmma(r, &tiling),
-                None => self.record_mma(r, slice),
-            }
-        } else if self.item_bias.is_none()
-            && self.gated.is_none()
-            && !self.silu
-            && [dtype, Dtype::F32].contains(&to)
-            && (self.gradient || whole(&[self.weight.shape.c]))
-        {
-            self.record_few(r);
-        } else {
-            self.record_simt(r);
-        }
-    }
-
     /// Records the gradient with respect to the doubled image, then the sums of its 2x2 blocks.
-    fn record_doubled_gradient(&self, r: &mut Recorder<'_>) {
+    pub(super) fn record_pooled(&self, r: &mut Recorder<'_>) {
         let y = self.y.shape;
         let shape = Shape { h: 2 * y.h, w: 2 * y.w, ..y };
         let wide = r.scratch((shape.numel() * self.y.dtype.bytes()).div_ceil(4));
@@ -137,42 +93,13 @@ impl CudaConv {
         resample::record(r, kernels::POOL, wide, self.y, 1.0);
     }
 
-    /// Whether x has few channels that are not whole vectors or not of the weight's type, such as
-    /// an RGB image.
-    fn is_of_image(&self) -> bool {
-        const MOST: usize = 16;
-        let vector = 16 / self.weight.dtype.bytes();
-        let gathered = self.x.shape.c % vector != 0 || self.x.dtype != self.weight.dtype;
-        gathered && self.x.shape.c <= MOST && self.second.is_none() && self.gated.is_none()
-    }
-
     pub(super) fn second_channels(&self) -> usize {
         self.second.map_or(0, |s| s.shape.c)
     }
 
-    /// The number of the spread in kernels/conv/spread.cuh.
-    fn spread_number(&self) -> usize {
-        match self.spread {
-            Spread::Dense => 1,
-            Spread::Zeros => 2,
-            Spread::Repeat => 3,
-        }
-    }
-
-    /// The parameters of a tensor-core kernel that computes the sum in one part and adds bias and
-    /// addend.
-    fn params(&self, stages: usize) -> kernels::ConvParams {
+    fn shape(&self) -> kernels::ConvShape {
         let (x, y) = (self.x.shape, self.y.shape);
-        kernels::ConvParams {
-            y: self.y.into(),
-            gated: Place::NONE,
-            x: self.x.into(),
-            second: self.second.into(),
-            w: self.weight.into(),
-            bias: self.bias.into(),
-            item_bias: self.item_bias.into(),
-            addend: self.addend.into(),
-            partial: Place::NONE,
+        kernels::ConvShape {
             n: x.n,
             xh: x.h,
             xw: x.w,
@@ -185,26 +112,53 @@ impl CudaConv {
             first: self.first_channel,
             kernel: self.kernel,
             stride: self.stride,
-            spread: self.spread_number(),
+            // The numbers of kernels/conv/shape.cuh.
+            spread: match self.spread {
+                Spread::Dense => 1,
+                Spread::Zeros => 2,
+                Spread::Repeat => 3,
+            },
+        }
+    }
+
+    /// The parameters of a tensor-core kernel that computes the sum in one part and adds bias and
+    /// addend.
+    fn params(&self, stages: usize) -> kernels::ConvParams {
+        kernels::ConvParams {
+            y: self.y.into(),
+            gated: Place::NONE,
+            x: self.x.into(),
+            second: self.second.into(),
+            w: self.weight.into(),
+            bias: self.bias.into(),
+            item_bias: self.item_bias.into(),
+            addend: self.addend.into(),
+            partial: Place::NONE,
+            shape: self.shape(),
             splits: 1,
             pad: self.pad,
-            full: 0,
+            single: 0,
             silu: self.silu.into(),
             stages,
         }
     }
 
-    /// Large tiles if they fill the chip, else small ones. If small tiles do not fill it either,
-    /// the sum is split into parts.
-    fn square_tiles(&self, r: &Recorder<'_>, slice: usize) -> Tiling {
+    /// Number of tiles of `size` pixels by `size` channels.
+    pub(super) fn tiles(&self, size: usize) -> usize {
         let (rows, channels) = self.results();
+        rows.div_ceil(size) * channels.div_ceil(size)
+    }
+
+    /// Tiles of `size` pixels by `size` channels. If the small ones do not fill the chip, the sum
+    /// is split into parts.
+    fn square_tiles(&self, r: &Recorder<'_>, size: usize) -> Tiling {
+        let (rows, channels) = self.results();
+        let slice = 64 / self.weight.dtype.bytes();
         let slices = self.x.shape.c.div_ceil(slice) + self.second_channels().div_ceil(slice);
         let slices = self.kernel * self.kernel * slices;
-        let tiles = |size: usize| rows.div_ceil(size) * channels.div_ceil(size);
-        let chip = r.limits.multiprocessors;
-        let (size, splits) = match tiles(128) {
-            large if 4 * large >= 3 * chip => (128, 1),
-            _ => (64, (2 * chip / tiles(64)).clamp(1, 16).min(slices.div_ceil(8))),
+        let splits = match size {
+            64 => (2 * r.chip.multiprocessors / self.tiles(64)).clamp(1, 16).min(slices.div_ceil(8)),
+            _ => 1,
         };
         let splits = parts_with_work(slices, splits);
         let (stages, shared) = stages(r, size, size);
@@ -222,8 +176,8 @@ impl CudaConv {
         if self.gradient { "conv_vjp" } else { "conv" }
     }
 
-    fn record_mma(&self, r: &mut Recorder<'_>, slice: usize) {
-        let tiling = self.square_tiles(r, slice);
+    pub(super) fn record_mma(&self, r: &mut Recorder<'_>, size: usize) {
+        let tiling = self.square_tiles(r, size);
         let (rows, channels) = self.results();
         let splits = tiling.grid[2];
         let partial = (splits > 1).then(|| r.scratch(splits * rows * channels));
@@ -269,17 +223,17 @@ impl CudaConv {
 
     /// Output with few channels in any number, stored in the weight's type or f32: the image side
     /// of a network.
-    fn record_few(&self, r: &mut Recorder<'_>) {
+    pub(super) fn record_few(&self, r: &mut Recorder<'_>) {
         let (rows, channels) = (self.y.shape.numel() / self.y.shape.c, self.y.shape.c);
         let (stages, shared) = stages(r, 128, 32);
         let params =
-            kernels::ConvParams { full: usize::from(self.y.dtype == Dtype::F32), silu: 0, ..self.params(stages) };
+            kernels::ConvParams { single: usize::from(self.y.dtype == Dtype::F32), silu: 0, ..self.params(stages) };
         let kernel = Kernel::named(&format!("{}_mma_{}_few", self.way(), self.weight.dtype.name()));
         r.launch(kernel, [rows.div_ceil(128), channels.div_ceil(32), 1], 128, shared, params);
     }
 
     /// Input with few channels: the kernel gathers the values under the filter one by one.
-    fn record_image(&self, r: &mut Recorder<'_>) {
+    pub(super) fn record_image(&self, r: &mut Recorder<'_>) {
         let (rows, channels) = (self.y.shape.numel() / self.y.shape.c, self.y.shape.c);
         let params =
             kernels::ConvImageParams { conv: self.params(1), x_type: self.x.dtype, gradient: self.gradient.into() };
@@ -287,9 +241,8 @@ impl CudaConv {
         r.launch(kernel, [rows.div_ceil(64), channels.div_ceil(64), 1], 128, 128 * 64, params);
     }
 
-    fn record_simt(&self, r: &mut Recorder<'_>) {
+    pub(super) fn record_simt(&self, r: &mut Recorder<'_>) {
         let (rows, channels) = (self.y.shape.numel() / self.y.shape.c, self.y.shape.c);
-        let (x, y) = (self.x.shape, self.y.shape);
         let params = kernels::ConvSimtParams {
             y: self.y.into(),
             x: self.x.into(),
@@ -298,19 +251,7 @@ impl CudaConv {
             bias: self.bias.into(),
             item_bias: self.item_bias.into(),
             addend: self.addend.into(),
-            n: x.n,
-            xh: x.h,
-            xw: x.w,
-            ci: x.c,
-            ci2: self.second_channels(),
-            yh: y.h,
-            yw: y.w,
-            co: y.c,
-            row: self.weight.shape.c,
-            first: self.first_channel,
-            kernel: self.kernel,
-            stride: self.stride,
-            spread: self.spread_number(),
+            shape: self.shape(),
             gradient: self.gradient.into(),
             pad: self.pad,
             silu: self.silu.into(),

@@ -18,6 +18,7 @@ mod cpu;
 mod inputs;
 mod launch;
 pub(crate) mod problem;
+mod variants;
 mod vjp;
 mod wgmma;
 
@@ -29,6 +30,7 @@ pub(crate) use launch::CudaConv;
 pub use problem::Padding;
 use problem::{DirectConv, Geometry, Spread, WeightOrder, multiply_adds};
 use std::ops::Range;
+pub(in crate::ops) use variants::VARIANTS;
 pub use vjp::ConvVjp;
 
 /// The convolution. Its inputs are [`ConvInputs`].
@@ -53,7 +55,7 @@ pub struct Conv {
     /// memory.
     pub second: bool,
     /// The output is f32 whatever the storage type: for the output of a network.
-    pub full: bool,
+    pub single: bool,
 }
 
 impl Conv {
@@ -68,12 +70,12 @@ impl Conv {
             item_bias: false,
             addend: false,
             second: false,
-            full: false,
+            single: false,
         }
     }
 
     /// The last convolution of a network: 3x3 with an f32 output.
-    pub const LAST: Conv = Conv { full: true, ..Conv::new(3, 1) };
+    pub const LAST: Conv = Conv { single: true, ..Conv::new(3, 1) };
 
     /// Number of inputs.
     fn count(&self) -> usize {
@@ -143,7 +145,7 @@ impl Op for Conv {
         if let Some(addend) = addend {
             expect_shape(addend, out)?;
         }
-        Ok(vec![if self.full { full("", out) } else { storage(out) }])
+        Ok(vec![if self.single { single("", out) } else { storage(out) }])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         let at = self.places();
@@ -157,9 +159,9 @@ impl Op for Conv {
             if !self.doubled {
                 inputs.extend(r.accumulate(i));
             }
-            let full = r.graph.tensor(r.input(i)).precision == Precision::Full && !self.doubled;
+            let single = r.graph.tensor(r.input(i)).precision == Precision::Single && !self.doubled;
             let Conv { kernel, stride, padding, doubled, .. } = *self;
-            let vjp = ConvVjp { kernel, stride, padding, size: (x.h, x.w), doubled, channels, full };
+            let vjp = ConvVjp { kernel, stride, padding, size: (x.h, x.w), doubled, channels, single };
             let dx = r.graph.one(vjp, &name, &inputs)?;
             r.give(i, dx);
         }

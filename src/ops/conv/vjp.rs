@@ -25,7 +25,7 @@ pub struct ConvVjp {
     /// Input channels of the weight that belong to this source; the gradient has these channels.
     pub channels: Range<usize>,
     /// The gradient is f32 because x is.
-    pub full: bool,
+    pub single: bool,
 }
 
 impl ConvVjp {
@@ -109,7 +109,7 @@ impl Op for ConvVjp {
         if let Some(sum) = inputs.get(2) {
             expect_shape(sum, dx)?;
         }
-        Ok(vec![if self.full { full("", dx) } else { storage(dx) }])
+        Ok(vec![if self.single { single("", dx) } else { storage(dx) }])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         r.not_differentiable(0..r.node.inputs.len(), FIRST_ORDER_ONLY)
@@ -167,7 +167,7 @@ mod tests {
         let values = |count: usize, step: f32| (0..count).map(|i| (i as f32 * step).sin()).collect::<Vec<_>>();
         let (x, weight) = (values(dy.numel(), 0.7), values(dy.c * 9 * c, 0.3));
         let (kernel, stride, padding) = (3, 1, Padding::default());
-        let vjp = ConvVjp { kernel, stride, padding, size: (22, 18), doubled: true, channels: 0..c, full: false };
+        let vjp = ConvVjp { kernel, stride, padding, size: (22, 18), doubled: true, channels: 0..c, single: false };
         let gradient = |rows: usize| {
             let mut out = vec![f32::NAN; dx.numel()];
             vjp.run_doubled(&x, dy, &weight, &mut out, dx, rows);

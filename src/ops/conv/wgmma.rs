@@ -11,7 +11,7 @@ const COLUMNS: usize = 128;
 const SLICE: usize = 64;
 
 /// How a product is split into tiles of `pixels` pixels by [`COLUMNS`] channels.
-pub(super) struct GroupTiling {
+struct GroupTiling {
     pixels: usize,
     /// Tiles across, down and along the channels.
     tiles: [usize; 3],
@@ -50,8 +50,8 @@ impl CudaConv {
         if self.is_doubled() && self.gradient { 4 * slices } else { slices }
     }
 
-    /// The tiles, if the chip has wgmma and the shapes fill the tiles well enough.
-    pub(super) fn group_tiling(&self, r: &Recorder<'_>) -> Option<GroupTiling> {
+    /// Whether the kernels know the form of the convolution. Operands are checked in variants.rs.
+    pub(super) fn is_known_to_wgmma(&self) -> bool {
         let channels = self.y.shape.c;
         let is_known = match self.spread {
             // A tile of a 1x1 convolution may cover rows of several items.
@@ -62,39 +62,55 @@ impl CudaConv {
         };
         // Values and gates are stored separately, 64 channels at a time.
         let has_whole_gates = self.gated.is_none_or(|y| y.shape.c % SLICE == 0);
-        if !r.limits.wgmma || self.y.dtype == Dtype::F32 || self.stride != 1 || !is_known || !has_whole_gates {
-            return None;
-        }
-        let (n, h, w) = self.tiled_pixels();
-        let parities = if self.is_by_parity() { 4 } else { 1 };
-        let tiles_of = |pixels: usize| match self.kernel {
-            1 => [w.div_ceil(pixels), 1, channels.div_ceil(COLUMNS)],
-            _ => [w.div_ceil(8), h.div_ceil(pixels / 8), channels.div_ceil(COLUMNS)],
-        };
-        let count = |pixels: usize| n * parities * tiles_of(pixels).iter().product::<usize>();
-        let is_filled = |pixels: usize| 10 * self.y.shape.numel() >= 7 * count(pixels) * pixels * COLUMNS;
-        let slices = self.slices();
-        let chip = r.limits.multiprocessors;
-        // A gated tile of 256 pixels would need more registers than a thread has.
-        let (pixels, splits) = if self.gated.is_none() && is_filled(256) && 4 * count(256) >= 3 * chip {
-            (256, 1)
-        } else if is_filled(128) {
-            // Splitting the sum pays if each part has about nine stages: one slice of a 3x3
-            // convolution has nine taps.
-            let most = if self.kernel == 1 { slices.div_ceil(8) } else { slices };
-            let most = if self.is_by_parity() { 1 } else { most };
-            (128, (chip / count(128)).clamp(1, 16).min(most))
-        } else {
-            return None;
-        };
-        Some(GroupTiling { pixels, tiles: tiles_of(pixels), splits: parts_with_work(slices, splits) })
+        self.y.dtype != Dtype::F32 && self.stride == 1 && is_known && has_whole_gates
     }
 
-    pub(super) fn record_wgmma(&self, r: &mut Recorder<'_>, tiling: &GroupTiling) {
+    /// Tiles across, down and along the channels.
+    fn group_tiles(&self, pixels: usize) -> [usize; 3] {
+        let ((_, h, w), columns) = (self.tiled_pixels(), self.y.shape.c.div_ceil(COLUMNS));
+        match self.kernel {
+            1 => [w.div_ceil(pixels), 1, columns],
+            _ => [w.div_ceil(8), h.div_ceil(pixels / 8), columns],
+        }
+    }
+
+    /// Number of tiles of `pixels` pixels.
+    fn count_of_tiles(&self, pixels: usize) -> usize {
+        let parities = if self.is_by_parity() { 4 } else { 1 };
+        self.tiled_pixels().0 * parities * self.group_tiles(pixels).iter().product::<usize>()
+    }
+
+    /// Whether the results fill 70 % of the tiles.
+    pub(super) fn fills_tiles(&self, pixels: usize) -> bool {
+        10 * self.y.shape.numel() >= 7 * self.count_of_tiles(pixels) * pixels * COLUMNS
+    }
+
+    /// Whether there are tiles for three quarters of the multiprocessors.
+    pub(super) fn fills_chip(&self, r: &Recorder<'_>, pixels: usize) -> bool {
+        4 * self.count_of_tiles(pixels) >= 3 * r.chip.multiprocessors
+    }
+
+    /// Tiles of 256 pixels have the sum in one part. With tiles of 128 pixels, the sum is split if
+    /// there are fewer tiles than multiprocessors.
+    fn group_tiling(&self, r: &Recorder<'_>, pixels: usize) -> GroupTiling {
+        let slices = self.slices();
+        let most = match (pixels, self.is_by_parity(), self.kernel) {
+            (256, ..) | (_, true, _) => 1,
+            // Splitting pays if each part has about nine stages: one slice of a 3x3 convolution has
+            // nine taps.
+            (_, _, 1) => slices.div_ceil(8),
+            _ => slices,
+        };
+        let splits = (r.chip.multiprocessors / self.count_of_tiles(pixels)).clamp(1, 16).min(most);
+        GroupTiling { pixels, tiles: self.group_tiles(pixels), splits: parts_with_work(slices, splits) }
+    }
+
+    pub(super) fn record_wgmma(&self, r: &mut Recorder<'_>, pixels: usize) {
         let (rows, channels) = self.results();
+        let tiling = self.group_tiling(r, pixels);
         let splits = tiling.splits;
         let partial = (splits > 1).then(|| r.scratch(splits * rows * channels));
-        self.launch_wgmma(r, tiling, partial);
+        self.launch_wgmma(r, &tiling, partial);
         if let Some(partial) = partial {
             self.record_finish(r, partial, splits);
             self.record_gate(r);
@@ -103,12 +119,8 @@ impl CudaConv {
 
     /// Records the plain sums in f32, for operands in 16 bits with whole vectors.
     pub(crate) fn record_sums(&self, r: &mut Recorder<'_>) {
-        let channels = self.y.shape.c;
-        let (_, _, w) = self.tiled_pixels();
-        let tiles = |pixels: usize| [w.div_ceil(pixels), 1, channels.div_ceil(COLUMNS)];
-        let is_large = 4 * tiles(256).iter().product::<usize>() >= 3 * r.limits.multiprocessors;
-        let pixels = if is_large { 256 } else { 128 };
-        self.launch_wgmma(r, &GroupTiling { pixels, tiles: tiles(pixels), splits: 1 }, Some(self.y));
+        let pixels = if self.fills_chip(r, 256) { 256 } else { 128 };
+        self.launch_wgmma(r, &GroupTiling { pixels, tiles: self.group_tiles(pixels), splits: 1 }, Some(self.y));
     }
 
     /// Launches the kernel: the complete result goes to y, or with `partial` only the parts of the
@@ -148,7 +160,7 @@ impl CudaConv {
             adds: addend.is_some().into(),
             silu: self.silu.into(),
         };
-        let blocks = count.min(r.limits.multiprocessors);
+        let blocks = count.min(r.chip.multiprocessors);
         let (way, dtype, k) = (self.way(), self.weight.dtype.name(), self.kernel);
         let form = match self.spread {
             Spread::Repeat => "doubled".to_string(),

@@ -2,11 +2,12 @@
 
 use super::options::{GroupNormInputs, GroupNormOptions};
 use crate::error::{Error, Result};
-use crate::kernels::GroupNormParams;
+use crate::kernels::{GROUP_NORM_COMBINE, GROUP_NORM_VJP_COMBINE, GroupNormParams};
 use crate::launch::{Either, Kernel, Operand, Place, Recorder};
+use crate::ops::variants::{Variant, Variants, always};
 
 /// Operands of one group norm node; see kernels/group_norm.
-pub(super) struct CudaNorm {
+pub(in crate::ops) struct CudaNorm {
     inputs: GroupNormInputs<Operand>,
     dy: Option<Operand>,
     addend: Option<Operand>,
@@ -16,6 +17,21 @@ pub(super) struct CudaNorm {
     statistics: [Operand; 2],
     options: GroupNormOptions,
 }
+
+/// The variants of a group norm and of its gradient.
+pub(in crate::ops) static VARIANTS: Variants<CudaNorm> = Variants {
+    op: "group_norm",
+    all: &[
+        Variant {
+            name: "of_group",
+            takes: |n, _| n.has_whole_groups(),
+            pays: |n, _| n.fits_a_block(),
+            record: |n, r| n.record_of_group(r),
+        },
+        Variant { name: "chunks", takes: |n, _| n.is_whole(), pays: always, record: |n, r| n.record_chunks(r, "") },
+        Variant { name: "any", takes: always, pays: always, record: |n, r| n.record_chunks(r, "_any") },
+    ],
+};
 
 impl CudaNorm {
     /// From a node with the inputs of `GroupNorm`.
@@ -52,7 +68,7 @@ impl CudaNorm {
     /// Pixels per chunk and number of chunks: about four blocks per multiprocessor, with 8 to 1024
     /// pixels each.
     fn chunks(&self, r: &Recorder<'_>) -> (usize, usize) {
-        let (s, wanted) = (self.inputs.x.shape, 4 * r.limits.multiprocessors);
+        let (s, wanted) = (self.inputs.x.shape, 4 * r.chip.multiprocessors);
         let pixels = s.h * s.w;
         let chunk = (pixels * s.n).div_ceil(wanted).clamp(8, 1024).min(pixels.max(1));
         (chunk, pixels.div_ceil(chunk))
@@ -93,11 +109,14 @@ impl CudaNorm {
         }
     }
 
-    /// Channels per memory access: a 16-byte vector if both tensors consist of whole vectors, else
-    /// one.
+    /// Channels of a 16-byte vector.
     fn vector(&self) -> usize {
-        let vector = 16 / self.inputs.x.dtype.bytes();
-        if self.inputs.x.shape.c % vector == 0 && self.channels() % vector == 0 { vector } else { 1 }
+        16 / self.inputs.x.dtype.bytes()
+    }
+
+    /// Whether both tensors consist of whole vectors.
+    fn is_whole(&self) -> bool {
+        [self.inputs.x.shape.c, self.channels()].iter().all(|c| c % self.vector() == 0)
     }
 
     fn check_types(&self) -> Result<()> {
@@ -109,33 +128,45 @@ impl CudaNorm {
         Err(Error::Failed("group_norm: its tensors are not stored in one type".into()))
     }
 
-    /// The kernel `what` for the storage type and the number of channels.
-    fn kernel(&self, what: &str) -> Result<Kernel<GroupNormParams>> {
-        self.check_types()?;
-        let any = if self.vector() > 1 { "" } else { "_any" };
-        Ok(Kernel::named(&format!("{what}_{}{any}", self.inputs.x.dtype.name())))
+    /// The kernel `what` for the storage type; `access` is "" for vectors and "_any" for single
+    /// channels.
+    fn kernel(&self, what: &str, access: &str) -> Kernel<GroupNormParams> {
+        let way = if self.dy.is_some() { "group_norm_vjp" } else { "group_norm" };
+        Kernel::named(&format!("{way}{what}_{}{access}", self.inputs.x.dtype.name()))
     }
 
-    /// Whether one block can process a whole group: its channels are whole vectors, and its values
-    /// fit the cache of a multiprocessor.
+    /// Whether groups consist of whole vectors.
+    fn has_whole_groups(&self) -> bool {
+        self.is_whole() && self.channels() / self.options.groups % self.vector() == 0
+    }
+
+    /// Whether the values of a group fit the cache of a multiprocessor.
     fn fits_a_block(&self) -> bool {
         let per = self.channels() / self.options.groups;
-        let bytes = self.inputs.x.shape.h * self.inputs.x.shape.w * per * self.inputs.x.dtype.bytes();
-        self.vector() > 1 && per % self.vector() == 0 && bytes <= 64 << 10
+        self.inputs.x.shape.h * self.inputs.x.shape.w * per * self.inputs.x.dtype.bytes() <= 64 << 10
     }
 
-    /// Records one launch of `in_one` if a group fits a block, else the three launches of `names`.
-    pub(super) fn record(&self, r: &mut Recorder<'_>, in_one: &str, names: [&str; 3]) -> Result<()> {
+    /// Records the best variant.
+    pub(super) fn record(&self, r: &mut Recorder<'_>) -> Result<()> {
+        self.check_types()?;
+        r.record_best(&VARIANTS, self);
+        Ok(())
+    }
+
+    /// One launch, with a block for each group.
+    fn record_of_group(&self, r: &mut Recorder<'_>) {
+        let s = self.inputs.x.shape;
+        let sums = self.dy.is_some().then(|| r.scratch(s.n * self.options.groups * 2)).into();
+        let params = GroupNormParams { sums, ..self.params(r) };
+        r.launch(self.kernel("_of_group", ""), [self.options.groups, s.n, 1], 512, 4 * 512 / 32, params);
+    }
+
+    /// Three launches: sums of chunks of pixels, sums of the chunks, the result.
+    fn record_chunks(&self, r: &mut Recorder<'_>, access: &str) {
         let (s, (_, chunks)) = (self.inputs.x.shape, self.chunks(r));
-        let params = self.params(r);
-        if self.fits_a_block() {
-            let sums = self.dy.is_some().then(|| r.scratch(s.n * self.options.groups * 2)).into();
-            let params = GroupNormParams { sums, ..params };
-            r.launch(self.kernel(in_one)?, [self.options.groups, s.n, 1], 512, 4 * 512 / 32, params);
-            return Ok(());
-        }
-        let channels = self.channels();
-        let rows = 256 / (channels / self.vector()).min(256);
+        let (params, channels) = (self.params(r), self.channels());
+        let vector = if access.is_empty() { self.vector() } else { 1 };
+        let rows = 256 / (channels / vector).min(256);
         let partial = r.scratch(s.n * chunks * self.options.groups * 2).into();
         let sums = r.scratch(s.n * self.options.groups * 2).into();
         // Two sums per channel for each row of threads, and the mean of every channel, in f32.
@@ -143,11 +174,11 @@ impl CudaNorm {
         let grid = [chunks, s.n, 1];
         let of_chunks =
             GroupNormParams { y: Place::NONE, second_y: Place::NONE, addend: Place::NONE, partial, ..params };
-        r.launch(self.kernel(names[0])?, grid, 256, shared, of_chunks);
+        r.launch(self.kernel("_statistics", access), grid, 256, shared, of_chunks);
         let combined = GroupNormParams { sums, ..of_chunks };
-        r.launch(Kernel::named(names[1]), [s.n * self.options.groups, 1, 1], 256, 4 * 256 / 32, combined);
-        r.launch(self.kernel(names[2])?, grid, 256, 0, GroupNormParams { sums, ..params });
-        Ok(())
+        let combine = if self.dy.is_some() { GROUP_NORM_VJP_COMBINE } else { GROUP_NORM_COMBINE };
+        r.launch(combine, [s.n * self.options.groups, 1, 1], 256, 4 * 256 / 32, combined);
+        r.launch(self.kernel("", access), grid, 256, 0, GroupNormParams { sums, ..params });
     }
 
     /// Records the gradient with respect to film, in one launch.

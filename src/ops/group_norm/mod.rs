@@ -18,6 +18,7 @@ pub use options::{GroupNormExtra, GroupNormInputs, GroupNormOptions};
 use super::prelude::*;
 use crate::graph::record::{Graph, TensorId};
 use launch::CudaNorm;
+pub(super) use launch::VARIANTS;
 
 /// The normalisation. Its inputs are [`GroupNormInputs`]. Outputs: y, mean, rstd (n, 1, 1, groups).
 #[derive(Debug, Clone)]
@@ -45,7 +46,7 @@ impl Op for GroupNorm {
         expect_inputs(inputs, self.0.count())?;
         let x = self.0.inputs(inputs[0], &inputs[1..]).check(self.0.groups)?;
         let statistics = Shape::rows(x.n, self.0.groups);
-        Ok(vec![storage(x), full("mean", statistics), full("rstd", statistics)])
+        Ok(vec![storage(x), single("mean", statistics), single("rstd", statistics)])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         let (options, name, at) = (self.0, r.name(), self.0.places());
@@ -75,8 +76,7 @@ impl Op for GroupNorm {
         cpu::normalise(self.0, launch);
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
-        let norm = CudaNorm::forward(r, self.0);
-        norm.record(r, "group_norm_of_group", ["group_norm_statistics", "group_norm_combine", "group_norm"])
+        CudaNorm::forward(r, self.0).record(r)
     }
 }
 
@@ -116,12 +116,7 @@ impl Op for GroupNormVjp {
         cpu::vjp(self.options, self.addend, launch);
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
-        let norm = CudaNorm::reverse(r, self.options, self.addend);
-        norm.record(
-            r,
-            "group_norm_vjp_of_group",
-            ["group_norm_vjp_statistics", "group_norm_vjp_combine", "group_norm_vjp"],
-        )
+        CudaNorm::reverse(r, self.options, self.addend).record(r)
     }
 }
 

@@ -9,7 +9,7 @@ use super::resample::mean_square;
 use crate::error::{Error, Result};
 use crate::graph::TensorId;
 use crate::model::Prior;
-use crate::model::stable_diffusion::CONTEXT;
+use crate::model::stable_diffusion::TEXT_EMBEDDING;
 use crate::operator::Operator;
 use crate::options::Options;
 use crate::sampler::chain::Chain;
@@ -49,7 +49,7 @@ fn text(s: &mut Step<'_>) -> Result<TensorId> {
     let shape = s.setup.network.text_shape();
     let shape = shape.ok_or_else(|| Error::Invalid("p2l needs a model with a text embedding".into()))?;
     // A preset has no weights: it is planned and not run, so it needs no start.
-    let start = s.setup.weights.given(CONTEXT).map(|own| own.repeat(n));
+    let start = s.setup.weights.given(TEXT_EMBEDDING).map(|own| own.repeat(n));
     Ok(s.state_of("text", Shape { n, ..shape }, start))
 }
 

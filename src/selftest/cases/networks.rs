@@ -36,7 +36,7 @@ fn conv_of(op: Conv, x: Shape, second: usize, co: usize) -> Case {
         (op.second, ", of two tensors"),
         (op.doubled, ", doubled"),
         (op.padding == Padding::After, ", zeros after"),
-        (op.full, ", f32 out"),
+        (op.single, ", f32 out"),
     ];
     let said: String = names.iter().filter(|n| n.0).map(|n| n.1).collect();
     let at = op.places();
@@ -185,7 +185,7 @@ fn kernel_convolutions() -> Vec<Case> {
         // Few channels, as in an image: as output (also in f32), and their gradient, with both
         // strides.
         conv(s(1, 9, 13, 72), 3, (3, 1), true),
-        conv_of(Conv { full: true, ..Conv::new(3, 1) }, s(2, 5, 7, 40), 0, 6),
+        conv_of(Conv { single: true, ..Conv::new(3, 1) }, s(2, 5, 7, 40), 0, 6),
         conv_of_two(s(1, 5, 7, 64), 24, 3, (1, 1), false),
         conv(s(2, 9, 7, 3), 72, (3, 1), false),
         conv(s(1, 8, 6, 5), 32, (3, 2), false),

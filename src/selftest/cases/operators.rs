@@ -26,7 +26,7 @@ fn of_one(name: &str, op: impl Into<CaseOp>, x: Shape) -> Case {
 
 /// A case with one f32 image as input.
 fn of_image(name: &str, op: impl Into<CaseOp>, x: Shape) -> Case {
-    Case::new(format!("{name} {x}"), op, vec![Input::full(x)], &[0])
+    Case::new(format!("{name} {x}"), op, vec![Input::single(x)], &[0])
 }
 
 /// Taps with a repeated input, an input that no row reads, and an empty row.
@@ -54,7 +54,7 @@ pub(super) fn cases() -> Vec<Case> {
     // Log variances above the upper limit, one in each batch item.
     let moments = Input::stored(s(2, 3, 5, 14));
     let at_limit = moments.clone().with(Values::Except(vec![(9, 25.0), (15 * 14 + 12, 30.0)]));
-    let label_table = vec![Input::full(s(2, 1, 7, 1)).with(Values::Labels(48)), Input::stored(s(48, 1, 1, 40))];
+    let label_table = vec![Input::single(s(2, 1, 7, 1)).with(Values::Labels(48)), Input::stored(s(48, 1, 1, 40))];
     let mut all = vec![
         of_one("gelu quick", Gelu { quick: true }, ODD),
         of_image("clamp of an image", clamp.clone(), s(2, 16, 24, 3)),
@@ -67,8 +67,8 @@ pub(super) fn cases() -> Vec<Case> {
         filter("", Axis::Height, halves, s(2, 16, 24, 3)),
         filter("dense ", Axis::Height, Taps::cosine_transform(37), tall),
         filter("dense ", Axis::Width, Taps::cosine_transform(5), tall),
-        Case::new("diagonal_gaussian", DiagonalGaussian, vec![moments, Input::full(ODD)], &[0]),
-        Case::new("diagonal_gaussian at its limit", DiagonalGaussian, vec![at_limit, Input::full(ODD)], &[0]),
+        Case::new("diagonal_gaussian", DiagonalGaussian, vec![moments, Input::single(ODD)], &[0]),
+        Case::new("diagonal_gaussian at its limit", DiagonalGaussian, vec![at_limit, Input::single(ODD)], &[0]),
         Case::new("embedding", Embedding, label_table, &[]),
     ];
     for x in [ODD, EVEN] {
@@ -89,12 +89,12 @@ pub(super) fn cases() -> Vec<Case> {
         ]);
     }
     for (x, k) in [(s(2, 6, 5, 3), 7), (s(2, 16, 24, 3), 9)] {
-        let inputs = |other: Shape| vec![Input::full(x), Input::full(other)];
+        let inputs = |other: Shape| vec![Input::single(x), Input::single(other)];
         all.push(Case::new(format!("filter2d {k}x{k} {x}"), Filter2d, inputs(s(2, k, k, 1)), &[0]));
         all.push(Case::new(format!("mask {x}"), Mask, inputs(Shape { c: 1, ..x }), &[0]));
     }
     for channels in [6, 64] {
-        let t = vec![Input::full(Shape::rows(3, 1))];
+        let t = vec![Input::single(Shape::rows(3, 1))];
         all.push(Case::new(format!("timestep_embedding {channels}"), TimestepEmbedding { channels }, t, &[]));
     }
     all

@@ -12,8 +12,8 @@ use crate::selftest::case::{Case, Input, Values};
 use crate::tensor::Shape;
 
 fn linear_combination(columns: &[usize]) -> Case {
-    let (x, count) = (Input::full(Shape::new(2, 3, 5, 8)), columns.len());
-    let inputs = std::iter::once(Input::full(Shape::rows(2, 4))).chain(vec![x; count]).collect();
+    let (x, count) = (Input::single(Shape::new(2, 3, 5, 8)), columns.len());
+    let inputs = std::iter::once(Input::single(Shape::rows(2, 4))).chain(vec![x; count]).collect();
     let wanted: Vec<usize> = (1..=count).collect();
     Case::new(
         format!("linear_combination of {count}"),
@@ -26,9 +26,9 @@ fn linear_combination(columns: &[usize]) -> Case {
 /// A guided step with residuals of 300 and 1.5 and floors of 0 and 1. The maximum length, 2, limits
 /// only the first item.
 fn guided_step(normalised: bool, x: Shape) -> Case {
-    let residuals = Input::full(Shape::rows(2, 1)).with(Values::Given(vec![300.0, 1.5]));
-    let columns = Input::full(Shape::rows(2, 3)).with(Values::Given(vec![0.0, 0.0, 2.0, 0.0, 1.0, 2.0]));
-    let inputs = vec![Input::full(x), Input::full(x), residuals, columns];
+    let residuals = Input::single(Shape::rows(2, 1)).with(Values::Given(vec![300.0, 1.5]));
+    let columns = Input::single(Shape::rows(2, 3)).with(Values::Given(vec![0.0, 0.0, 2.0, 0.0, 1.0, 2.0]));
+    let inputs = vec![Input::single(x), Input::single(x), residuals, columns];
     let op = GuidedStep { step: 2, floor: 1, normalised };
     Case::new(format!("guided_step {x}, normalised {normalised}"), op, inputs, &[])
 }
@@ -41,18 +41,18 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new(
             "normal_noise",
             NormalNoise { shape: Shape::new(2, 16, 24, 3) },
-            vec![Input::full(Shape::rows(2, KEY_WORDS))],
+            vec![Input::single(Shape::rows(2, KEY_WORDS))],
             &[],
         ),
     ];
     for x in [Shape::new(2, 3, 5, 7), Shape::new(2, 16, 24, 3)] {
-        let (image, number) = (Input::full(x), Input::full(Shape::rows(2, 1)));
+        let (image, number) = (Input::single(x), Input::single(Shape::rows(2, 1)));
         let images = |count: usize| vec![image.clone(); count];
         let with = |count: usize, more: &[Input]| [images(count), more.to_vec()].concat();
-        let columns = Input::full(Shape::rows(2, 3));
+        let columns = Input::single(Shape::rows(2, 3));
         // The second moment is positive. Columns of the coefficients: weight decay, rate, two
         // corrections, and one that is not read.
-        let rates = Input::full(Shape::rows(2, 5)).with(Values::Given([0.01, 0.1, 1.5, 0.0, 2.0].repeat(2)));
+        let rates = Input::single(Shape::rows(2, 5)).with(Values::Given([0.01, 0.1, 1.5, 0.0, 2.0].repeat(2)));
         let adamw = with(3, &[image.clone().with(Values::Positive), rates]);
         all.extend([
             Case::new(format!("residual_norm {x}"), ResidualNorm, images(2), &[0, 1]),

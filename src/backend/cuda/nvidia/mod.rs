@@ -8,8 +8,7 @@ mod shared;
 use super::driver::{Driver, Replay};
 use super::first_use;
 use crate::error::{Error, Result};
-use crate::launch::Limits;
-use crate::launch::{Launch, NodeLaunches};
+use crate::launch::{Chip, Launch, NodeLaunches};
 use cudarc::driver::{result, sys};
 use modules::least_driver;
 use replay::Captured;
@@ -36,7 +35,7 @@ fn multiprocessors(of_chip: usize) -> Result<usize> {
 pub struct Nvidia {
     shared: Arc<Shared>,
     name: String,
-    limits: Limits,
+    chip: Chip,
 }
 
 impl Nvidia {
@@ -82,16 +81,16 @@ impl Nvidia {
                     capability.0, capability.1, OLDEST.0, OLDEST.1
                 )));
             }
-            let limits = Limits {
+            let chip = Chip {
                 multiprocessors: multiprocessors(attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize)?,
                 shared_bytes: attribute(A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize,
-                wgmma: capability == (9, 0) && modules::have_wgmma()?,
+                wgmma: capability == (9, 0) && modules::have_wgmma(),
             };
             let context = result::primary_ctx::retain(device).map_err(failed("context"))?;
             result::ctx::set_current(context).map_err(failed("context"))?;
             let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(failed("stream"))?;
             let shared = Shared { context, stream, capability, driver: version, functions: Mutex::default() };
-            Ok(Nvidia { shared: Arc::new(shared), name: format!("{name} (cuda:{ordinal})"), limits })
+            Ok(Nvidia { shared: Arc::new(shared), name: format!("{name} (cuda:{ordinal})"), chip })
         }
     }
 }
@@ -100,8 +99,8 @@ impl Driver for Nvidia {
     fn name(&self) -> String {
         self.name.clone()
     }
-    fn limits(&self) -> &Limits {
-        &self.limits
+    fn chip(&self) -> &Chip {
+        &self.chip
     }
     fn free_bytes(&self) -> Result<Option<u64>> {
         self.shared.enter()?;
@@ -191,10 +190,10 @@ impl Driver for Nvidia {
     }
     fn check(&self, launch: &Launch) -> Result<()> {
         let function = self.shared.function(launch)?;
-        if launch.shared as usize > self.limits.shared_bytes {
+        if launch.shared as usize > self.chip.shared_bytes {
             return Err(Error::Failed(format!(
                 "kernel {}: {} bytes of shared memory, {} has {}",
-                launch.kernel, launch.shared, self.name, self.limits.shared_bytes
+                launch.kernel, launch.shared, self.name, self.chip.shared_bytes
             )));
         }
         // Launches of one kernel differ in shared memory, so the limit only grows.

@@ -20,15 +20,9 @@ pub(super) fn least_driver() -> i32 {
     of_images.max(OLDEST_DRIVER)
 }
 
-/// Whether wgmma kernels are available, embedded or to be compiled on first use. `DMAP_WGMMA=0`
-/// disables them.
-pub(super) fn have_wgmma() -> Result<bool> {
-    match std::env::var("DMAP_WGMMA").as_deref() {
-        Ok("0") => return Ok(false),
-        Ok("1") | Err(_) => {}
-        Ok(other) => return Err(Error::Invalid(format!("DMAP_WGMMA is {other}; expected 0 or 1"))),
-    }
-    Ok(first_use::is_asked_for() || IMAGES.iter().any(|i| i.file == "conv/wgmma.cu"))
+/// Whether wgmma kernels are available, embedded or to be compiled on first use.
+pub(super) fn have_wgmma() -> bool {
+    first_use::is_asked_for() || IMAGES.iter().any(|i| i.file == "conv/wgmma.cu")
 }
 
 impl Shared {
