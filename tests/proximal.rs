@@ -8,12 +8,12 @@ use dmap::backend::cuda::emulated::{Emulated, EmulatedChip};
 use dmap::compare::relative_error;
 use dmap::executor::Executor;
 use dmap::graph::{Graph, PlanOptions, Shape, TensorId, backward};
-use dmap::model::{Conditioning, Model};
+use dmap::model::{Conditioning, Model, Prior};
 use dmap::noise::{Draw, NoiseKey, fill_normal};
 use dmap::operator::{Operator, parse_task};
 use dmap::sampler::batch::Batch;
 use dmap::sampler::{
-    Answer, Item, Measurement, Measurer, Moment, Noise, Phases, Restorer, Settings, Spacing, baseline,
+    Answer, Item, Measurement, Measurer, Moment, Noise, Phases, Restorer, Schedule, Settings, Spacing, baseline,
 };
 use std::sync::Arc;
 
@@ -151,7 +151,7 @@ fn proximal_steps_are_exact(device: &Device, tasks: &[&str]) {
             ..Batch::default()
         };
         phase.write_batch(&mut e, &batch).unwrap();
-        let moment = Moment { level: setup.level(2), at: setup.level(2), round: 0 };
+        let moment = Moment { level: setup.level(2), at: setup.level(2), round: 0, earlier: 0 };
         phase.write_moment(&mut e, &moment, &batch, &mut Vec::new()).unwrap();
         let z = normal(0, Draw::Start, image.numel());
         e.write(x, &z.iter().map(|&v| v as f32).collect::<Vec<_>>()).unwrap();
@@ -179,6 +179,10 @@ fn a_proximal_step_is_the_solution_of_its_equations() {
 struct Oracle {
     executor: Executor,
     ids: [TensorId; 5],
+    prior: Prior,
+    /// Moments of an optimiser that outlive a level, and the number of its steps.
+    moments: [Vec<f64>; 2],
+    optimised: i32,
 }
 
 impl Oracle {
@@ -190,7 +194,27 @@ impl Oracle {
         g.output(out);
         g.output(dx);
         let executor = Executor::new(g, &PlanOptions::default(), &model.weights, &Device::cpu()).unwrap();
-        Oracle { executor, ids: [x, t, v, out, dx] }
+        let moments = [vec![0.0; image.numel()], vec![0.0; image.numel()]];
+        Oracle { executor, ids: [x, t, v, out, dx], prior: model.network.prior(), moments, optimised: 0 }
+    }
+
+    /// The level of the training schedule with this sigma; it has no successor.
+    fn level(&self, sigma: f64) -> Step {
+        let s = Schedule::of_sigmas(self.prior.noise_schedule, self.prior.diffusion_steps, &[sigma]).unwrap();
+        Step { index: 0, t: s.timesteps[0], bar: s.alpha_bar[0], next: f64::NAN }
+    }
+
+    /// Adam's direction for the gradient `g`.
+    fn adam(&mut self, g: &[f64], betas: [f64; 2]) -> Vec<f64> {
+        self.optimised += 1;
+        let corrections = betas.map(|b| 1.0 - b.powi(self.optimised));
+        let [m, v] = &mut self.moments;
+        let moved = g.iter().zip(m.iter_mut().zip(v)).map(|(g, (m, v))| {
+            *m = betas[0] * *m + (1.0 - betas[0]) * g;
+            *v = betas[1] * *v + (1.0 - betas[1]) * g * g;
+            *m / corrections[0] / ((*v / corrections[1]).sqrt() + 1e-8)
+        });
+        moved.collect()
     }
 
     /// eps(x, t), and J^T v.
@@ -319,8 +343,57 @@ fn transcribed(method: &str, o: &mut Oracle, p: &Problem, x: Vec<f64>, l: Step) 
             }
             mix(&[(l.next.sqrt(), &x0), ((1.0 - l.next).sqrt(), &n)])
         }
+        "red-diff" => {
+            let x_t = mix(&[(l.bar.sqrt(), &x), ((1.0 - l.bar).sqrt(), &n)]);
+            let eps = o.eps(&x_t, l.t, &vec![0.0; x.len()]).0;
+            let back = p.transpose(&p.missing(&x));
+            let by_prior = 0.25 * l.sigma() / x.len() as f64;
+            let g = mix(&[(by_prior, &eps), (-by_prior, &n), (-1.0 / p.y.len() as f64, &back)]);
+            let direction = o.adam(&g, [0.9, 0.99]);
+            mix(&[(1.0, &x), (-0.1, &direction)])
+        }
+        "dps with adam" => {
+            let x0 = o.x0(&x, l);
+            let eps = noise_in(&x, &x0, l);
+            let missing = p.missing(&x0);
+            let norm = missing.iter().map(|r| r * r).sum::<f64>().sqrt();
+            let g = o.x0_vjp(&x, l, &p.transpose(&mix(&[(-1.0 / norm, &missing)])));
+            let direction = o.adam(&g, [0.3, 0.7]);
+            let spread = ((1.0 - l.next) / (1.0 - l.bar) * (1.0 - l.bar / l.next)).sqrt();
+            let rest = (1.0 - l.next - spread * spread).max(0.0).sqrt();
+            let rate = 0.03 * (l.next / l.bar).sqrt();
+            mix(&[(l.next.sqrt(), &x0), (rest, &eps), (spread, &n), (-rate, &direction)])
+        }
+        "daps" | "daps with momentum" => {
+            let momentum = if method == "daps" { 0.0 } else { 0.9 };
+            let mut z: Vec<f64> = x.iter().map(|x| x / l.bar.sqrt()).collect();
+            for pair in ode_sigmas(3, l.sigma()).windows(2) {
+                let at = o.level(pair[0]);
+                let x0 = o.x0(&mix(&[(at.bar.sqrt(), &z)]), at);
+                let ratio = o.level(pair[1]).sigma() / at.sigma();
+                z = mix(&[(ratio, &z), (1.0 - ratio, &x0)]);
+            }
+            let rate = 1e-4 * (1.0 - 0.99 * (4 - l.index) as f64 / 6.0);
+            let (mut x, mut v) = (z.clone(), normal(l.index, Draw::Estimate(0), z.len()));
+            for k in 0..3 {
+                let n = normal(l.index, Draw::Ancestral.round(k), z.len());
+                let likelihood = p.transpose(&p.missing(&x));
+                for i in 0..x.len() {
+                    let score = 2.0 * likelihood[i] / 0.02f64.powi(2) + (z[i] - x[i]) / l.sigma().powi(2);
+                    v[i] = momentum * v[i] + rate.sqrt() * score + (2.0 * (1.0f64 - momentum)).sqrt() * n[i];
+                    x[i] += rate.sqrt() * v[i];
+                }
+            }
+            mix(&[(l.next.sqrt(), &x), ((1.0 - l.next).sqrt(), &normal(l.index, Draw::Travel, x.len()))])
+        }
         other => panic!("{other}"),
     }
+}
+
+/// Sigmas of `count` Euler steps from `from` to 0.01.
+fn ode_sigmas(count: usize, from: f64) -> Vec<f64> {
+    let root = |v: f64| v.powf(1.0 / 7.0);
+    (0..=count).map(|k| (root(from) + k as f64 / count as f64 * (root(0.01) - root(from))).powi(7)).collect()
 }
 
 #[test]
@@ -328,7 +401,6 @@ fn five_steps_equal_transcriptions_with_dense_matrices() {
     let model = Model::shipped().unwrap();
     let prior = model.network.prior();
     let image = Shape::new(1, 8, 8, 3);
-    let mut oracle = Oracle::new(&model, image);
     for typed in [
         "dpir:lambda=0.3,from=1,to=0.05,cg=60",
         "dpir:lambda=0.3,from=1,to=0.05,noise=0.5,views=4,cg=60",
@@ -336,9 +408,15 @@ fn five_steps_equal_transcriptions_with_dense_matrices() {
         "ddnm:eta=0.85,cg=60",
         "pigdm:eta=0.2,cg=60",
         "sitcom:k=3",
+        "red-diff",
+        "dps:step=adam:0.03:0.3:0.7",
+        "daps:k=3,ode=3,tau=0.02",
+        "daps:k=3,ode=3,tau=0.02,momentum=0.9",
     ] {
         let method = match typed.split(':').next().unwrap() {
             "dpir" if typed.contains("views") => "dpir with views",
+            "daps" if typed.contains("momentum") => "daps with momentum",
+            "dps" => "dps with adam",
             name => name,
         };
         for task in ["sr2", "denoise"] {
@@ -351,8 +429,9 @@ fn five_steps_equal_transcriptions_with_dense_matrices() {
             restorer.set_poison(true);
             let item = Item::new(measurement.clone(), SEED);
             let mut run = restorer.start(&[item]).unwrap();
+            let mut oracle = Oracle::new(&model, image);
             let mut x = match method {
-                "dpir" | "dpir with views" => {
+                "dpir" | "dpir with views" | "red-diff" => {
                     let y = dmap::image::Picture {
                         width: operator.measurement_shape(image).w,
                         height: operator.measurement_shape(image).h,

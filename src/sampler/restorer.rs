@@ -110,6 +110,7 @@ impl Restorer {
         let setup = settings.setup(model, operator.as_ref(), image, plan, device)?;
         let mut phases = Phases::new(&setup);
         settings.method.record(&mut phases)?;
+        let inner = setup.inner_levels(|sigma| settings.method.inner_sigmas(sigma))?;
         let _turn = device.turn();
         let (mut phases, decoder) = (phases.finish(), setup.decoder()?);
         // All graphs share one arena, but each graph has its own inputs.
@@ -123,7 +124,7 @@ impl Restorer {
             None => None,
         };
         Ok(Restorer {
-            machine: Machine::new(phases, executors, setup.levels()),
+            machine: Machine::new(phases, executors, setup.levels(), inner),
             measurer: Measurer::new(operator.as_ref(), image)?,
             image,
             canvas: prior.canvas(image),

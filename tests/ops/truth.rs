@@ -211,8 +211,9 @@ fn adamw<T: Real>(op: &AdamW, x: &[&[T]], shapes: &[Shape]) -> Vec<Vec<T>> {
     let (item, columns) = (shapes[0].item(), shapes[4].c);
     let at = |k: usize| {
         let [rate, decay, first, second] = op.columns.map(|column| x[4][k / item * columns + column]);
-        let m = T::of(0.9) * x[2][k] + T::of(0.1) * x[1][k];
-        let v = T::of(0.999) * x[3][k] + T::of(0.001) * x[1][k] * x[1][k];
+        let [(old_m, new_m), (old_v, new_v)] = op.betas.map(|b| (T::of(b), T::of(1.0 - b)));
+        let m = old_m * x[2][k] + new_m * x[1][k];
+        let v = old_v * x[3][k] + new_v * x[1][k] * x[1][k];
         let z = (T::of(1.0) - decay) * x[0][k] - rate * (m * first) / ((v * second).sqrt() + T::of(1e-8));
         [z, m, v]
     };

@@ -2,7 +2,8 @@
 
 use super::Step;
 use crate::error::{Error, Result};
-use crate::graph::TensorId;
+use crate::graph::{TensorId, adjoint};
+use crate::ops::add::Add;
 use crate::ops::crop::Crop;
 use crate::ops::norm::ResidualNorm;
 use crate::sampler::guidance::Guidance;
@@ -38,6 +39,15 @@ impl Step<'_> {
         };
         let weights = self.whitening_weights(sigma)?;
         self.setup.whitened(&mut self.graph, a, y, weights)
+    }
+
+    /// A^T (y - A(x)) of an image x: minus half the gradient of || A(x) - y ||^2 with respect to x.
+    /// For an operator that is not linear, A^T is its VJP at x. No network is evaluated.
+    pub fn back_projected_error(&mut self, x: TensorId) -> Result<TensorId> {
+        let seen = self.measured(x)?;
+        let y = self.y();
+        let error = self.graph.one(Add { scale: -1.0 }, "error", &[y, seen])?;
+        adjoint(&mut self.graph, seen, error, x)
     }
 
     fn measurement(&mut self) -> &mut MeasurementInputs {

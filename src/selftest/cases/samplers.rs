@@ -1,7 +1,7 @@
 //! Cases of the ops in sampler updates.
 
 use crate::noise::KEY_WORDS;
-use crate::ops::adamw::AdamW;
+use crate::ops::adamw::{AdamW, BETAS};
 use crate::ops::conjugate_gradient::{InnerProduct, RatioStep};
 use crate::ops::learned_noise::LearnedNoise;
 use crate::ops::linear_combination::LinearCombination;
@@ -76,7 +76,13 @@ pub(super) fn cases() -> Vec<Case> {
                 with(3, std::slice::from_ref(&columns)),
                 &[],
             ),
-            Case::new(format!("adamw {x}"), AdamW { columns: [1, 0, 4, 2] }, adamw, &[]),
+            Case::new(format!("adamw {x}"), AdamW { columns: [1, 0, 4, 2], betas: BETAS }, adamw.clone(), &[]),
+            Case::new(
+                format!("adamw {x}, betas of its own"),
+                AdamW { columns: [1, 0, 4, 2], betas: [0.3, 0.6] },
+                adamw,
+                &[],
+            ),
             guided_step(true, x),
             guided_step(false, x),
         ]);
