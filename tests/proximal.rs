@@ -10,11 +10,15 @@ use dmap::executor::Executor;
 use dmap::graph::{Graph, PlanOptions, Shape, TensorId, backward};
 use dmap::model::{Conditioning, Model, Prior};
 use dmap::noise::{Draw, NoiseKey, fill_normal};
-use dmap::operator::{Operator, parse_task};
+use dmap::operator::{Operator, Spectrum, parse_task};
+use dmap::ops::axis_filter::{Axis, AxisFilter, Taps};
 use dmap::sampler::batch::Batch;
 use dmap::sampler::{
     Answer, Item, Measurement, Measurer, Moment, Noise, Phases, Restorer, Schedule, Settings, Spacing, baseline,
 };
+use std::cell::OnceCell;
+use std::f64::consts::PI;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 const SEED: u64 = 5;
@@ -60,13 +64,46 @@ struct Problem {
     y: Vec<f64>,
     /// Standard deviation of the noise.
     s: f64,
+    singular: OnceCell<Vec<(f64, Vec<f64>)>>,
+}
+
+/// Eigenvalues and eigenvectors of a symmetric matrix by cyclic rotations (Jacobi 1846).
+fn eigenvectors(mut m: Vec<Vec<f64>>) -> Vec<(f64, Vec<f64>)> {
+    let n = m.len();
+    let mut vectors: Vec<Vec<f64>> = (0..n).map(|i| (0..n).map(|j| f64::from(u8::from(i == j))).collect()).collect();
+    let turned = |a: f64, b: f64, c: f64, s: f64| (c * a - s * b, s * a + c * b);
+    for _ in 0..20 {
+        let mut largest = 0f64;
+        for i in 0..n {
+            for j in i + 1..n {
+                largest = largest.max(m[i][j].abs());
+                if m[i][j].abs() < 1e-15 {
+                    continue;
+                }
+                // The angle at which the element (i, j) vanishes.
+                let angle = 0.5 * (2.0 * m[i][j]).atan2(m[j][j] - m[i][i]);
+                let (s, c) = angle.sin_cos();
+                for row in &mut m {
+                    (row[i], row[j]) = turned(row[i], row[j], c, s);
+                }
+                for k in 0..n {
+                    (m[i][k], m[j][k]) = turned(m[i][k], m[j][k], c, s);
+                    (vectors[i][k], vectors[j][k]) = turned(vectors[i][k], vectors[j][k], c, s);
+                }
+            }
+        }
+        if largest < 1e-14 {
+            break;
+        }
+    }
+    (0..n).map(|i| m[i][i]).zip(vectors).collect()
 }
 
 impl Problem {
     fn new(operator: &dyn Operator, image: Shape, m: &Measurement) -> Problem {
         let columns = columns(operator, image, &m.state);
         let s = m.noise_variance(operator).sqrt();
-        Problem { columns, y: m.y.iter().map(|&v| v.into()).collect(), s }
+        Problem { columns, y: m.y.iter().map(|&v| v.into()).collect(), s, singular: OnceCell::new() }
     }
 
     fn apply(&self, x: &[f64]) -> Vec<f64> {
@@ -96,6 +133,35 @@ impl Problem {
         }
         (0..m).for_each(|i| gram[i][i] += rho.max(1e-9));
         self.transpose(&solve(gram, self.missing(z)))
+    }
+
+    /// The squares of all singular values of A, 0 included, each with its right singular vector.
+    fn singular(&self) -> &[(f64, Vec<f64>)] {
+        self.singular.get_or_init(|| {
+            let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum();
+            eigenvectors(self.columns.iter().map(|a| self.columns.iter().map(|b| product(a, b)).collect()).collect())
+        })
+    }
+
+    /// A step of DDRM to sigma, in VE coordinates.
+    fn ddrm(&self, [x0, eps, n]: [&[f64]; 3], sigma: f64, eta: f64, eta_b: f64) -> Vec<f64> {
+        let mut next = vec![0.0; x0.len()];
+        let back = self.transpose(&self.y);
+        for (power, v) in self.singular() {
+            let of = |x: &[f64]| x.iter().zip(v).map(|(x, v)| x * v).sum::<f64>();
+            let (x0, eps, n) = (of(x0), of(eps), of(n));
+            let coefficient = if *power < 1e-6 {
+                x0 + (1.0 - eta * eta).sqrt() * sigma * eps + eta * sigma * n
+            } else {
+                let (y, a) = (of(&back) / power, self.s / power.sqrt());
+                match sigma < a {
+                    true => x0 + (1.0 - eta * eta).sqrt() * sigma * (y - x0) / a + eta * sigma * n,
+                    false => (1.0 - eta_b) * x0 + eta_b * y + (sigma * sigma - (a * eta_b).powi(2)).sqrt() * n,
+                }
+            };
+            next.iter_mut().zip(v).for_each(|(x, v)| *x += coefficient * v);
+        }
+        next
     }
 
     fn proximal(&self, z: &[f64], rho: f64) -> Vec<f64> {
@@ -323,6 +389,12 @@ fn transcribed(method: &str, o: &mut Oracle, p: &Problem, x: Vec<f64>, l: Step) 
             let c2 = (1.0 - l.next - c1 * c1).max(0.0).sqrt();
             mix(&[(l.next.sqrt(), &x0), (c1, &n), (c2, &eps), ((l.bar * l.next).sqrt(), &g)])
         }
+        "ddrm" => {
+            let x0 = o.x0(&x, l);
+            let eps = noise_in(&x, &x0, l);
+            let next = p.ddrm([&x0, &eps, &n], ((1.0 - l.next) / l.next).sqrt(), 0.85, 0.9);
+            mix(&[(l.next.sqrt(), &next)])
+        }
         "sitcom" => {
             let (mut v, mut m, mut s) = (x.clone(), vec![0.0; x.len()], vec![0.0; x.len()]);
             let mut x0 = Vec::new();
@@ -406,6 +478,7 @@ fn five_steps_equal_transcriptions_with_dense_matrices() {
         "dpir:lambda=0.3,from=1,to=0.05,noise=0.5,views=4,cg=60",
         "diffpir:lambda=2,zeta=0.3,cg=60",
         "ddnm:eta=0.85,cg=60",
+        "ddrm:eta=0.85,etab=0.9",
         "pigdm:eta=0.2,cg=60",
         "sitcom:k=3",
         "red-diff",
@@ -439,6 +512,12 @@ fn five_steps_equal_transcriptions_with_dense_matrices() {
                     };
                     let naive = baseline(operator.as_ref(), &y, &measurement.state, image).1;
                     naive.values.into_iter().map(f64::from).collect()
+                }
+                "ddrm" => {
+                    // As the paper starts: ybar + sqrt(sigma^2 - a^2) n, or sigma n.
+                    let (n, bar) = (normal(0, Draw::Start, image.numel()), schedule.alpha_bar[4]);
+                    let (sigma, none) = (((1.0 - bar) / bar).sqrt(), vec![0.0; image.numel()]);
+                    mix(&[(bar.sqrt(), &problem.ddrm([&none, &none, &n], sigma, 1.0, 1.0))])
                 }
                 _ => normal(0, Draw::Start, image.numel()),
             };
@@ -474,9 +553,84 @@ fn auto_takes_proximal_steps_where_they_are_possible() {
 fn what_has_no_proximal_step_is_refused_with_what_works() {
     let latent = Model::shipped_latent().unwrap().network.prior();
     let operator = parse_task("sr4").unwrap();
-    for method in ["dpir", "diffpir", "ddnm", "pigdm"] {
+    for method in ["dpir", "diffpir", "ddnm", "ddrm", "pigdm"] {
         let settings = Settings::parse(method, &latent).unwrap();
         let said = settings.check(&latent, operator.as_ref()).unwrap_err().to_string();
         assert!(said.contains("needs a pixel model") && said.contains("dmap and dps work"), "{said}");
     }
+}
+
+/// What an operator says about its spectrum.
+#[derive(Clone, Copy, Debug)]
+enum Known {
+    Nothing,
+    Cosine,
+    Axes,
+}
+
+/// The mean of a pixel and its neighbours to the left and right, the edges repeated.
+#[derive(Debug)]
+struct Sideways(Known);
+
+impl Sideways {
+    fn taps(w: usize) -> Taps {
+        let row = |i: usize| [i.saturating_sub(1), i, (i + 1).min(w - 1)].map(|j| (j, 1.0 / 3.0)).to_vec();
+        Taps { rows: (0..w).map(row).collect(), inputs: w }
+    }
+}
+
+impl Operator for Sideways {
+    fn task(&self) -> String {
+        "sideways".into()
+    }
+    fn build(&self, g: &mut Graph, x: TensorId, _: Option<TensorId>) -> dmap::Result<TensorId> {
+        let taps = Arc::new(Sideways::taps(g.shape(x).w));
+        g.one(AxisFilter { axis: Axis::Width, taps }, "operator.sideways", &[x])
+    }
+    fn spectrum(&self) -> Option<Spectrum<'_>> {
+        match self.0 {
+            Known::Nothing => None,
+            Known::Cosine => Some(Spectrum::cosine(|x, _| {
+                let of_column = |l: usize| ((1.0 + 2.0 * (PI * l as f64 / x.w as f64).cos()) / 3.0).powi(2);
+                (0..x.h * x.w).map(|i| of_column(i % x.w)).collect()
+            })),
+            Known::Axes => Some(Spectrum::separable(|x| {
+                let same = Taps { rows: (0..x.h).map(|i| vec![(i, 1.0)]).collect(), inputs: x.h };
+                [same, Sideways::taps(x.w)]
+            })),
+        }
+    }
+}
+
+#[test]
+fn ddrm_refuses_an_operator_without_an_exact_spectrum() {
+    let prior = Model::shipped().unwrap().network.prior();
+    let settings = Settings::parse("ddrm", &prior).unwrap();
+    let blur = parse_task("motion-blur:size=5").unwrap();
+    for operator in [&Sideways(Known::Nothing), blur.as_ref()] {
+        let said = settings.check(&prior, operator).unwrap_err().to_string();
+        let expected = format!("which {} does not give; dmap, dps and, where it is linear, dpir work", operator.task());
+        assert!(said.contains(&expected), "{said}");
+    }
+}
+
+#[test]
+fn ddrm_restores_the_same_by_any_singular_vectors_and_beyond_a_canvas() {
+    let model = Model::shipped().unwrap();
+    // Not a multiple of the network's size: the canvas is larger.
+    let image = Shape::new(1, 13, 20, 3);
+    let settings = Settings::parse("ddrm", &model.network.prior()).unwrap().steps(5);
+    let restored = |known| {
+        let operator: Arc<dyn Operator> = Arc::new(Sideways(known));
+        let x: Vec<f32> = (0..image.item()).map(|i| (i as f32 * 0.1).sin() * 0.5).collect();
+        let m = Measurement::simulate(operator.as_ref(), image, &x, Noise::Gaussian(0.02), 1).unwrap().0;
+        let mut restorer =
+            Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), &Device::cpu()).unwrap();
+        assert_ne!(restorer.canvas(), image);
+        restorer.set_poison(true);
+        let items = [Item::new(m, SEED)];
+        restorer.restore(&items, |_| ControlFlow::Continue(())).unwrap().remove(0).picture.values
+    };
+    let error = relative_error(&restored(Known::Axes), &restored(Known::Cosine));
+    assert!(error < 1e-3, "{error:.1e}");
 }

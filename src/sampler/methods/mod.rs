@@ -2,6 +2,7 @@
 
 mod daps;
 mod ddnm;
+mod ddrm;
 mod diffpir;
 mod dmap;
 mod dpir;
@@ -20,6 +21,7 @@ mod unconditional;
 
 pub use daps::Daps;
 pub use ddnm::Ddnm;
+pub use ddrm::Ddrm;
 pub use diffpir::Diffpir;
 pub use dmap::Dmap;
 pub use dpir::Dpir;
@@ -101,6 +103,14 @@ pub const METHODS: &[MethodRow] = &[
         steps: 28,
         latent_steps: 28,
         parse: ddnm::parse,
+    },
+    MethodRow {
+        name: "ddrm",
+        about: "a step along each singular vector, as the noise of the measurement allows; all tasks but motion-blur, pixel models",
+        options: "eta=0.85,etab=1",
+        steps: 28,
+        latent_steps: 28,
+        parse: ddrm::parse,
     },
     MethodRow {
         name: "pigdm",
