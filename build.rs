@@ -85,13 +85,14 @@ fn compile_all(root: &Path, out: &Path, files: &[(String, String)], headers: &[(
     work.sort_by_key(|(f, _)| files[*f].1.len());
     let (work, images, failures) = (Mutex::new(work), Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let headers_without_comments: Vec<_> = headers.iter().map(|(n, text)| (n, without_comments(text))).collect();
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 while let Some((file, architecture)) = { work.lock().expect("no panic").pop() } {
                     let (name, source) = &files[file];
                     let mut hash = DefaultHasher::new();
-                    (source, headers, architecture, nvrtc.version).hash(&mut hash);
+                    (without_comments(source), &headers_without_comments, architecture, nvrtc.version).hash(&mut hash);
                     let path = out.join(format!("{}.{architecture}.{:016x}", kernel_files::flat(name), hash.finish()));
                     let log_path = path.with_extension(format!("{:016x}.log", hash.finish()));
                     let cached = path.exists().then(|| std::fs::read_to_string(&log_path).ok()).flatten();
@@ -131,6 +132,12 @@ fn compile_all(root: &Path, out: &Path, files: &[(String, String)], headers: &[(
     images.sort_by(|a, b| (a.file, &a.architecture).cmp(&(b.file, &b.architecture)));
     println!("cargo:rustc-env=DMAP_NVRTC_VERSION={}.{}", nvrtc.version.0, nvrtc.version.1);
     images
+}
+
+/// The lines of a kernel file without comments: a change of comments alone compiles nothing.
+fn without_comments(text: &str) -> Vec<&str> {
+    let code = text.lines().map(|line| line.split("//").next().unwrap_or_default().trim_end());
+    code.filter(|line| !line.is_empty()).collect()
 }
 
 /// Whether a kernel file is compiled for an architecture. A first line such as `// chips: 90a,100a`

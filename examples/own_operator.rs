@@ -6,7 +6,7 @@
 use dmap::backend::Device;
 use dmap::graph::{Graph, PlanOptions, Shape, TensorId};
 use dmap::model::Model;
-use dmap::operator::{Observed, Operator, Spectrum, Transform};
+use dmap::operator::{Observed, Operator, Spectrum};
 use dmap::ops::axis_filter::{Axis, AxisFilter, Taps};
 use dmap::ops::mask::Mask;
 use dmap::ops::resample::Pool;
@@ -34,7 +34,7 @@ impl Operator for Sideways {
     // Diagonal in the cosine transform: a cosine of frequency f becomes (1 + 2 cos f) / 3 of it. So
     // the residual is whitened, and detail that the blur all but removed counts too.
     fn spectrum(&self) -> Option<Spectrum<'_>> {
-        Some(Spectrum::new(Transform::Cosine, |x, _| {
+        Some(Spectrum::cosine(|x, _| {
             let of_column = |l: usize| ((1.0 + 2.0 * (PI * l as f64 / x.w as f64).cos()) / 3.0).powi(2);
             (0..x.h * x.w).map(|i| of_column(i % x.w)).collect()
         }))

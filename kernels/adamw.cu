@@ -11,13 +11,14 @@ struct AdamWParams {
     const float* coefficients;
     i64 item;
     int width, rate, decay, by_m, by_v;
+    float old_m, new_m, old_v, new_v;  // b1, 1 - b1, b2, 1 - b2
 };
 KERNEL(adamw, AdamWParams, 256, 4) {
     const float* c = p.coefficients + i64(blockIdx.y) * p.width;
     float rate = c[p.rate], decay = c[p.decay], by_m = c[p.by_m], by_v = c[p.by_v];
     i64 step = i64(gridDim.x) * blockDim.x, base = i64(blockIdx.y) * p.item;
     for (i64 i = base + i64(blockIdx.x) * blockDim.x + threadIdx.x; i < base + p.item; i += step) {
-        float g = at(p.g, i), m = 0.9f * at(p.m, i) + 0.1f * g, v = 0.999f * at(p.v, i) + 0.001f * g * g;
+        float g = at(p.g, i), m = p.old_m * at(p.m, i) + p.new_m * g, v = p.old_v * at(p.v, i) + p.new_v * g * g;
         put(p.next_m, i, m);
         put(p.next_v, i, v);
         put(p.next, i, (1.0f - decay) * at(p.z, i) - rate * (m * by_m) / (sqrtf(v * by_v) + 1e-8f));

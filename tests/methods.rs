@@ -28,6 +28,7 @@ fn settings(method: &str, task: &str, model: &Model) -> Settings {
         "lgd" => "samples=3",
         "freedom" => "passes=2",
         "resample" => "iterations=3",
+        "daps" => "k=3,ode=2",
         _ => "",
     };
     let guided = is_published && method != "unconditional";

@@ -8,13 +8,17 @@ use dmap::backend::cuda::emulated::{Emulated, EmulatedChip};
 use dmap::compare::relative_error;
 use dmap::executor::Executor;
 use dmap::graph::{Graph, PlanOptions, Shape, TensorId, backward};
-use dmap::model::{Conditioning, Model};
+use dmap::model::{Conditioning, Model, Prior};
 use dmap::noise::{Draw, NoiseKey, fill_normal};
-use dmap::operator::{Operator, parse_task};
+use dmap::operator::{Operator, Spectrum, parse_task};
+use dmap::ops::axis_filter::{Axis, AxisFilter, Taps};
 use dmap::sampler::batch::Batch;
 use dmap::sampler::{
-    Answer, Item, Measurement, Measurer, Moment, Noise, Phases, Restorer, Settings, Spacing, baseline,
+    Answer, Item, Measurement, Measurer, Moment, Noise, Phases, Restorer, Schedule, Settings, Spacing, baseline,
 };
+use std::cell::OnceCell;
+use std::f64::consts::PI;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 const SEED: u64 = 5;
@@ -60,13 +64,46 @@ struct Problem {
     y: Vec<f64>,
     /// Standard deviation of the noise.
     s: f64,
+    singular: OnceCell<Vec<(f64, Vec<f64>)>>,
+}
+
+/// Eigenvalues and eigenvectors of a symmetric matrix by cyclic rotations (Jacobi 1846).
+fn eigenvectors(mut m: Vec<Vec<f64>>) -> Vec<(f64, Vec<f64>)> {
+    let n = m.len();
+    let mut vectors: Vec<Vec<f64>> = (0..n).map(|i| (0..n).map(|j| f64::from(u8::from(i == j))).collect()).collect();
+    let turned = |a: f64, b: f64, c: f64, s: f64| (c * a - s * b, s * a + c * b);
+    for _ in 0..20 {
+        let mut largest = 0f64;
+        for i in 0..n {
+            for j in i + 1..n {
+                largest = largest.max(m[i][j].abs());
+                if m[i][j].abs() < 1e-15 {
+                    continue;
+                }
+                // The angle at which the element (i, j) vanishes.
+                let angle = 0.5 * (2.0 * m[i][j]).atan2(m[j][j] - m[i][i]);
+                let (s, c) = angle.sin_cos();
+                for row in &mut m {
+                    (row[i], row[j]) = turned(row[i], row[j], c, s);
+                }
+                for k in 0..n {
+                    (m[i][k], m[j][k]) = turned(m[i][k], m[j][k], c, s);
+                    (vectors[i][k], vectors[j][k]) = turned(vectors[i][k], vectors[j][k], c, s);
+                }
+            }
+        }
+        if largest < 1e-14 {
+            break;
+        }
+    }
+    (0..n).map(|i| m[i][i]).zip(vectors).collect()
 }
 
 impl Problem {
     fn new(operator: &dyn Operator, image: Shape, m: &Measurement) -> Problem {
         let columns = columns(operator, image, &m.state);
         let s = m.noise_variance(operator).sqrt();
-        Problem { columns, y: m.y.iter().map(|&v| v.into()).collect(), s }
+        Problem { columns, y: m.y.iter().map(|&v| v.into()).collect(), s, singular: OnceCell::new() }
     }
 
     fn apply(&self, x: &[f64]) -> Vec<f64> {
@@ -96,6 +133,35 @@ impl Problem {
         }
         (0..m).for_each(|i| gram[i][i] += rho.max(1e-9));
         self.transpose(&solve(gram, self.missing(z)))
+    }
+
+    /// The squares of all singular values of A, 0 included, each with its right singular vector.
+    fn singular(&self) -> &[(f64, Vec<f64>)] {
+        self.singular.get_or_init(|| {
+            let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum();
+            eigenvectors(self.columns.iter().map(|a| self.columns.iter().map(|b| product(a, b)).collect()).collect())
+        })
+    }
+
+    /// A step of DDRM to sigma, in VE coordinates.
+    fn ddrm(&self, [x0, eps, n]: [&[f64]; 3], sigma: f64, eta: f64, eta_b: f64) -> Vec<f64> {
+        let mut next = vec![0.0; x0.len()];
+        let back = self.transpose(&self.y);
+        for (power, v) in self.singular() {
+            let of = |x: &[f64]| x.iter().zip(v).map(|(x, v)| x * v).sum::<f64>();
+            let (x0, eps, n) = (of(x0), of(eps), of(n));
+            let coefficient = if *power < 1e-6 {
+                x0 + (1.0 - eta * eta).sqrt() * sigma * eps + eta * sigma * n
+            } else {
+                let (y, a) = (of(&back) / power, self.s / power.sqrt());
+                match sigma < a {
+                    true => x0 + (1.0 - eta * eta).sqrt() * sigma * (y - x0) / a + eta * sigma * n,
+                    false => (1.0 - eta_b) * x0 + eta_b * y + (sigma * sigma - (a * eta_b).powi(2)).sqrt() * n,
+                }
+            };
+            next.iter_mut().zip(v).for_each(|(x, v)| *x += coefficient * v);
+        }
+        next
     }
 
     fn proximal(&self, z: &[f64], rho: f64) -> Vec<f64> {
@@ -151,7 +217,7 @@ fn proximal_steps_are_exact(device: &Device, tasks: &[&str]) {
             ..Batch::default()
         };
         phase.write_batch(&mut e, &batch).unwrap();
-        let moment = Moment { level: setup.level(2), at: setup.level(2), round: 0 };
+        let moment = Moment { level: setup.level(2), at: setup.level(2), round: 0, earlier: 0 };
         phase.write_moment(&mut e, &moment, &batch, &mut Vec::new()).unwrap();
         let z = normal(0, Draw::Start, image.numel());
         e.write(x, &z.iter().map(|&v| v as f32).collect::<Vec<_>>()).unwrap();
@@ -179,6 +245,10 @@ fn a_proximal_step_is_the_solution_of_its_equations() {
 struct Oracle {
     executor: Executor,
     ids: [TensorId; 5],
+    prior: Prior,
+    /// Moments of an optimiser that outlive a level, and the number of its steps.
+    moments: [Vec<f64>; 2],
+    optimised: i32,
 }
 
 impl Oracle {
@@ -190,7 +260,27 @@ impl Oracle {
         g.output(out);
         g.output(dx);
         let executor = Executor::new(g, &PlanOptions::default(), &model.weights, &Device::cpu()).unwrap();
-        Oracle { executor, ids: [x, t, v, out, dx] }
+        let moments = [vec![0.0; image.numel()], vec![0.0; image.numel()]];
+        Oracle { executor, ids: [x, t, v, out, dx], prior: model.network.prior(), moments, optimised: 0 }
+    }
+
+    /// The level of the training schedule with this sigma; it has no successor.
+    fn level(&self, sigma: f64) -> Step {
+        let s = Schedule::of_sigmas(self.prior.noise_schedule, self.prior.diffusion_steps, &[sigma]).unwrap();
+        Step { index: 0, t: s.timesteps[0], bar: s.alpha_bar[0], next: f64::NAN }
+    }
+
+    /// Adam's direction for the gradient `g`.
+    fn adam(&mut self, g: &[f64], betas: [f64; 2]) -> Vec<f64> {
+        self.optimised += 1;
+        let corrections = betas.map(|b| 1.0 - b.powi(self.optimised));
+        let [m, v] = &mut self.moments;
+        let moved = g.iter().zip(m.iter_mut().zip(v)).map(|(g, (m, v))| {
+            *m = betas[0] * *m + (1.0 - betas[0]) * g;
+            *v = betas[1] * *v + (1.0 - betas[1]) * g * g;
+            *m / corrections[0] / ((*v / corrections[1]).sqrt() + 1e-8)
+        });
+        moved.collect()
     }
 
     /// eps(x, t), and J^T v.
@@ -299,6 +389,12 @@ fn transcribed(method: &str, o: &mut Oracle, p: &Problem, x: Vec<f64>, l: Step) 
             let c2 = (1.0 - l.next - c1 * c1).max(0.0).sqrt();
             mix(&[(l.next.sqrt(), &x0), (c1, &n), (c2, &eps), ((l.bar * l.next).sqrt(), &g)])
         }
+        "ddrm" => {
+            let x0 = o.x0(&x, l);
+            let eps = noise_in(&x, &x0, l);
+            let next = p.ddrm([&x0, &eps, &n], ((1.0 - l.next) / l.next).sqrt(), 0.85, 0.9);
+            mix(&[(l.next.sqrt(), &next)])
+        }
         "sitcom" => {
             let (mut v, mut m, mut s) = (x.clone(), vec![0.0; x.len()], vec![0.0; x.len()]);
             let mut x0 = Vec::new();
@@ -319,8 +415,57 @@ fn transcribed(method: &str, o: &mut Oracle, p: &Problem, x: Vec<f64>, l: Step) 
             }
             mix(&[(l.next.sqrt(), &x0), ((1.0 - l.next).sqrt(), &n)])
         }
+        "red-diff" => {
+            let x_t = mix(&[(l.bar.sqrt(), &x), ((1.0 - l.bar).sqrt(), &n)]);
+            let eps = o.eps(&x_t, l.t, &vec![0.0; x.len()]).0;
+            let back = p.transpose(&p.missing(&x));
+            let by_prior = 0.25 * l.sigma() / x.len() as f64;
+            let g = mix(&[(by_prior, &eps), (-by_prior, &n), (-1.0 / p.y.len() as f64, &back)]);
+            let direction = o.adam(&g, [0.9, 0.99]);
+            mix(&[(1.0, &x), (-0.1, &direction)])
+        }
+        "dps with adam" => {
+            let x0 = o.x0(&x, l);
+            let eps = noise_in(&x, &x0, l);
+            let missing = p.missing(&x0);
+            let norm = missing.iter().map(|r| r * r).sum::<f64>().sqrt();
+            let g = o.x0_vjp(&x, l, &p.transpose(&mix(&[(-1.0 / norm, &missing)])));
+            let direction = o.adam(&g, [0.3, 0.7]);
+            let spread = ((1.0 - l.next) / (1.0 - l.bar) * (1.0 - l.bar / l.next)).sqrt();
+            let rest = (1.0 - l.next - spread * spread).max(0.0).sqrt();
+            let rate = 0.03 * (l.next / l.bar).sqrt();
+            mix(&[(l.next.sqrt(), &x0), (rest, &eps), (spread, &n), (-rate, &direction)])
+        }
+        "daps" | "daps with momentum" => {
+            let momentum = if method == "daps" { 0.0 } else { 0.9 };
+            let mut z: Vec<f64> = x.iter().map(|x| x / l.bar.sqrt()).collect();
+            for pair in ode_sigmas(3, l.sigma()).windows(2) {
+                let at = o.level(pair[0]);
+                let x0 = o.x0(&mix(&[(at.bar.sqrt(), &z)]), at);
+                let ratio = o.level(pair[1]).sigma() / at.sigma();
+                z = mix(&[(ratio, &z), (1.0 - ratio, &x0)]);
+            }
+            let rate = 1e-4 * (1.0 - 0.99 * (4 - l.index) as f64 / 6.0);
+            let (mut x, mut v) = (z.clone(), normal(l.index, Draw::Estimate(0), z.len()));
+            for k in 0..3 {
+                let n = normal(l.index, Draw::Ancestral.round(k), z.len());
+                let likelihood = p.transpose(&p.missing(&x));
+                for i in 0..x.len() {
+                    let score = 2.0 * likelihood[i] / 0.02f64.powi(2) + (z[i] - x[i]) / l.sigma().powi(2);
+                    v[i] = momentum * v[i] + rate.sqrt() * score + (2.0 * (1.0f64 - momentum)).sqrt() * n[i];
+                    x[i] += rate.sqrt() * v[i];
+                }
+            }
+            mix(&[(l.next.sqrt(), &x), ((1.0 - l.next).sqrt(), &normal(l.index, Draw::Travel, x.len()))])
+        }
         other => panic!("{other}"),
     }
+}
+
+/// Sigmas of `count` Euler steps from `from` to 0.01.
+fn ode_sigmas(count: usize, from: f64) -> Vec<f64> {
+    let root = |v: f64| v.powf(1.0 / 7.0);
+    (0..=count).map(|k| (root(from) + k as f64 / count as f64 * (root(0.01) - root(from))).powi(7)).collect()
 }
 
 #[test]
@@ -328,17 +473,23 @@ fn five_steps_equal_transcriptions_with_dense_matrices() {
     let model = Model::shipped().unwrap();
     let prior = model.network.prior();
     let image = Shape::new(1, 8, 8, 3);
-    let mut oracle = Oracle::new(&model, image);
     for typed in [
         "dpir:lambda=0.3,from=1,to=0.05,cg=60",
         "dpir:lambda=0.3,from=1,to=0.05,noise=0.5,views=4,cg=60",
         "diffpir:lambda=2,zeta=0.3,cg=60",
         "ddnm:eta=0.85,cg=60",
+        "ddrm:eta=0.85,etab=0.9",
         "pigdm:eta=0.2,cg=60",
         "sitcom:k=3",
+        "red-diff",
+        "dps:step=adam:0.03:0.3:0.7",
+        "daps:k=3,ode=3,tau=0.02",
+        "daps:k=3,ode=3,tau=0.02,momentum=0.9",
     ] {
         let method = match typed.split(':').next().unwrap() {
             "dpir" if typed.contains("views") => "dpir with views",
+            "daps" if typed.contains("momentum") => "daps with momentum",
+            "dps" => "dps with adam",
             name => name,
         };
         for task in ["sr2", "denoise"] {
@@ -351,8 +502,9 @@ fn five_steps_equal_transcriptions_with_dense_matrices() {
             restorer.set_poison(true);
             let item = Item::new(measurement.clone(), SEED);
             let mut run = restorer.start(&[item]).unwrap();
+            let mut oracle = Oracle::new(&model, image);
             let mut x = match method {
-                "dpir" | "dpir with views" => {
+                "dpir" | "dpir with views" | "red-diff" => {
                     let y = dmap::image::Picture {
                         width: operator.measurement_shape(image).w,
                         height: operator.measurement_shape(image).h,
@@ -360,6 +512,12 @@ fn five_steps_equal_transcriptions_with_dense_matrices() {
                     };
                     let naive = baseline(operator.as_ref(), &y, &measurement.state, image).1;
                     naive.values.into_iter().map(f64::from).collect()
+                }
+                "ddrm" => {
+                    // As the paper starts: ybar + sqrt(sigma^2 - a^2) n, or sigma n.
+                    let (n, bar) = (normal(0, Draw::Start, image.numel()), schedule.alpha_bar[4]);
+                    let (sigma, none) = (((1.0 - bar) / bar).sqrt(), vec![0.0; image.numel()]);
+                    mix(&[(bar.sqrt(), &problem.ddrm([&none, &none, &n], sigma, 1.0, 1.0))])
                 }
                 _ => normal(0, Draw::Start, image.numel()),
             };
@@ -395,9 +553,84 @@ fn auto_takes_proximal_steps_where_they_are_possible() {
 fn what_has_no_proximal_step_is_refused_with_what_works() {
     let latent = Model::shipped_latent().unwrap().network.prior();
     let operator = parse_task("sr4").unwrap();
-    for method in ["dpir", "diffpir", "ddnm", "pigdm"] {
+    for method in ["dpir", "diffpir", "ddnm", "ddrm", "pigdm"] {
         let settings = Settings::parse(method, &latent).unwrap();
         let said = settings.check(&latent, operator.as_ref()).unwrap_err().to_string();
         assert!(said.contains("needs a pixel model") && said.contains("dmap and dps work"), "{said}");
     }
+}
+
+/// What an operator says about its spectrum.
+#[derive(Clone, Copy, Debug)]
+enum Known {
+    Nothing,
+    Cosine,
+    Axes,
+}
+
+/// The mean of a pixel and its neighbours to the left and right, the edges repeated.
+#[derive(Debug)]
+struct Sideways(Known);
+
+impl Sideways {
+    fn taps(w: usize) -> Taps {
+        let row = |i: usize| [i.saturating_sub(1), i, (i + 1).min(w - 1)].map(|j| (j, 1.0 / 3.0)).to_vec();
+        Taps { rows: (0..w).map(row).collect(), inputs: w }
+    }
+}
+
+impl Operator for Sideways {
+    fn task(&self) -> String {
+        "sideways".into()
+    }
+    fn build(&self, g: &mut Graph, x: TensorId, _: Option<TensorId>) -> dmap::Result<TensorId> {
+        let taps = Arc::new(Sideways::taps(g.shape(x).w));
+        g.one(AxisFilter { axis: Axis::Width, taps }, "operator.sideways", &[x])
+    }
+    fn spectrum(&self) -> Option<Spectrum<'_>> {
+        match self.0 {
+            Known::Nothing => None,
+            Known::Cosine => Some(Spectrum::cosine(|x, _| {
+                let of_column = |l: usize| ((1.0 + 2.0 * (PI * l as f64 / x.w as f64).cos()) / 3.0).powi(2);
+                (0..x.h * x.w).map(|i| of_column(i % x.w)).collect()
+            })),
+            Known::Axes => Some(Spectrum::separable(|x| {
+                let same = Taps { rows: (0..x.h).map(|i| vec![(i, 1.0)]).collect(), inputs: x.h };
+                [same, Sideways::taps(x.w)]
+            })),
+        }
+    }
+}
+
+#[test]
+fn ddrm_refuses_an_operator_without_an_exact_spectrum() {
+    let prior = Model::shipped().unwrap().network.prior();
+    let settings = Settings::parse("ddrm", &prior).unwrap();
+    let blur = parse_task("motion-blur:size=5").unwrap();
+    for operator in [&Sideways(Known::Nothing), blur.as_ref()] {
+        let said = settings.check(&prior, operator).unwrap_err().to_string();
+        let expected = format!("which {} does not give; dmap, dps and, where it is linear, dpir work", operator.task());
+        assert!(said.contains(&expected), "{said}");
+    }
+}
+
+#[test]
+fn ddrm_restores_the_same_by_any_singular_vectors_and_beyond_a_canvas() {
+    let model = Model::shipped().unwrap();
+    // Not a multiple of the network's size: the canvas is larger.
+    let image = Shape::new(1, 13, 20, 3);
+    let settings = Settings::parse("ddrm", &model.network.prior()).unwrap().steps(5);
+    let restored = |known| {
+        let operator: Arc<dyn Operator> = Arc::new(Sideways(known));
+        let x: Vec<f32> = (0..image.item()).map(|i| (i as f32 * 0.1).sin() * 0.5).collect();
+        let m = Measurement::simulate(operator.as_ref(), image, &x, Noise::Gaussian(0.02), 1).unwrap().0;
+        let mut restorer =
+            Restorer::new(&model, &operator, &settings, image, PlanOptions::default(), &Device::cpu()).unwrap();
+        assert_ne!(restorer.canvas(), image);
+        restorer.set_poison(true);
+        let items = [Item::new(m, SEED)];
+        restorer.restore(&items, |_| ControlFlow::Continue(())).unwrap().remove(0).picture.values
+    };
+    let error = relative_error(&restored(Known::Axes), &restored(Known::Cosine));
+    assert!(error < 1e-3, "{error:.1e}");
 }

@@ -1,5 +1,5 @@
 //! The spectra of operators: `T A^T A x = power . T x` on random images, T by slow loops in f64,
-//! and the power of blurs at single frequencies.
+//! the power of blurs at single frequencies, and the singular vectors of separable operators.
 
 mod cosine;
 
@@ -20,7 +20,9 @@ const MOTION: [&str; 2] = ["motion-blur:size=9", "motion-blur:size=15,length=0.8
 /// Tasks with a spectrum, and the relative error of `T A^T A x = power . T x` for white images of
 /// 40x28 pixels. It is 0 but for blurs: a cosine meets their boundary, and of a path without
 /// symmetry also its mirror image.
-const SPECTRA: [(&str, f64); 6] = [
+const SPECTRA: [(&str, f64); 8] = [
+    ("sr2", 1e-6),
+    ("sr4", 1e-6),
     ("denoise", 1e-6),
     ("inpaint-random", 1e-6),
     ("inpaint-box", 1e-6),
@@ -55,12 +57,28 @@ fn transpose_of(operator: &dyn Operator, image: Shape, state: &[f32]) -> impl Fn
 }
 
 /// Coefficients of one channel of an image.
-fn transformed(transform: Transform, x: &[f32], image: Shape, channel: usize) -> Vec<f64> {
-    match transform {
+fn transformed(spectrum: &Spectrum<'_>, x: &[f32], image: Shape, channel: usize) -> Vec<f64> {
+    let values = || x.iter().skip(channel).step_by(image.c).map(|&v| f64::from(v)).collect::<Vec<f64>>();
+    match spectrum.transform() {
         Transform::Cosine => cosine_transform(x, image, channel),
-        Transform::Pixels => x.iter().skip(channel).step_by(image.c).map(|&v| f64::from(v)).collect(),
+        Transform::Pixels => values(),
+        Transform::Axes => {
+            let [rows, columns] = spectrum.taps(image).unwrap();
+            along_axes(&rows, &columns, &values(), image.w)
+        }
         other => panic!("{other:?} has no slow loop here"),
     }
+}
+
+/// Two maps in f64, one along the height and one along the width, of an image of `width` columns.
+fn along_axes(rows: &Taps, columns: &Taps, x: &[f64], width: usize) -> Vec<f64> {
+    let sum = |taps: &[(usize, f32)], at: &dyn Fn(usize) -> f64| -> f64 {
+        taps.iter().map(|&(j, w)| f64::from(w) * at(j)).sum()
+    };
+    let across: Vec<Vec<f64>> =
+        x.chunks(width).map(|row| columns.rows.iter().map(|taps| sum(taps, &|j| row[j])).collect()).collect();
+    let of_row = |taps: &Vec<(usize, f32)>| (0..columns.rows.len()).map(|l| sum(taps, &|i| across[i][l])).collect();
+    rows.rows.iter().flat_map(|taps| -> Vec<f64> { of_row(taps) }).collect()
 }
 
 /// || T A^T A x - power . T x || / || T A^T A x || over the pairs (T A^T A x, T x).
@@ -90,20 +108,22 @@ fn a_spectrum_times_the_transform_of_an_image_is_that_of_its_normal_operator() {
             let mut x = vec![0.0; image.numel()];
             fill_normal(&NoiseKey { seed, image: 0, step: 0, draw: Draw::Start }.to_words(), 0, &mut x);
             let seen = transpose(&measurer.apply(&x, &state).unwrap());
-            let of = |values: &[f32], c| transformed(spectrum.transform(), values, image, c);
+            let of = |values: &[f32], c| transformed(&spectrum, values, image, c);
             pairs.extend((0..3).map(|c| (of(&seen, c), of(&x, c))));
         }
         let right = error(&pairs, &power);
         assert!(right <= stated, "{task}: relative error {right}, stated {stated}");
         // What a mistake in the power would do: it goes beyond the stated error.
+        let width = spectrum.taps(image).map_or(image.w, |taps| taps[1].rows.len());
+        let height = power.len() / width;
         let at = |f: &dyn Fn(usize, usize) -> usize| -> Vec<f64> {
-            (0..power.len()).map(|p| power[f(p / image.w, p % image.w)]).collect()
+            (0..power.len()).map(|p| power[f(p / width, p % width)]).collect()
         };
         let mistakes = [
             ("a squared power", power.iter().map(|p| p * p).collect()),
             ("a root of the power", power.iter().map(|p| p.sqrt()).collect()),
-            ("mirrored rows", at(&|k, l| (image.h - 1 - k) * image.w + l)),
-            ("mirrored columns", at(&|k, l| k * image.w + image.w - 1 - l)),
+            ("mirrored rows", at(&|k, l| (height - 1 - k) * width + l)),
+            ("mirrored columns", at(&|k, l| k * width + width - 1 - l)),
         ];
         for (what, wrong) in mistakes.into_iter().filter(|m| m.1 != power) {
             let found = error(&pairs, &wrong);
@@ -114,7 +134,6 @@ fn a_spectrum_times_the_transform_of_an_image_is_that_of_its_normal_operator() {
 
 #[test]
 fn every_operator_with_a_spectrum_is_tested_here() {
-    let image = Shape::new(1, 40, 28, 3);
     for row in OPERATORS {
         // inpaint-mask differs from inpaint-random only in where its mask is from.
         let task = match row.name {
@@ -125,14 +144,56 @@ fn every_operator_with_a_spectrum_is_tested_here() {
         let has_spectrum = parse_task(task).unwrap().spectrum().is_some();
         assert_eq!(SPECTRA.iter().any(|s| s.0.split(':').next() == Some(task)), has_spectrum, "{task}");
     }
-    assert!(parse_task("sr4").unwrap().spectrum().is_none(), "{image}");
+}
+
+#[test]
+fn singular_vectors_of_separable_operators_are_exact() {
+    for (task, h, w) in
+        [("sr2", 40, 28), ("sr4", 40, 28), ("sr3", 31, 22), (GAUSSIAN, 40, 28), ("gaussian-blur:sigma=3", 70, 64)]
+    {
+        let image = Shape::new(1, h, w, 1);
+        let operator = parse_task(task).unwrap();
+        let spectrum = operator.singular_spectrum().unwrap();
+        assert_eq!(spectrum.transform(), Transform::Axes, "{task}");
+        let (power, [rows, columns]) = (spectrum.power(image, &[]).unwrap(), spectrum.taps(image).unwrap());
+        for taps in [&rows, &columns] {
+            for (k, a) in taps.rows.iter().enumerate() {
+                for (l, b) in taps.rows.iter().enumerate() {
+                    let product: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a.1) * f64::from(b.1)).sum();
+                    assert!((product - f64::from(u8::from(k == l))).abs() < 1e-6, "{task}: rows {k} and {l}");
+                }
+            }
+        }
+        let (in_order, width) = (|p: &[f64]| p.windows(2).all(|p| p[0] >= p[1]), columns.rows.len());
+        assert!(power.chunks(width).all(in_order), "{task}: the largest first");
+        assert!(in_order(&power.iter().step_by(width).copied().collect::<Vec<_>>()), "{task}: the largest first");
+        // x is a part that T keeps and a rest: A^T A scales the coefficients of the one, and makes
+        // nothing of the other.
+        let mut x = vec![0.0; image.numel()];
+        fill_normal(&NoiseKey { seed: 9, image: 0, step: 0, draw: Draw::Start }.to_words(), 0, &mut x);
+        let wide: Vec<f64> = x.iter().map(|&v| v.into()).collect();
+        let kept = along_axes(&rows, &columns, &wide, w);
+        let part = along_axes(&rows.transposed(), &columns.transposed(), &kept, width);
+        let rest: Vec<f32> = wide.iter().zip(&part).map(|(x, p)| (x - p) as f32).collect();
+        let part: Vec<f32> = part.into_iter().map(|v| v as f32).collect();
+        let mut measurer = Measurer::new(operator.as_ref(), image).unwrap();
+        let mut transpose = transpose_of(operator.as_ref(), image, &[]);
+        let mut normal = |x: &[f32]| transpose(&measurer.apply(x, &[]).unwrap());
+        let (of_part, of_rest) = (normal(&part), normal(&rest));
+        let expected: Vec<f64> = kept.iter().zip(&power).map(|(c, p)| c * p).collect();
+        let expected = along_axes(&rows.transposed(), &columns.transposed(), &expected, width);
+        let error = expected.iter().zip(&of_part).map(|(e, &f)| (e - f64::from(f)).powi(2)).sum::<f64>().sqrt();
+        let norm = dot(&x, &x).sqrt();
+        assert!(error < 1e-6 * norm, "{task}: error {error:.1e} of {norm}");
+        assert!(dot(&of_rest, &of_rest).sqrt() < 1e-6 * norm, "{task}: {:.1e}", dot(&of_rest, &of_rest).sqrt());
+    }
 }
 
 #[test]
 fn a_spectrum_of_another_length_or_with_values_that_are_no_squares_is_refused() {
     let image = Shape::new(1, 3, 2, 3);
     let message = |values: &[f64]| {
-        let spectrum = Spectrum::new(Transform::Pixels, |_, _| values.to_vec());
+        let spectrum = Spectrum::pixels(|_, _| values.to_vec());
         spectrum.power(image, &[]).unwrap_err().to_string()
     };
     assert!(message(&[1.0; 5]).contains("5 values for an image of 2x3 pixels"));

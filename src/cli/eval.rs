@@ -230,7 +230,7 @@ fn evaluate_step(flags: &Eval, model: &Model, file: &Checkpoint, shape: Shape) -
     for (i, batch) in batches.iter().enumerate() {
         let level = setup.level(i);
         phase.write_batch(&mut e, batch)?;
-        phase.write_moment(&mut e, &Moment { level, at: level, round: 0 }, batch, &mut Vec::new())?;
+        phase.write_moment(&mut e, &Moment { level, at: level, round: 0, earlier: 0 }, batch, &mut Vec::new())?;
         x.map_or(Ok(()), |id| e.write(id, &batch.x))?;
         if let (Some(id), Some(values)) = (v, &cotangents) {
             let item = e.graph().shape(id).numel();

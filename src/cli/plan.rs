@@ -131,7 +131,8 @@ const DECODER: &str = "decoder";
 fn planned(setup: &Setup<'_>, method: &dyn Method) -> Result<Vec<Planned>> {
     let mut phases = Phases::new(setup);
     method.record(&mut phases)?;
-    let mut machine = Machine::new(phases.finish(), Vec::new(), setup.levels());
+    let inner = setup.inner_levels(|sigma| method.inner_sigmas(sigma))?;
+    let mut machine = Machine::new(phases.finish(), Vec::new(), setup.levels(), inner);
     let runs = method::runs(method, &mut machine)?;
     let passes = |runs: &&Vec<usize>| runs.iter().zip(machine.phases()).map(|(n, p)| n * p.passes).sum::<usize>();
     // Among levels with equal work a later one is taken, because the first level may do extra work

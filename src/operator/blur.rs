@@ -2,7 +2,7 @@
 //! pixel.
 
 use super::contract::{Operator, StateOrigin};
-use super::spectrum::{Spectrum, Transform};
+use super::spectrum::Spectrum;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
 use crate::image::read_grey;
@@ -172,22 +172,30 @@ fn odd(options: &mut Options, key: &str, default: usize) -> Result<usize> {
     }
 }
 
+impl GaussianBlur {
+    /// The maps along height and width of images of shape `x`.
+    fn maps(&self, x: Shape) -> [Taps; 2] {
+        [x.h, x.w].map(|n| gaussian_taps(n, self.size, self.sigma))
+    }
+}
+
 impl Operator for GaussianBlur {
     fn task(&self) -> String {
         format!("gaussian-blur:size={},sigma={}", self.size, self.sigma)
     }
     fn build(&self, g: &mut Graph, x: TensorId, _: Option<TensorId>) -> Result<TensorId> {
-        let s = g.shape(x);
-        let taps = |n| Arc::new(gaussian_taps(n, self.size, self.sigma));
-        let x = g.one(AxisFilter { axis: Axis::Height, taps: taps(s.h) }, "operator.rows", &[x])?;
-        g.one(AxisFilter { axis: Axis::Width, taps: taps(s.w) }, "operator.columns", &[x])
+        let [rows, columns] = self.maps(g.shape(x)).map(Arc::new);
+        let x = g.one(AxisFilter { axis: Axis::Height, taps: rows }, "operator.rows", &[x])?;
+        g.one(AxisFilter { axis: Axis::Width, taps: columns }, "operator.columns", &[x])
     }
     fn spectrum(&self) -> Option<Spectrum<'_>> {
-        Some(Spectrum::new(Transform::Cosine, |x, _| {
-            let power = |n| axis_power(&gaussian_taps(n, self.size, self.sigma));
-            let (rows, columns) = (power(x.h), power(x.w));
+        Some(Spectrum::cosine(|x, _| {
+            let [rows, columns] = self.maps(x).map(|taps| axis_power(&taps));
             rows.iter().flat_map(|r| columns.iter().map(move |c| r * c)).collect()
         }))
+    }
+    fn singular_spectrum(&self) -> Option<Spectrum<'_>> {
+        Some(Spectrum::separable(|x| self.maps(x)))
     }
 }
 
@@ -202,7 +210,10 @@ impl Operator for MotionBlur {
         Some(Shape::new(x.n, self.size, self.size, 1))
     }
     fn spectrum(&self) -> Option<Spectrum<'_>> {
-        Some(Spectrum::new(Transform::Cosine, |x, kernel| kernel_power(x, kernel, self.size)))
+        Some(Spectrum::cosine(|x, kernel| kernel_power(x, kernel, self.size)))
+    }
+    fn singular_spectrum(&self) -> Option<Spectrum<'_>> {
+        None
     }
     fn draw_state(&self, _: Shape, seed: u64) -> Result<Vec<f32>> {
         Ok(match &self.kernel {

@@ -1,7 +1,7 @@
 //! Inpainting: `y = m x` with one mask m for all channels.
 
 use super::contract::{Observed, Operator, StateOrigin};
-use super::spectrum::{Spectrum, Transform};
+use super::spectrum::Spectrum;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
 use crate::image::read_grey;
@@ -134,6 +134,6 @@ impl Operator for Inpaint {
     }
 
     fn spectrum(&self) -> Option<Spectrum<'_>> {
-        Some(Spectrum::new(Transform::Pixels, |_, mask| mask.iter().map(|&m| f64::from(m).powi(2)).collect()))
+        Some(Spectrum::pixels(|_, mask| mask.iter().map(|&m| f64::from(m).powi(2)).collect()))
     }
 }

@@ -9,6 +9,7 @@ mod blur;
 mod contract;
 mod inpaint;
 mod resize;
+mod singular;
 mod spectrum;
 
 pub use blur::{GaussianBlur, MotionBlur, gaussian_taps, motion_kernel};
@@ -34,7 +35,7 @@ impl Operator for Denoise {
         Ok(x)
     }
     fn spectrum(&self) -> Option<Spectrum<'_>> {
-        Some(Spectrum::new(Transform::Pixels, |x, _| vec![1.0; x.h * x.w]))
+        Some(Spectrum::pixels(|x, _| vec![1.0; x.h * x.w]))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Super-resolution by the anti-aliased cubic resize that the papers of this field use.
 
 use super::contract::Operator;
+use super::spectrum::Spectrum;
 use crate::error::Result;
 use crate::graph::{Graph, TensorId};
 use crate::image::Picture;
@@ -87,6 +88,13 @@ pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Operator>> {
     Ok(Arc::new(SuperResolution { factor }))
 }
 
+impl SuperResolution {
+    /// The maps along height and width of images of shape `x`.
+    fn maps(&self, x: Shape) -> [Taps; 2] {
+        [x.h, x.w].map(|n| cubic_taps(n, n.div_ceil(self.factor), 1.0 / self.factor as f64))
+    }
+}
+
 impl Operator for SuperResolution {
     fn task(&self) -> String {
         format!("sr{}", self.factor)
@@ -98,11 +106,11 @@ impl Operator for SuperResolution {
         Shape { h: y.h * self.factor, w: y.w * self.factor, ..y }
     }
     fn build(&self, g: &mut Graph, x: TensorId, _: Option<TensorId>) -> Result<TensorId> {
-        let (s, scale) = (g.shape(x), 1.0 / self.factor as f64);
-        let y = self.measurement_shape(s);
-        let rows = AxisFilter { axis: Axis::Height, taps: Arc::new(cubic_taps(s.h, y.h, scale)) };
-        let columns = AxisFilter { axis: Axis::Width, taps: Arc::new(cubic_taps(s.w, y.w, scale)) };
-        let x = g.one(rows, "operator.rows", &[x])?;
-        g.one(columns, "operator.columns", &[x])
+        let [rows, columns] = self.maps(g.shape(x)).map(Arc::new);
+        let x = g.one(AxisFilter { axis: Axis::Height, taps: rows }, "operator.rows", &[x])?;
+        g.one(AxisFilter { axis: Axis::Width, taps: columns }, "operator.columns", &[x])
+    }
+    fn spectrum(&self) -> Option<Spectrum<'_>> {
+        Some(Spectrum::separable(|x| self.maps(x)))
     }
 }

@@ -1,9 +1,12 @@
 //! An operator described in a transform that makes it diagonal.
 
+use super::singular::right_singular;
 use crate::error::{Error, Result};
+use crate::ops::axis_filter::Taps;
 use crate::tensor::Shape;
 
-/// An orthonormal transform of each channel of an image, (h, w) values to (h, w) coefficients.
+/// A transform of each channel of an image, (h, w) values, to coefficients in rows and columns. Its
+/// rows as a matrix are orthonormal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Transform {
@@ -13,52 +16,94 @@ pub enum Transform {
     /// [`Taps::cosine_transform`](crate::ops::axis_filter::Taps::cosine_transform): coefficient (k,
     /// l) is the frequency (pi k / h, pi l / w) in radians per pixel.
     Cosine,
+    /// The right singular vectors of a map along each axis: coefficient (k, l) belongs to singular
+    /// value k of the map along the height and l of the map along the width, the largest first.
+    /// There are fewer coefficients than pixels if the operator sees only a part of the image.
+    Axes,
 }
 
 type Power<'a> = Box<dyn Fn(Shape, &[f32]) -> Vec<f64> + 'a>;
+type Maps<'a> = Box<dyn Fn(Shape) -> [Taps; 2] + 'a>;
 
-/// The power of a linear operator A, whose measurement has the image's shape, in a transform T that
-/// makes it diagonal: `T A A^T T^T = T A^T A T^T = diag(power)`, the same for every channel.
-///
-/// The roots of the power are the singular values of A, and the rows of T are its right singular
-/// vectors. Methods with spectral steps (DDRM) need the same. The transform does not depend on the
-/// operator's state, but the power does: a graph is recorded for the transform, and its numbers are
-/// computed for each measurement.
-///
-/// A spectrum may be approximate. A blur that reflects without repeating the edge is diagonal in
-/// the cosine transform except for a border as wide as its kernel. If its kernel has no symmetry,
-/// it also mixes the phases of a frequency and its mirror image. The power of such an operator is
-/// the diagonal of `T A A^T T^T`; `tests/spectrum.rs` states how far `T A^T A` is from it.
-pub struct Spectrum<'a> {
-    transform: Transform,
-    power: Power<'a>,
+enum Kind<'a> {
+    Pixels(Power<'a>),
+    Cosine(Power<'a>),
+    Axes(Maps<'a>),
 }
 
+/// The power of a linear operator A in a transform T that makes it diagonal: `T A^T A T^T =
+/// diag(power)`, the same for every channel. What T leaves out of an image, A does not see.
+///
+/// The roots of the power are the singular values of A, and the rows of T are its right singular
+/// vectors. The transform does not depend on the operator's state, but the power may: a graph is
+/// recorded for the transform, and its numbers are computed for each measurement.
+///
+/// A spectrum in the cosine transform may be approximate. A blur that reflects without repeating
+/// the edge is diagonal there except for a border as wide as its kernel. If its kernel has no
+/// symmetry, it also mixes the phases of a frequency and its mirror image. The power of such an
+/// operator is the diagonal of `T A A^T T^T`; `tests/spectrum.rs` states how far `T A^T A` is from
+/// it.
+pub struct Spectrum<'a>(Kind<'a>);
+
 impl<'a> Spectrum<'a> {
-    /// A spectrum in `transform`. `power(x, state)` gives |A|^2 at each of the h w coefficients,
-    /// row by row, for images of shape `x` (n = 1) and the state of one image.
-    pub fn new(transform: Transform, power: impl Fn(Shape, &[f32]) -> Vec<f64> + 'a) -> Spectrum<'a> {
-        Spectrum { transform, power: Box::new(power) }
+    /// A spectrum in [`Transform::Pixels`]. `power(x, state)` gives |A|^2 at each of the h w
+    /// pixels, row by row, for images of shape `x` (n = 1) and the state of one image.
+    pub fn pixels(power: impl Fn(Shape, &[f32]) -> Vec<f64> + 'a) -> Spectrum<'a> {
+        Spectrum(Kind::Pixels(Box::new(power)))
+    }
+
+    /// A spectrum in [`Transform::Cosine`]. `power(x, state)` gives |A|^2 at each of the h w
+    /// frequencies, row by row, for images of shape `x` (n = 1) and the state of one image.
+    pub fn cosine(power: impl Fn(Shape, &[f32]) -> Vec<f64> + 'a) -> Spectrum<'a> {
+        Spectrum(Kind::Cosine(Box::new(power)))
+    }
+
+    /// The spectrum of an operator without state that is a map along the height and then one along
+    /// the width. `maps(x)` gives both for images of shape `x`. Transform and power follow from
+    /// their singular values; values below 1e-4 of the largest one count as 0 and are left out.
+    pub fn separable(maps: impl Fn(Shape) -> [Taps; 2] + 'a) -> Spectrum<'a> {
+        Spectrum(Kind::Axes(Box::new(maps)))
     }
 
     /// The transform in which A is diagonal.
     pub fn transform(&self) -> Transform {
-        self.transform
+        match &self.0 {
+            Kind::Pixels(_) => Transform::Pixels,
+            Kind::Cosine(_) => Transform::Cosine,
+            Kind::Axes(_) => Transform::Axes,
+        }
     }
 
-    /// |A|^2 at each of the h w coefficients, row by row, for images of shape `x` and the state of
-    /// one image. Fails if the operator gives another number of values, or values that are negative
-    /// or not finite.
+    /// The transform T of images of shape `x`: its maps along the height and along the width. None
+    /// for [`Transform::Pixels`], which changes nothing.
+    pub fn taps(&self, x: Shape) -> Option<[Taps; 2]> {
+        match &self.0 {
+            Kind::Pixels(_) => None,
+            Kind::Cosine(_) => Some([x.h, x.w].map(Taps::cosine_transform)),
+            Kind::Axes(maps) => Some(right_singular(maps(x)).map(|axis| axis.vectors)),
+        }
+    }
+
+    /// |A|^2 at each coefficient, row by row, for images of shape `x` and the state of one image.
+    /// Fails if the operator gives another number of values, or values that are negative or not
+    /// finite.
     pub fn power(&self, x: Shape, state: &[f32]) -> Result<Vec<f64>> {
-        let power = (self.power)(x, state);
-        if power.len() != x.h * x.w {
+        let (power, rows, columns) = match &self.0 {
+            Kind::Pixels(power) | Kind::Cosine(power) => (power(x, state), x.h, x.w),
+            Kind::Axes(maps) => {
+                let [rows, columns] = right_singular(maps(x)).map(|axis| axis.values);
+                let power = rows.iter().flat_map(|r| columns.iter().map(move |c| (r * c).powi(2))).collect();
+                (power, rows.len(), columns.len())
+            }
+        };
+        if power.len() != rows * columns {
             return Err(Error::Invalid(format!(
                 "the operator's spectrum has {} values for an image of {}x{} pixels; it needs one for each of the {} \
                  coefficients",
                 power.len(),
                 x.w,
                 x.h,
-                x.h * x.w
+                rows * columns
             )));
         }
         match power.iter().position(|p| !p.is_finite() || *p < 0.0) {
@@ -66,8 +111,8 @@ impl<'a> Spectrum<'a> {
             Some(i) => Err(Error::Invalid(format!(
                 "the operator's spectrum has the power {} at coefficient ({}, {}); a power is finite and not negative",
                 power[i],
-                i / x.w,
-                i % x.w
+                i / columns,
+                i % columns
             ))),
         }
     }

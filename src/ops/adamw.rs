@@ -2,7 +2,7 @@
 //!
 //! `m' = b1 m + (1 - b1) g`, `v' = b2 v + (1 - b2) g^2`,
 //! `z' = (1 - rate decay) z - rate (m' / (1 - b1^t)) / (sqrt(v' / (1 - b2^t)) + eps)`,
-//! with b1 = 0.9, b2 = 0.999, eps = 1e-8. A sampler update: it has no gradient.
+//! with eps = 1e-8. A sampler update: it has no gradient.
 
 use super::prelude::*;
 use rayon::prelude::*;
@@ -12,12 +12,21 @@ use rayon::prelude::*;
 pub struct AdamW {
     /// Columns of four coefficients: rate, rate times decay, 1 / (1 - b1^t), 1 / (1 - b2^t).
     pub columns: [usize; 4],
+    /// b1 and b2.
+    pub betas: [f64; 2],
 }
 
-/// Weights of the old and of the new value in m and in v. They are written out because 1 - 0.999 in
-/// f32 has a relative error of 1.3e-5.
-const SHARES: [(f32, f32); 2] = [(0.9, 0.1), (0.999, 0.001)];
+/// b1 and b2 as usual.
+pub const BETAS: [f64; 2] = [0.9, 0.999];
 const EPS: f32 = 1e-8;
+
+impl AdamW {
+    /// Weights of the old and of the new value, in m and in v. The difference is taken in f64,
+    /// because 1 - 0.999 in f32 has a relative error of 1.3e-5.
+    fn shares(&self) -> [(f32, f32); 2] {
+        self.betas.map(|beta| (beta as f32, (1.0 - beta) as f32))
+    }
+}
 
 impl Op for AdamW {
     fn name(&self) -> &'static str {
@@ -42,11 +51,12 @@ impl Op for AdamW {
         let (item, width) = (launch.input_shapes[0].item(), launch.input_shapes[4].c);
         let [z, g, m, v, coefficients] = launch.inputs[..] else { unreachable!("five inputs") };
         let [next, next_m, next_v] = &mut launch.outputs[..] else { unreachable!("three outputs") };
+        let [of_m, of_v] = self.shares();
         let all = next.par_iter_mut().zip(next_m.par_iter_mut().zip(next_v.par_iter_mut())).enumerate();
         all.with_min_len(4096).for_each(|(i, (next, (next_m, next_v)))| {
             let [rate, decay, by_m, by_v] = self.columns.map(|k| coefficients[i / item * width + k]);
-            *next_m = SHARES[0].0 * m[i] + SHARES[0].1 * g[i];
-            *next_v = SHARES[1].0 * v[i] + SHARES[1].1 * g[i] * g[i];
+            *next_m = of_m.0 * m[i] + of_m.1 * g[i];
+            *next_v = of_v.0 * v[i] + of_v.1 * g[i] * g[i];
             *next = (1.0 - decay) * z[i] - rate * (*next_m * by_m) / ((*next_v * by_v).sqrt() + EPS);
         });
     }
@@ -54,6 +64,7 @@ impl Op for AdamW {
         let [z, g, m, v, c] = r.inputs[..] else { unreachable!("five inputs") };
         let [next, next_m, next_v] = r.outputs[..] else { unreachable!("three outputs") };
         let (item, [rate, decay, by_m, by_v]) = (z.shape.item(), self.columns);
+        let [(old_m, new_m), (old_v, new_v)] = self.shares();
         let params = kernels::AdamWParams {
             next: next.into(),
             next_m: next_m.into(),
@@ -69,6 +80,10 @@ impl Op for AdamW {
             decay,
             by_m,
             by_v,
+            old_m,
+            new_m,
+            old_v,
+            new_v,
         };
         r.each(kernels::ADAMW, item, z.shape.n, params);
         Ok(())

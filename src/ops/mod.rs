@@ -26,6 +26,7 @@ pub mod normal_noise;
 pub mod pointwise;
 mod prelude;
 pub mod resample;
+pub mod spectral_step;
 pub mod sphere_projection;
 pub mod timestep_embedding;
 pub mod variant_tables;

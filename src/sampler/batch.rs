@@ -15,6 +15,9 @@ pub struct Batch {
     pub state: Vec<f32>,
     /// Weights of the whitened residual, one per frequency; empty if no residual is whitened.
     pub whitening: Vec<f32>,
+    /// Squared singular values of the operator, one per coefficient of its spectrum; empty if no
+    /// step is spectral.
+    pub power: Vec<f32>,
     /// Class labels of a conditional model.
     pub labels: Vec<f32>,
     /// Seed and sample number of each item.

@@ -14,6 +14,11 @@ pub struct Machine {
     phases: Vec<Phase>,
     executors: Vec<Executor>,
     levels: Vec<Level>,
+    /// For each level, the levels between it and the clean image at which the method evaluates the
+    /// network, least noise first.
+    inner: Vec<Vec<Level>>,
+    /// Number of runs of each phase since the batch began.
+    runs: Vec<usize>,
     /// For each state, the phases whose input holds its newest value.
     newest: BTreeMap<&'static str, BTreeSet<usize>>,
     /// Coefficients and timestep that were last written to each phase's inputs.
@@ -23,9 +28,9 @@ pub struct Machine {
 impl Machine {
     /// One executor for each phase. Without executors a machine can only rehearse, which counts
     /// runs.
-    pub fn new(phases: Vec<Phase>, executors: Vec<Executor>, levels: Vec<Level>) -> Machine {
-        let written = vec![Vec::new(); phases.len()];
-        Machine { phases, executors, levels, newest: BTreeMap::new(), written }
+    pub fn new(phases: Vec<Phase>, executors: Vec<Executor>, levels: Vec<Level>, inner: Vec<Vec<Level>>) -> Machine {
+        let (written, runs) = (vec![Vec::new(); phases.len()], vec![0; phases.len()]);
+        Machine { phases, executors, levels, inner, runs, newest: BTreeMap::new(), written }
     }
 
     /// The executors, one per phase.
@@ -53,6 +58,7 @@ impl Machine {
             phase.write_batch(e, batch)?;
         }
         self.written.iter_mut().for_each(Vec::clear);
+        self.runs.fill(0);
         let names: BTreeSet<&'static str> = self.states().map(|s| s.name).collect();
         for name in names {
             let start = self.states().filter(|s| s.name == name).find_map(|s| s.start.clone());
@@ -139,9 +145,20 @@ impl Chain<'_> {
     /// Runs a phase with the network evaluated at level `at` (0 has the least noise). Fails if the
     /// method has no such phase.
     pub fn run_at(&mut self, phase: &str, at: usize) -> Result<()> {
+        self.run_with(phase, self.machine.levels[at])
+    }
+
+    /// Runs a phase with the network evaluated at inner level `at` of this step (see
+    /// [`Method::inner_sigmas`](super::method::Method::inner_sigmas); 0 has the least noise).
+    pub fn run_inner(&mut self, phase: &str, at: usize) -> Result<()> {
+        self.run_with(phase, self.machine.inner[self.level.index][at])
+    }
+
+    fn run_with(&mut self, phase: &str, at: Level) -> Result<()> {
         let k = self.phase(phase)?;
-        let moment = Moment { level: self.level, at: self.machine.levels[at], round: self.runs[k] };
+        let moment = Moment { level: self.level, at, round: self.runs[k], earlier: self.machine.runs[k] };
         self.runs[k] += 1;
+        self.machine.runs[k] += 1;
         if self.unread != Some(k) {
             self.read_residual()?;
         }

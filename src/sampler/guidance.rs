@@ -17,18 +17,40 @@ pub enum StepRule {
     /// `published:ZETA`: the step is `ZETA g`, as in the papers: in VP coordinates for DPS in pixel
     /// space, in sigma space for DMAP and for latent models.
     Published(f64),
+    /// `adam:RATE` or `adam:RATE:B1:B2`: Adam's moments of the gradient, which are kept from step to
+    /// step, set direction and length (AdamDPS). RATE is about the largest step of a pixel value in
+    /// [-1, 1] per level.
+    Adam {
+        /// Learning rate.
+        rate: f64,
+        /// Decay of the moments per step.
+        betas: [f64; 2],
+    },
 }
 
+/// Decay of the moments in `adam:RATE`: in the middle of what tuning gave for AdamDPS.
+const BETAS: [f64; 2] = [0.5, 0.6];
+
 impl StepRule {
-    /// `polyak:0.4` or `published:80`.
+    /// `polyak:0.4`, `published:80`, `adam:0.03` or `adam:0.03:0.5:0.6`.
     fn parse(text: &str) -> Option<StepRule> {
-        let (rule, number) = text.split_once(':')?;
-        let number = number.parse::<f64>().ok().filter(|z| z.is_finite() && *z >= 0.0)?;
-        match rule {
-            "polyak" => Some(StepRule::Polyak(number)),
-            "published" => Some(StepRule::Published(number)),
-            _ => None,
-        }
+        let (rule, numbers) = text.split_once(':')?;
+        let numbers = numbers.split(':').map(|n| n.parse().ok()).collect::<Option<Vec<f64>>>()?;
+        let rule = match (rule, &numbers[..]) {
+            ("polyak", &[share]) => StepRule::Polyak(share),
+            ("published", &[zeta]) => StepRule::Published(zeta),
+            ("adam", &[rate]) => StepRule::Adam { rate, betas: BETAS },
+            ("adam", &[rate, b1, b2]) => StepRule::Adam { rate, betas: [b1, b2] },
+            _ => return None,
+        };
+        rule.is_possible().then_some(rule)
+    }
+
+    /// Whether the size is 0 or more and betas are 0 to below 1.
+    fn is_possible(&self) -> bool {
+        let (StepRule::Polyak(size) | StepRule::Published(size) | StepRule::Adam { rate: size, .. }) = self;
+        let betas = if let StepRule::Adam { betas, .. } = self { *betas } else { [0.0; 2] };
+        size.is_finite() && *size >= 0.0 && betas.iter().all(|b| (0.0..1.0).contains(b))
     }
 }
 
@@ -37,6 +59,7 @@ impl fmt::Display for StepRule {
         match self {
             StepRule::Polyak(share) => write!(f, "polyak:{share}"),
             StepRule::Published(zeta) => write!(f, "published:{zeta}"),
+            StepRule::Adam { rate, betas: [b1, b2] } => write!(f, "adam:{rate}:{b1}:{b2}"),
         }
     }
 }
@@ -49,8 +72,8 @@ pub struct Guidance {
     pub step: StepRule,
     /// Prior standard deviation of pixel values in [-1, 1] for the [whitened](super::whitening)
     /// residual of operators with a spectrum in the cosine transform, as blurs have. 0 uses the
-    /// plain norm. None means [`WHITEN`] with Polyak's step, and the plain norm with published
-    /// steps, as in the papers.
+    /// plain norm. None means [`WHITEN`], and the plain norm with published steps, as in the
+    /// papers.
     pub whiten: Option<f64>,
 }
 
@@ -74,7 +97,8 @@ impl Guidance {
             None => default,
             Some(text) => StepRule::parse(&text).ok_or_else(|| {
                 options.error(&format!(
-                    "step is {text}, expected polyak:SHARE or published:ZETA with a number of 0 or more"
+                    "step is {text}, expected polyak:SHARE, published:ZETA or adam:RATE with a number of 0 or more, or \
+                     adam:RATE:B1:B2 with B1 and B2 below 1"
                 ))
             })?,
         };
@@ -84,15 +108,14 @@ impl Guidance {
     /// The prior standard deviation that whitens the residual of `operator`; none for the plain
     /// norm.
     pub fn whitening(&self, operator: &dyn Operator) -> Option<f64> {
-        let is_polyak = matches!(self.step, StepRule::Polyak(_));
+        let may_whiten = !matches!(self.step, StepRule::Published(_));
         let whiten = self.whiten.unwrap_or(WHITEN);
-        (is_polyak && whiten > 0.0 && spectrum(operator).is_some()).then_some(whiten)
+        (may_whiten && whiten > 0.0 && spectrum(operator).is_some()).then_some(whiten)
     }
 
     /// Fails on values that can't work, and on a `whiten` that would be ignored.
     pub fn check(&self, operator: &dyn Operator) -> Result<()> {
-        let (StepRule::Polyak(size) | StepRule::Published(size)) = self.step;
-        if !size.is_finite() || size < 0.0 {
+        if !self.step.is_possible() {
             return Err(Error::Invalid(format!("step is {}; its number must be 0 or more", self.step)));
         }
         let Some(whiten) = self.whiten.filter(|&w| w != 0.0) else { return Ok(()) };
@@ -100,7 +123,9 @@ impl Guidance {
             return Err(Error::Invalid(format!("whiten is {whiten}; it must be 0 (off) or more")));
         }
         if matches!(self.step, StepRule::Published(_)) {
-            return Err(Error::Invalid("whiten needs step=polyak:SHARE: a published step takes the plain norm".into()));
+            return Err(Error::Invalid(
+                "whiten needs step=polyak:SHARE or adam:RATE: a published step takes the plain norm".into(),
+            ));
         }
         match spectrum(operator) {
             Some(_) => Ok(()),
@@ -113,7 +138,7 @@ impl Guidance {
 
     /// Advice to the user if the values of a run diverge.
     pub fn advice(&self) -> Option<&'static str> {
-        matches!(self.step, StepRule::Published(_)).then_some("choose a smaller step")
+        (!matches!(self.step, StepRule::Polyak(_))).then_some("choose a smaller step")
     }
 }
 

@@ -60,4 +60,6 @@ pub struct Moment {
     pub at: Level,
     /// Number of earlier runs of the same graph at this step.
     pub round: usize,
+    /// Number of earlier runs of the same graph at all steps of the chain.
+    pub earlier: usize,
 }

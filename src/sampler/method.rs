@@ -45,11 +45,18 @@ pub trait Method: Debug + Send + Sync {
         Start::Noise
     }
 
-    /// For a method that chooses its own noise levels: sigma of the first and of the last step, in
-    /// VE coordinates of images in [-1, 1]. The levels between are evenly spaced in log sigma. None
-    /// takes the levels of the settings' spacing.
-    fn sigmas(&self) -> Option<(f64, f64)> {
+    /// For a method that chooses its own noise levels: the sigmas of `steps` levels, the smallest
+    /// first, in VE coordinates of images in [-1, 1]. None takes the levels of the settings'
+    /// spacing.
+    fn sigmas(&self, _steps: usize) -> Option<Vec<f64>> {
         None
+    }
+
+    /// Sigmas of the levels between a level of this sigma and the clean image at which the method
+    /// evaluates the network, the smallest first. See
+    /// [`Chain::run_inner`].
+    fn inner_sigmas(&self, _sigma: f64) -> Vec<f64> {
+        Vec::new()
     }
 
     /// True if the method draws from p(x_{t-1} | x_t) with the variance that the settings choose.

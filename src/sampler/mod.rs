@@ -43,4 +43,5 @@ pub use restorer::{Item, Restoration, Restorer, Run};
 pub use schedule::{Schedule, Spacing, Variance};
 pub use settings::Settings;
 pub use setup::Setup;
+pub use step::spectral::{SingularVectors, SpectralLevel};
 pub use step::{Estimate, Posterior, Scalar, Step};

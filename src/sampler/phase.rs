@@ -45,6 +45,8 @@ pub(super) struct MeasurementInputs {
     /// Weights of the whitened residual, one per frequency, and the prior standard deviation that
     /// they are computed from.
     pub whitening: Option<(TensorId, f64)>,
+    /// Squared singular values of the operator, one per coefficient of its spectrum.
+    pub power: Option<TensorId>,
 }
 
 /// A recorded phase of a method: its graph, and the meaning of the graph's inputs and outputs.
@@ -73,6 +75,11 @@ impl Phase {
         self.measurement.as_ref().and_then(|m| m.whitening).map(|w| w.1)
     }
 
+    /// True if it takes steps along the singular vectors of the operator.
+    pub(super) fn is_spectral(&self) -> bool {
+        self.measurement.as_ref().is_some_and(|m| m.power.is_some())
+    }
+
     /// Writes the inputs that stay the same for all steps of a batch: labels and measurement.
     pub fn write_batch(&self, e: &mut Executor, batch: &Batch) -> Result<()> {
         if let Some(id) = self.labels {
@@ -85,6 +92,9 @@ impl Phase {
         }
         if let Some((weights, _)) = m.whitening {
             e.write(weights, &batch.whitening)?;
+        }
+        if let Some(power) = m.power {
+            e.write(power, &batch.power)?;
         }
         Ok(())
     }

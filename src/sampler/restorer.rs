@@ -8,6 +8,7 @@ use super::method::{self, Start};
 use super::phases::Phases;
 use super::progress::{Decoder, Progress, picture};
 use super::settings::Settings;
+use super::step::spectral::power;
 use super::whitening::weights;
 use crate::backend::Device;
 use crate::error::{Error, Result};
@@ -78,6 +79,8 @@ pub struct Restorer {
     canvas: Shape,
     operator: Arc<dyn Operator>,
     state_item: usize,
+    /// Squared singular values of an operator without state, for spectral steps.
+    power: Option<Vec<f32>>,
     class_cond: Option<usize>,
     settings: Settings,
     start: f32,
@@ -110,6 +113,7 @@ impl Restorer {
         let setup = settings.setup(model, operator.as_ref(), image, plan, device)?;
         let mut phases = Phases::new(&setup);
         settings.method.record(&mut phases)?;
+        let inner = setup.inner_levels(|sigma| settings.method.inner_sigmas(sigma))?;
         let _turn = device.turn();
         let (mut phases, decoder) = (phases.finish(), setup.decoder()?);
         // All graphs share one arena, but each graph has its own inputs.
@@ -122,13 +126,17 @@ impl Restorer {
             Some((g, z, image)) => Some(Mutex::new(Decoder { executor: ready(g, &plans[phases.len()])?, z, image })),
             None => None,
         };
+        let (one, is_spectral) = (Shape { n: 1, ..image }, phases.iter().any(|p| p.is_spectral()));
+        let state_item = operator.state_shape(one).map_or(0, |s| s.numel());
+        let power = (is_spectral && state_item == 0).then(|| power(operator.as_ref(), one, &[])).transpose()?;
         Ok(Restorer {
-            machine: Machine::new(phases, executors, setup.levels()),
+            machine: Machine::new(phases, executors, setup.levels(), inner),
             measurer: Measurer::new(operator.as_ref(), image)?,
             image,
             canvas: prior.canvas(image),
             operator: operator.clone(),
-            state_item: operator.state_shape(Shape { n: 1, ..image }).map_or(0, |s| s.numel()),
+            state_item,
+            power,
             class_cond: prior.classes,
             settings: settings.clone(),
             start: setup.schedule.start as f32,
@@ -246,6 +254,14 @@ impl Restorer {
             }
             None => Vec::new(),
         };
+        let power = match &self.power {
+            Some(power) => power.repeat(n),
+            None if self.machine.phases().iter().any(|p| p.is_spectral()) => {
+                let of_item = |i: &&Item| power(self.operator.as_ref(), one, &i.measurement.state);
+                filled.iter().map(of_item).collect::<Result<Vec<_>>>()?.concat()
+            }
+            None => Vec::new(),
+        };
         let batch = Batch {
             x,
             y: filled.iter().flat_map(|i| i.measurement.y.iter().copied()).collect(),
@@ -253,6 +269,7 @@ impl Restorer {
             labels,
             seeds: filled.iter().map(|i| (i.seed, i.sample)).collect(),
             whitening,
+            power,
             noise_norm: filled.iter().map(|i| i.measurement.noise_norm as f32).collect(),
             noise_sigma: filled.iter().map(|i| i.measurement.noise_variance(self.operator.as_ref()).sqrt()).collect(),
             is_frozen: vec![false; n],

@@ -108,6 +108,21 @@ fn check_steps(steps: usize, total: usize) -> Result<()> {
     }
 }
 
+/// `steps` sigmas that are evenly spaced in the logarithm, from the last level's `to` up to the
+/// first level's `from`.
+pub fn log_spaced(steps: usize, from: f64, to: f64) -> Vec<f64> {
+    let ratio = |i: usize| if steps == 1 { 1.0 } else { i as f64 / (steps - 1) as f64 };
+    (0..steps).map(|i| to * (from / to).powf(ratio(i))).collect()
+}
+
+/// `count` sigmas whose seventh roots are evenly spaced (Karras et al. 2022), from `to` up to
+/// `from`.
+pub fn power_spaced(count: usize, from: f64, to: f64) -> Vec<f64> {
+    let root = |sigma: f64| sigma.powf(1.0 / 7.0);
+    let ratio = |i: usize| if count == 1 { 1.0 } else { i as f64 / (count - 1) as f64 };
+    (0..count).map(|i| (root(to) + ratio(i) * (root(from) - root(to))).powi(7)).collect()
+}
+
 impl Schedule {
     /// The training schedule of `total` steps, respaced to `steps` steps. Fails if `steps` is not 1
     /// to `total`.
@@ -146,19 +161,19 @@ impl Schedule {
         Ok(Schedule { timesteps, alpha_bar, beta, ..full })
     }
 
-    /// `steps` levels whose sigmas are evenly spaced in the logarithm, falling from `from` to `to`
-    /// and limited to the range of the training schedule. Fails if sigma does not fall.
-    pub fn log_spaced(training: NoiseSchedule, total: usize, steps: usize, from: f64, to: f64) -> Result<Schedule> {
+    /// Levels with these sigmas, the smallest first, limited to the range of the training schedule.
+    /// Fails if there are more levels than steps of training, or if the sigmas do not rise.
+    pub fn of_sigmas(training: NoiseSchedule, total: usize, sigmas: &[f64]) -> Result<Schedule> {
         let full = Schedule::new(training, total, total, Spacing::Linear)?;
-        check_steps(steps, total)?;
-        if !(from > to && to > 0.0) {
+        check_steps(sigmas.len(), total)?;
+        if !(sigmas[0] > 0.0 && sigmas.windows(2).all(|pair| pair[0] < pair[1])) {
+            let (from, to) = (sigmas[sigmas.len() - 1], sigmas[0]);
             return Err(Error::Invalid(format!("sigma goes from={from} to={to}; it has to fall")));
         }
-        let ratio = |i: usize| if steps == 1 { 1.0 } else { i as f64 / (steps - 1) as f64 };
-        let sigma = |i: usize| to * (from / to).powf(ratio(i));
-        let timesteps: Vec<f64> = (0..steps).map(|i| full.timestep_of(sigma(i))).collect();
+        let timesteps: Vec<f64> = sigmas.iter().map(|&sigma| full.timestep_of(sigma)).collect();
         let alpha_bar: Vec<f64> = timesteps.iter().map(|&t| alpha_bar_at(&full.alpha_bar, t)).collect();
-        let beta = (0..steps).map(|i| 1.0 - alpha_bar[i] / if i == 0 { 1.0 } else { alpha_bar[i - 1] }).collect();
+        let before = |i: usize| if i == 0 { 1.0 } else { alpha_bar[i - 1] };
+        let beta = (0..sigmas.len()).map(|i| 1.0 - alpha_bar[i] / before(i)).collect();
         Ok(Schedule { timesteps, alpha_bar, beta, ..full })
     }
 
@@ -335,13 +350,14 @@ mod tests {
 
     #[test]
     fn log_spaced_levels_have_the_sigmas_that_were_asked_for() {
-        let s = Schedule::log_spaced(NoiseSchedule::Linear, 1000, 5, 1.6, 0.1).unwrap();
+        let of = |sigmas: &[f64]| Schedule::of_sigmas(NoiseSchedule::Linear, 1000, sigmas);
+        let s = of(&log_spaced(5, 1.6, 0.1)).unwrap();
         for (i, sigma) in [0.1, 0.2, 0.4, 0.8, 1.6].into_iter().enumerate() {
             assert!((s.sigma(i) / sigma - 1.0).abs() < 1e-9, "{}", s.sigma(i));
         }
         assert!(s.timesteps.windows(2).all(|t| t[0] < t[1]));
-        assert!(Schedule::log_spaced(NoiseSchedule::Linear, 1000, 5, 0.1, 1.6).is_err());
-        assert!(Schedule::log_spaced(NoiseSchedule::Linear, 1000, 1001, 1.6, 0.1).is_err());
+        assert!(of(&log_spaced(5, 0.1, 1.6)).is_err());
+        assert!(of(&log_spaced(1001, 1.6, 0.1)).is_err());
     }
 
     #[test]

@@ -124,14 +124,14 @@ impl Settings {
                 "{called} has no use for the sampler's eta and variance: leave them out"
             )));
         }
-        if self.method.sigmas().is_some() && self.spacing != Spacing::default() {
+        if self.method.sigmas(self.steps).is_some() && self.spacing != Spacing::default() {
             return Err(Error::Invalid(format!(
                 "{called} chooses its levels itself, from= and to=: leave the spacing out"
             )));
         }
         let (training, total) = (prior.noise_schedule, prior.diffusion_steps);
-        let schedule = match self.method.sigmas() {
-            Some((from, to)) => Schedule::log_spaced(training, total, self.steps, from, to)?,
+        let schedule = match self.method.sigmas(self.steps) {
+            Some(sigmas) => Schedule::of_sigmas(training, total, &sigmas)?,
             None => Schedule::new(training, total, self.steps, self.spacing)?,
         };
         let schedule = Schedule { eta: self.eta, ..schedule };

@@ -48,7 +48,10 @@ impl Setup<'_> {
 
     /// The numbers of step `index` (0 is the last step).
     pub fn level(&self, index: usize) -> Level {
-        let s = &self.schedule;
+        self.level_of(&self.schedule, index)
+    }
+
+    fn level_of(&self, s: &Schedule, index: usize) -> Level {
         let scale = if self.prior.rescale_timesteps { 1000.0 / self.prior.diffusion_steps as f64 } else { 1.0 };
         let (clean_x, clean_output) = s.clean(index, self.prior.prediction);
         let (mean_x0, mean_x) = s.posterior_mean(index);
@@ -74,6 +77,20 @@ impl Setup<'_> {
     /// The numbers of all steps, the last step first.
     pub fn levels(&self) -> Vec<Level> {
         (0..self.schedule.steps()).map(|i| self.level(i)).collect()
+    }
+
+    /// For every step, its inner levels, least noise first. `sigmas` gives those of a step with this
+    /// sigma. Fails if they do not rise.
+    pub fn inner_levels(&self, sigmas: impl Fn(f64) -> Vec<f64>) -> Result<Vec<Vec<Level>>> {
+        let of_level = |i: usize| {
+            let sigmas = sigmas(self.schedule.sigma(i));
+            if sigmas.is_empty() {
+                return Ok(Vec::new());
+            }
+            let inner = Schedule::of_sigmas(self.prior.noise_schedule, self.prior.diffusion_steps, &sigmas)?;
+            Ok((0..inner.steps()).map(|j| self.level_of(&inner, j)).collect())
+        };
+        (0..self.schedule.steps()).map(of_level).collect()
     }
 
     /// The graph that decodes one latent to an image: (graph, latent, image). None for pixel

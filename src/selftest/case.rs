@@ -25,6 +25,7 @@ use crate::ops::norm::{ResidualNorm, SquaredNorm};
 use crate::ops::normal_noise::NormalNoise;
 use crate::ops::pointwise::{Clamp, Gelu, Silu};
 use crate::ops::resample::{Pool, Upsample};
+use crate::ops::spectral_step::SpectralStep;
 use crate::ops::sphere_projection::{GuidedStep, SphereProjection};
 use crate::ops::timestep_embedding::TimestepEmbedding;
 use crate::tensor::Shape;
@@ -131,6 +132,7 @@ case_ops!(
     ResidualNorm,
     Scale,
     Silu,
+    SpectralStep,
     SphereProjection,
     SquaredNorm,
     TimestepEmbedding,

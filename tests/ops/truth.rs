@@ -9,6 +9,7 @@ use dmap::ops::conv::{Conv, ConvInputs, Padding};
 use dmap::ops::group_norm::{GroupNormInputs, GroupNormOptions};
 use dmap::ops::learned_noise::LearnedNoise;
 use dmap::ops::linear_combination::LinearCombination;
+use dmap::ops::spectral_step::SpectralStep;
 use dmap::ops::sphere_projection::GuidedStep;
 use dmap::selftest::{Case, CaseOp};
 
@@ -102,6 +103,7 @@ pub fn truth<T: Real>(case: &Case, values: &[Vec<T>]) -> Option<Vec<Vec<T>>> {
         }
         CaseOp::GuidedStep(op) => guided_step(op, &x, &shapes),
         CaseOp::LearnedNoise(op) => learned_noise(op, &x, &shapes),
+        CaseOp::SpectralStep(op) => spectral_step(op, &x, &shapes),
         CaseOp::AdamW(op) => return Some(adamw(op, &x, &shapes)),
         // Whole steps run it, and tests of src/noise.rs hold the generator against published
         // values.
@@ -207,12 +209,35 @@ fn learned_noise<T: Real>(op: &LearnedNoise, x: &[&[T]], shapes: &[Shape]) -> Ve
     (0..shapes[0].numel()).map(at).collect()
 }
 
+/// The coefficient that DDRM writes, less the one of a step that knows no measurement. The inputs
+/// say nothing about x0, which is in both.
+fn spectral_step<T: Real>(op: &SpectralStep, x: &[&[T]], shapes: &[Shape]) -> Vec<T> {
+    let (s, columns) = (shapes[0], shapes[4].c);
+    let (eta, eta_b) = (T::of(op.eta.into()), T::of(op.eta_b.into()));
+    let kept = (T::of(1.0) - eta * eta).sqrt();
+    let at = |k: usize| {
+        let power = x[3][k / s.c];
+        if power.value() < 1.1e-6 {
+            return zero();
+        }
+        let [sigma, noise] = op.columns.map(|column| x[4][k / s.item() * columns + column]);
+        let (added, a) = (x[0][k] / power, noise / power.sqrt());
+        let unmeasured = kept * sigma * x[1][k] + eta * sigma * x[2][k];
+        if sigma.value() < a.value() {
+            return kept * sigma * added / a + eta * sigma * x[2][k] - unmeasured;
+        }
+        eta_b * added + (sigma * sigma - a * a * eta_b * eta_b).sqrt() * x[2][k] - unmeasured
+    };
+    (0..s.numel()).map(at).collect()
+}
+
 fn adamw<T: Real>(op: &AdamW, x: &[&[T]], shapes: &[Shape]) -> Vec<Vec<T>> {
     let (item, columns) = (shapes[0].item(), shapes[4].c);
     let at = |k: usize| {
         let [rate, decay, first, second] = op.columns.map(|column| x[4][k / item * columns + column]);
-        let m = T::of(0.9) * x[2][k] + T::of(0.1) * x[1][k];
-        let v = T::of(0.999) * x[3][k] + T::of(0.001) * x[1][k] * x[1][k];
+        let [(old_m, new_m), (old_v, new_v)] = op.betas.map(|b| (T::of(b), T::of(1.0 - b)));
+        let m = old_m * x[2][k] + new_m * x[1][k];
+        let v = old_v * x[3][k] + new_v * x[1][k] * x[1][k];
         let z = (T::of(1.0) - decay) * x[0][k] - rate * (m * first) / ((v * second).sqrt() + T::of(1e-8));
         [z, m, v]
     };

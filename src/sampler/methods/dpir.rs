@@ -21,7 +21,7 @@ use crate::options::Options;
 use crate::sampler::guidance::Guidance;
 use crate::sampler::method::{Answer, Method, Start};
 use crate::sampler::phases::Phases;
-use crate::sampler::schedule::Schedule;
+use crate::sampler::schedule::{Schedule, log_spaced};
 use crate::sampler::step::Step;
 use std::sync::Arc;
 
@@ -105,8 +105,8 @@ impl Method for Dpir {
     fn start(&self) -> Start {
         Start::Baseline
     }
-    fn sigmas(&self) -> Option<(f64, f64)> {
-        Some((self.from, self.to))
+    fn sigmas(&self, steps: usize) -> Option<Vec<f64>> {
+        Some(log_spaced(steps, self.from, self.to))
     }
     fn reads_variance(&self) -> bool {
         false

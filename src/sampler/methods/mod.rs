@@ -1,6 +1,8 @@
 //! All methods: one file each, one row each.
 
+mod daps;
 mod ddnm;
+mod ddrm;
 mod diffpir;
 mod dmap;
 mod dpir;
@@ -11,12 +13,15 @@ mod lgd;
 mod p2l;
 mod pigdm;
 mod psld;
+mod reddiff;
 mod resample;
 mod sitcom;
 mod stsl;
 mod unconditional;
 
+pub use daps::Daps;
 pub use ddnm::Ddnm;
+pub use ddrm::Ddrm;
 pub use diffpir::Diffpir;
 pub use dmap::Dmap;
 pub use dpir::Dpir;
@@ -27,6 +32,7 @@ pub use lgd::Lgd;
 pub use p2l::P2l;
 pub use pigdm::Pigdm;
 pub use psld::Psld;
+pub use reddiff::RedDiff;
 pub use resample::Resample;
 pub use sitcom::Sitcom;
 pub use stsl::Stsl;
@@ -59,7 +65,7 @@ pub const METHODS: &[MethodRow] = &[
     MethodRow {
         name: "dmap",
         about: "explicit posterior ascent: k projected gradient steps per noise level",
-        options: "k=5,step=polyak:0.4,whiten=0.3 (blurs)",
+        options: "k=5,step=polyak:0.4,whiten=0.3 (blurs),newton=0",
         steps: 6,
         // With the six levels of pixel models, latents end far from the measurement. Ten levels
         // gain 1 dB in random inpainting and 0.3 dB in super-resolution (weights/tiny-latent).
@@ -99,6 +105,14 @@ pub const METHODS: &[MethodRow] = &[
         parse: ddnm::parse,
     },
     MethodRow {
+        name: "ddrm",
+        about: "a step along each singular vector, as the noise of the measurement allows; all tasks but motion-blur, pixel models",
+        options: "eta=0.85,etab=1",
+        steps: 28,
+        latent_steps: 28,
+        parse: ddrm::parse,
+    },
+    MethodRow {
         name: "pigdm",
         about: "the gradient by the pseudo-inverse of the measurement; linear tasks, pixel models",
         options: "eta=0.2,cg=8",
@@ -113,6 +127,22 @@ pub const METHODS: &[MethodRow] = &[
         steps: 10,
         latent_steps: 10,
         parse: sitcom::parse,
+    },
+    MethodRow {
+        name: "red-diff",
+        about: "one image is optimised, the model's denoising of it with fresh noise is a gradient; pixel models",
+        options: "rate=0.1,weight=0.25",
+        steps: 50,
+        latent_steps: 50,
+        parse: reddiff::parse,
+    },
+    MethodRow {
+        name: "daps",
+        about: "an ODE to a clean image, a Markov chain towards the measurement, fresh noise; pixel models",
+        options: "k=100,rate=0.0001,ode=5,tau=0.01,momentum=0",
+        steps: 50,
+        latent_steps: 50,
+        parse: daps::parse,
     },
     MethodRow {
         name: "dsg",

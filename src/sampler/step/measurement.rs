@@ -2,7 +2,8 @@
 
 use super::Step;
 use crate::error::{Error, Result};
-use crate::graph::TensorId;
+use crate::graph::{TensorId, adjoint};
+use crate::ops::add::Add;
 use crate::ops::crop::Crop;
 use crate::ops::norm::ResidualNorm;
 use crate::sampler::guidance::Guidance;
@@ -18,12 +19,18 @@ impl Step<'_> {
     /// A(x) of the image that `whole`, a canvas, contains. The canvas is cropped if it is larger
     /// than the image.
     pub fn measured(&mut self, whole: TensorId) -> Result<TensorId> {
-        let (image, state) = (self.setup.image, self.measurement().state);
-        let seen = match self.graph.shape(whole) == image {
-            true => whole,
-            false => self.graph.one(Crop { h: image.h, w: image.w }, "crop", &[whole])?,
-        };
+        let state = self.measurement().state;
+        let seen = self.image_part(whole)?;
         self.setup.operator.build(&mut self.graph, seen, state)
+    }
+
+    /// The image that `whole`, a canvas, contains.
+    pub(super) fn image_part(&mut self, whole: TensorId) -> Result<TensorId> {
+        let image = self.setup.image;
+        match self.graph.shape(whole) == image {
+            true => Ok(whole),
+            false => self.graph.one(Crop { h: image.h, w: image.w }, "crop", &[whole]),
+        }
     }
 
     /// || A(D(x0)) - y || per item, (n, 1, 1, 1). D is the decoder of a latent model, else the
@@ -40,12 +47,23 @@ impl Step<'_> {
         self.setup.whitened(&mut self.graph, a, y, weights)
     }
 
-    fn measurement(&mut self) -> &mut MeasurementInputs {
+    /// A^T (y - A(x)) of an image x: minus half the gradient of || A(x) - y ||^2 with respect to x.
+    /// x and the result are canvases; the result is 0 beyond the image. For an operator that is not
+    /// linear, A^T is its VJP at x. No network is evaluated.
+    pub fn back_projected_error(&mut self, x: TensorId) -> Result<TensorId> {
+        let seen = self.measured(x)?;
+        let y = self.y();
+        let error = self.graph.one(Add { scale: -1.0 }, "error", &[y, seen])?;
+        adjoint(&mut self.graph, seen, error, x)
+    }
+
+    pub(super) fn measurement(&mut self) -> &mut MeasurementInputs {
         let (s, g) = (self.setup, &mut self.graph);
         self.measurement.get_or_insert_with(|| MeasurementInputs {
             y: g.input("y", s.measurement_shape()),
             state: s.operator.state_shape(s.image).map(|shape| g.input("state", shape)),
             whitening: None,
+            power: None,
         })
     }
 

@@ -8,6 +8,7 @@
 mod measurement;
 mod model;
 mod moves;
+pub mod spectral;
 
 use super::level::Moment;
 use super::phase::{COLUMNS, Column, MeasurementInputs, Phase, StateUse};

@@ -4,11 +4,11 @@ use super::{Scalar, Step};
 use crate::error::Result;
 use crate::graph::{TensorId, backward};
 use crate::noise::{Draw, KEY_WORDS};
-use crate::ops::adamw::AdamW;
+use crate::ops::adamw::{AdamW, BETAS};
 use crate::ops::normal_noise::NormalNoise;
 use crate::ops::sphere_projection::{GuidedStep, SphereProjection};
 use crate::sampler::guidance::StepRule;
-use crate::sampler::level::Level;
+use crate::sampler::level::{Level, Moment};
 use crate::tensor::Shape;
 
 impl Step<'_> {
@@ -51,7 +51,9 @@ impl Step<'_> {
 
     /// `from`, moved down the gradient of an objective. Polyak's step aims at the norm of the noise
     /// and is at most SHARE times the radius. A published step is ZETA `published(level)` times the
-    /// gradient; the factor `published` converts a published step size to VP coordinates.
+    /// gradient; the factor `published` converts a published step size to VP coordinates. Adam's
+    /// step is RATE sqrt(abar' / abar) times the gradient divided by its running root mean square
+    /// (AdamDPS). Its moments outlive the level, so one phase of a method may descend once per run.
     pub fn descend(
         &mut self,
         from: TensorId,
@@ -60,9 +62,17 @@ impl Step<'_> {
         rule: StepRule,
         published: impl Fn(&Level) -> f64 + Send + Sync + 'static,
     ) -> Result<TensorId> {
+        if let StepRule::Adam { rate, betas } = rule {
+            let rates = [
+                self.scalar(move |m| rate * (m.level.alpha_bar_before / m.level.alpha_bar).sqrt()),
+                self.constant(0.0),
+            ];
+            return self.adam_step(from, ["guidance.m", "guidance.v"], gradient, rates, betas, |m| m.earlier);
+        }
         let length = self.scalar(move |m| match rule {
             StepRule::Polyak(share) => share * m.level.radius,
             StepRule::Published(zeta) => zeta * published(&m.level),
+            StepRule::Adam { .. } => unreachable!("handled above"),
         });
         let normalised = matches!(rule, StepRule::Polyak(_));
         let op = GuidedStep { step: length.0, floor: self.noise_norm().0, normalised };
@@ -80,21 +90,36 @@ impl Step<'_> {
         self.scalar(|m| m.level.radius)
     }
 
-    /// One step of AdamW. `names` are the states of the value, the first and the second moment; the
-    /// moments must be zero at round 0. `decay` is the weight decay times the rate. Frozen items
-    /// keep their value.
+    /// One step of AdamW with the usual betas. `names` are the states of the value, the first and
+    /// the second moment; the moments must be zero at round 0. `decay` is the weight decay times
+    /// the rate. Frozen items keep their value.
     pub fn adamw(&mut self, names: [&'static str; 3], gradient: TensorId, rate: f64, decay: f64) -> Result<()> {
-        let correction = |decay: f64, round: usize| 1.0 / (1.0 - decay.powi(round as i32 + 1));
-        let columns = [
-            self.unless_frozen(rate, 0.0),
-            self.unless_frozen(decay, 0.0),
-            self.scalar(move |m| correction(0.9, m.round)),
-            self.scalar(move |m| correction(0.999, m.round)),
-        ];
-        let [value, first, second] = names.map(|name| self.state(name));
-        let op = AdamW { columns: columns.map(|c| c.0) };
-        let next = self.graph.add(op, "adamw", &[value, gradient, first, second, self.coefficients])?;
-        names.into_iter().zip(next).for_each(|(name, value)| self.set(name, value));
+        let rates = [self.unless_frozen(rate, 0.0), self.unless_frozen(decay, 0.0)];
+        let [name, moments @ ..] = names;
+        let value = self.state(name);
+        let next = self.adam_step(value, moments, gradient, rates, BETAS, |m| m.round)?;
+        self.set(name, next);
         Ok(())
+    }
+
+    /// `value` after one step of AdamW. `moments` are the states of the first and the second
+    /// moment, `rates` the learning rate and the weight decay times the rate, and `earlier` the
+    /// number of steps since the moments were zero.
+    pub fn adam_step(
+        &mut self,
+        value: TensorId,
+        moments: [&'static str; 2],
+        gradient: TensorId,
+        rates: [Scalar; 2],
+        betas: [f64; 2],
+        earlier: fn(&Moment) -> usize,
+    ) -> Result<TensorId> {
+        let corrections = betas.map(|b| self.scalar(move |m| 1.0 / (1.0 - b.powi(earlier(m) as i32 + 1))));
+        let [first, second] = moments.map(|name| self.state(name));
+        let columns = [rates[0].0, rates[1].0, corrections[0].0, corrections[1].0];
+        let inputs = [value, gradient, first, second, self.coefficients];
+        let next = self.graph.add(AdamW { columns, betas }, "adamw", &inputs)?;
+        moments.into_iter().zip(&next[1..]).for_each(|(name, &moment)| self.set(name, moment));
+        Ok(next[0])
     }
 }

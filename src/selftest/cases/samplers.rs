@@ -1,12 +1,13 @@
 //! Cases of the ops in sampler updates.
 
 use crate::noise::KEY_WORDS;
-use crate::ops::adamw::AdamW;
+use crate::ops::adamw::{AdamW, BETAS};
 use crate::ops::conjugate_gradient::{InnerProduct, RatioStep};
 use crate::ops::learned_noise::LearnedNoise;
 use crate::ops::linear_combination::LinearCombination;
 use crate::ops::norm::{ResidualNorm, SquaredNorm};
 use crate::ops::normal_noise::NormalNoise;
+use crate::ops::spectral_step::SpectralStep;
 use crate::ops::sphere_projection::{GuidedStep, SphereProjection};
 use crate::selftest::case::{Case, Input, Values};
 use crate::tensor::Shape;
@@ -31,6 +32,17 @@ fn guided_step(normalised: bool, x: Shape) -> Case {
     let inputs = vec![Input::single(x), Input::single(x), residuals, columns];
     let op = GuidedStep { step: 2, floor: 1, normalised };
     Case::new(format!("guided_step {x}, normalised {normalised}"), op, inputs, &[])
+}
+
+/// A spectral step with sigma 0.5 and 2 and noise 0.1 and 1. The power reaches both forms, 0, and
+/// the largest power that counts as 0.
+fn spectral_step(x: Shape) -> Case {
+    let powers = [1.0, 0.3, 0.01, 0.0, 0.09, 1e-6].into_iter().cycle().take(x.numel() / x.c).collect();
+    let power = Input::single(Shape { c: 1, ..x }).with(Values::Given(powers));
+    let columns = Input::single(Shape::rows(2, 3)).with(Values::Given(vec![0.1, 0.0, 0.5, 1.0, 0.0, 2.0]));
+    let inputs = [vec![Input::single(x); 3], vec![power, columns]].concat();
+    let op = SpectralStep { columns: [2, 0], eta: 0.85, eta_b: 0.9 };
+    Case::new(format!("spectral_step {x}"), op, inputs, &[])
 }
 
 pub(super) fn cases() -> Vec<Case> {
@@ -76,9 +88,16 @@ pub(super) fn cases() -> Vec<Case> {
                 with(3, std::slice::from_ref(&columns)),
                 &[],
             ),
-            Case::new(format!("adamw {x}"), AdamW { columns: [1, 0, 4, 2] }, adamw, &[]),
+            Case::new(format!("adamw {x}"), AdamW { columns: [1, 0, 4, 2], betas: BETAS }, adamw.clone(), &[]),
+            Case::new(
+                format!("adamw {x}, betas of its own"),
+                AdamW { columns: [1, 0, 4, 2], betas: [0.3, 0.6] },
+                adamw,
+                &[],
+            ),
             guided_step(true, x),
             guided_step(false, x),
+            spectral_step(x),
         ]);
     }
     all
