@@ -2,18 +2,33 @@
 //! back.
 #![cfg(all(feature = "emulate", target_os = "linux"))]
 
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// The script with this limit in seconds for the step that times ops.
+fn script(out: &Path, limit: &str) -> Output {
+    Command::new("tools/gpu.sh")
+        .args([env!("CARGO_BIN_EXE_dmap").as_ref(), out.as_os_str(), "cuda:0".as_ref()])
+        .envs([("DRY", "1"), ("SECONDS_IN_ALL", "100"), ("LIMIT_ops", limit), ("LIMIT_nodes_adm", "6")])
+        .env("LD_LIBRARY_PATH", env!("DMAP_STAND_IN"))
+        .output()
+        .unwrap()
+}
 
 #[test]
 fn rows_of_a_step_that_is_killed_survive() {
     let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("record");
-    let run = Command::new("tools/gpu.sh")
-        .args([env!("CARGO_BIN_EXE_dmap").as_ref(), out.as_os_str(), "cuda:0".as_ref()])
-        .envs([("DRY", "1"), ("SECONDS_IN_ALL", "100"), ("LIMIT_ops", "4"), ("LIMIT_nodes_adm", "6")])
-        .env("LD_LIBRARY_PATH", env!("DMAP_STAND_IN"))
-        .output()
-        .unwrap();
+    let has_op = |out: &Path| {
+        let rows = std::fs::read_to_string(out.join("rows.jsonl")).unwrap_or_default();
+        rows.contains("\"row\":\"op\"")
+    };
+    // A busy machine may not time a single op within four seconds.
+    let mut out = folder.path().join("record");
+    let mut run = script(&out, "4");
+    if !has_op(&out) {
+        out = folder.path().join("second record");
+        run = script(&out, "12");
+    }
     let said = String::from_utf8_lossy(&run.stdout).into_owned();
     let mut files: Vec<_> = std::fs::read_dir(&out).unwrap().map(|f| f.unwrap().file_name()).collect();
     files.sort();
