@@ -53,7 +53,7 @@ impl Forced {
 
 /// Parses `conv=mma`.
 fn parse_one(entry: &str, known: &[(&'static str, Vec<&'static str>)]) -> Result<(&'static str, &'static str)> {
-    let invalid = |reason: String| Err(Error::Invalid(format!("forced kernel variants: {reason}")));
+    let invalid = |reason: String| Err(Error::Invalid(format!("forced kernel variants (DMAP_VARIANTS): {reason}")));
     let Some((op, name)) = entry.split_once('=') else {
         return invalid(format!("{entry} is not of the form conv=mma"));
     };

@@ -1,15 +1,5 @@
 //! Restores batches of images, either in one call with a progress callback or step by step.
 
-use super::baseline::baseline;
-use super::batch::Batch;
-use super::chain::Machine;
-use super::measurement::{Measurement, Measurer};
-use super::method::{self, Start};
-use super::phases::Phases;
-use super::progress::{Decoder, Progress, picture};
-use super::settings::Settings;
-use super::step::spectral::power;
-use super::whitening::weights;
 use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
@@ -18,9 +8,21 @@ use crate::image::Picture;
 use crate::model::Model;
 use crate::noise::{Draw, NoiseKey, fill_normal};
 use crate::operator::Operator;
+use crate::sampler::baseline::baseline;
+use crate::sampler::batch::Batch;
+use crate::sampler::chain::Machine;
+use crate::sampler::measurement::{Measurement, Measurer};
+use crate::sampler::method::{self, Start};
+use crate::sampler::phases::Phases;
+use crate::sampler::progress::{Decoder, Progress};
+use crate::sampler::settings::Settings;
+use crate::sampler::step::spectral::power;
+use crate::sampler::whitening::weights;
 use crate::tensor::{Dtype, Shape};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
+
+pub mod run;
 
 /// One image to restore.
 #[derive(Clone, Debug)]
@@ -53,23 +55,9 @@ impl Item {
     }
 }
 
-/// Number of steps between two checks that x is finite.
-const FINITE_EVERY: usize = 4;
 /// Largest sound |x|. In VP coordinates x has standard deviation 1. Beyond this, guidance steps
 /// were too long, and the error says so.
 const RUN_AWAY: f32 = 100.0;
-
-/// One restored image.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Restoration {
-    /// The image, limited to [-1, 1].
-    pub picture: Picture,
-    /// || A(x) - y || of the image.
-    pub residual: f64,
-    /// Residual norm at every step: of the whitened residual if the method whitens it.
-    pub residuals: Vec<f32>,
-}
 
 /// A model, an operator and a sampler, planned and allocated on a device for batches of one size.
 pub struct Restorer {
@@ -205,7 +193,7 @@ impl Restorer {
         &mut self,
         items: &[Item],
         mut progress: impl FnMut(Progress<'_>) -> ControlFlow<()>,
-    ) -> Result<Vec<Restoration>> {
+    ) -> Result<Vec<run::Restoration>> {
         let mut run = self.start(items)?;
         while let Some(now) = run.step()? {
             if progress(now).is_break() {
@@ -216,7 +204,7 @@ impl Restorer {
     }
 
     /// Starts a run that the caller steps.
-    pub fn start(&mut self, items: &[Item]) -> Result<Run<'_>> {
+    pub fn start(&mut self, items: &[Item]) -> Result<run::Run<'_>> {
         let n = self.image.n;
         if items.is_empty() || items.len() > n {
             return Err(Error::Invalid(format!("{} images; this restorer takes 1 to {n} at a time", items.len())));
@@ -279,7 +267,7 @@ impl Restorer {
         self.machine.begin(&batch)?;
         drop(turn);
         let left = self.settings.steps;
-        Ok(Run { restorer: self, batch, left, residuals: vec![Vec::new(); n], count: items.len(), largest: 0.0 })
+        Ok(run::Run { restorer: self, batch, left, residuals: vec![Vec::new(); n], count: items.len(), largest: 0.0 })
     }
 
     /// x of an item before the first step: (h, w, c) of the canvas.
@@ -314,107 +302,5 @@ impl Restorer {
             (_, Some(advice)) => advice,
             _ => "the model's weights and its configuration may not belong together",
         }
-    }
-}
-
-/// A run between two steps.
-pub struct Run<'a> {
-    restorer: &'a mut Restorer,
-    batch: Batch,
-    left: usize,
-    residuals: Vec<Vec<f32>>,
-    count: usize,
-    /// The largest |x| at the last check.
-    largest: f32,
-}
-
-impl Run<'_> {
-    /// Takes one step. Gives none if all steps are done. Fails if x or a residual norm is not
-    /// finite.
-    pub fn step(&mut self) -> Result<Option<Progress<'_>>> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        self.left -= 1;
-        // A step runs several graphs that pass values to each other in shared memory: other threads
-        // must wait until it is done.
-        let device = self.restorer.device.clone();
-        let turn = device.turn();
-        let mut chain = self.restorer.machine.chain(self.left, &mut self.batch);
-        self.restorer.settings.method.run(&mut chain)?;
-        chain.finish()?;
-        if self.restorer.machine.is_reported() {
-            for (trace, &r) in self.residuals.iter_mut().zip(&self.batch.residual) {
-                trace.push(r);
-            }
-        }
-        let step = self.restorer.settings.steps - self.left;
-        // The gradient of an infinite norm is zero: the run would go on without the measurement.
-        // NaN needs no check here, because it soon reaches x.
-        if let Some(i) = self.batch.residual.iter().position(|r| r.is_infinite()) {
-            return Err(self.not_finite(i, "the residual is infinite"));
-        }
-        // Reading x stalls the device, so x is checked only every few steps.
-        if step % FINITE_EVERY == 0 || self.left == 0 {
-            self.restorer.machine.read_state("x", &mut self.batch.x)?;
-            if let Some(i) = self.batch.x.iter().position(|v| !v.is_finite()) {
-                return Err(self.not_finite(i / self.restorer.canvas.item(), "x is not finite"));
-            }
-            self.largest = self.batch.x.iter().fold(0.0, |m, v| v.abs().max(m));
-        }
-        drop(turn);
-        Ok(Some(Progress {
-            step,
-            steps: self.restorer.settings.steps,
-            residual: &self.batch.residual[..self.count],
-            machine: &self.restorer.machine,
-            device: &self.restorer.device,
-            shape: self.restorer.canvas,
-            decoder: self.restorer.decoder.as_ref(),
-        }))
-    }
-
-    fn not_finite(&self, item: usize, what: &str) -> Error {
-        let r = &self.restorer;
-        let (steps, stored, advice) = (r.settings.steps, r.storage.name(), r.advice(self.largest));
-        let step = steps - self.left;
-        let reason = format!(
-            "{what} after step {step} of {steps} in {stored}; {advice} (with DMAP_STEPWISE=1 the message names the node)"
-        );
-        // A short batch is filled up with copies of its last image.
-        Error::NotFinite { item: Some(item.min(self.count - 1)), reason }
-    }
-
-    /// The images as they are now.
-    pub fn finish(mut self) -> Result<Vec<Restoration>> {
-        let device = self.restorer.device.clone();
-        let _turn = device.turn();
-        if self.left < self.restorer.settings.steps {
-            self.restorer.machine.read_state("x", &mut self.batch.x)?;
-        }
-        let (canvas, image) = (self.restorer.canvas, self.restorer.image);
-        let y_item = self.restorer.measurer.measurement_shape().numel();
-        let mut out = Vec::with_capacity(self.count);
-        for (n, x) in self.batch.x.chunks(canvas.item()).take(self.count).enumerate() {
-            let of_item = |e: Error| match e {
-                Error::NotFinite { reason, .. } => {
-                    let advice = self.restorer.advice(self.largest);
-                    Error::NotFinite { item: Some(n), reason: format!("the decoder: {reason}; {advice}") }
-                }
-                other => other,
-            };
-            let whole = picture(self.restorer.decoder.as_ref(), canvas, x).map_err(of_item)?;
-            let picture = whole.part(0, 0, image.w, image.h).clamped();
-            let state = &self.batch.state[n * self.restorer.state_item..][..self.restorer.state_item];
-            let seen = self.restorer.measurer.apply(&picture.values, state)?;
-            let y = &self.batch.y[n * y_item..][..y_item];
-            let squares: f64 = seen.iter().zip(y).map(|(a, b)| f64::from(a - b).powi(2)).sum();
-            if !squares.is_finite() {
-                let reason = format!("the residual of the restored image is {}", squares.sqrt());
-                return Err(Error::NotFinite { item: Some(n), reason });
-            }
-            out.push(Restoration { picture, residual: squares.sqrt(), residuals: self.residuals[n].clone() });
-        }
-        Ok(out)
     }
 }
