@@ -50,7 +50,7 @@ impl Options {
 
     /// Takes option `key` as a number within `range`; none if it is absent.
     pub fn number_if_given(&mut self, key: &str, range: RangeInclusive<f64>) -> Result<Option<f64>> {
-        match self.values.contains_key(key) {
+        match self.has(key) {
             true => self.number(key, 0.0, range).map(Some),
             false => Ok(None),
         }
@@ -77,6 +77,11 @@ impl Options {
         let Some(text) = self.values.remove(key) else { return Ok(0) };
         let place = choices.iter().position(|c| *c == text);
         place.ok_or_else(|| self.error(&format!("{key} is {text}, expected {}", choices.join(" or "))))
+    }
+
+    /// True if option `key` was given and not taken yet.
+    pub fn has(&self, key: &str) -> bool {
+        self.values.contains_key(key)
     }
 
     /// Takes option `key` as text.

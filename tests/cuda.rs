@@ -10,6 +10,7 @@ use dmap::graph::{Dtype, Plan, PlanOptions, Shape};
 use dmap::launch::{Chip, Forced, Launch, NodeLaunches, Operand, Params, TensorMap};
 use dmap::model::Model;
 use dmap::operator::parse_task;
+use dmap::ops::variant_tables::known;
 use dmap::sampler::{Item, METHODS, Measurement, Measurer, Restorer, Settings, Variance};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -308,6 +309,9 @@ fn weights_that_stay_with_the_host_give_the_same_numbers() {
     }
 }
 
+/// Methods that need a pixel model.
+const OF_PIXELS: [&str; 7] = ["dpir", "diffpir", "ddnm", "ddrm", "pigdm", "red-diff", "daps"];
+
 #[test]
 fn every_other_method_agrees_with_the_cpu() {
     for row in METHODS.iter().filter(|r| r.name != "dps" && r.name != "dmap") {
@@ -315,10 +319,10 @@ fn every_other_method_agrees_with_the_cpu() {
             "lgd" => "samples=2",
             "stsl" | "p2l" | "sitcom" => "k=2",
             "resample" => "iterations=2",
+            "daps" => "k=2,ode=2",
             _ => "",
         };
-        // Those of proximal and of spectral steps are for pixel models.
-        let is_of_pixels = row.options.contains("cg=") || row.name == "ddrm";
+        let is_of_pixels = OF_PIXELS.contains(&row.name);
         let model = if is_of_pixels { "tests/data/adm_a.safetensors" } else { "tests/data/latent_sd1" };
         let prior = Model::open(model).unwrap().network.prior();
         let settings = Settings::parse(&format!("{}:{inner}", row.name), &prior).unwrap().steps(3);
@@ -383,13 +387,13 @@ fn the_selftest_passes_on_the_emulated_device() {
 }
 
 /// Kernels that a device would launch in the self-test.
-fn kernels_of_selftest(chip: &Chip) -> BTreeSet<String> {
+fn kernels_of_selftest(chip: &Chip, variants: Forced) -> BTreeSet<String> {
     use dmap::selftest::{MODES, checks};
     let mut kernels = BTreeSet::new();
     for mode in MODES {
         for check in checks() {
             let Some(graph) = check.graph().unwrap() else { continue };
-            let options = PlanOptions::default().storage(mode.storage).tf32(mode.tf32);
+            let options = PlanOptions::default().storage(mode.storage).tf32(mode.tf32).variants(variants);
             let plan = Plan::new(&graph, &options).unwrap();
             let nodes = launches_for(&graph, &plan, chip).unwrap();
             kernels.extend(nodes.into_iter().flat_map(|n| n.launches).map(|l| l.kernel));
@@ -400,11 +404,19 @@ fn kernels_of_selftest(chip: &Chip) -> BTreeSet<String> {
 
 #[test]
 fn no_kernel_is_left_out_of_the_self_test() {
-    let few = kernels_of_selftest(&Chip { multiprocessors: 2, ..Chip::HOPPER });
-    let all = kernels_of_selftest(&Chip::HOPPER).union(&few).cloned().collect::<BTreeSet<_>>();
+    let few = kernels_of_selftest(&Chip { multiprocessors: 2, ..Chip::HOPPER }, Forced::NONE);
+    let all = kernels_of_selftest(&Chip::HOPPER, Forced::NONE).union(&few).cloned().collect::<BTreeSet<_>>();
     let left_out: Vec<_> = dmap::backend::cuda::emulated::kernels()
         .into_iter()
         .filter(|k| !k.starts_with("fault_") && !all.contains(k))
         .collect();
     assert!(left_out.is_empty(), "{left_out:?}");
+}
+
+#[test]
+fn forced_variants_leave_the_warpgroup_products_out() {
+    let forced = Forced::parse("conv=mma,attention=fused", &known()).unwrap();
+    let is_wgmma = |k: &String| k.contains("wgmma");
+    assert!(kernels_of_selftest(&Chip::HOPPER, Forced::NONE).iter().any(is_wgmma));
+    assert!(!kernels_of_selftest(&Chip::HOPPER, forced).iter().any(is_wgmma));
 }

@@ -267,7 +267,7 @@ impl Oracle {
     /// The level of the training schedule with this sigma; it has no successor.
     fn level(&self, sigma: f64) -> Step {
         let s = Schedule::of_sigmas(self.prior.noise_schedule, self.prior.diffusion_steps, &[sigma]).unwrap();
-        Step { index: 0, t: s.timesteps[0], bar: s.alpha_bar[0], next: f64::NAN }
+        Step { index: 0, t: s.timesteps[0], bar: s.alpha_bar[0], next: f64::NAN, next_t: f64::NAN }
     }
 
     /// Adam's direction for the gradient `g`.
@@ -312,13 +312,14 @@ fn mix(terms: &[(f64, &[f64])]) -> Vec<f64> {
     (0..terms[0].1.len()).map(|i| terms.iter().map(|(c, x)| c * x[i]).sum()).collect()
 }
 
-/// One step as a paper writes it: timestep, abar of this level and of the next.
+/// One step as a paper writes it: timestep and abar of this level and of the next.
 #[derive(Clone, Copy)]
 struct Step {
     index: usize,
     t: f64,
     bar: f64,
     next: f64,
+    next_t: f64,
 }
 
 impl Step {
@@ -436,6 +437,24 @@ fn transcribed(method: &str, o: &mut Oracle, p: &Problem, x: Vec<f64>, l: Step) 
             let rate = 0.03 * (l.next / l.bar).sqrt();
             mix(&[(l.next.sqrt(), &x0), (rest, &eps), (spread, &n), (-rate, &direction)])
         }
+        "dmap with newton" => {
+            let x0 = o.x0(&x, l);
+            let beta = 1.0 - l.bar / l.next;
+            let (by_x0, by_x) =
+                (beta * l.next.sqrt() / (1.0 - l.bar), (1.0 - l.next) * (1.0 - beta).sqrt() / (1.0 - l.bar));
+            let mean = mix(&[(by_x0, &x0), (by_x, &x)]);
+            let spread = (beta * (1.0 - l.next) / (1.0 - l.bar)).sqrt();
+            let mut x = mix(&[(1.0, &mean), (spread, &n)]);
+            let at = Step { index: 0, t: l.next_t, bar: l.next, next: f64::NAN, next_t: f64::NAN };
+            for _ in 0..if l.index == 0 { 0 } else { 2 } {
+                let (x0, r2) = (o.x0(&x, at), 1.0 - l.next);
+                let g = o.x0_vjp(&x, at, &p.correction(&x0, p.s.powi(2) / r2));
+                let moved = mix(&[(1.0, &x), (0.7 * spread.powi(2) / r2, &g), (-1.0, &mean)]);
+                let norm = moved.iter().map(|v| v * v).sum::<f64>().sqrt();
+                x = mix(&[(1.0, &mean), (spread * (x.len() as f64).sqrt() / norm, &moved)]);
+            }
+            x
+        }
         "daps" | "daps with momentum" => {
             let momentum = if method == "daps" { 0.0 } else { 0.9 };
             let mut z: Vec<f64> = x.iter().map(|x| x / l.bar.sqrt()).collect();
@@ -445,7 +464,7 @@ fn transcribed(method: &str, o: &mut Oracle, p: &Problem, x: Vec<f64>, l: Step) 
                 let ratio = o.level(pair[1]).sigma() / at.sigma();
                 z = mix(&[(ratio, &z), (1.0 - ratio, &x0)]);
             }
-            let rate = 1e-4 * (1.0 - 0.99 * (4 - l.index) as f64 / 6.0);
+            let rate = 5e-5 * (1.0 - 0.99 * (4 - l.index) as f64 / 6.0);
             let (mut x, mut v) = (z.clone(), normal(l.index, Draw::Estimate(0), z.len()));
             for k in 0..3 {
                 let n = normal(l.index, Draw::Ancestral.round(k), z.len());
@@ -482,6 +501,7 @@ fn five_steps_equal_transcriptions_with_dense_matrices() {
         "pigdm:eta=0.2,cg=60",
         "sitcom:k=3",
         "red-diff",
+        "dmap:k=2,newton=0.7,cg=60",
         "dps:step=adam:0.03:0.3:0.7",
         "daps:k=3,ode=3,tau=0.02",
         "daps:k=3,ode=3,tau=0.02,momentum=0.9",
@@ -490,6 +510,7 @@ fn five_steps_equal_transcriptions_with_dense_matrices() {
             "dpir" if typed.contains("views") => "dpir with views",
             "daps" if typed.contains("momentum") => "daps with momentum",
             "dps" => "dps with adam",
+            "dmap" => "dmap with newton",
             name => name,
         };
         for task in ["sr2", "denoise"] {
@@ -523,7 +544,13 @@ fn five_steps_equal_transcriptions_with_dense_matrices() {
             };
             for index in (0..5).rev() {
                 let next = if index == 0 { 1.0 } else { schedule.alpha_bar[index - 1] };
-                let l = Step { index, t: schedule.timesteps[index], bar: schedule.alpha_bar[index], next };
+                let l = Step {
+                    index,
+                    t: schedule.timesteps[index],
+                    bar: schedule.alpha_bar[index],
+                    next,
+                    next_t: schedule.timesteps[index.max(1) - 1],
+                };
                 x = transcribed(method, &mut oracle, &problem, x, l);
                 let found = run.step().unwrap().unwrap().x().unwrap();
                 let expected: Vec<f32> = x.iter().map(|&v| v as f32).collect();

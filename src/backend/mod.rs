@@ -53,8 +53,9 @@ impl Device {
         Device::of(Kind::Cuda(cuda::CudaDevice::new(Arc::new(driver))))
     }
 
-    /// The device that a `--device` flag names: `auto`, `cpu`, `cuda`, `cuda:N`, or in a build
-    /// with the feature `emulate` also `emulated` (a Hopper chip) and `emulated:ada`. `auto` is the first CUDA device if it can be used, else the CPU.
+    /// The device that a `--device` flag names: `auto`, `cpu`, `cuda`, `cuda:N`, or in a build with
+    /// the feature `emulate` also `emulated` (a Hopper chip) and `emulated:ada`. `auto` is the
+    /// first CUDA device if it can be used, else the CPU.
     pub fn open(name: &str) -> Result<Self> {
         let asked_for = |ordinal| {
             Device::cuda(ordinal).map_err(|e| match e {

@@ -41,8 +41,14 @@ const OPTIONS: [(&str, &[&str]); 6] = [
     ("published-transpose", &["transpose"]),
 ];
 
+/// Methods that never had the old flags.
+const LATER: [&str; 8] = ["dpir", "diffpir", "ddnm", "ddrm", "pigdm", "sitcom", "red-diff", "daps"];
+
 /// The option of a method that replaces an old flag.
 fn option_of(flag: &str, row: &MethodRow) -> Option<&'static str> {
+    if LATER.contains(&row.name) {
+        return None;
+    }
     let options = OPTIONS.iter().find(|o| o.0 == flag).map_or(&[][..], |o| o.1);
     options.iter().copied().find(|option| row.options.split(',').any(|o| o.split('=').next() == Some(option)))
 }

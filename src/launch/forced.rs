@@ -39,7 +39,11 @@ impl Forced {
         let mut forced = Forced::NONE;
         for entry in text.split(',').map(str::trim).filter(|e| !e.is_empty()) {
             let parsed = parse_one(entry, known)?;
-            let place = forced.0.iter_mut().find(|f| f.is_none_or(|(op, _)| op == parsed.0));
+            if forced.0.iter().flatten().any(|(op, _)| *op == parsed.0) {
+                let reason = format!("forced kernel variants (DMAP_VARIANTS): {} is given twice", parsed.0);
+                return Err(Error::Invalid(reason));
+            }
+            let place = forced.0.iter_mut().find(|f| f.is_none());
             *place.expect("no more operations than places have variants") = Some(parsed);
         }
         Ok(forced)
@@ -84,8 +88,12 @@ mod tests {
         assert!(forced.is_forced("conv", "mma_64") && forced.is_forced("norm", "block"));
         assert!(!forced.is_forced("conv", "wgmma_128") && !forced.is_forced("conv", "mmap"));
         assert_eq!(Forced::parse("", &known).unwrap(), Forced::NONE);
-        for (text, named) in [("conv", "conv=mma"), ("conf=mma", "did you mean conv"), ("conv=mm", "wgmma_128, mma_64")]
-        {
+        for (text, named) in [
+            ("conv", "conv=mma"),
+            ("conf=mma", "did you mean conv"),
+            ("conv=mm", "wgmma_128, mma_64"),
+            ("conv=mma,conv=simt", "given twice"),
+        ] {
             let error = Forced::parse(text, &known).unwrap_err().to_string();
             assert!(error.contains(named), "{error}");
         }

@@ -66,8 +66,8 @@ pub trait Operator: std::fmt::Debug + Send + Sync {
     }
 
     /// The spectrum for methods that move along the singular vectors of A, such as DDRM. By default
-    /// it is [`Operator::spectrum`]. An operator whose spectrum there is approximate gives its exact
-    /// one here, or none if that is not known.
+    /// it is [`Operator::spectrum`]. An operator whose spectrum there is approximate gives its
+    /// exact one here, or none if that is not known.
     fn singular_spectrum(&self) -> Option<Spectrum<'_>> {
         self.spectrum()
     }

@@ -1,4 +1,4 @@
-//! One step of AdamW (Loshchilov and Hutter 2019) on a tensor
+//! One step of AdamW (Loshchilov and Hutter 2019) on a tensor.
 //!
 //! `m' = b1 m + (1 - b1) g`, `v' = b2 v + (1 - b2) g^2`,
 //! `z' = (1 - rate decay) z - rate (m' / (1 - b1^t)) / (sqrt(v' / (1 - b2^t)) + eps)`,

@@ -17,9 +17,9 @@ pub enum StepRule {
     /// `published:ZETA`: the step is `ZETA g`, as in the papers: in VP coordinates for DPS in pixel
     /// space, in sigma space for DMAP and for latent models.
     Published(f64),
-    /// `adam:RATE` or `adam:RATE:B1:B2`: Adam's moments of the gradient, which are kept from step to
-    /// step, set direction and length (AdamDPS). RATE is about the largest step of a pixel value in
-    /// [-1, 1] per level.
+    /// `adam:RATE` or `adam:RATE:B1:B2`: Adam's moments of the gradient, which are kept from step
+    /// to step, set direction and length (AdamDPS). If B1^2 is at most B2, RATE is about the largest
+    /// change of a pixel value in [-1, 1] per step.
     Adam {
         /// Learning rate.
         rate: f64,

@@ -46,15 +46,14 @@ pub trait Method: Debug + Send + Sync {
     }
 
     /// For a method that chooses its own noise levels: the sigmas of `steps` levels, the smallest
-    /// first, in VE coordinates of images in [-1, 1]. None takes the levels of the settings'
-    /// spacing.
-    fn sigmas(&self, _steps: usize) -> Option<Vec<f64>> {
+    /// first, in VE coordinates of images in [-1, 1]. `largest` is the largest sigma of the
+    /// training schedule. None takes the levels of the settings' spacing.
+    fn sigmas(&self, _steps: usize, _largest: f64) -> Option<Vec<f64>> {
         None
     }
 
     /// Sigmas of the levels between a level of this sigma and the clean image at which the method
-    /// evaluates the network, the smallest first. See
-    /// [`Chain::run_inner`].
+    /// evaluates the network, the smallest first. See [`Chain::run_inner`].
     fn inner_sigmas(&self, _sigma: f64) -> Vec<f64> {
         Vec::new()
     }

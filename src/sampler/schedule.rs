@@ -168,7 +168,9 @@ impl Schedule {
         check_steps(sigmas.len(), total)?;
         if !(sigmas[0] > 0.0 && sigmas.windows(2).all(|pair| pair[0] < pair[1])) {
             let (from, to) = (sigmas[sigmas.len() - 1], sigmas[0]);
-            return Err(Error::Invalid(format!("sigma goes from={from} to={to}; it has to fall")));
+            return Err(Error::Invalid(format!(
+                "the levels' sigmas go from {from} to {to}; they have to fall to above 0"
+            )));
         }
         let timesteps: Vec<f64> = sigmas.iter().map(|&sigma| full.timestep_of(sigma)).collect();
         let alpha_bar: Vec<f64> = timesteps.iter().map(|&t| alpha_bar_at(&full.alpha_bar, t)).collect();

@@ -124,13 +124,13 @@ impl Settings {
                 "{called} has no use for the sampler's eta and variance: leave them out"
             )));
         }
-        if self.method.sigmas(self.steps).is_some() && self.spacing != Spacing::default() {
-            return Err(Error::Invalid(format!(
-                "{called} chooses its levels itself, from= and to=: leave the spacing out"
-            )));
-        }
         let (training, total) = (prior.noise_schedule, prior.diffusion_steps);
-        let schedule = match self.method.sigmas(self.steps) {
+        let full = Schedule::new(training, total, total, Spacing::Linear)?;
+        let sigmas = self.method.sigmas(self.steps, full.sigma(total - 1));
+        if sigmas.is_some() && self.spacing != Spacing::default() {
+            return Err(Error::Invalid(format!("{called} chooses its levels itself: leave the spacing out")));
+        }
+        let schedule = match sigmas {
             Some(sigmas) => Schedule::of_sigmas(training, total, &sigmas)?,
             None => Schedule::new(training, total, self.steps, self.spacing)?,
         };

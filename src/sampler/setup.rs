@@ -79,8 +79,8 @@ impl Setup<'_> {
         (0..self.schedule.steps()).map(|i| self.level(i)).collect()
     }
 
-    /// For every step, its inner levels, least noise first. `sigmas` gives those of a step with this
-    /// sigma. Fails if they do not rise.
+    /// For every step, its inner levels, least noise first. `sigmas` gives those of a step with
+    /// this sigma. Fails if they do not rise.
     pub fn inner_levels(&self, sigmas: impl Fn(f64) -> Vec<f64>) -> Result<Vec<Vec<Level>>> {
         let of_level = |i: usize| {
             let sigmas = sigmas(self.schedule.sigma(i));

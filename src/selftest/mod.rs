@@ -106,8 +106,8 @@ pub fn large_checks(shrink: usize) -> Vec<Check> {
 }
 
 impl Check {
-    /// Runs the check on `device`, with forced kernel variants if there are any. Returns the largest
-    /// error divided by its limit.
+    /// Runs the check on `device`, with forced kernel variants if there are any. Returns the
+    /// largest error divided by its limit.
     pub fn run(&self, mode: &Mode, device: &Device, variants: Forced) -> std::result::Result<f64, Failure> {
         let plan = PlanOptions { storage: mode.storage, tf32: mode.tf32, variants, ..PlanOptions::default() };
         let strict = PlanOptions { tf32: false, ..PlanOptions::default() };

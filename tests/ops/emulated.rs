@@ -1,6 +1,6 @@
-//! Every op of the case table on every emulated chip, forward and VJP, in every storage type, with
-//! every kernel variant that takes the case. What a kernel does wrong on the way (a missing
-//! barrier, a write outside) is reported by the device itself.
+//! Every op of the case table on every emulated chip, forward and VJP, in every storage type;
+//! small cases with every kernel variant that takes them. What a kernel does wrong on the way (a
+//! missing barrier, a write outside) is reported by the device itself.
 
 use crate::{Expected, chosen, expected, inputs};
 use dmap::backend::Device;

@@ -60,8 +60,8 @@ pub(super) fn record_steps(
     Ok((all, needed))
 }
 
-/// The launches of every step of a plan for a chip. No device is needed: the
-/// addresses in the launches are made up and lie far apart, as if nothing shared memory.
+/// The launches of every step of a plan for a chip. No device is needed: the addresses in the
+/// launches are made up and lie far apart, as if nothing shared memory.
 pub fn launches_for(graph: &Graph, plan: &Plan, chip: &Chip) -> Result<Vec<NodeLaunches>> {
     let outside = |tensor: TensorId| {
         let is_outside = !matches!(graph.tensor(tensor).source, Source::Node(_));

@@ -30,7 +30,7 @@ fn multiply(r: &mut Recorder<'_>, a: Operand, b: Operand, y: Operand) {
     CudaConv { gradient: true, ..CudaConv::product(a, as_weight(b), None, y) }.record(r);
 }
 
-/// The variants of attention. `products` needs (queries, keys) f32 values of scratch for the scores.
+/// The variants of attention. `products` needs scratch for the scores, f32 (queries, keys).
 pub(in crate::ops) static VARIANTS: Variants<CudaAttention> = Variants {
     op: "attention",
     all: &[

@@ -39,7 +39,7 @@ pub(in crate::ops) static VARIANTS: Variants<CudaConv> = Variants {
         },
         Variant { name: "few", takes: CudaConv::is_for_few, pays: always, record: |c, r| c.record_few(r) },
         Variant {
-            name: "pooled",
+            name: "mma_pooled",
             takes: |c, _| c.is_doubled_gradient(),
             pays: always,
             record: |c, r| c.record_pooled(r),

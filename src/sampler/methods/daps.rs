@@ -7,8 +7,9 @@
 //! n, x <- x + sqrt(rate) v, where g = 2 A^T (y - A(x)) / tau^2 + (x0 - x) / sigma^2. With momentum
 //! 0 this is Langevin dynamics. 3. x_{t-1} = x + sigma_{t-1} n.
 //!
-//! The rate falls linearly to about a hundredth, as in the published code, whose factor 2 in g makes
-//! the measurement's standard deviation tau / sqrt(2).
+//! Over many levels the rate falls linearly to a hundredth, as in the published code. Its factor 2
+//! in g makes the measurement's standard deviation tau / sqrt(2). The chain is stable if the rate
+//! is below tau^2 for operators of norm 1.
 
 use super::reddiff::check_pixels;
 use crate::error::Result;
@@ -50,8 +51,8 @@ const LEAST_RATE: f64 = 0.01;
 pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Method>> {
     Ok(Arc::new(Daps {
         k: options.count("k", 100, 1..=10_000)?,
-        rate: options.number("rate", 1e-4, 1e-12..=1.0)?,
-        ode: options.count("ode", 5, 1..=1000)?,
+        rate: options.number("rate", 5e-5, 1e-12..=1.0)?,
+        ode: options.count("ode", 5, 1..=100)?,
         tau: options.number("tau", 0.01, 1e-6..=1e3)?,
         momentum: options.number("momentum", 0.0, 0.0..=0.999)?,
     }))
@@ -74,9 +75,9 @@ impl Method for Daps {
         let Daps { k, rate, ode, tau, momentum } = self;
         format!("daps:k={k},rate={rate},ode={ode},tau={tau},momentum={momentum}")
     }
-    fn sigmas(&self, steps: usize) -> Option<Vec<f64>> {
+    fn sigmas(&self, steps: usize, largest: f64) -> Option<Vec<f64>> {
         // The last of steps + 1 levels is the clean image.
-        Some(power_spaced(steps + 1, FROM, TO).split_off(1))
+        Some(power_spaced(steps + 1, FROM.min(largest), TO).split_off(1))
     }
     fn inner_sigmas(&self, sigma: f64) -> Vec<f64> {
         power_spaced(self.ode + 1, sigma, ODE_TO)
@@ -108,12 +109,12 @@ impl Method for Daps {
         phases.add("start", |s| {
             let (z, one, v) = (s.state("z"), s.constant(1.0), s.normal("v", Draw::Estimate(0))?);
             let x0 = s.combine("x0", &[(one, z)])?;
-            s.set("x0", x0);
+            s.set("sample", x0);
             s.set("v", v);
             Ok(())
         })?;
         phases.add("sample", |s| {
-            let (x, x0, v, n) = (s.state("x0"), s.state("z"), s.state("v"), s.normal("n", Draw::Ancestral)?);
+            let (x, x0, v, n) = (s.state("sample"), s.state("z"), s.state("v"), s.normal("n", Draw::Ancestral)?);
             let error = s.back_projected_error(x)?;
             let step = move |l: &Level| daps.rate_at(l).sqrt();
             let (momentum, one) = (s.constant(daps.momentum), s.constant(1.0));
@@ -124,12 +125,12 @@ impl Method for Daps {
             let v = s.combine("v", &[(momentum, v), (by_error, error), (to_x0, x0), (from_x, x), (by_n, n)])?;
             let by_v = s.scalar(move |m| step(&m.level));
             let next = s.combine("x", &[(one, x), (by_v, v)])?;
-            s.set("x0", next);
+            s.set("sample", next);
             s.set("v", v);
             Ok(())
         })?;
         phases.add("step", |s| {
-            let (x0, n) = (s.state("x0"), s.normal("noise", Draw::Travel)?);
+            let (x0, n) = (s.state("sample"), s.normal("noise", Draw::Travel)?);
             let (by_x0, by_n) =
                 (s.scalar(|m| m.level.alpha_bar_before.sqrt()), s.scalar(|m| (1.0 - m.level.alpha_bar_before).sqrt()));
             let next = s.combine("next", &[(by_x0, x0), (by_n, n)])?;

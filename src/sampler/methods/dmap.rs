@@ -35,22 +35,24 @@ pub struct Dmap {
     pub guidance: Guidance,
     /// Length of a Newton step, 0 for steps along the gradient of the residual norm.
     pub newton: f64,
+    /// Conjugate gradient steps of a Newton step, 1 to 200.
+    pub cg: usize,
 }
-
-/// Conjugate gradient steps of a Newton step.
-const CG: usize = 8;
 
 pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Method>> {
     let k = options.count("k", 5, 1..=1000)?;
-    let newton = options.number("newton", 0.0, 0.0..=1e6)?;
-    Ok(Arc::new(Dmap { k, newton, guidance: Guidance::parse(options, StepRule::Polyak(0.4))? }))
+    let (newton, cg) = (options.number("newton", 0.0, 0.0..=1e6)?, options.count("cg", 8, 1..=200)?);
+    if newton > 0.0 && (options.has("step") || options.has("whiten")) {
+        return Err(options.error("newton has a length of its own: leave step and whiten out"));
+    }
+    Ok(Arc::new(Dmap { k, newton, cg, guidance: Guidance::parse(options, StepRule::Polyak(0.4))? }))
 }
 
 /// x' + length s_up^2 g
-fn newton_step(s: &mut Step<'_>, x: TensorId, x0: TensorId, length: f64) -> Result<TensorId> {
+fn newton_step(s: &mut Step<'_>, x: TensorId, x0: TensorId, length: f64, cg: usize) -> Result<TensorId> {
     // The correction is r^2 A^T (r^2 A A^T + s^2)^-1 (y - A x0).
     let rho = s.scalar_of_noise(|m, noise| noise.powi(2) / (1.0 - m.at.alpha_bar));
-    let correction = s.proximal_correction(x0, rho, CG)?;
+    let correction = s.proximal_correction(x0, rho, cg)?;
     let g = s.pull_back(x0, correction, x)?;
     let one = s.constant(1.0);
     let by_g = s.scalar(move |m| length * m.level.posterior_sigma.powi(2) / (1.0 - m.at.alpha_bar));
@@ -61,7 +63,7 @@ impl Method for Dmap {
     fn method(&self) -> String {
         match self.newton {
             0.0 => format!("dmap:k={},{}", self.k, self.guidance),
-            newton => format!("dmap:k={},newton={newton}", self.k),
+            newton => format!("dmap:k={},newton={newton},cg={}", self.k, self.cg),
         }
     }
     fn check(&self, prior: &Prior, operator: &dyn Operator, schedule: &Schedule) -> Result<()> {
@@ -96,7 +98,9 @@ impl Method for Dmap {
                     let gradient = s.gradient(residual, x)?;
                     (residual, s.descend(x, gradient, residual, self.guidance.step, |l| l.alpha_bar_before)?)
                 }
-                newton => (s.residual(estimate.x0, &Guidance::PLAIN)?, newton_step(s, x, estimate.x0, newton)?),
+                newton => {
+                    (s.residual(estimate.x0, &Guidance::PLAIN)?, newton_step(s, x, estimate.x0, newton, self.cg)?)
+                }
             };
             let radius = s.radius();
             let next = s.onto_sphere("projection", moved, mean, radius)?;
@@ -117,6 +121,9 @@ impl Method for Dmap {
         Ok(())
     }
     fn advice(&self) -> Option<&'static str> {
+        if self.newton > 0.0 {
+            return Some("choose a smaller newton");
+        }
         self.guidance.advice()
     }
 }

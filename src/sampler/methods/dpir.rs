@@ -105,13 +105,17 @@ impl Method for Dpir {
     fn start(&self) -> Start {
         Start::Baseline
     }
-    fn sigmas(&self, steps: usize) -> Option<Vec<f64>> {
+    fn sigmas(&self, steps: usize, _: f64) -> Option<Vec<f64>> {
         Some(log_spaced(steps, self.from, self.to))
     }
     fn reads_variance(&self) -> bool {
         false
     }
     fn check(&self, prior: &Prior, operator: &dyn Operator, _: &Schedule) -> Result<()> {
+        if self.from <= self.to {
+            let Dpir { from, to, .. } = self;
+            return Err(Error::Invalid(format!("dpir: sigma goes from={from} to={to}; it has to fall")));
+        }
         check_proximal("dpir", prior, operator)
     }
     fn record(&self, phases: &mut Phases<'_>) -> Result<()> {

@@ -65,7 +65,7 @@ pub const METHODS: &[MethodRow] = &[
     MethodRow {
         name: "dmap",
         about: "explicit posterior ascent: k projected gradient steps per noise level",
-        options: "k=5,step=polyak:0.4,whiten=0.3 (blurs),newton=0",
+        options: "k=5,step=polyak:0.4,whiten=0.3 (blurs),newton=0,cg=8",
         steps: 6,
         // With the six levels of pixel models, latents end far from the measurement. Ten levels
         // gain 1 dB in random inpainting and 0.3 dB in super-resolution (weights/tiny-latent).
@@ -139,7 +139,7 @@ pub const METHODS: &[MethodRow] = &[
     MethodRow {
         name: "daps",
         about: "an ODE to a clean image, a Markov chain towards the measurement, fresh noise; pixel models",
-        options: "k=100,rate=0.0001,ode=5,tau=0.01,momentum=0",
+        options: "k=100,rate=0.00005,ode=5,tau=0.01,momentum=0",
         steps: 50,
         latent_steps: 50,
         parse: daps::parse,

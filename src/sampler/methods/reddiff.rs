@@ -1,10 +1,11 @@
 //! RED-diff (Mardani et al. 2024, algorithm 1): one image is optimised. At every noise level the
 //! network says how it would denoise a noisy version of the image, and this becomes a gradient.
 //!
-//! With x_t = sqrt(abar) mu + sqrt(1 - abar) n and eps the network's output at x_t, which is not
-//! differentiated, the loss is mean((y - A(mu))^2) / 2 + weight sigma mean((eps - n) mu), with sigma
-//! = sqrt((1 - abar) / abar). Adam with betas 0.9 and 0.99 takes one step on it per level. The
-//! published start is A^+ y; here it is the baseline.
+//! With x_t = sqrt(abar) mu + sqrt(1 - abar) n, eps is the noise in x_t according to the network's
+//! estimate of x_0, which may be clamped. eps is not differentiated. The loss is
+//! mean((y - A(mu))^2) / 2 + weight sigma mean((eps - n) mu), sigma = sqrt((1 - abar) / abar).
+//! Adam with betas 0.9 and 0.99 takes one step on it per level. The published start is A^+ y; here
+//! it is the baseline.
 
 use crate::error::{Error, Result};
 use crate::model::Prior;
@@ -68,7 +69,7 @@ impl Method for RedDiff {
             let x0 = s.estimate(x_t)?.x0;
             let eps = s.noise_in(x_t, x0)?;
             let error = s.back_projected_error(mu)?;
-            let (values, measured) = (s.setup.canvas().item() as f64, s.setup.measurement_shape().item() as f64);
+            let (values, measured) = (s.setup.image.item() as f64, s.setup.measurement_shape().item() as f64);
             let prior = s.scalar(move |m| weight * m.level.sigma() / values);
             let minus_prior = s.scalar(move |m| -weight * m.level.sigma() / values);
             let minus_data = s.constant(-1.0 / measured);

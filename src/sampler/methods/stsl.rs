@@ -55,6 +55,11 @@ impl Method for Stsl {
         if self.k == 0 {
             return Err(Error::Invalid("stsl: k=0 would ignore the measurement; choose at least 1".into()));
         }
+        if matches!(self.guidance.step, StepRule::Adam { .. }) {
+            let reason =
+                "stsl has no step=adam, because it descends at x_t and adam moves x_{t-1}: write step=polyak:0.3";
+            return Err(Error::Invalid(reason.into()));
+        }
         self.guidance.check(operator)
     }
     fn record(&self, phases: &mut Phases<'_>) -> Result<()> {

@@ -34,8 +34,8 @@ impl Step<'_> {
     }
 
     /// || A(D(x0)) - y || per item, (n, 1, 1, 1). D is the decoder of a latent model, else the
-    /// identity. The residual is whitened (see [`crate::sampler::whitening`]) if the guidance says so and
-    /// the operator has a spectrum in the cosine transform.
+    /// identity. The residual is whitened (see [`crate::sampler::whitening`]) if the guidance says
+    /// so and the operator has a spectrum in the cosine transform.
     pub fn residual(&mut self, x0: TensorId, guidance: &Guidance) -> Result<TensorId> {
         let whole = self.decode(x0)?;
         let a = self.measured(whole)?;

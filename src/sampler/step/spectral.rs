@@ -56,7 +56,8 @@ impl Step<'_> {
     /// T^T c on the canvas, where c is the change of the coefficients that the measurement
     /// determines. In VE coordinates, the chain goes from the estimate x0 to `x0 + sqrt(1 - eta^2)
     /// sigma eps + eta sigma n + T^T c`. `error` is [`Step::back_projected_error`] of x0, eps is
-    /// the noise in x, and n is fresh noise. All three are canvases. See [`crate::ops::spectral_step`].
+    /// the noise in x, and n is fresh noise. All three are canvases. See
+    /// [`crate::ops::spectral_step`].
     pub fn spectral_change(
         &mut self,
         vectors: &SingularVectors,
