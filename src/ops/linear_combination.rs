@@ -15,12 +15,18 @@ pub struct LinearCombination {
     pub columns: Vec<usize>,
 }
 
+/// Largest number of summands.
+const MOST: usize = 4;
+
 impl Op for LinearCombination {
     fn name(&self) -> &'static str {
         "linear_combination"
     }
     fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
         expect_inputs(inputs, 1 + self.columns.len())?;
+        if self.columns.len() > MOST {
+            return Err(format!("{} summands, the kernel takes up to {MOST}: add in two nodes", self.columns.len()));
+        }
         let x = inputs[1].shape;
         for other in &inputs[2..] {
             expect_shape(other, x)?;
@@ -75,10 +81,6 @@ impl Op for LinearCombination {
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (c, y) = (r.inputs[0], r.outputs[0]);
-        let count = self.columns.len();
-        if count > 4 {
-            return Err(Error::Failed(format!("linear_combination: {count} summands, the kernel takes up to 4")));
-        }
         let item = y.shape.item();
         let params = kernels::LinearCombinationParams {
             y: y.into(),
@@ -88,7 +90,12 @@ impl Op for LinearCombination {
             width: c.shape.c,
             column: [0, 1, 2, 3].map(|k| self.columns.get(k).copied().unwrap_or(0)),
         };
-        r.each(Kernel::named(&format!("linear_combination_{count}")), item.div_ceil(4), y.shape.n, params);
+        r.each(
+            Kernel::named(&format!("linear_combination_{}", self.columns.len())),
+            item.div_ceil(4),
+            y.shape.n,
+            params,
+        );
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Imports that every op file needs.
 
-pub(super) use crate::error::{Error, Result};
+pub(super) use crate::error::Result;
 pub(super) use crate::graph::record::{
     CpuArguments, FIRST_ORDER_ONLY, Op, Output, Reverse, Tensor, expect_inputs, expect_shape, single, storage,
 };

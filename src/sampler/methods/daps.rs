@@ -122,7 +122,8 @@ impl Method for Daps {
             let to_x0 = s.scalar(move |m| step(&m.level) / m.level.sigma().powi(2));
             let from_x = s.scalar(move |m| -step(&m.level) / m.level.sigma().powi(2));
             let by_n = s.constant((2.0 * (1.0 - daps.momentum)).sqrt());
-            let v = s.combine("v", &[(momentum, v), (by_error, error), (to_x0, x0), (from_x, x), (by_n, n)])?;
+            let kept = s.combine("kept", &[(momentum, v), (by_n, n)])?;
+            let v = s.combine("v", &[(one, kept), (by_error, error), (to_x0, x0), (from_x, x)])?;
             let by_v = s.scalar(move |m| step(&m.level));
             let next = s.combine("x", &[(one, x), (by_v, v)])?;
             s.set("sample", next);
