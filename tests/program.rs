@@ -245,9 +245,12 @@ fn wrong_flags_are_refused_with_the_nearest_right_one() {
     with(&["--task", "sr4", "--method", "dmp"], "did you mean dmap");
     with(&["--task", "sr4", "--method", "dpir", "--estimate", "sample"], "dpir gives one best image and no samples");
     with(&["--task", "sr4", "--method", "dpir", "--samples", "2"], "--samples 2: dpir gives one best image");
-    with(&["--task", "sr4", "--method", "dpir:from=0.01"], "sigma goes from=0.01 to=0.05; it has to fall");
+    with(&["--task", "sr4", "--method", "dpir:from=0.01"], "sigmas go from 0.01 to 0.05; they have to fall");
     with(&["--task", "sr4", "--method", "dmap:inner=3"], "unknown option inner (options: k=5,step=polyak:0.4");
-    with(&["--task", "sr4", "--method", "dps:step=0.3"], "expected polyak:SHARE or published:ZETA");
+    with(&["--task", "sr4", "--method", "dps:step=0.3"], "expected polyak:SHARE, published:ZETA or adam:RATE");
+    with(&["--task", "sr4", "--method", "dps:step=adam:0.03:1:0.5"], "B1 and B2 below 1");
+    with(&["--task", "sr4", "--method", "dmap:newton=1,step=polyak:0.3"], "leave step and whiten out");
+    with(&["--task", "motion-blur:size=9", "--method", "ddrm"], "ddrm needs the singular vectors");
     with(&["--task", "sr4", "--method", "dmap:k=3", "--inner", "3"], "--inner is the option k of dmap");
     with(&["--task", "sr4", "--zeta-unit", "absolute"], "--zeta-unit without --zeta");
     with(&["--task", "sr4", "--method", "nope", "--zeta", "1"], "unknown method nope");

@@ -13,7 +13,7 @@ fn flags_that_a_method_or_task_would_ignore_are_refused() {
         row(input, [&base[..], flags].concat(), code, phrase)
     };
     check(&[
-        with("rate", "dmap", "sr2", &["--rate", "0.1"], 2, "--rate: dmap does not use it (sitcom, resample, p2l do)"),
+        with("rate", "dmap", "sr2", &["--rate", "0.1"], 2, "--rate: dmap does not use it (resample, p2l do)"),
         with("inner", "dps", "sr2", &["--inner", "3"], 2, "--inner: dps does not use it"),
         with("consistency", "dmap", "sr2", &["--consistency", "1"], 2, "--consistency: dmap does not use it"),
         with("transpose", "dps", "sr2", &["--published-transpose"], 2, "--published-transpose: dps does not use it"),
