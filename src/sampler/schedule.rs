@@ -101,7 +101,8 @@ fn alpha_bar_at(full: &[f64], t: f64) -> f64 {
     1.0 / (1.0 + sigma * sigma)
 }
 
-fn check_steps(steps: usize, total: usize) -> Result<()> {
+/// Fails if the number of levels is not 1 to `total`.
+pub(super) fn check_steps(steps: usize, total: usize) -> Result<()> {
     match (1..=total).contains(&steps) {
         true => Ok(()),
         false => Err(Error::Invalid(format!("{steps} steps: choose 1 to {total}, the steps of the training schedule"))),

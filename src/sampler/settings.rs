@@ -2,7 +2,7 @@
 
 use super::method::{self, Answer, Method};
 use super::methods::{auto_method, parse_method};
-use super::schedule::{Schedule, Spacing, Variance};
+use super::schedule::{Schedule, Spacing, Variance, check_steps};
 use super::setup::Setup;
 use crate::backend::Device;
 use crate::error::{Error, Result};
@@ -125,6 +125,7 @@ impl Settings {
             )));
         }
         let (training, total) = (prior.noise_schedule, prior.diffusion_steps);
+        check_steps(self.steps, total)?;
         let full = Schedule::new(training, total, total, Spacing::Linear)?;
         let sigmas = self.method.sigmas(self.steps, full.sigma(total - 1));
         if sigmas.is_some() && self.spacing != Spacing::default() {
