@@ -286,6 +286,17 @@ fn wrong_flags_are_refused_with_the_nearest_right_one() {
 }
 
 #[test]
+fn wrong_kernel_variants_are_refused() {
+    for (variants, words) in [("conf=mma", "did you mean conv"), ("conv=mma_65", "mma_64"), ("conv", "conv=mma")] {
+        for command in [&["selftest", "--device", "cpu"][..], &["bench", "--device", "cpu"]] {
+            let out = Command::new(env!("CARGO_BIN_EXE_dmap")).args(command).env("DMAP_VARIANTS", variants).output();
+            let (out, said) = out.map(|out| (out.status.code(), text(&out))).unwrap();
+            assert!(out == Some(2) && said.contains(words), "{variants}: {said}");
+        }
+    }
+}
+
+#[test]
 fn info_describes_the_priors_inside_the_program() {
     for (name, said) in [("photo", "predicts epsilon"), ("tiny-latent", "latents of 4 channels")] {
         let out = dmap(&["info", name]);

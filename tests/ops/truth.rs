@@ -213,7 +213,7 @@ fn learned_noise<T: Real>(op: &LearnedNoise, x: &[&[T]], shapes: &[Shape]) -> Ve
 /// say nothing about x0, which is in both.
 fn spectral_step<T: Real>(op: &SpectralStep, x: &[&[T]], shapes: &[Shape]) -> Vec<T> {
     let (s, columns) = (shapes[0], shapes[4].c);
-    let (eta, eta_b) = (T::of(op.eta.into()), T::of(op.eta_b.into()));
+    let (eta, etab) = (T::of(op.eta.into()), T::of(op.etab.into()));
     let kept = (T::of(1.0) - eta * eta).sqrt();
     let at = |k: usize| {
         let power = x[3][k / s.c];
@@ -226,7 +226,7 @@ fn spectral_step<T: Real>(op: &SpectralStep, x: &[&[T]], shapes: &[Shape]) -> Ve
         if sigma.value() < a.value() {
             return kept * sigma * added / a + eta * sigma * x[2][k] - unmeasured;
         }
-        eta_b * added + (sigma * sigma - a * a * eta_b * eta_b).sqrt() * x[2][k] - unmeasured
+        etab * added + (sigma * sigma - a * a * etab * etab).sqrt() * x[2][k] - unmeasured
     };
     (0..s.numel()).map(at).collect()
 }
