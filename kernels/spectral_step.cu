@@ -2,8 +2,8 @@
 // With power = s^2 per coefficient, and sigma and the noise's standard deviation sigma_y in columns
 // of the coefficients of item n:
 //   where s sigma < sigma_y: by_z = r sigma / (s sigma_y),  by_n = 0
-//   elsewhere:               by_z = eta_b / s^2,
-//                            by_n = sqrt(sigma^2 - (eta_b sigma_y / s)^2) - eta sigma
+//   elsewhere:               by_z = etab / s^2,
+//                            by_n = sqrt(sigma^2 - (etab sigma_y / s)^2) - eta sigma
 // with r = sqrt(1 - eta^2) and by_eps = -r sigma. c is 0 where the power is at most 1e-6. power has
 // one value per pixel, z, eps and n have `channels`. blockIdx.y is the item; a thread takes one
 // value at a time.
@@ -15,7 +15,7 @@ struct SpectralStepParams {
     const float* coefficients;
     i64 item;
     int channels, width, sigma, noise;
-    float eta, eta_b;
+    float eta, etab;
 };
 KERNEL(spectral_step, SpectralStepParams, 256, 4) {
     const float* columns = p.coefficients + i64(blockIdx.y) * p.width;
@@ -26,8 +26,8 @@ KERNEL(spectral_step, SpectralStepParams, 256, 4) {
         if (power > 1e-6f) {
             float by_z = kept / (s * noise), by_n = 0;
             if (s * sigma >= noise) {
-                float told = p.eta_b * noise / s;
-                by_z = p.eta_b / power;
+                float told = p.etab * noise / s;
+                by_z = p.etab / power;
                 by_n = sqrtf(larger(sigma * sigma - told * told, 0.0f)) - p.eta * sigma;
             }
             c = by_z * at(p.z, i) - kept * at(p.eps, i) + by_n * at(p.n, i);

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
 use crate::image::read_grey;
 use crate::noise::{Draw, NoiseKey, Stream};
-use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
+use crate::ops::axis_filter::Taps;
 use crate::ops::filter2d::Filter2d;
 use crate::options::Options;
 use crate::tensor::Shape;
@@ -184,9 +184,7 @@ impl Operator for GaussianBlur {
         format!("gaussian-blur:size={},sigma={}", self.size, self.sigma)
     }
     fn build(&self, g: &mut Graph, x: TensorId, _: Option<TensorId>) -> Result<TensorId> {
-        let [rows, columns] = self.maps(g.shape(x)).map(Arc::new);
-        let x = g.one(AxisFilter { axis: Axis::Height, taps: rows }, "operator.rows", &[x])?;
-        g.one(AxisFilter { axis: Axis::Width, taps: columns }, "operator.columns", &[x])
+        g.along_axes("operator", x, self.maps(g.shape(x)).map(Arc::new))
     }
     fn spectrum(&self) -> Option<Spectrum<'_>> {
         Some(Spectrum::cosine(|x, _| {

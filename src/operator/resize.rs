@@ -5,7 +5,7 @@ use super::spectrum::Spectrum;
 use crate::error::Result;
 use crate::graph::{Graph, TensorId};
 use crate::image::Picture;
-use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
+use crate::ops::axis_filter::Taps;
 use crate::options::Options;
 use crate::tensor::Shape;
 use std::sync::Arc;
@@ -106,9 +106,7 @@ impl Operator for SuperResolution {
         Shape { h: y.h * self.factor, w: y.w * self.factor, ..y }
     }
     fn build(&self, g: &mut Graph, x: TensorId, _: Option<TensorId>) -> Result<TensorId> {
-        let [rows, columns] = self.maps(g.shape(x)).map(Arc::new);
-        let x = g.one(AxisFilter { axis: Axis::Height, taps: rows }, "operator.rows", &[x])?;
-        g.one(AxisFilter { axis: Axis::Width, taps: columns }, "operator.columns", &[x])
+        g.along_axes("operator", x, self.maps(g.shape(x)).map(Arc::new))
     }
     fn spectrum(&self) -> Option<Spectrum<'_>> {
         Some(Spectrum::separable(|x| self.maps(x)))

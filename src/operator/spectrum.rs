@@ -1,9 +1,10 @@
 //! An operator described in a transform that makes it diagonal.
 
-use super::singular::right_singular;
+use super::singular::{Singular, right_singular};
 use crate::error::{Error, Result};
 use crate::ops::axis_filter::Taps;
 use crate::tensor::Shape;
+use std::cell::RefCell;
 
 /// A transform of each channel of an image, (h, w) values, to coefficients in rows and columns. Its
 /// rows as a matrix are orthonormal.
@@ -28,8 +29,11 @@ type Maps<'a> = Box<dyn Fn(Shape) -> [Taps; 2] + 'a>;
 enum Kind<'a> {
     Pixels(Power<'a>),
     Cosine(Power<'a>),
-    Axes(Maps<'a>),
+    Axes(Maps<'a>, Decomposed),
 }
+
+/// The last decomposition: image shape, singular values and vectors. Transform and power share it.
+type Decomposed = RefCell<Option<(Shape, [Singular; 2])>>;
 
 /// The power of a linear operator A in a transform T that makes it diagonal: `T A^T A T^T =
 /// diag(power)`, the same for every channel. What T leaves out of an image, A does not see.
@@ -62,7 +66,7 @@ impl<'a> Spectrum<'a> {
     /// the width. `maps(x)` gives both for images of shape `x`. Transform and power follow from
     /// their singular values; values below 1e-4 of the largest one count as 0 and are left out.
     pub fn separable(maps: impl Fn(Shape) -> [Taps; 2] + 'a) -> Spectrum<'a> {
-        Spectrum(Kind::Axes(Box::new(maps)))
+        Spectrum(Kind::Axes(Box::new(maps), RefCell::default()))
     }
 
     /// The transform in which A is diagonal.
@@ -70,7 +74,7 @@ impl<'a> Spectrum<'a> {
         match &self.0 {
             Kind::Pixels(_) => Transform::Pixels,
             Kind::Cosine(_) => Transform::Cosine,
-            Kind::Axes(_) => Transform::Axes,
+            Kind::Axes(..) => Transform::Axes,
         }
     }
 
@@ -80,7 +84,7 @@ impl<'a> Spectrum<'a> {
         match &self.0 {
             Kind::Pixels(_) => None,
             Kind::Cosine(_) => Some([x.h, x.w].map(Taps::cosine_transform)),
-            Kind::Axes(maps) => Some(right_singular(maps(x)).map(|axis| axis.vectors)),
+            Kind::Axes(maps, last) => Some(decomposed(maps, last, x).map(|axis| axis.vectors)),
         }
     }
 
@@ -90,8 +94,8 @@ impl<'a> Spectrum<'a> {
     pub fn power(&self, x: Shape, state: &[f32]) -> Result<Vec<f64>> {
         let (power, rows, columns) = match &self.0 {
             Kind::Pixels(power) | Kind::Cosine(power) => (power(x, state), x.h, x.w),
-            Kind::Axes(maps) => {
-                let [rows, columns] = right_singular(maps(x)).map(|axis| axis.values);
+            Kind::Axes(maps, last) => {
+                let [rows, columns] = decomposed(maps, last, x).map(|axis| axis.values);
                 let power = rows.iter().flat_map(|r| columns.iter().map(move |c| (r * c).powi(2))).collect();
                 (power, rows.len(), columns.len())
             }
@@ -114,6 +118,18 @@ impl<'a> Spectrum<'a> {
                 i / columns,
                 i % columns
             ))),
+        }
+    }
+}
+
+fn decomposed(maps: &Maps<'_>, last: &Decomposed, x: Shape) -> [Singular; 2] {
+    let mut last = last.borrow_mut();
+    match &*last {
+        Some((shape, found)) if *shape == x => found.clone(),
+        _ => {
+            let found = right_singular(maps(x));
+            *last = Some((x, found.clone()));
+            found
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use super::prelude::*;
 use crate::backend::cpu::matmul::matmul;
+use crate::graph::record::{Graph, TensorId};
 use rayon::prelude::*;
 use std::f64::consts::PI;
 use std::sync::Arc;
@@ -171,5 +172,14 @@ impl AxisFilter {
                 }
             });
         });
+    }
+}
+
+impl Graph {
+    /// A map along the height and then one along the width, in the nodes `name.rows` and
+    /// `name.columns`.
+    pub fn along_axes(&mut self, name: &str, x: TensorId, [rows, columns]: [Arc<Taps>; 2]) -> Result<TensorId> {
+        let x = self.one(AxisFilter { axis: Axis::Height, taps: rows }, &format!("{name}.rows"), &[x])?;
+        self.one(AxisFilter { axis: Axis::Width, taps: columns }, &format!("{name}.columns"), &[x])
     }
 }

@@ -1,11 +1,11 @@
-//! The change of the coefficients that a measurement determines, in a spectral step of DDRM
+//! The change of the coefficients that a measurement determines, in a spectral step of DDRM.
 //!
 //! `c = by_z z + by_eps eps + by_n n` per coefficient of singular value s, with the standard
 //! deviations sigma of the level and sigma_y of the noise in the measurement, and with r =
 //! sqrt(1 - eta^2), by_eps = -r sigma:
 //!
 //! where s sigma < sigma_y: by_z = r sigma / (s sigma_y), by_n = 0;
-//! elsewhere: by_z = eta_b / s^2, by_n = sqrt(sigma^2 - (eta_b sigma_y / s)^2) - eta sigma.
+//! elsewhere: by_z = etab / s^2, by_n = sqrt(sigma^2 - (etab sigma_y / s)^2) - eta sigma.
 //!
 //! c is 0 where s^2 is at most 1e-6: there the measurement says nothing. z is the transform of
 //! A^T (y - A x0), which is s^2 times what the measurement adds to x0. `sampler/methods/ddrm.rs`
@@ -23,7 +23,7 @@ pub struct SpectralStep {
     /// Share of fresh noise where the measurement is too noisy, 0 to 1.
     pub eta: f32,
     /// Share of the measurement elsewhere, 0 to 1.
-    pub eta_b: f32,
+    pub etab: f32,
 }
 
 /// Largest power that counts as 0.
@@ -54,7 +54,7 @@ impl Op for SpectralStep {
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (shape, width) = (launch.input_shapes[0], launch.input_shapes[4].c);
         let [z, eps, n, power, coefficients] = launch.inputs[..] else { unreachable!("five inputs") };
-        let (eta, eta_b) = (self.eta, self.eta_b);
+        let (eta, etab) = (self.eta, self.etab);
         for_item_chunks(launch.outputs[0], shape.item(), |item, at, out| {
             let [sigma, noise] = self.columns.map(|k| coefficients[item * width + k]);
             let kept = (1.0 - eta * eta).sqrt() * sigma;
@@ -69,8 +69,8 @@ impl Op for SpectralStep {
                 let (by_z, by_n) = if s * sigma < noise {
                     (kept / (s * noise), 0.0)
                 } else {
-                    let told = eta_b * noise / s;
-                    (eta_b / power, (sigma * sigma - told * told).max(0.0).sqrt() - eta * sigma)
+                    let told = etab * noise / s;
+                    (etab / power, (sigma * sigma - told * told).max(0.0).sqrt() - eta * sigma)
                 };
                 *o = by_z * z[i] - kept * eps[i] + by_n * n[i];
             }
@@ -93,7 +93,7 @@ impl Op for SpectralStep {
             sigma,
             noise,
             eta: self.eta,
-            eta_b: self.eta_b,
+            etab: self.etab,
         };
         r.each(kernels::SPECTRAL_STEP, item, z.shape.n, params);
         Ok(())

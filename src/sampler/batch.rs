@@ -15,8 +15,8 @@ pub struct Batch {
     pub state: Vec<f32>,
     /// Weights of the whitened residual, one per frequency; empty if no residual is whitened.
     pub whitening: Vec<f32>,
-    /// Squared singular values of the operator, one per coefficient of its spectrum; empty if no
-    /// step is spectral.
+    /// Squared singular values of an operator with a state, one per coefficient of its spectrum;
+    /// empty if no phase reads them.
     pub power: Vec<f32>,
     /// Class labels of a conditional model.
     pub labels: Vec<f32>,

@@ -45,7 +45,7 @@ pub(super) struct MeasurementInputs {
     /// Weights of the whitened residual, one per frequency, and the prior standard deviation that
     /// they are computed from.
     pub whitening: Option<(TensorId, f64)>,
-    /// Squared singular values of the operator, one per coefficient of its spectrum.
+    /// Squared singular values of an operator with a state, one per coefficient of its spectrum.
     pub power: Option<TensorId>,
 }
 
@@ -75,8 +75,8 @@ impl Phase {
         self.measurement.as_ref().and_then(|m| m.whitening).map(|w| w.1)
     }
 
-    /// True if it takes steps along the singular vectors of the operator.
-    pub(super) fn is_spectral(&self) -> bool {
+    /// True if it reads the squared singular values of an operator with a state.
+    pub(super) fn reads_power(&self) -> bool {
         self.measurement.as_ref().is_some_and(|m| m.power.is_some())
     }
 

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
 use crate::operator::{Operator, Spectrum, Transform};
 use crate::ops::add::Add;
-use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
+use crate::ops::axis_filter::Taps;
 use crate::ops::mask::Mask;
 use crate::ops::norm::ResidualNorm;
 use crate::tensor::Shape;
@@ -53,10 +53,9 @@ impl Setup<'_> {
     /// || W C (a - y) || per item, where `w` holds W.
     pub(super) fn whitened(&self, g: &mut Graph, a: TensorId, y: TensorId, w: TensorId) -> Result<TensorId> {
         let shape = g.shape(a);
-        let cosine = |axis, n| AxisFilter { axis, taps: Arc::new(Taps::cosine_transform(n)) };
         let error = g.one(Add { scale: -1.0 }, "error", &[a, y])?;
-        let error = g.one(cosine(Axis::Height, shape.h), "cosine.rows", &[error])?;
-        let error = g.one(cosine(Axis::Width, shape.w), "cosine.columns", &[error])?;
+        let cosine = [shape.h, shape.w].map(|n| Arc::new(Taps::cosine_transform(n)));
+        let error = g.along_axes("cosine", error, cosine)?;
         let error = g.one(Mask, "whitened", &[error, w])?;
         let zero = g.constant("zero", shape, vec![0.0; shape.numel()]);
         g.one(ResidualNorm, "residual", &[error, zero])

@@ -157,3 +157,26 @@ pub(super) fn run(flags: &Bench, plan: &PlanOptions, device: &Device, rows: &mut
     }
     Ok(())
 }
+
+#[cfg(all(test, feature = "emulate"))]
+mod tests {
+    use super::*;
+    use crate::backend::cuda::emulated::{Emulated, EmulatedChip};
+
+    #[test]
+    fn other_variants_are_those_that_do_not_run() {
+        let case = timed_cases(64).into_iter().find(|c| c.name.starts_with("conv")).unwrap();
+        let device = Device::emulated(Emulated::new(EmulatedChip::Hopper, 0));
+        let names = |plan: &PlanOptions, vjp| -> Vec<String> {
+            other_variants(&case, vjp, plan, &device).unwrap().into_iter().map(|other| other.1).collect()
+        };
+        let plan = PlanOptions::default().storage(Dtype::Bf16);
+        for vjp in [false, true] {
+            let (best, forced) = (names(&plan, vjp), names(&plan.variants(Forced::one("conv", "simt")), vjp));
+            assert!(best.contains(&"conv=simt".into()) && best.contains(&"conv=wgmma_256".into()), "{best:?}");
+            assert_eq!(best.len(), forced.len());
+            assert!(!forced.contains(&"conv=simt".into()), "{forced:?}");
+        }
+        assert!(other_variants(&case, false, &plan, &Device::cpu()).unwrap().is_empty());
+    }
+}

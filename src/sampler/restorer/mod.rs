@@ -67,8 +67,6 @@ pub struct Restorer {
     canvas: Shape,
     operator: Arc<dyn Operator>,
     state_item: usize,
-    /// Squared singular values of an operator without state, for spectral steps.
-    power: Option<Vec<f32>>,
     class_cond: Option<usize>,
     settings: Settings,
     start: f32,
@@ -114,17 +112,13 @@ impl Restorer {
             Some((g, z, image)) => Some(Mutex::new(Decoder { executor: ready(g, &plans[phases.len()])?, z, image })),
             None => None,
         };
-        let (one, is_spectral) = (Shape { n: 1, ..image }, phases.iter().any(|p| p.is_spectral()));
-        let state_item = operator.state_shape(one).map_or(0, |s| s.numel());
-        let power = (is_spectral && state_item == 0).then(|| power(operator.as_ref(), one, &[])).transpose()?;
         Ok(Restorer {
             machine: Machine::new(phases, executors, setup.levels(), inner),
             measurer: Measurer::new(operator.as_ref(), image)?,
             image,
             canvas: prior.canvas(image),
             operator: operator.clone(),
-            state_item,
-            power,
+            state_item: operator.state_shape(Shape { n: 1, ..image }).map_or(0, |s| s.numel()),
             class_cond: prior.classes,
             settings: settings.clone(),
             start: setup.schedule.start as f32,
@@ -242,13 +236,12 @@ impl Restorer {
             }
             None => Vec::new(),
         };
-        let power = match &self.power {
-            Some(power) => power.repeat(n),
-            None if self.machine.phases().iter().any(|p| p.is_spectral()) => {
+        let power = match self.machine.phases().iter().any(|p| p.reads_power()) {
+            true => {
                 let of_item = |i: &&Item| power(self.operator.as_ref(), one, &i.measurement.state);
                 filled.iter().map(of_item).collect::<Result<Vec<_>>>()?.concat()
             }
-            None => Vec::new(),
+            false => Vec::new(),
         };
         let batch = Batch {
             x,

@@ -5,18 +5,22 @@ use super::{Scalar, Step};
 use crate::error::{Error, Result};
 use crate::graph::TensorId;
 use crate::operator::{Operator, Spectrum};
-use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
+use crate::ops::axis_filter::Taps;
 use crate::ops::crop::ZeroPad;
 use crate::ops::spectral_step::SpectralStep;
 use crate::sampler::setup::Setup;
 use crate::tensor::Shape;
 use std::sync::Arc;
 
-/// The transform T whose rows are the right singular vectors of the operator, and its transpose.
-/// Both are maps along the height and along the width; none if T is the identity.
+/// The singular vectors of the operator, and its squared singular values if it has no state.
 pub struct SingularVectors {
+    /// The transform T whose rows are the right singular vectors, as maps along the height and
+    /// along the width. None if T is the identity.
     transform: Option<[Arc<Taps>; 2]>,
+    /// The transpose of T.
     transpose: Option<[Arc<Taps>; 2]>,
+    /// s^2 per coefficient. None if it depends on the operator's state.
+    power: Option<Vec<f32>>,
 }
 
 /// Standard deviations and shares of a spectral step.
@@ -29,7 +33,7 @@ pub struct SpectralLevel {
     /// Share of fresh noise where the measurement is too noisy, 0 to 1.
     pub eta: f64,
     /// Share of the measurement elsewhere, 0 to 1.
-    pub eta_b: f64,
+    pub etab: f64,
 }
 
 fn spectrum(operator: &dyn Operator) -> Result<Spectrum<'_>> {
@@ -40,15 +44,22 @@ fn spectrum(operator: &dyn Operator) -> Result<Spectrum<'_>> {
 
 /// s^2 per coefficient of one image of shape `x`, which has this state.
 pub(in crate::sampler) fn power(operator: &dyn Operator, x: Shape, state: &[f32]) -> Result<Vec<f32>> {
-    Ok(spectrum(operator)?.power(x, state)?.into_iter().map(|p| p as f32).collect())
+    Ok(in_single(spectrum(operator)?.power(x, state)?))
+}
+
+fn in_single(power: Vec<f64>) -> Vec<f32> {
+    power.into_iter().map(|p| p as f32).collect()
 }
 
 impl SingularVectors {
     /// Those of the setup's operator. Fails if it has no spectrum.
     pub fn of(setup: &Setup<'_>) -> Result<SingularVectors> {
-        let taps = spectrum(setup.operator)?.taps(setup.image);
+        let (spectrum, one) = (spectrum(setup.operator)?, Shape { n: 1, ..setup.image });
+        let taps = spectrum.taps(one);
         let transpose = taps.as_ref().map(|taps| taps.each_ref().map(|t| Arc::new(t.transposed())));
-        Ok(SingularVectors { transform: taps.map(|taps| taps.map(Arc::new)), transpose })
+        let has_state = setup.operator.state_shape(one).is_some();
+        let power = if has_state { None } else { Some(in_single(spectrum.power(one, &[])?)) };
+        Ok(SingularVectors { transform: taps.map(|taps| taps.map(Arc::new)), transpose, power })
     }
 }
 
@@ -69,14 +80,14 @@ impl Step<'_> {
         let mut coefficients = Vec::new();
         for (name, whole) in [("z", error), ("eps", eps), ("n", n)] {
             let part = self.image_part(whole)?;
-            coefficients.push(self.along_axes(&format!("{name}.coefficients"), vectors.transform.as_ref(), part)?);
+            coefficients.push(self.transformed(&format!("{name}.coefficients"), vectors.transform.as_ref(), part)?);
         }
-        let power = self.power(self.graph.shape(coefficients[0]));
+        let power = self.power(self.graph.shape(coefficients[0]), vectors);
         let op =
-            SpectralStep { columns: [level.sigma.0, level.noise.0], eta: level.eta as f32, eta_b: level.eta_b as f32 };
+            SpectralStep { columns: [level.sigma.0, level.noise.0], eta: level.eta as f32, etab: level.etab as f32 };
         coefficients.extend([power, self.coefficients]);
         let change = self.graph.one(op, "change.coefficients", &coefficients)?;
-        let change = self.along_axes("change", vectors.transpose.as_ref(), change)?;
+        let change = self.transformed("change", vectors.transpose.as_ref(), change)?;
         let canvas = self.setup.canvas();
         match self.graph.shape(change) == canvas {
             true => Ok(change),
@@ -84,14 +95,15 @@ impl Step<'_> {
         }
     }
 
-    fn along_axes(&mut self, name: &str, taps: Option<&[Arc<Taps>; 2]>, x: TensorId) -> Result<TensorId> {
-        let Some([rows, columns]) = taps else { return Ok(x) };
-        let x = self.graph.one(AxisFilter { axis: Axis::Height, taps: rows.clone() }, name, &[x])?;
-        self.graph.one(AxisFilter { axis: Axis::Width, taps: columns.clone() }, name, &[x])
+    fn transformed(&mut self, name: &str, taps: Option<&[Arc<Taps>; 2]>, x: TensorId) -> Result<TensorId> {
+        taps.map_or(Ok(x), |taps| self.graph.along_axes(name, x, taps.clone()))
     }
 
-    /// The input that holds s^2 of coefficients of this shape.
-    fn power(&mut self, coefficients: Shape) -> TensorId {
+    /// s^2 of coefficients of this shape: a constant, or an input if the operator has a state.
+    fn power(&mut self, coefficients: Shape, vectors: &SingularVectors) -> TensorId {
+        if let Some(power) = &vectors.power {
+            return self.graph.constant("power", Shape { c: 1, ..coefficients }, power.repeat(coefficients.n));
+        }
         self.measurement();
         let (g, m) = (&mut self.graph, self.measurement.as_mut().expect("made above"));
         *m.power.get_or_insert_with(|| g.input("power", Shape { c: 1, ..coefficients }))

@@ -41,7 +41,7 @@ fn spectral_step(x: Shape) -> Case {
     let power = Input::single(Shape { c: 1, ..x }).with(Values::Given(powers));
     let columns = Input::single(Shape::rows(2, 3)).with(Values::Given(vec![0.1, 0.0, 0.5, 1.0, 0.0, 2.0]));
     let inputs = [vec![Input::single(x); 3], vec![power, columns]].concat();
-    let op = SpectralStep { columns: [2, 0], eta: 0.85, eta_b: 0.9 };
+    let op = SpectralStep { columns: [2, 0], eta: 0.85, etab: 0.9 };
     Case::new(format!("spectral_step {x}"), op, inputs, &[])
 }
 
