@@ -66,7 +66,7 @@ impl Ddrm {
             sigma: s.scalar(move |m| ((1.0 - bar(&m.level)) / bar(&m.level)).sqrt()),
             noise: s.scalar_of_noise(|_, noise| noise),
             eta,
-            etab: etab,
+            etab,
         };
         let error = s.back_projected_error(x0)?;
         let change = s.spectral_change(v, error, eps, n, level)?;
