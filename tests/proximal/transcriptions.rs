@@ -197,7 +197,7 @@ fn first_difference(typed: &str, method: &str, task: &str) -> Option<String> {
     let item = Item::new(measurement.clone(), SEED);
     // A second run on the same restorer begins anew: what a method keeps from level to level does
     // not outlive a run.
-    restorer.restore(&[item.clone()], |_| ControlFlow::Continue(())).unwrap();
+    restorer.restore(std::slice::from_ref(&item), |_| ControlFlow::Continue(())).unwrap();
     let mut run = restorer.start(&[item]).unwrap();
     let mut oracle = Oracle::new(&model, image);
     let mut x = start(method, operator.as_ref(), &problem, &measurement, image, schedule.alpha_bar[4]);
@@ -209,8 +209,7 @@ fn first_difference(typed: &str, method: &str, task: &str) -> Option<String> {
         let found = run.step().unwrap().unwrap().x().unwrap();
         let expected: Vec<f32> = x.iter().map(|&v| v as f32).collect();
         let error = relative_error(&found, &expected);
-        // The condition is written so that NaN fails.
-        if !(error < 1e-4) {
+        if error.is_nan() || error >= 1e-4 {
             return Some(format!("{method}, {task}, level {index}: {error:.1e}"));
         }
     }
