@@ -21,8 +21,9 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-/// Architectures with a CUBIN of their own; other chips use the PTX.
-const ARCHITECTURES: &str = "80,86,89,90a,100a,120";
+/// Architectures with a CUBIN of their own. A chip of 8.9 runs that of 8.6: NVRTC gives both the
+/// same registers in every kernel. Chips of another generation compile the PTX.
+const ARCHITECTURES: &str = "80,86,90a,100a,120";
 /// Minimum architecture of the PTX.
 const PTX: &str = "compute_80";
 
@@ -61,6 +62,7 @@ fn write_structs(out: &Path, files: &[(String, String)], headers: &[(String, Str
 struct Image {
     file: usize,
     architecture: String,
+    /// The compressed image.
     path: PathBuf,
     log: String,
 }
@@ -93,14 +95,14 @@ fn compile_all(root: &Path, out: &Path, files: &[(String, String)], headers: &[(
                     let (name, source) = &files[file];
                     let mut hash = DefaultHasher::new();
                     (without_comments(source), &headers_without_comments, architecture, nvrtc.version).hash(&mut hash);
-                    let path = out.join(format!("{}.{architecture}.{:016x}", kernel_files::flat(name), hash.finish()));
-                    let log_path = path.with_extension(format!("{:016x}.log", hash.finish()));
+                    let stem = format!("{}.{architecture}.{:016x}", kernel_files::flat(name), hash.finish());
+                    let [path, log_path] = ["deflated", "log"].map(|kind| out.join(format!("{stem}.{kind}")));
                     let cached = path.exists().then(|| std::fs::read_to_string(&log_path).ok()).flatten();
                     let log = match cached {
                         Some(log) => log,
                         None => match nvrtc.compile(name, source, headers, architecture) {
                             Ok(compiled) => {
-                                std::fs::write(&path, &compiled.image).expect("OUT_DIR can be written");
+                                std::fs::write(&path, deflated(&compiled.image)).expect("OUT_DIR can be written");
                                 std::fs::write(&log_path, &compiled.log).expect("OUT_DIR can be written");
                                 compiled.log
                             }
@@ -161,9 +163,8 @@ fn write_table(out: &Path, files: &[(String, String)], headers: &[(String, Strin
     for Image { file, architecture, path, log } in images {
         writeln!(
             table,
-            "    Image {{ file: {:?}, architecture: {architecture:?}, deflated: include_bytes!({:?}), log: {log:?} }},",
-            files[*file].0,
-            deflated(path)
+            "    Image {{ file: {:?}, architecture: {architecture:?}, deflated: include_bytes!({path:?}), log: {log:?} }},",
+            files[*file].0
         )
         .expect("memory");
     }
@@ -172,13 +173,10 @@ fn write_table(out: &Path, files: &[(String, String)], headers: &[(String, Strin
 }
 
 /// Compresses an image to about a quarter of its size.
-fn deflated(path: &Path) -> PathBuf {
-    let image = std::fs::read(path).expect("an image of this build");
-    let to = PathBuf::from(format!("{}.deflated", path.display()));
+fn deflated(image: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
-    encoder.write_all(&image).expect("memory");
-    std::fs::write(&to, encoder.finish().expect("memory")).expect("OUT_DIR can be written");
-    to
+    encoder.write_all(image).expect("memory");
+    encoder.finish().expect("memory")
 }
 
 /// Compiles one object per kernel file. A table of their symbols keeps the linker from dropping

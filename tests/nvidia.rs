@@ -46,10 +46,8 @@ fn restore(folder: &Path, device: &str, more: &[&str], environment: &[(&str, &st
 
 #[test]
 fn the_selftest_passes_through_the_drivers_interface() {
-    for precision in ["f32-strict", "bf16"] {
-        let said = passes(&["selftest", "--device", "cuda:0", "--precision", precision], &[]);
-        assert!(said.contains("two dmap levels"), "{said}");
-    }
+    let said = passes(&["selftest", "--device", "cuda:0", "--precision", "bf16"], &[]);
+    assert!(said.contains("two dmap levels"), "{said}");
 }
 
 #[test]
@@ -58,7 +56,7 @@ fn a_restoration_has_the_same_bits_as_on_the_emulated_device() {
     let model = ["--model", "tests/data/adm_b.safetensors"];
     // A chip with a CUBIN of its own, one that runs that of an earlier chip, one that takes the
     // PTX.
-    for (precision, steps, chips) in [("f16", "2", &["9.0"][..]), ("f32", "1", &["8.7", "11.0"])] {
+    for (precision, steps, chips) in [("f16", "2", &["9.0"][..]), ("f32", "1", &["8.9", "11.0"])] {
         let more = [&model[..], &["--precision", precision, "--steps", steps]].concat();
         let expected = restore(folder.path(), "emulated", &more, &[]);
         for chip in chips {

@@ -19,10 +19,11 @@ mkdir -p "$out"
 log=$out/log.txt rows=$out/rows.jsonl clocks=$out/clocks.txt
 : >"$log" >"$rows" >"$clocks"
 end=$((SECONDS + ${SECONDS_IN_ALL:-390})) failed=0
-small=() tiny_selftest=() large=(--large) model=adm-256 latent=(--model sd2 --size 512)
+small=() tiny_selftest=() large=(--large) pixel=(--model adm-256) latent=(--model sd2 --size 512)
 if [[ -n "${DRY:-}" ]]; then
-    small=(--shrink 64 --repeat 1 --levels 4 --size 16) tiny_selftest=(--only "scale (2, 3")
-    large=(--large --shrink 16 --only norm) model=photo latent=(--model tiny-latent --size 32)
+    small=(--shrink 64 --repeat 1 --levels 4) tiny_selftest=(--only "scale (2, 3")
+    large=(--large --shrink 16 --only norm)
+    pixel=(--model tests/data/adm_a.safetensors --size 16) latent=(--model tests/data/latent_sd2 --size 16)
 fi
 
 finish() {
@@ -113,8 +114,8 @@ if has_torch; then
     step ceilings 45 "$python" tools/peers/ceilings.py
 fi
 if ((runs)); then
-    bench steps-adm 40 --precision bf16 --model $model --batch 1,4 --only steps
-    bench nodes-adm 25 --precision bf16 --model $model --batch 1 --only nodes
+    bench steps-adm 40 --precision bf16 "${pixel[@]}" --batch 1,4 --only steps
+    bench nodes-adm 25 --precision bf16 "${pixel[@]}" --batch 1 --only nodes
     bench steps-sd2 30 --precision bf16 "${latent[@]}" --batch 1 --only steps
     bench nodes-sd2 25 --precision bf16 "${latent[@]}" --batch 1 --only nodes
 fi

@@ -7,11 +7,11 @@
 namespace emulator {
 
 static Barrier& barrier_at(u32 at) {
-    if (at % 8 || at + 8 > block.shared_bytes) fail("a barrier that is not aligned, or outside the shared memory");
-    auto found = block.barriers.find(at);
-    if (found == block.barriers.end()) fail("a barrier that is not initialised");
+    if (at % 8 || at + 8 > block->shared_bytes) fail("a barrier that is not aligned, or outside the shared memory");
+    auto found = block->barriers.find(at);
+    if (found == block->barriers.end()) fail("a barrier that is not initialised");
     Barrier& barrier = found->second;
-    if (barrier.initialised_by && barrier.initialised_by != block.now) fail("a barrier whose initialisation is not fenced");
+    if (barrier.initialised_by && barrier.initialised_by != block->now) fail("a barrier whose initialisation is not fenced");
     return barrier;
 }
 
@@ -22,12 +22,12 @@ static void end_phase_if_complete(Barrier& barrier) {
 }
 
 void barrier_init(u32 at, u32 arrivals) {
-    block.barriers[at] = {.arrivals = arrivals, .pending = arrivals, .initialised_by = block.now};
+    block->barriers[at] = {.arrivals = arrivals, .pending = arrivals, .initialised_by = block->now};
     barrier_at(at);
 }
 void fence_barrier_init() {
-    for (auto& [at, barrier] : block.barriers) {
-        if (barrier.initialised_by == block.now) barrier.initialised_by = nullptr;
+    for (auto& [at, barrier] : block->barriers) {
+        if (barrier.initialised_by == block->now) barrier.initialised_by = nullptr;
     }
 }
 void barrier_arrive(u32 at) {
@@ -45,7 +45,7 @@ void barrier_wait(u32 at, u32 parity) {
     while ((barrier.phase & 1) == parity) wait_while(&barrier.phase, barrier.phase);
     // The last phase that has ended. A thread that waits for every phase is at most one behind.
     const i64 ended = i64(barrier.phase) - 1;
-    auto [last, is_first] = block.now->phases.try_emplace(at, -1);
+    auto [last, is_first] = block->now->phases.try_emplace(at, -1);
     if (ended > last->second + 1) fail("a thread missed a phase of a barrier");
     last->second = ended;
 }
@@ -70,15 +70,15 @@ static const char* do_box(const BoxCopy& c) {
             if (inside && !whole && first + 8 > 0 && first < i64(map.extents[0])) return "a box that cuts through 16 bytes";
             u32 at = c.shared + bytes;
             at ^= (at >> 7 & 7) << 4;
-            if (at + 16 > block.shared_bytes) return "a box reaches past the shared memory that the launch states";
+            if (at + 16 > block->shared_bytes) return "a box reaches past the shared memory that the launch states";
             u8* global = reinterpret_cast<u8*>(map.address) + offset + 2 * first;
-            if (c.is_load && whole) memcpy(block.shared_base + at, global, 16);
-            else if (c.is_load) memset(block.shared_base + at, 0, 16);
-            else if (whole) memcpy(global, block.shared_base + at, 16);
+            if (c.is_load && whole) memcpy(block->shared_base + at, global, 16);
+            else if (c.is_load) memset(block->shared_base + at, 0, 16);
+            else if (whole) memcpy(global, block->shared_base + at, 16);
         }
     }
     if (!c.is_load) return nullptr;
-    Barrier& barrier = block.barriers.at(c.barrier);
+    Barrier& barrier = block->barriers.at(c.barrier);
     barrier.bytes -= bytes;
     if (barrier.bytes < 0) return "more bytes come to a barrier than it expects";
     end_phase_if_complete(barrier);
@@ -101,55 +101,58 @@ static BoxCopy box_copy(u32 shared, const void* map, const int* start, bool is_l
 void load_box(u32 to, const void* map, u32 barrier, const int* start) {
     barrier_at(barrier);
     const BoxCopy c = box_copy(to, map, start, true, barrier);
-    if (block.early_copies) do_box_now(c);
-    else block.boxes.push_back(c);
+    if (block->early_copies) do_box_now(c);
+    else block->boxes.push_back(c);
 }
 void store_box(const void* map, u32 from, const int* start) {
-    for (const Fiber& f : block.fibers) {
+    for (const Fiber& f : block->fibers) {
         if (f.stored_shared) fail("a store of a box while what threads wrote is not fenced");
     }
     const BoxCopy c = box_copy(from, map, start, false, 0);
-    if (block.early_copies) do_box_now(c);
-    block.now->open_stores.push_back(c);
+    if (block->early_copies) do_box_now(c);
+    block->now->open_stores.push_back(c);
 }
 void commit_stores() {
-    auto& open = block.now->open_stores;
-    block.now->stores.insert(block.now->stores.end(), open.begin(), open.end());
+    auto& open = block->now->open_stores;
+    block->now->stores.insert(block->now->stores.end(), open.begin(), open.end());
     open.clear();
 }
 void wait_for_stores_to_read() {
-    if (!block.early_copies) {
-        for (const BoxCopy& c : block.now->stores) do_box_now(c);
+    if (!block->early_copies) {
+        for (const BoxCopy& c : block->now->stores) do_box_now(c);
     }
-    block.now->stores.clear();
+    block->now->stores.clear();
 }
 
-void fence_shared() { block.now->wrote_shared = block.now->stored_shared = false; }
+void fence_shared() {
+    if (block->now->wrote_shared) block->unfenced--;
+    block->now->wrote_shared = block->now->stored_shared = false;
+}
 u32 load_shared(u32 at) {
-    if (at % 4 || at + 4 > block.shared_bytes) fail("a word outside the shared memory, or not aligned");
+    if (at % 4 || at + 4 > block->shared_bytes) fail("a word outside the shared memory, or not aligned");
     u32 word;
-    memcpy(&word, block.shared_base + at, 4);
+    memcpy(&word, block->shared_base + at, 4);
     return word;
 }
 void store_shared(u32 at, u32 word) {
-    if (at % 4 || at + 4 > block.shared_bytes) fail("a word outside the shared memory, or not aligned");
-    memcpy(block.shared_base + at, &word, 4);
-    block.now->stored_shared = true;
+    if (at % 4 || at + 4 > block->shared_bytes) fail("a word outside the shared memory, or not aligned");
+    memcpy(block->shared_base + at, &word, 4);
+    block->now->stored_shared = true;
 }
 
 // Does one of the copies under way, if there is one, and returns whether there was one.
 static bool do_one_box(u32 random) {
-    if (block.boxes.empty()) return false;
-    std::swap(block.boxes[random % block.boxes.size()], block.boxes.back());
-    const BoxCopy c = block.boxes.back();
-    block.boxes.pop_back();
-    if (const char* fault = do_box(c)) block.error = fault;
+    if (block->boxes.empty()) return false;
+    std::swap(block->boxes[random % block->boxes.size()], block->boxes.back());
+    const BoxCopy c = block->boxes.back();
+    block->boxes.pop_back();
+    if (const char* fault = do_box(c)) block->error = fault;
     return true;
 }
 
 static std::string state_of_barriers() {
     std::string all;
-    for (const auto& [at, b] : block.barriers) {
+    for (const auto& [at, b] : block->barriers) {
         all += "; barrier at " + std::to_string(at) + ": phase " + std::to_string(b.phase) + ", " + std::to_string(b.pending) +
                " arrivals and " + std::to_string(b.bytes) + " bytes to come";
     }

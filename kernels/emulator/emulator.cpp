@@ -10,39 +10,48 @@
 #error "the emulated driver switches fibers with x86-64 instructions"
 #endif
 
-// Saves the callee-saved registers on the stack of the fiber that stops, and restores those of the
-// fiber that goes on.
-extern "C" void dmap_fiber_switch(void** save, void* load);
-asm(R"(
-.text
-.globl dmap_fiber_switch
-.type dmap_fiber_switch,@function
-dmap_fiber_switch:
-    pushq %rbp
-    pushq %rbx
-    pushq %r12
-    pushq %r13
-    pushq %r14
-    pushq %r15
-    movq %rsp, (%rdi)
-    movq %rsi, %rsp
-    popq %r15
-    popq %r14
-    popq %r13
-    popq %r12
-    popq %rbx
-    popq %rbp
-    ret
-.size dmap_fiber_switch,.-dmap_fiber_switch
-)");
-
 namespace emulator {
 
+#ifdef __AVX512F__
+#define DMAP_MORE_REGISTERS                                                                                              \
+    , "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25", "xmm26", "xmm27", "xmm28", \
+        "xmm29", "xmm30", "xmm31", "k1", "k2", "k3", "k4", "k5", "k6", "k7"
+#else
+#define DMAP_MORE_REGISTERS
+#endif
+
+// Stops a fiber, whose stack pointer goes to `save`, and goes on with the one whose stack pointer
+// is `load`. It jumps in place of a call and a return: the processor predicts where a function
+// returns to by the calls before it, and a switch by call and return would mislead it each time.
+[[gnu::always_inline]] static inline void switch_fiber(void** save, void* load) {
+    asm volatile(
+        "leaq -128(%%rsp), %%rsp\n\t"  // below the red zone
+        "pushq %%rbp\n\t"
+        "pushq %%rbx\n\t"
+        "leaq 1f(%%rip), %%rax\n\t"
+        "pushq %%rax\n\t"
+        "movq %%rsp, (%0)\n\t"
+        "movq %1, %%rsp\n\t"
+        "popq %%rax\n\t"
+        "jmp *%%rax\n"
+        "1:\n\t"
+        "popq %%rbx\n\t"
+        "popq %%rbp\n\t"
+        "leaq 128(%%rsp), %%rsp"
+        : "+D"(save), "+S"(load)
+        :
+        : "rax", "rcx", "rdx", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "memory", "cc", "xmm0", "xmm1", "xmm2",
+          "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14",
+          "xmm15" DMAP_MORE_REGISTERS);
+}
+
 constexpr size_t STACK = 96 << 10;
+// Stacks begin at different distances from their page, so that they share no set of the cache.
+constexpr size_t STACK_SHIFT = 832, STACK_SHIFTS = 64 << 10;
 constexpr size_t GUARD = 4096;
 constexpr u8 POISON = 0xff;  // NaN in every storage type
 
-thread_local Registers* registers;
+thread_local constinit Registers* registers = nullptr;
 
 struct Kernel { size_t parameter_bytes; Body body; u32 threads; };
 static std::map<std::string, Kernel>& kernels() {
@@ -63,11 +72,11 @@ struct Warp {
 #include "bulk.h"
 
 struct Fiber {
-    Registers registers;
     void* stack_pointer;
     const u32* waits_for;  // goes on once *waits_for differs from `seen`
     u32 seen;
     bool done;
+    Registers registers;
     Warp* warp;
     u32 lane;
     std::vector<std::vector<Copy>> groups;
@@ -93,78 +102,94 @@ struct Block {
     std::vector<u8> shared;
     u8* shared_base = nullptr;
     u32 waiting = 0, finished = 0, generation = 0;
+    u32 unfenced = 0;  // threads that wrote shared memory by copies and did not fence it
     Fiber* now = nullptr;
     void* scheduler = nullptr;
     Body body = nullptr;
     const void* parameters = nullptr;
     std::string error;
 };
-static thread_local Block block;
+// The block that this thread runs. It is a pointer, because a thread-local object with a
+// constructor is checked at every use.
+static thread_local constinit Block* block = nullptr;
 
-u8* shared_memory() { return block.shared_base; }
+u8* shared_memory() { return block->shared_base; }
 
-static void yield() { dmap_fiber_switch(&block.now->stack_pointer, block.scheduler); }
+[[gnu::always_inline]] static inline void yield() { switch_fiber(&block->now->stack_pointer, block->scheduler); }
 
 void fail(const char* what) {
-    if (block.error.empty()) {
-        Index t = block.now->registers.thread, b = block.now->registers.block;
-        block.error = std::string(what) + " (thread " + std::to_string(t.x) + " of block " + std::to_string(b.x) + ", " +
+    if (block->error.empty()) {
+        Index t = block->now->registers.thread, b = block->now->registers.block;
+        block->error = std::string(what) + " (thread " + std::to_string(t.x) + " of block " + std::to_string(b.x) + ", " +
                       std::to_string(b.y) + ", " + std::to_string(b.z) + ")";
     }
     for (;;) yield();
 }
 
-static void wait_while(const u32* counter, u32 seen) {
-    block.now->waits_for = counter;
-    block.now->seen = seen;
+[[gnu::always_inline]] static inline void wait_while(const u32* counter, u32 seen) {
+    block->now->waits_for = counter;
+    block->now->seen = seen;
     yield();
-    block.now->waits_for = nullptr;
+    block->now->waits_for = nullptr;
 }
 
 void block_barrier() {
-    u32 seen = block.generation;
-    if (block.finished) fail("a barrier is not reached by threads that have ended");
-    if (++block.waiting == block.fibers.size()) {
-        block.waiting = 0;
-        block.generation++;
+    u32 seen = block->generation;
+    if (block->finished) fail("a barrier is not reached by threads that have ended");
+    if (++block->waiting == block->fibers.size()) {
+        block->waiting = 0;
+        block->generation++;
         return;
     }
-    wait_while(&block.generation, seen);
+    wait_while(&block->generation, seen);
 }
 
-static float product_operand(Kind kind, const u32* words, int k) {
-    if (kind == MULTIPLY_TF32) return bits_float(words[k] & ~0x1fffu);
+template <Kind KIND> static float product_operand(const u32* words, int k) {
+    if (KIND == MULTIPLY_TF32) return bits_float(words[k] & ~0x1fffu);
     u16 half = u16(words[k / 2] >> (16 * (k & 1)));
-    return kind == MULTIPLY_F16 ? to_float(f16{half}) : bits_float(u32(half) << 16);
+    return KIND == MULTIPLY_F16 ? to_float(f16{half}) : bits_float(u32(half) << 16);
 }
 
 // D = A B + C with the fragment layouts of the PTX manual.
-static void multiply_warp(Kind kind, Lane* lanes) {
-    const int per_word = kind == MULTIPLY_TF32 ? 1 : 2, depth = 8 * per_word;
-    float a[16][16], b[16][8];
+template <Kind KIND> [[gnu::optimize("O3")]] static void multiply_warp(Lane* lanes) {
+    constexpr int per_word = KIND == MULTIPLY_TF32 ? 1 : 2, depth = 8 * per_word;
+    typedef float Row __attribute__((vector_size(32)));
+    float a[16][16];
+    Row b[16], sums[16];
     for (int lane = 0; lane < 32; lane++) {
         int g = lane / 4, t = lane % 4;
         for (int word = 0; word < 4; word++) {
             for (int e = 0; e < per_word; e++) {
                 int row = g + 8 * (word & 1), k = (word >> 1) * 4 * per_word + t * per_word + e;
-                a[row][k] = product_operand(kind, lanes[lane].in + word, e);
+                a[row][k] = product_operand<KIND>(lanes[lane].in + word, e);
             }
         }
         for (int word = 0; word < 2; word++) {
             for (int e = 0; e < per_word; e++) {
-                b[word * 4 * per_word + t * per_word + e][g] = product_operand(kind, lanes[lane].in + 4 + word, e);
+                b[word * 4 * per_word + t * per_word + e][g] = product_operand<KIND>(lanes[lane].in + 4 + word, e);
             }
         }
     }
-    for (int lane = 0; lane < 32; lane++) {
-        int g = lane / 4, t = lane % 4;
-        for (int i = 0; i < 4; i++) {
-            int row = g + 8 * (i >> 1), column = 2 * t + (i & 1);
-            float sum = bits_float(lanes[lane].in[6 + i]);
-            for (int k = 0; k < depth; k++) sum += a[row][k] * b[k][column];
-            lanes[lane].out[i] = float_bits(sum);
+    auto for_each_sum = [&](auto&& act) {
+        for (int lane = 0; lane < 32; lane++) {
+            for (int i = 0; i < 4; i++) {
+                float* sum = reinterpret_cast<float*>(&sums[lane / 4 + 8 * (i >> 1)]) + lane % 4 * 2 + (i & 1);
+                act(lanes[lane], i, *sum);
+            }
         }
+    };
+    for_each_sum([](Lane& lane, int i, float& sum) { sum = bits_float(lane.in[6 + i]); });
+    // Eight rows at a time, so that no addition waits for the one before it.
+    for (int first = 0; first < 16; first += 8) {
+        Row eight[8];
+        memcpy(eight, sums + first, sizeof eight);
+        for (int k = 0; k < depth; k++) {
+#pragma GCC unroll 8
+            for (int row = 0; row < 8; row++) eight[row] += a[first + row][k] * b[k];
+        }
+        memcpy(sums + first, eight, sizeof eight);
     }
+    for_each_sum([](Lane& lane, int i, float& sum) { lane.out[i] = float_bits(sum); });
 }
 
 static void matrices(Lane* lanes, bool transposed) {
@@ -182,7 +207,7 @@ static void matrices(Lane* lanes, bool transposed) {
 }
 
 Lane& collective(Kind kind, const u32* in, int count, const void* address) {
-    Fiber& fiber = *block.now;
+    Fiber& fiber = *block->now;
     Warp& warp = *fiber.warp;
     u32 seen = warp.generation;
     // There are two sets of slots, because a lane can be at most one collective ahead of the
@@ -205,7 +230,9 @@ Lane& collective(Kind kind, const u32* in, int count, const void* address) {
             break;
         case MATRICES: matrices(lanes, false); break;
         case MATRICES_TRANSPOSED: matrices(lanes, true); break;
-        default: multiply_warp(kind, lanes);
+        case MULTIPLY_F16: multiply_warp<MULTIPLY_F16>(lanes); break;
+        case MULTIPLY_BF16: multiply_warp<MULTIPLY_BF16>(lanes); break;
+        case MULTIPLY_TF32: multiply_warp<MULTIPLY_TF32>(lanes); break;
     }
     warp.arrived = 0;
     warp.generation++;
@@ -222,19 +249,20 @@ static void do_copy(const Copy& c) {
 void copy_async(void* to, const void* from, bool valid) {
     check_alignment(to, 16);
     if (valid) check_alignment(from, 16);
-    if (block.early_copies) do_copy({to, from, valid});
-    block.now->open.push_back({to, from, valid});
+    if (block->early_copies) do_copy({to, from, valid});
+    block->now->open.push_back({to, from, valid});
 }
 void commit_copies() {
-    block.now->groups.push_back(std::move(block.now->open));
-    block.now->open.clear();
+    block->now->groups.push_back(std::move(block->now->open));
+    block->now->open.clear();
 }
 void wait_for_copies(int allowed) {
-    auto& groups = block.now->groups;
+    auto& groups = block->now->groups;
     while (groups.size() > size_t(allowed)) {
         for (const Copy& c : groups.front()) {
-            if (!block.early_copies) do_copy(c);
-            block.now->wrote_shared = true;
+            if (!block->early_copies) do_copy(c);
+            if (!block->now->wrote_shared) block->unfenced++;
+            block->now->wrote_shared = true;
         }
         groups.erase(groups.begin());
     }
@@ -244,25 +272,24 @@ static bool do_one_box(u32 random);
 static std::string state_of_barriers();
 
 static void fiber_main() {
-    block.body(block.parameters);
-    for (const auto& group : block.now->groups) {
+    block->body(block->parameters);
+    for (const auto& group : block->now->groups) {
         if (!group.empty()) fail("the kernel ended with asynchronous copies under way");
     }
-    if (!block.now->open.empty()) fail("the kernel ended with asynchronous copies under way");
-    if (!block.now->pending.empty()) fail("the kernel ended with products under way");
-    if (!block.now->open_stores.empty() || !block.now->stores.empty()) fail("the kernel ended with stores of boxes that nobody waited for");
-    block.now->done = true;
-    block.finished++;
-    if (block.waiting) fail("a thread ended while others wait at a barrier");
+    if (!block->now->open.empty()) fail("the kernel ended with asynchronous copies under way");
+    if (!block->now->pending.empty()) fail("the kernel ended with products under way");
+    if (!block->now->open_stores.empty() || !block->now->stores.empty()) fail("the kernel ended with stores of boxes that nobody waited for");
+    block->now->done = true;
+    block->finished++;
+    if (block->waiting) fail("a thread ended while others wait at a barrier");
     yield();
     __builtin_unreachable();
 }
 
-static void start(Fiber& fiber, u8* stack) {
-    void** top = reinterpret_cast<void**>(stack + STACK);
+static void start(Fiber& fiber, u8* stack, u32 index) {
+    void** top = reinterpret_cast<void**>(stack + STACK + STACK_SHIFTS - index * STACK_SHIFT % STACK_SHIFTS);
     *--top = nullptr;  // a return address that is never used; the stack looks as after a call
     *--top = reinterpret_cast<void*>(fiber_main);
-    for (int i = 0; i < 6; i++) *--top = nullptr;
     fiber.stack_pointer = top;
 }
 
@@ -270,9 +297,40 @@ struct Random {
     u64 state;
     u32 below(u32 n) {
         state ^= state << 13, state ^= state >> 7, state ^= state << 17;
-        return u32(state >> 32) % n;
+        return u32((state >> 32) * n >> 32);
     }
 };
+
+// Whether no kernel has written these bytes: the first one is poison, and each is like the next.
+static bool is_poison(const u8* first, const u8* end) {
+    return *first == POISON && memcmp(first, first + 1, end - first - 1) == 0;
+}
+
+// Lets the lanes of a warp go on, in random order: each once, or until all of them wait. The first
+// keeps the warps of a block in step, the second lets one run ahead of the others as far as it can.
+// Returns whether a lane went on.
+static bool run_warp(u32 warp, Random& random) {
+    const bool runs_ahead = random.below(2);
+    const u32 lanes = block->warps[warp].size;
+    bool moved_ever = false, moved = true;
+    while (moved && (runs_ahead || !moved_ever)) {
+        moved = false;
+        // An odd step visits each of 32 lanes once.
+        const u32 first = random.below(32), step = 2 * random.below(16) + 1;
+        for (u32 i = 0; i < 32; i++) {
+            const u32 lane = (first + i * step) % 32;
+            if (lane >= lanes) continue;
+            Fiber& f = block->fibers[32 * warp + lane];
+            if (f.done || (f.waits_for && *f.waits_for == f.seen)) continue;
+            moved = moved_ever = true;
+            block->now = &f;
+            registers = &f.registers;
+            switch_fiber(&block->scheduler, f.stack_pointer);
+            if (!block->error.empty()) return true;
+        }
+    }
+    return moved_ever;
+}
 
 }  // namespace emulator
 
@@ -301,72 +359,66 @@ extern "C" int dmap_emulated_block(const char* name, const void* parameters, con
                                    u32 shared_bytes, u64 seed, char* message, size_t room) {
     const Kernel& kernel = kernels().at(name);
     u32 threads = size[0] * size[1] * size[2];
-    block.error.clear();
-    if (threads > kernel.threads) block.error = "more threads than the kernel's launch bound";
-    block.body = kernel.body;
+    static thread_local Block own;
+    block = &own;
+    block->error.clear();
+    if (threads > kernel.threads) block->error = "more threads than the kernel's launch bound";
+    block->body = kernel.body;
     // The parameters are copied to a place that is aligned for tensor maps.
     alignas(64) static thread_local u8 aligned[4096];
     memcpy(aligned, parameters, kernel.parameter_bytes);
-    block.parameters = aligned;
-    block.barriers.clear();
-    block.boxes.clear();
-    block.shared.assign(shared_bytes + 2 * GUARD + 1024, POISON);
-    block.shared_bytes = shared_bytes;
-    uintptr_t base = reinterpret_cast<uintptr_t>(block.shared.data()) + GUARD;
-    block.shared_base = reinterpret_cast<u8*>((base + 1023) / 1024 * 1024);
-    block.warps.assign((threads + 31) / 32, Warp());
-    block.warp_groups.assign((threads + 127) / 128, WarpGroup());
-    block.fibers.clear();
-    block.fibers.resize(threads);
-    block.waiting = block.finished = block.generation = 0;
-    while (block.stacks.size() < threads) {
-        void* memory = mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        block.stacks.push_back(static_cast<u8*>(memory));
+    block->parameters = aligned;
+    block->barriers.clear();
+    block->boxes.clear();
+    block->shared.assign(shared_bytes + 2 * GUARD + 1024, POISON);
+    block->shared_bytes = shared_bytes;
+    uintptr_t base = reinterpret_cast<uintptr_t>(block->shared.data()) + GUARD;
+    block->shared_base = reinterpret_cast<u8*>((base + 1023) / 1024 * 1024);
+    block->warps.assign((threads + 31) / 32, Warp());
+    block->warp_groups.assign((threads + 127) / 128, WarpGroup());
+    block->fibers.clear();
+    block->fibers.resize(threads);
+    block->waiting = block->finished = block->generation = block->unfenced = 0;
+    while (block->stacks.size() < threads) {
+        void* memory = mmap(nullptr, STACK + STACK_SHIFTS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        block->stacks.push_back(static_cast<u8*>(memory));
     }
     Random random{seed * 0x9E3779B97F4A7C15ull + 1};
-    block.early_copies = seed / 2 % 2;
-    std::vector<u32> order(threads);
+    block->early_copies = seed / 2 % 2;
     for (u32 i = 0; i < threads; i++) {
-        Fiber& f = block.fibers[i];
+        Fiber& f = block->fibers[i];
         f.registers = {{i % size[0], i / size[0] % size[1], i / size[0] / size[1]}, {at[0], at[1], at[2]},
                        {size[0], size[1], size[2]}, {grid[0], grid[1], grid[2]}};
-        f.warp = &block.warps[i / 32];
+        f.warp = &block->warps[i / 32];
         f.lane = i % 32;
-        f.warp_group = &block.warp_groups[i / 128];
+        f.warp_group = &block->warp_groups[i / 128];
         f.fenced_products = f.wrote_shared = f.stored_shared = false;
         f.warp->size++;
         f.waits_for = nullptr;
         f.done = false;
-        start(f, block.stacks[i]);
-        order[i] = i;
+        start(f, block->stacks[i], i);
     }
-    while (block.error.empty() && block.finished < threads) {
-        for (u32 i = threads; i > 1; i--) std::swap(order[i - 1], order[random.below(i)]);
+    std::vector<u32> order(block->warps.size());
+    for (u32 i = 0; i < order.size(); i++) order[i] = i;
+    while (block->error.empty() && block->finished < threads) {
+        for (u32 i = order.size(); i > 1; i--) std::swap(order[i - 1], order[random.below(i)]);
         bool moved = false;
-        for (u32 i : order) {
-            Fiber& f = block.fibers[i];
-            if (f.done || (f.waits_for && *f.waits_for == f.seen)) continue;
-            moved = true;
-            block.now = &f;
-            registers = &f.registers;
-            dmap_fiber_switch(&block.scheduler, f.stack_pointer);
-            if (!block.error.empty()) break;
+        for (u32 warp : order) {
+            moved = run_warp(warp, random) || moved;
+            if (!block->error.empty()) break;
         }
         if (!moved && !do_one_box(random.below(1 << 16))) {
-            block.error = "threads wait for each other: a barrier or collective is not reached by all" + state_of_barriers();
+            block->error = "threads wait for each other: a barrier or collective is not reached by all" + state_of_barriers();
         }
     }
-    if (block.error.empty() && !block.boxes.empty()) block.error = "the kernel ended with loads of boxes under way";
-    if (block.error.empty()) {
-        for (u8* p = block.shared.data(); p < block.shared_base; p++) {
-            if (*p != POISON) { block.error = "a write before the shared memory"; break; }
-        }
-        for (u8* p = block.shared_base + shared_bytes; p < block.shared.data() + block.shared.size(); p++) {
-            if (*p != POISON) { block.error = "a write past the shared memory that the launch states"; break; }
-        }
+    if (block->error.empty() && !block->boxes.empty()) block->error = "the kernel ended with loads of boxes under way";
+    u8 *first = block->shared.data(), *end = first + block->shared.size();
+    if (block->error.empty() && !is_poison(first, block->shared_base)) block->error = "a write before the shared memory";
+    if (block->error.empty() && !is_poison(block->shared_base + shared_bytes, end)) {
+        block->error = "a write past the shared memory that the launch states";
     }
-    if (block.error.empty()) return 0;
-    strncpy(message, block.error.c_str(), room - 1);
+    if (block->error.empty()) return 0;
+    strncpy(message, block->error.c_str(), room - 1);
     message[room - 1] = 0;
     return 1;
 }

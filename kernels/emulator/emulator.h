@@ -4,8 +4,9 @@
 // The emulator is adversarial on purpose. Shared memory starts as NaN and has a guard band. The
 // block's seed decides whether asynchronous copies and copies of boxes happen at once or as late as
 // their wait allows. Products of a warpgroup happen as late as their wait allows, and until then
-// their accumulators are NaN. Fibers run in a seeded random order. Misaligned vectors and diverged
-// collectives stop the launch with a message.
+// their accumulators are NaN. Warps and lanes run in a seeded random order; a warp stays in step
+// with the others or runs ahead of them. Misaligned vectors and diverged collectives stop the
+// launch with a message.
 #pragma once
 #include <cmath>
 #include <cstddef>
@@ -26,7 +27,7 @@ struct Index { u32 x, y, z; };
 
 // The index registers of the running fiber.
 struct Registers { Index thread, block, block_size, grid_size; };
-extern thread_local Registers* registers;
+extern thread_local constinit Registers* registers;
 
 using Body = void (*)(const void*);
 struct Registration {

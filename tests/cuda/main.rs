@@ -132,7 +132,7 @@ fn every_other_method_agrees_with_the_cpu() {
         let is_of_pixels = OF_PIXELS.contains(&row.name);
         let model = if is_of_pixels { "tests/data/adm_a.safetensors" } else { "tests/data/latent_sd1" };
         let prior = Model::open(model).unwrap().network.prior();
-        let settings = Settings::parse(&format!("{}:{inner}", row.name), &prior).unwrap().steps(3);
+        let settings = Settings::parse(&format!("{}:{inner}", row.name), &prior).unwrap().steps(2);
         let strict = PlanOptions::default().tf32(false);
         // DDRM divides by singular values, and a blur has small ones that enlarge rounding errors.
         let task = if row.name == "ddrm" { "sr2" } else { "gaussian-blur:size=7" };

@@ -16,7 +16,7 @@ const COLUMNS: &str = "kernel\tarchitecture\tthreads\tregisters\tspilled\tshared
 type Shared = BTreeMap<String, BTreeMap<usize, usize>>;
 
 fn is_small(architecture: &str) -> bool {
-    ["sm_86", "sm_89", "sm_120"].contains(&architecture)
+    ["sm_86", "sm_120"].contains(&architecture)
 }
 
 /// Warps that a multiprocessor holds at most, and how many of them registers and `shared` bytes of
