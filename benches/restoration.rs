@@ -4,8 +4,9 @@
 //!     cargo bench --bench restoration -- --photos FOLDER --out benches/records/DATE-MACHINE/restoration.tsv \
 //!         --method dmap --method dps:step=published:80@28
 //!
-//! `METHOD@STEPS` takes another number of noise levels than the tuned one. Rows go to the file as
-//! they are finished, and rows that are there already are not computed again.
+//! `METHOD@STEPS` takes another number of noise levels than the tuned one; with `--passes N` each
+//! method takes as many levels as N network passes allow. `auto` is what `dmap restore` would take.
+//! Rows go to the file as they are finished, and rows that are there already are not computed again.
 
 use anyhow::Context;
 use clap::Parser;
@@ -15,7 +16,7 @@ use dmap::image::{Photo, Picture};
 use dmap::metrics::{psnr, ssim};
 use dmap::model::Model;
 use dmap::operator::{Operator, parse_task};
-use dmap::sampler::{Item, Measurement, Noise, Restorer, Settings, Spacing, baseline};
+use dmap::sampler::{Answer, Item, Measurement, Noise, Restorer, Settings, Spacing, baseline};
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,9 @@ struct Arguments {
     tasks: Vec<String>,
     #[arg(long = "method", default_values_t = ["dps", "dmap"].map(String::from))]
     methods: Vec<String>,
+    /// Network passes of one image: forward evaluations plus VJPs.
+    #[arg(long)]
+    passes: Option<usize>,
     #[arg(long = "noise", default_values_t = [0.025])]
     noises: Vec<f64>,
     #[arg(long, default_value_t = 256)]
@@ -86,9 +90,17 @@ fn main() -> anyhow::Result<()> {
         for noise in &a.noises {
             for typed in &a.methods {
                 let (method, steps) = typed.split_once('@').map_or((&typed[..], None), |(m, s)| (m, Some(s)));
-                let mut settings = Settings::parse(method, &model.network.prior())?;
+                let prior = model.network.prior();
+                let mut settings = match (method, a.passes) {
+                    ("auto", Some(passes)) => Settings::auto_within(Answer::Map, &model, operator.as_ref(), passes)?,
+                    ("auto", None) => Settings::auto(Answer::Map, &prior, operator.as_ref())?,
+                    (method, _) => Settings::parse(method, &prior)?,
+                };
                 if let Some(steps) = steps {
                     settings.steps = steps.parse().with_context(|| format!("{typed}: the levels are no number"))?;
+                }
+                if let Some(passes) = a.passes {
+                    settings = settings.within(passes, &model)?;
                 }
                 settings.eta = a.eta;
                 if a.linear_spacing {

@@ -8,7 +8,7 @@ use dmap::graph::{Dtype, Graph, Plan, PlanOptions, Shape, TensorId, backward};
 use dmap::model::{Conditioning, Model, Network};
 use dmap::noise::{Draw, NoiseKey, fill_normal};
 use dmap::operator::parse_task;
-use dmap::sampler::{METHODS, Phases, Settings};
+use dmap::sampler::{METHODS, Phases, Restorer, Settings};
 
 /// The graphs of a method.
 fn step_graphs(preset: &str, size: usize, method: &str, plan: PlanOptions) -> Vec<Graph> {
@@ -162,4 +162,27 @@ fn weights_stay_with_the_host_only_where_the_budget_asks_for_it() {
     assert!(streamed.total_bytes() <= 1 << 30);
     assert_eq!(window.host_bytes + streamed.weight_bytes, kept.weight_bytes);
     assert!(plan(1 << 28, true).is_err());
+}
+
+#[test]
+fn a_budget_of_passes_gives_as_many_levels_as_it_allows() {
+    let of = |path: &str| Model::open(path).unwrap();
+    let (pixels, latents) = (of("tests/data/adm_a.safetensors"), of("tests/data/latent_sd1"));
+    for row in METHODS {
+        // Some methods are for pixel models only, some for latent models only.
+        let on = |model: &Model| Settings::parse(row.name, &model.network.prior()).unwrap().steps(20).passes(model);
+        let model = if on(&pixels).is_ok() { &pixels } else { &latents };
+        let usual = Settings::parse(row.name, &model.network.prior()).unwrap();
+        let budget = 90;
+        let within = usual.within(budget, model).unwrap();
+        let (passes, more) =
+            (within.passes(model).unwrap(), within.clone().steps(within.steps + 1).passes(model).unwrap());
+        assert!(passes <= budget && more > budget, "{}: {} levels, {passes} and {more} passes", row.name, within.steps);
+
+        // What is counted is what a restorer runs, for another task and size.
+        let operator = parse_task("sr4").unwrap();
+        let (image, cpu) = (Shape::new(1, 32, 48, 3), Device::cpu());
+        let mut restorer = Restorer::new(model, &operator, &within, image, PlanOptions::default(), &cpu).unwrap();
+        assert_eq!(restorer.network_passes().unwrap(), passes, "{}", row.name);
+    }
 }

@@ -11,8 +11,7 @@ use crate::image::write_whole;
 use crate::launch::Chip;
 use crate::model::Model;
 use crate::operator::parse_task;
-use crate::sampler::chain::Machine;
-use crate::sampler::{Method, Phases, Setup, method};
+use crate::sampler::{Method, Setup, method};
 use crate::tensor::Shape;
 use serde::Serialize;
 use std::fmt::Write;
@@ -85,6 +84,9 @@ struct Report<'a> {
     traffic_bytes: u64,
     traffic_lower_bound: u64,
     traffic_once: u64,
+    /// Noise levels of one image, and its network passes: forward evaluations plus VJPs.
+    levels: usize,
+    passes: usize,
     graphs: Vec<GraphRow>,
     live_at_peak: Vec<(String, u64)>,
 }
@@ -129,10 +131,7 @@ const DECODER: &str = "decoder";
 
 /// Every graph of a method, and the decoder of a latent model.
 fn planned(setup: &Setup<'_>, method: &dyn Method) -> Result<Vec<Planned>> {
-    let mut phases = Phases::new(setup);
-    method.record(&mut phases)?;
-    let inner = setup.inner_levels(|sigma| method.inner_sigmas(sigma))?;
-    let mut machine = Machine::new(phases.finish(), Vec::new(), setup.levels(), inner);
+    let mut machine = method::rehearse(method, setup)?;
     let runs = method::runs(method, &mut machine)?;
     let passes = |runs: &&Vec<usize>| runs.iter().zip(machine.phases()).map(|(n, p)| n * p.passes).sum::<usize>();
     // Among levels with equal work a later one is taken, because the first level may do extra work
@@ -152,7 +151,7 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
     let (w, h) = size(&flags.size)?;
     let operator = parse_task(&flags.task)?;
     let prior = model.network.prior();
-    let settings = flags.sampler.settings(&prior, operator.as_ref(), 1)?;
+    let settings = flags.sampler.settings(&model, operator.as_ref(), 1)?;
     let image = Shape::new(flags.batch as usize, h, w, prior.image_channels());
     let (options, cpu) = (flags.storage.plan()?, Device::cpu());
     let setup = settings.setup(&model, operator.as_ref(), image, options, &cpu)?;
@@ -189,6 +188,8 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
         traffic_bytes: sum(&|p| p.traffic_bytes),
         traffic_lower_bound: sum(&|p| p.traffic_lower_bound),
         traffic_once: sum(&|p| p.traffic_once),
+        levels: settings.steps,
+        passes: settings.passes(&model)?,
         graphs: all.iter().map(Planned::row).collect(),
         live_at_peak,
     };
@@ -216,6 +217,7 @@ fn print(r: &Report<'_>, largest: &Planned, live_count: usize) -> Result<()> {
     say!("  reverse          {}", giga(r.flops_vjp))?;
     say!("  recomputed       {} ({share:.1} % more)", giga(r.flops_recompute))?;
     say!("  launches         {} on {} multiprocessors", r.launches, Chip::HOPPER.multiprocessors)?;
+    say!("  one image        {} levels, {} network passes", r.levels, r.passes)?;
     if r.graphs.len() > 1 {
         say!("  graphs:")?;
         for g in &r.graphs {

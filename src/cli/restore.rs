@@ -130,7 +130,7 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
     let operator = parse_task(&flags.task)?;
     let job = Job {
         task_file_sha256: task_file_sha256(operator.as_ref())?,
-        settings: flags.sampler.settings(&model.network.prior(), operator.as_ref(), flags.samples)?,
+        settings: flags.sampler.settings(&model, operator.as_ref(), flags.samples)?,
         operator,
         device: flags.device.open()?,
         plan: flags.device.plan()?,

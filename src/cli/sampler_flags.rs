@@ -2,7 +2,7 @@
 
 use super::old_flags::OldFlags;
 use crate::error::{Error, Result};
-use crate::model::Prior;
+use crate::model::Model;
 use crate::operator::Operator;
 use crate::sampler::{Answer, Method, Settings, Spacing, Variance, auto_method, method};
 use clap::{Args, ValueEnum};
@@ -22,6 +22,10 @@ pub(crate) struct SamplerFlags {
     /// Noise levels visited [default: tuned per method and kind of model]
     #[arg(long)]
     pub steps: Option<usize>,
+    /// As many noise levels as this number of network passes per image allows: forward evaluations
+    /// plus VJPs
+    #[arg(long, value_name = "N", conflicts_with = "steps", value_parser = clap::value_parser!(u32).range(1..))]
+    pub passes: Option<u32>,
     /// Variance of the ancestral step
     #[arg(long, value_enum, default_value = "fixed-small")]
     pub variance: VarianceFlag,
@@ -98,15 +102,18 @@ fn check_answer(asked: Option<EstimateFlag>, samples: u32, typed: &str, method: 
 
 impl SamplerFlags {
     /// The settings that these flags select for a model, a task and a number of samples.
-    pub fn settings(&self, prior: &Prior, operator: &dyn Operator, samples: u32) -> Result<Settings> {
+    pub fn settings(&self, model: &Model, operator: &dyn Operator, samples: u32) -> Result<Settings> {
+        let prior = &model.network.prior();
         let usual = if samples > 1 { Answer::Sample } else { Answer::Map };
         let answer = self.estimate.map_or(usual, EstimateFlag::answer);
+        let passes = self.passes.map(|passes| passes as usize);
+        let best = auto_method(answer, prior, operator, passes);
         let typed = match &self.method[..] {
             "auto" if self.old.are_given() => "dmap",
             typed if typed.starts_with("auto:") => {
                 return Err(Error::Invalid("auto takes no options: write the method that they are for".into()));
             }
-            "auto" => auto_method(answer, prior, operator),
+            "auto" => &best,
             typed => typed,
         };
         let from_old = self.old.method(typed)?;
@@ -127,6 +134,12 @@ impl SamplerFlags {
         };
         settings.eta = self.eta;
         settings.clip = !self.no_clip;
+        if let Some(passes) = passes {
+            settings = settings.within(passes, model).map_err(|e| match e {
+                Error::Invalid(reason) => Error::Invalid(format!("--passes {passes}: {reason}")),
+                other => other,
+            })?;
+        }
         settings.check(prior, operator)?;
         if let Some(method) = from_old {
             complain!("dmap: flags of single methods are options of the method now: write --method {method}");

@@ -4,6 +4,7 @@
 use super::chain::{Chain, Machine};
 use super::phases::Phases;
 use super::schedule::Schedule;
+use super::setup::Setup;
 use crate::error::Result;
 use crate::model::Prior;
 use crate::operator::Operator;
@@ -86,6 +87,14 @@ pub trait Method: Debug + Send + Sync {
 pub fn name(method: &dyn Method) -> String {
     let typed = method.method();
     typed.split(':').next().unwrap_or_default().to_string()
+}
+
+/// A machine that counts the runs of a method's phases and can't run them.
+pub fn rehearse(method: &dyn Method, setup: &Setup<'_>) -> Result<Machine> {
+    let mut phases = Phases::new(setup);
+    method.record(&mut phases)?;
+    let inner = setup.inner_levels(|sigma| method.inner_sigmas(sigma))?;
+    Ok(Machine::new(phases.finish(), Vec::new(), setup.levels(), inner))
 }
 
 /// Number of runs of each phase at each noise level, without running anything: one row per level,

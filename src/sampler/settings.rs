@@ -8,9 +8,12 @@ use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::graph::PlanOptions;
 use crate::model::{Model, Prior};
-use crate::operator::Operator;
+use crate::operator::{Operator, parse_task};
 use crate::tensor::Shape;
 use std::sync::Arc;
+
+/// Side of the image on which passes are counted: every model takes it.
+const COUNTED_SIDE: usize = 64;
 
 /// Settings that all sampling methods share.
 #[derive(Clone, Debug)]
@@ -72,7 +75,47 @@ impl Settings {
 
     /// Settings for the best method for this kind of answer, model and operator.
     pub fn auto(answer: Answer, prior: &Prior, operator: &dyn Operator) -> Result<Settings> {
-        Settings::parse(auto_method(answer, prior, operator), prior)
+        Settings::parse(&auto_method(answer, prior, operator, None), prior)
+    }
+
+    /// Settings for the best method for this kind of answer, model and operator within a number of
+    /// network passes.
+    pub fn auto_within(answer: Answer, model: &Model, operator: &dyn Operator, passes: usize) -> Result<Settings> {
+        let prior = model.network.prior();
+        Settings::parse(&auto_method(answer, &prior, operator, Some(passes)), &prior)?.within(passes, model)
+    }
+
+    /// Network passes of one image: forward evaluations plus VJPs. Neither the task nor the size of
+    /// the image changes them. Fails where the settings do not fit the model.
+    pub fn passes(&self, model: &Model) -> Result<usize> {
+        let image = Shape::new(1, COUNTED_SIDE, COUNTED_SIDE, model.network.prior().image_channels());
+        let (operator, cpu) = (parse_task("denoise")?, Device::cpu());
+        let setup = self.setup(model, operator.as_ref(), image, PlanOptions::default(), &cpu)?;
+        let method = self.method.as_ref();
+        method::network_passes(method, &mut method::rehearse(method, &setup)?)
+    }
+
+    /// The same with as many noise levels as this number of network passes allows. Fails if it
+    /// allows not even one level.
+    pub fn within(self, passes: usize, model: &Model) -> Result<Settings> {
+        let most = model.network.prior().diffusion_steps;
+        let cost = |steps| self.clone().steps(steps).passes(model);
+        let per_level = cost(self.steps)? as f64 / self.steps as f64;
+        let mut steps = ((passes as f64 / per_level) as usize).clamp(1, most);
+        while steps < most && cost(steps + 1)? <= passes {
+            steps += 1;
+        }
+        while cost(steps)? > passes {
+            if steps == 1 {
+                let (called, one) = (method::name(self.method.as_ref()), cost(1)?);
+                return Err(Error::Invalid(format!(
+                    "one noise level of {called} takes {one} network passes, more than {passes}; allow as many, or choose a \
+                     method that takes fewer, such as dpir"
+                )));
+            }
+            steps -= 1;
+        }
+        Ok(self.steps(steps))
     }
 
     /// Collects everything that the graphs of these settings depend on. Fails where

@@ -38,6 +38,29 @@ fn flags_that_a_method_or_task_would_ignore_are_refused() {
     }
 }
 
+#[test]
+fn a_budget_of_passes_is_kept_or_refused() {
+    let folder = Folder::new();
+    let [photo, out] = [folder.picture("photo.png", 16, 16), folder.string("out")];
+    let with = |input, flags: &str, code, phrase| {
+        let base = ["restore", &photo, "--out", &out, "--overwrite", "--task", "sr2"];
+        row(input, [&base[..], &flags.split(' ').collect::<Vec<_>>()].concat(), code, phrase)
+    };
+    check(&[
+        with("a budget", "--method dps --passes 7", 0, "residual"),
+        with("too few", "--method daps --passes 4", 2, "one noise level of daps takes 5 network passes, more than 4"),
+        with("other levels than recorded", "--method dps --passes 9", 0, "residual"),
+    ]);
+    let result = std::fs::read_to_string(std::path::Path::new(&out).join("photo/result.json")).unwrap();
+    let result: serde_json::Value = serde_json::from_str(&result).unwrap();
+    assert_eq!(result["steps"], 4, "{result}");
+    for (flags, words) in [("--passes 0", "0 is not in 1.."), ("--passes 8 --steps 4", "cannot be used with")] {
+        let base = ["restore", &photo, "--out", &out, "--task", "sr2"];
+        let o = dmap(&[&base[..], &flags.split(' ').collect::<Vec<_>>()].concat());
+        assert!(o.status.code() == Some(2) && text(&o).contains(words), "{flags}: {}", text(&o));
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_behind_stdout_is_an_error_and_no_panic() {

@@ -210,15 +210,22 @@ pub const METHODS: &[MethodRow] = &[
     },
 ];
 
-/// The method that `auto` stands for. For [`Answer::Map`] with a linear operator and a pixel model
-/// these are proximal steps, which restore more and need no VJP (README, "Results"). In all other
-/// cases it is `dmap`.
-pub fn auto_method(answer: Answer, prior: &Prior, operator: &dyn Operator) -> &'static str {
+/// The method that `auto` stands for, for a budget of network passes if there is one. For
+/// [`Answer::Map`] with a linear operator and a pixel model these are proximal steps, which restore
+/// more and need no VJP (README, "Results"). In all other cases it is `dmap`.
+pub fn auto_method(answer: Answer, prior: &Prior, operator: &dyn Operator, passes: Option<usize>) -> String {
     let is_proximal = prior.latent.is_none() && operator.is_linear();
+    // Fewer than 16 levels lose more than a second view gains, and more levels gain nothing
+    // (README, "Results").
+    let views = match passes {
+        Some(..32) => 1,
+        None | Some(..64) => 2,
+        Some(64..) => 4,
+    };
     match answer {
-        Answer::Map if is_proximal && has_holes(operator) => BEST_OF_HOLES,
-        Answer::Map if is_proximal => BEST_IMAGE,
-        _ => "dmap",
+        Answer::Map if is_proximal && has_holes(operator) => format!("{BEST_OF_HOLES},views={views}"),
+        Answer::Map if is_proximal => format!("{BEST_IMAGE},views={views}"),
+        _ => "dmap".into(),
     }
 }
 
@@ -231,9 +238,9 @@ fn has_holes(operator: &dyn Operator) -> bool {
 }
 
 /// Proximal steps, tuned on eight photographs and five tasks with noise 0.025: a smaller last sigma
-/// than published, and two views.
-const BEST_IMAGE: &str = "dpir:from=0.384,to=0.01,views=2";
-const BEST_OF_HOLES: &str = "dpir:from=1,to=0.01,noise=0.5,views=2";
+/// than published.
+const BEST_IMAGE: &str = "dpir:from=0.384,to=0.01";
+const BEST_OF_HOLES: &str = "dpir:from=1,to=0.01,noise=0.5";
 
 /// Parses a method such as `dmap` or `dps:step=polyak:0.3`. Fails on an unknown option and on an
 /// unknown name; the error then suggests the nearest known name.
