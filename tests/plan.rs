@@ -177,7 +177,13 @@ fn a_budget_of_passes_gives_as_many_levels_as_it_allows() {
         let within = usual.within(budget, model).unwrap();
         let (passes, more) =
             (within.passes(model).unwrap(), within.clone().steps(within.steps + 1).passes(model).unwrap());
-        assert!(passes <= budget && more > budget, "{}: {} levels, {passes} and {more} passes", row.name, within.steps);
+        let is_most = within.method.most_levels() == Some(within.steps);
+        assert!(
+            passes <= budget && (more > budget || is_most),
+            "{}: {} levels, {passes} and {more} passes",
+            row.name,
+            within.steps
+        );
 
         // What is counted is what a restorer runs, for another task and size.
         let operator = parse_task("sr4").unwrap();

@@ -53,6 +53,12 @@ pub trait Method: Debug + Send + Sync {
         None
     }
 
+    /// The number of noise levels above which the method restores less, if there is one: a budget
+    /// of network passes gives no more.
+    fn most_levels(&self) -> Option<usize> {
+        None
+    }
+
     /// Sigmas of the levels between a level of this sigma and the clean image at which the method
     /// evaluates the network, the smallest first. See [`Chain::run_inner`].
     fn inner_sigmas(&self, _sigma: f64) -> Vec<f64> {

@@ -95,10 +95,11 @@ impl Settings {
         method::network_passes(method, &mut method::rehearse(method, &setup)?)
     }
 
-    /// The same with as many noise levels as this number of network passes allows. Fails if it
-    /// allows not even one level.
+    /// The same with as many noise levels as this number of network passes allows, but not more
+    /// than serve the method ([`Method::most_levels`]). Fails if it allows not even one level.
     pub fn within(self, passes: usize, model: &Model) -> Result<Settings> {
-        let most = model.network.prior().diffusion_steps;
+        let total = model.network.prior().diffusion_steps;
+        let most = self.method.most_levels().map_or(total, |levels| levels.min(total));
         let cost = |steps| self.clone().steps(steps).passes(model);
         let per_level = cost(self.steps)? as f64 / self.steps as f64;
         let mut steps = ((passes as f64 / per_level) as usize).clamp(1, most);

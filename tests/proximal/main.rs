@@ -100,6 +100,27 @@ fn auto_takes_proximal_steps_where_they_are_possible() {
 }
 
 #[test]
+fn auto_spends_a_budget_on_levels_and_then_on_views() {
+    let model = Model::shipped().unwrap();
+    for (task, passes, views, steps) in [
+        ("sr4", 8, 1, 8),
+        ("sr4", 31, 1, 31),
+        ("sr4", 32, 2, 16),
+        ("sr4", 64, 4, 16),
+        ("sr4", 1000, 4, 32),
+        ("inpaint-box", 32, 1, 32),
+        ("inpaint-box", 64, 2, 32),
+        ("inpaint-box", 1000, 4, 64),
+    ] {
+        let operator = parse_task(task).unwrap();
+        let settings = Settings::auto_within(Answer::Map, &model, operator.as_ref(), passes).unwrap();
+        let method = settings.method.method();
+        assert!(method.contains(&format!("views={views},")), "{task}, {passes} passes: {method}");
+        assert_eq!(settings.steps, steps, "{task}, {passes} passes: {method}");
+    }
+}
+
+#[test]
 fn what_has_no_proximal_step_is_refused_with_what_works() {
     let latent = Model::shipped_latent().unwrap().network.prior();
     let operator = parse_task("sr4").unwrap();

@@ -109,7 +109,7 @@ fn transcribed(method: &str, o: &mut Oracle, p: &Problem, x: Vec<f64>, l: Step) 
             let missing = p.missing(&x0);
             let norm = missing.iter().map(|r| r * r).sum::<f64>().sqrt();
             let g = o.x0_vjp(&x, l, &p.transpose(&mix(&[(-1.0 / norm, &missing)])));
-            let direction = o.adam(&g, [0.3, 0.7]);
+            let direction = o.adam(&g, [0.6, 0.7]);
             let spread = ((1.0 - l.next) / (1.0 - l.bar) * (1.0 - l.bar / l.next)).sqrt();
             let rest = (1.0 - l.next - spread * spread).max(0.0).sqrt();
             let rate = 0.03 * (l.next / l.bar).sqrt();
@@ -228,7 +228,7 @@ fn five_steps_equal_transcriptions_with_dense_matrices() {
         ("sitcom:k=3", "sitcom"),
         ("red-diff", "red-diff"),
         ("dmap:k=2,newton=0.7,cg=60", "dmap with newton"),
-        ("dps:step=adam:0.03:0.3:0.7", "dps with adam"),
+        ("dps:step=adam:0.03:0.6:0.7", "dps with adam"),
         ("daps:k=3,ode=3,tau=0.02", "daps"),
         ("daps:k=3,ode=3,tau=0.02,momentum=0.9", "daps with momentum"),
     ];

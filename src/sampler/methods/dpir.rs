@@ -105,6 +105,11 @@ impl Method for Dpir {
     fn start(&self) -> Start {
         Start::Baseline
     }
+    fn most_levels(&self) -> Option<usize> {
+        // Measured up to 64 levels (README, "Results"): with noise each level is another draw.
+        Some(if self.noise == 0.0 { 32 } else { 64 })
+    }
+
     fn sigmas(&self, steps: usize, _: f64) -> Option<Vec<f64>> {
         Some(log_spaced(steps, self.from, self.to))
     }

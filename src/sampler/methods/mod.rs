@@ -214,19 +214,17 @@ pub const METHODS: &[MethodRow] = &[
 /// [`Answer::Map`] with a linear operator and a pixel model these are proximal steps, which restore
 /// more and need no VJP (README, "Results"). In all other cases it is `dmap`.
 pub fn auto_method(answer: Answer, prior: &Prior, operator: &dyn Operator, passes: Option<usize>) -> String {
-    let is_proximal = prior.latent.is_none() && operator.is_linear();
-    // Fewer than 16 levels lose more than a second view gains, and more levels gain nothing
-    // (README, "Results").
-    let views = match passes {
-        Some(..32) => 1,
-        None | Some(..64) => 2,
-        Some(64..) => 4,
-    };
-    match answer {
-        Answer::Map if is_proximal && has_holes(operator) => format!("{BEST_OF_HOLES},views={views}"),
-        Answer::Map if is_proximal => format!("{BEST_IMAGE},views={views}"),
-        _ => "dmap".into(),
+    if answer == Answer::Sample || prior.latent.is_some() || !operator.is_linear() {
+        return "dmap".into();
     }
+    let (method, levels) = if has_holes(operator) { (BEST_OF_HOLES, 32) } else { (BEST_IMAGE, 16) };
+    // Levels come first. Beyond this number of them another view gains more.
+    let views = match passes.map(|passes| passes / levels) {
+        Some(0 | 1) => 1,
+        None | Some(2 | 3) => 2,
+        Some(_) => 4,
+    };
+    format!("{method},views={views}")
 }
 
 /// True for masks that leave out whole regions. The nearest known pixels say little about the
