@@ -201,8 +201,10 @@ fn compile_emulated(root: &Path, out: &Path, files: &[(String, String)]) {
         symbols.push(format!("&{symbol}"));
     }
     let table = format!("extern \"C\" {{ int* dmap_emulated_files[] = {{{}}}; }}", symbols.join(", "));
-    writeln!(registry, "#include \"emulator/emulator.cpp\"\n#include \"emulator/warpgroup.cpp\"\n#include \"emulator/bulk.cpp\"\n{table}")
-        .expect("memory");
+    for part in ["emulator", "warp", "warpgroup", "bulk"] {
+        writeln!(registry, "#include \"emulator/{part}.cpp\"").expect("memory");
+    }
+    writeln!(registry, "{table}").expect("memory");
     let path = out.join("emulated_registry.cpp");
     std::fs::write(&path, registry).expect("OUT_DIR can be written");
     build.file(path).compile("dmap_emulated");
