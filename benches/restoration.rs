@@ -16,7 +16,7 @@ use dmap::image::{Photo, Picture};
 use dmap::metrics::{psnr, ssim};
 use dmap::model::Model;
 use dmap::operator::{Operator, parse_task};
-use dmap::sampler::{Answer, Item, Measurement, Noise, Restorer, Settings, Spacing, baseline};
+use dmap::sampler::{Answer, Item, Measurement, Noise, Restorer, Settings, Spacing, auto_method, baseline};
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -91,12 +91,10 @@ fn main() -> anyhow::Result<()> {
             for typed in &a.methods {
                 let (method, steps) = typed.split_once('@').map_or((&typed[..], None), |(m, s)| (m, Some(s)));
                 let prior = model.network.prior();
-                let mut settings = match (method, a.passes) {
-                    ("auto", Some(passes)) => Settings::auto_within(Answer::Map, &model, operator.as_ref(), passes)?,
-                    ("auto", None) => Settings::auto(Answer::Map, &prior, operator.as_ref())?,
-                    (method, _) => Settings::parse(method, &prior)?,
-                };
+                let best = auto_method(Answer::Map, &prior, operator.as_ref(), a.passes);
+                let mut settings = Settings::parse(if method == "auto" { &best } else { method }, &prior)?;
                 if let Some(steps) = steps {
+                    anyhow::ensure!(a.passes.is_none(), "{typed}: leave the levels or --passes out");
                     settings.steps = steps.parse().with_context(|| format!("{typed}: the levels are no number"))?;
                 }
                 if let Some(passes) = a.passes {

@@ -129,21 +129,21 @@ impl Planned {
 /// The name of the graph that decodes the final latent to an image.
 const DECODER: &str = "decoder";
 
-/// Every graph of a method, and the decoder of a latent model.
-fn planned(setup: &Setup<'_>, method: &dyn Method) -> Result<Vec<Planned>> {
+/// Every graph of a method, and the decoder of a latent model; and the network passes of one image.
+fn planned(setup: &Setup<'_>, method: &dyn Method) -> Result<(Vec<Planned>, usize)> {
     let mut machine = method::rehearse(method, setup)?;
     let runs = method::runs(method, &mut machine)?;
-    let passes = |runs: &&Vec<usize>| runs.iter().zip(machine.phases()).map(|(n, p)| n * p.passes).sum::<usize>();
+    let passes = |runs: &Vec<usize>| method::passes_of(runs, &machine);
     // Among levels with equal work a later one is taken, because the first level may do extra work
     // once per image.
-    let most = runs.iter().rev().max_by_key(passes).cloned().unwrap_or_default();
+    let most = runs.iter().rev().max_by_key(|runs| passes(runs)).cloned().unwrap_or_default();
     let of_phases = machine.phases().iter().zip(most).map(|(p, n)| (p.name, n, p.graph.clone()));
     let all: Vec<_> = of_phases.chain(setup.decoder()?.map(|(g, ..)| (DECODER, 1, g))).collect();
     let plan = |(name, runs, g): &(&'static str, usize, Graph)| {
         let options = setup.plan_of(g, all.iter().map(|a| &a.2));
         Planned::new(name, *runs, g.clone(), &options)
     };
-    all.iter().map(plan).collect()
+    Ok((all.iter().map(plan).collect::<Result<_>>()?, runs.iter().map(passes).sum()))
 }
 
 pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
@@ -155,7 +155,7 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
     let image = Shape::new(flags.batch as usize, h, w, prior.image_channels());
     let (options, cpu) = (flags.storage.plan()?, Device::cpu());
     let setup = settings.setup(&model, operator.as_ref(), image, options, &cpu)?;
-    let all = planned(&setup, settings.method.as_ref())?;
+    let (all, passes) = planned(&setup, settings.method.as_ref())?;
     let largest = all.iter().max_by_key(|p| p.plan.total_bytes()).expect("every method has a graph");
     if let Some(path) = &flags.svg {
         write_whole(path, drawing(&largest.plan).as_bytes())?;
@@ -189,7 +189,7 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
         traffic_lower_bound: sum(&|p| p.traffic_lower_bound),
         traffic_once: sum(&|p| p.traffic_once),
         levels: settings.steps,
-        passes: settings.passes(&model)?,
+        passes,
         graphs: all.iter().map(Planned::row).collect(),
         live_at_peak,
     };

@@ -107,17 +107,21 @@ pub fn rehearse(method: &dyn Method, setup: &Setup<'_>) -> Result<Machine> {
 /// least noise first.
 pub fn runs(method: &dyn Method, machine: &mut Machine) -> Result<Vec<Vec<usize>>> {
     let levels = 0..machine.levels().len();
-    let rehearse = |i: usize| {
+    let of_level = |i: usize| {
         let mut chain = machine.rehearsal(i);
         method.run(&mut chain)?;
         chain.finish()
     };
-    levels.map(rehearse).collect()
+    levels.map(of_level).collect()
+}
+
+/// Network passes of so many runs of each phase: forward evaluations plus VJPs.
+pub fn passes_of(runs: &[usize], machine: &Machine) -> usize {
+    runs.iter().zip(machine.phases()).map(|(n, p)| n * p.passes).sum()
 }
 
 /// Network passes of one image: forward evaluations plus VJPs.
 pub fn network_passes(method: &dyn Method, machine: &mut Machine) -> Result<usize> {
     let runs = runs(method, machine)?;
-    let of_level = |runs: &Vec<usize>| runs.iter().zip(machine.phases()).map(|(n, p)| n * p.passes).sum::<usize>();
-    Ok(runs.iter().map(of_level).sum())
+    Ok(runs.iter().map(|runs| passes_of(runs, machine)).sum())
 }

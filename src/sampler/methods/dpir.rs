@@ -106,10 +106,9 @@ impl Method for Dpir {
         Start::Baseline
     }
     fn most_levels(&self) -> Option<usize> {
-        // Measured up to 64 levels (README, "Results"): with noise each level is another draw.
-        Some(if self.noise == 0.0 { 32 } else { 64 })
+        // Measured with 8 to 64 levels, with noise up to 128 (README, "Results").
+        (self.noise == 0.0).then_some(32)
     }
-
     fn sigmas(&self, steps: usize, _: f64) -> Option<Vec<f64>> {
         Some(log_spaced(steps, self.from, self.to))
     }

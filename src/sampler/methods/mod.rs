@@ -217,13 +217,16 @@ pub fn auto_method(answer: Answer, prior: &Prior, operator: &dyn Operator, passe
     if answer == Answer::Sample || prior.latent.is_some() || !operator.is_linear() {
         return "dmap".into();
     }
-    let (method, levels) = if has_holes(operator) { (BEST_OF_HOLES, 32) } else { (BEST_IMAGE, 16) };
-    // Levels come first. Beyond this number of them another view gains more.
-    let views = match passes.map(|passes| passes / levels) {
-        Some(0 | 1) => 1,
-        None | Some(2 | 3) => 2,
-        Some(_) => 4,
+    // README, "Results", has what a budget is best spent on. In holes, where each level adds noise,
+    // that is more levels up to 128 of them; elsewhere 16 levels first and then more views.
+    let views = match passes {
+        None => 2,
+        Some(_) if has_holes(operator) => 1,
+        Some(..32) => 1,
+        Some(..64) => 2,
+        Some(64..) => 4,
     };
+    let method = if has_holes(operator) { BEST_OF_HOLES } else { BEST_IMAGE };
     format!("{method},views={views}")
 }
 
