@@ -11,14 +11,13 @@
 use anyhow::Context;
 use clap::Parser;
 use dmap::backend::Device;
-use dmap::graph::{PlanOptions, Shape};
-use dmap::image::{Photo, Picture};
-use dmap::metrics::{psnr, ssim};
+use dmap::graph::PlanOptions;
+use dmap::image::Photo;
 use dmap::model::Model;
 use dmap::operator::{Operator, parse_task};
-use dmap::sampler::{Answer, Item, Measurement, Noise, Restorer, Settings, Spacing, auto_method, baseline};
+use dmap::sampler::{Answer, Noise, Settings, Spacing, auto_method};
+use dmap::trial::Trial;
 use std::io::Write;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -50,6 +49,9 @@ struct Arguments {
     eta: f64,
     #[arg(long, default_value_t = 1)]
     samples: u32,
+    /// `auto` is what `dmap restore --estimate sample` would take.
+    #[arg(long)]
+    sample: bool,
     /// Only every k-th photo, and from which on.
     #[arg(long, default_value_t = 1)]
     every: usize,
@@ -66,8 +68,8 @@ struct Arguments {
 }
 
 /// Columns that tell rows apart, then what was measured.
-const COLUMNS: &str =
-    "task\tnoise\tmethod\tsteps\teta\tsamples\tphoto\tpsnr\tssim\tdeviation\tbaseline\tresidual_ratio\tpasses\tseconds";
+const COLUMNS: &str = "task\tnoise\tmethod\tsteps\teta\tsamples\tphoto\tpsnr\tssim\tsample_psnr\tdeviation\tcrps\tbaseline\t\
+                       residual_ratio\tpasses\tseconds";
 /// How many columns tell rows apart.
 const KEY: usize = 7;
 
@@ -85,13 +87,14 @@ fn main() -> anyhow::Result<()> {
     if done.is_empty() {
         writeln!(file, "{COLUMNS}")?;
     }
+    let answer = if a.sample { Answer::Sample } else { Answer::Map };
     for task in &a.tasks {
         let operator = parse_task(task)?;
         for noise in &a.noises {
             for typed in &a.methods {
                 let (method, steps) = typed.split_once('@').map_or((&typed[..], None), |(m, s)| (m, Some(s)));
                 let prior = model.network.prior();
-                let best = auto_method(Answer::Map, &prior, operator.as_ref(), a.passes);
+                let best = auto_method(answer, &prior, operator.as_ref(), a.passes);
                 let mut settings = Settings::parse(if method == "auto" { &best } else { method }, &prior)?;
                 if let Some(steps) = steps {
                     anyhow::ensure!(a.passes.is_none(), "{typed}: leave the levels or --passes out");
@@ -120,10 +123,11 @@ fn main() -> anyhow::Result<()> {
                     rows.push(row.split('\t').skip(KEY).map(|v| v.parse().unwrap_or(f64::NAN)).collect());
                 }
                 let mean = |k: usize| rows.iter().map(|r| r[k]).sum::<f64>() / rows.len() as f64;
-                let [psnr, ssim, deviation, baseline, ratio, passes, seconds] = std::array::from_fn(mean);
+                let [psnr, ssim, sample_psnr, deviation, crps, baseline, ratio, passes, seconds] =
+                    std::array::from_fn(mean);
                 println!(
-                    "{task:16} {noise:5} {psnr:6.2} dB (baseline {baseline:.2}), ssim {ssim:.3}, deviation {deviation:.3}, \
-                     residual/noise {ratio:.3}, {passes} passes, {seconds:.1} s, {}@{} x{}",
+                    "{task:16} {noise:5} {psnr:6.2} dB (baseline {baseline:.2}), ssim {ssim:.3}, of a sample {sample_psnr:.2} dB, \
+                     deviation {deviation:.3}, crps {crps:.4}, residual/noise {ratio:.3}, {passes} passes, {seconds:.1} s, {}@{} x{}",
                     settings.method.method(),
                     settings.steps,
                     a.samples
@@ -143,47 +147,38 @@ fn restore(
     noise: f64,
 ) -> anyhow::Result<String> {
     let truth = Photo::read(photo)?.picture.centre_crop(a.size, a.size);
-    let image = Shape::new(1, truth.height, truth.width, 3);
-    let (measurement, drawn) =
-        Measurement::simulate(operator.as_ref(), image, &truth.values, Noise::Gaussian(noise), a.seed)?;
-    let mut restorer = Restorer::new(model, operator, settings, image, PlanOptions::default(), &Device::cpu())?;
-    let start = std::time::Instant::now();
-    let (mut sum, mut squares) = (vec![0f64; truth.values.len()], vec![0f64; truth.values.len()]);
-    let mut residual = 0.0;
-    for sample in 0..a.samples {
-        let item = Item::new(measurement.clone(), a.seed).sample(sample);
-        let restored = match restorer.restore(&[item], |_| ControlFlow::Continue(())) {
-            Ok(mut r) => r.remove(0),
-            Err(e) => {
-                eprintln!("{}: {e}", photo.display());
-                return Ok("NaN\tNaN\tNaN\tNaN\tNaN\t0\t0".into());
-            }
-        };
-        for ((s, q), v) in sum.iter_mut().zip(&mut squares).zip(&restored.picture.values) {
-            *s += f64::from(*v);
-            *q += f64::from(*v).powi(2);
+    let trial = Trial {
+        model,
+        operator,
+        settings: settings.clone(),
+        noise: Noise::Gaussian(noise),
+        seed: a.seed,
+        samples: a.samples,
+        plan: PlanOptions::default(),
+        device: &Device::cpu(),
+    };
+    let score = match trial.run(&truth) {
+        Ok(score) => score,
+        Err(e) => {
+            eprintln!("{}: {e}", photo.display());
+            return Ok("NaN\tNaN\tNaN\tNaN\tNaN\tNaN\tNaN\t0\t0".into());
         }
-        residual += restored.residual / f64::from(a.samples);
-    }
-    let n = f64::from(a.samples);
-    let variance = sum.iter().zip(&squares).map(|(s, q)| (q / n - (s / n).powi(2)).max(0.0)).sum::<f64>();
-    let picture = Picture { values: sum.iter().map(|s| (s / n) as f32).collect(), ..truth.clone() };
+    };
     if let Some(folder) = &a.pictures {
         let stem = photo.file_stem().unwrap_or_default().to_string_lossy();
         let name = format!("{}-{stem}.png", settings.method.method()).replace([':', ',', '='], "_");
-        picture.write_png(&folder.join(name))?;
+        score.picture.write_png(&folder.join(name))?;
     }
-    let shape = operator.measurement_shape(image);
-    let seen = Picture { width: shape.w, height: shape.h, values: measurement.y };
-    let (_, baseline) = baseline(operator.as_ref(), &seen, &measurement.state, image);
     Ok(format!(
-        "{:.3}\t{:.4}\t{:.4}\t{:.3}\t{:.4}\t{}\t{:.2}",
-        psnr(&picture, &truth),
-        ssim(&picture, &truth),
-        (variance / sum.len() as f64).sqrt(),
-        psnr(&baseline, &truth),
-        residual / drawn,
-        restorer.network_passes()? * a.samples as usize,
-        start.elapsed().as_secs_f64()
+        "{:.3}\t{:.4}\t{:.3}\t{:.4}\t{:.5}\t{:.3}\t{:.4}\t{}\t{:.2}",
+        score.psnr,
+        score.ssim,
+        score.sample_psnr,
+        score.deviation,
+        score.crps,
+        score.baseline,
+        score.residual_ratio,
+        score.passes,
+        score.seconds
     ))
 }

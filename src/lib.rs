@@ -145,6 +145,7 @@ pub mod report;
 pub mod sampler;
 pub mod selftest;
 pub mod tensor;
+pub mod trial;
 pub mod weights;
 
 pub use backend::Device;

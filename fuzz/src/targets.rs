@@ -12,7 +12,8 @@ use dmap::image::{Photo, ReadOptions};
 use dmap::model::stable_diffusion::TextEncoder;
 use dmap::model::{AdmConfig, SchedulerConfig, TextConfig, UnetConfig, VaeConfig, adm, text_encoder, unet, vae};
 use dmap::operator::parse_task;
-use dmap::sampler::{MeasurementFile, Noise, parse_method};
+use dmap::sampler::preset::Preset;
+use dmap::sampler::{Answer, MeasurementFile, Noise, parse_method};
 use dmap::weights::{Checkpoint, open_part};
 use serde_json::{Map, Value, json};
 use std::cell::RefCell;
@@ -38,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     ("tasks_and_methods", tasks_and_methods),
     ("tokenizer", tokenizer),
     ("measurement", measurement),
+    ("preset", preset),
 ];
 
 /// Draws an input out of the bytes, as far as they reach.
@@ -541,5 +543,16 @@ fn measurement(bytes: &[u8]) {
         let image = found.image_shape(operator);
         opened(operator.check(image));
         opened(found.state(operator, image));
+    }
+}
+
+fn preset(bytes: &[u8]) {
+    let Some(found) = opened(Preset::read(&file("preset.json", bytes))) else { return };
+    let prior = AdmConfig::preset("adm-256").expect("a known architecture").prior();
+    for (task, answer) in [("sr4", Answer::Map), ("gaussian-blur", Answer::Sample)] {
+        let operator = parse_task(task).expect("a task");
+        if let Some(row) = opened(found.row(operator.as_ref(), Noise::Gaussian(0.025), answer)) {
+            opened(row.settings(&prior).and_then(|settings| settings.check(&prior, operator.as_ref())));
+        }
     }
 }

@@ -27,7 +27,9 @@ mod queue;
 mod recipe;
 mod restore;
 mod sampler_flags;
+mod seconds;
 mod selftest;
+mod tune;
 
 use crate::error::{Error, Result, shown};
 use clap::{Parser, Subcommand};
@@ -52,6 +54,8 @@ enum Command {
     Demo(demo::Demo),
     /// Degrade photos with a task and restore them, or restore measurements
     Restore(Box<restore::Restore>),
+    /// Search the options of methods on photos, and write the best as a preset
+    Tune(Box<tune::Tune>),
     /// Print memory, work and launches of one step, without weights or a GPU
     Plan(plan::PlanArguments),
     /// Evaluate model, residual and gradient once, from and to safetensors files
@@ -71,6 +75,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Demo(demo) => demo::run(demo),
         Command::Restore(restore) => restore::run(*restore),
+        Command::Tune(tune) => tune::run(*tune),
         Command::Plan(plan) => plan::run(plan),
         Command::Eval(eval) => eval::run(eval),
         Command::Info(info) => info::run(info),

@@ -1,6 +1,7 @@
 //! `dmap plan`: memory and work of a step, computed without weights or a device.
 
 use super::device::StorageFlags;
+use super::job::DEFAULT_NOISE;
 use super::quantity::{readable, size};
 use super::sampler_flags::SamplerFlags;
 use crate::backend::Device;
@@ -151,7 +152,7 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
     let (w, h) = size(&flags.size)?;
     let operator = parse_task(&flags.task)?;
     let prior = model.network.prior();
-    let settings = flags.sampler.settings(&model, operator.as_ref(), 1)?;
+    let settings = flags.sampler.settings(&model, operator.as_ref(), DEFAULT_NOISE, 1)?;
     let image = Shape::new(flags.batch as usize, h, w, prior.image_channels());
     let (options, cpu) = (flags.storage.plan()?, Device::cpu());
     let setup = settings.setup(&model, operator.as_ref(), image, options, &cpu)?;

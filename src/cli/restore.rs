@@ -1,17 +1,18 @@
 //! `dmap restore`: photos or measurements in, restored images out.
 
 use super::device::DeviceFlags;
-use super::inputs::expand;
-use super::job::Job;
+use super::inputs::{Input, expand};
+use super::job::{DEFAULT_NOISE, Job};
 use super::queue::restore_all;
 use super::recipe::sha256;
 use super::sampler_flags::SamplerFlags;
+use super::seconds::passes_in;
 use super::{make_folder, quantity};
 use crate::error::{Error, Result};
 use crate::image::{MOST_PIXELS, ReadOptions};
 use crate::model::{Model, Prior};
 use crate::operator::{Operator, StateOrigin, parse_task};
-use crate::sampler::Noise;
+use crate::sampler::{MeasurementFile, Noise};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -55,6 +56,9 @@ pub struct Restore {
     /// Samples per measurement; their mean and standard deviation are written too
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "Sampling")]
     samples: u32,
+    /// As many noise levels as these seconds per image allow, measured on the first input
+    #[arg(long, value_name = "S", conflicts_with_all = ["passes", "steps", "preset"], help_heading = "Sampling")]
+    seconds: Option<f64>,
     /// Seed of mask, kernel, measurement noise and sampler
     #[arg(long, default_value_t = 0, help_heading = "Sampling")]
     seed: u64,
@@ -114,6 +118,21 @@ fn checked_label(label: Option<u32>, prior: &Prior) -> Result<Option<u32>> {
     }
 }
 
+/// The noise that settings are chosen for: the flag's, else that of the first input if it is a
+/// measurement that says so, else 0.025.
+fn noise_of(flags: &Restore, typed: Option<Noise>, inputs: &[Input]) -> Result<Noise> {
+    let first = inputs
+        .first()
+        .map(|input| &input.path)
+        .filter(|path| flags.measurement && typed.is_none() && path.extension().is_some_and(|e| e == "safetensors"));
+    let recorded = match first {
+        // A file that can't be read is reported at its turn.
+        Some(path) => MeasurementFile::read(path).ok().and_then(|file| file.noise),
+        None => None,
+    };
+    Ok(typed.or(recorded).unwrap_or(DEFAULT_NOISE))
+}
+
 pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
     let inputs = expand(&flags.inputs)?;
     let noise = flags.noise.as_deref().map(str::parse::<Noise>).transpose();
@@ -128,9 +147,10 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
     }
     let model = Model::open_with_prompt(&flags.model, flags.prompt.as_deref())?;
     let operator = parse_task(&flags.task)?;
-    let job = Job {
+    let usual_noise = noise_of(&flags, noise, &inputs)?;
+    let mut job = Job {
         task_file_sha256: task_file_sha256(operator.as_ref())?,
-        settings: flags.sampler.settings(&model, operator.as_ref(), flags.samples)?,
+        settings: flags.sampler.settings(&model, operator.as_ref(), usual_noise, flags.samples)?,
         operator,
         device: flags.device.open()?,
         plan: flags.device.plan()?,
@@ -154,6 +174,11 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
         prompt: flags.prompt,
         precision: flags.device.precision(),
     };
+    if let Some(seconds) = flags.seconds {
+        let passes = passes_in(seconds, &job, &inputs)?;
+        let sampler = flags.sampler.within(passes);
+        job.settings = sampler.settings(&job.model, job.operator.as_ref(), usual_noise, flags.samples)?;
+    }
     let is_new = !job.out.exists();
     make_folder(&job.out)?;
     if let Some(warning) = &job.model.warning {

@@ -1,11 +1,13 @@
 //! Flags that set up a sampler.
 
 use super::old_flags::OldFlags;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::model::Model;
 use crate::operator::Operator;
-use crate::sampler::{Answer, Method, Settings, Spacing, Variance, auto_method, method};
+use crate::sampler::preset::Preset;
+use crate::sampler::{Answer, Method, Noise, Settings, Spacing, Variance, auto_method, method};
 use clap::{Args, ValueEnum};
+use std::path::{Path, PathBuf};
 
 /// Flags that set up a sampler.
 #[derive(Args, Debug, Clone)]
@@ -26,12 +28,16 @@ pub(crate) struct SamplerFlags {
     /// plus VJPs
     #[arg(long, value_name = "N", conflicts_with = "steps", value_parser = clap::value_parser!(u32).range(1..))]
     pub passes: Option<u32>,
+    /// Method and levels from a file that `dmap tune` wrote, for the task and the nearest noise; or
+    /// `paper`: DMAP as published
+    #[arg(long, value_name = "FILE|paper", conflicts_with_all = ["method", "steps", "passes"])]
+    pub preset: Option<PathBuf>,
     /// Variance of the ancestral step
     #[arg(long, value_enum, default_value = "fixed-small")]
     pub variance: VarianceFlag,
-    /// Which noise levels are visited
-    #[arg(long, value_enum, default_value = "quadratic")]
-    pub spacing: SpacingFlag,
+    /// Which noise levels are visited [default: quadratic, of the preset `paper` linspace]
+    #[arg(long, value_enum)]
+    pub spacing: Option<SpacingFlag>,
     /// Share of the posterior's noise that a step adds: 1 is ancestral sampling, 0 DDIM
     #[arg(long, default_value_t = 1.0)]
     pub eta: f64,
@@ -65,7 +71,7 @@ pub(crate) enum EstimateFlag {
 }
 
 impl EstimateFlag {
-    fn answer(self) -> Answer {
+    pub fn answer(self) -> Answer {
         match self {
             EstimateFlag::Map => Answer::Map,
             EstimateFlag::Sample => Answer::Sample,
@@ -101,11 +107,22 @@ fn check_answer(asked: Option<EstimateFlag>, samples: u32, typed: &str, method: 
 }
 
 impl SamplerFlags {
-    /// The settings that these flags select for a model, a task and a number of samples.
-    pub fn settings(&self, model: &Model, operator: &dyn Operator, samples: u32) -> Result<Settings> {
+    /// The same with a budget of network passes.
+    pub fn within(&self, passes: u32) -> SamplerFlags {
+        SamplerFlags { passes: Some(passes), ..self.clone() }
+    }
+
+    /// The settings that these flags select for a model, a task, its noise and a number of samples.
+    pub fn settings(&self, model: &Model, operator: &dyn Operator, noise: Noise, samples: u32) -> Result<Settings> {
         let prior = &model.network.prior();
         let usual = if samples > 1 { Answer::Sample } else { Answer::Map };
         let answer = self.estimate.map_or(usual, EstimateFlag::answer);
+        if let Some(preset) = &self.preset {
+            let settings = self.with_schedule(of_preset(preset, model, operator, noise, answer)?);
+            check_answer(self.estimate, samples, "", settings.method.as_ref())?;
+            settings.check(prior, operator)?;
+            return Ok(settings);
+        }
         let passes = self.passes.map(|passes| passes as usize);
         let best = auto_method(answer, prior, operator, passes);
         let typed = match &self.method[..] {
@@ -120,20 +137,7 @@ impl SamplerFlags {
         let mut settings = Settings::parse(from_old.as_deref().unwrap_or(typed), prior)?;
         check_answer(self.estimate, samples, &self.method, settings.method.as_ref())?;
         settings.steps = self.steps.unwrap_or(settings.steps);
-        settings.variance = match self.variance {
-            VarianceFlag::FixedSmall => Variance::FixedSmall,
-            VarianceFlag::FixedLarge => Variance::FixedLarge,
-            VarianceFlag::LearnedRange => Variance::LearnedRange,
-        };
-        settings.spacing = match self.spacing {
-            SpacingFlag::Linear => Spacing::Linear,
-            SpacingFlag::Quadratic => Spacing::Quadratic,
-            SpacingFlag::Linspace => Spacing::Linspace,
-            SpacingFlag::Leading => Spacing::Leading,
-            SpacingFlag::Trailing => Spacing::Trailing,
-        };
-        settings.eta = self.eta;
-        settings.clip = !self.no_clip;
+        settings = self.with_schedule(settings);
         if let Some(passes) = passes {
             settings = settings.within(passes, model).map_err(|e| match e {
                 Error::Invalid(reason) => Error::Invalid(format!("--passes {passes}: {reason}")),
@@ -146,4 +150,36 @@ impl SamplerFlags {
         }
         Ok(settings)
     }
+
+    /// These settings with the flags' variance, spacing, eta and limit.
+    fn with_schedule(&self, settings: Settings) -> Settings {
+        let variance = match self.variance {
+            VarianceFlag::FixedSmall => Variance::FixedSmall,
+            VarianceFlag::FixedLarge => Variance::FixedLarge,
+            VarianceFlag::LearnedRange => Variance::LearnedRange,
+        };
+        let spacing = match self.spacing {
+            None => settings.spacing,
+            Some(SpacingFlag::Linear) => Spacing::Linear,
+            Some(SpacingFlag::Quadratic) => Spacing::Quadratic,
+            Some(SpacingFlag::Linspace) => Spacing::Linspace,
+            Some(SpacingFlag::Leading) => Spacing::Leading,
+            Some(SpacingFlag::Trailing) => Spacing::Trailing,
+        };
+        settings.variance(variance).spacing(spacing).eta(self.eta).clip(!self.no_clip)
+    }
+}
+
+/// The settings of a preset, `paper` or a file.
+fn of_preset(preset: &Path, model: &Model, operator: &dyn Operator, noise: Noise, answer: Answer) -> Result<Settings> {
+    let prior = model.network.prior();
+    if preset == Path::new("paper") {
+        return Settings::paper(&prior, operator);
+    }
+    let read = Preset::read(preset)?;
+    if read.model_sha256 != model.sha256()? {
+        complain!("dmap: {} was tuned with another model or configuration", shown(preset));
+    }
+    let row = read.row(operator, noise, answer).map_err(|e| Error::Invalid(format!("{}: {e}", shown(preset))))?;
+    row.settings(&prior).map_err(|e| Error::Invalid(format!("{}: {e}", shown(preset))))
 }

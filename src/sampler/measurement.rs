@@ -167,6 +167,16 @@ impl fmt::Display for Noise {
 }
 
 impl Noise {
+    /// Standard deviation in [0, 1] units, of Poisson noise at middle grey; at least that of
+    /// rounding to 8 bits.
+    pub fn usual_sigma(self) -> f64 {
+        let sigma = match self {
+            Noise::Gaussian(sigma) => sigma,
+            Noise::Poisson(rate) => (0.5 / (255.0 * rate)).sqrt(),
+        };
+        sigma.max(ROUNDING / 2.0)
+    }
+
     /// Expected norm of the noise over the observed values of y, in [-1, 1] units.
     pub fn expected_norm(self, y: &[f32], observed: Observed<'_>) -> f64 {
         let variance = |v: f32| match self {

@@ -18,6 +18,7 @@ pub mod method;
 pub mod methods;
 pub mod phase;
 pub mod phases;
+pub mod preset;
 mod progress;
 mod proximal;
 pub mod restorer;

@@ -73,6 +73,14 @@ impl Settings {
         Ok(Settings::new(method, if prior.latent.is_some() { row.latent_steps } else { row.steps }))
     }
 
+    /// DMAP as its authors run it: three ascent steps at each of 500 levels of an ancestral sampler,
+    /// with a step size of 0.6 for blurs and of 4.8 else (their notes give these two).
+    pub fn paper(prior: &Prior, operator: &dyn Operator) -> Result<Settings> {
+        let zeta = if operator.task().contains("blur") { 0.6 } else { 4.8 };
+        let settings = Settings::parse(&format!("dmap:k=3,step=published:{zeta}"), prior)?;
+        Ok(settings.steps(500).spacing(Spacing::Linspace))
+    }
+
     /// Settings for the best method for this kind of answer, model and operator.
     pub fn auto(answer: Answer, prior: &Prior, operator: &dyn Operator) -> Result<Settings> {
         Settings::parse(&auto_method(answer, prior, operator, None), prior)

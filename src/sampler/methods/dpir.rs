@@ -43,6 +43,15 @@ pub struct Dpir {
     pub cg: usize,
 }
 
+/// What `dmap tune` searches.
+pub(super) const SEARCH: &[(&str, &[&str])] = &[
+    ("noise", &["0", "0.25", "0.5", "0.75", "1"]),
+    ("lambda", &["0.05", "0.1", "0.23", "0.5", "1", "2"]),
+    ("to", &["0.005", "0.01", "0.02", "0.05", "0.1", "0.2"]),
+    ("from", &["0.2", "0.384", "0.7", "1", "2"]),
+    ("views", &["1", "2", "4"]),
+];
+
 pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Method>> {
     Ok(Arc::new(Dpir {
         lambda: options.number("lambda", 0.23, 1e-6..=1e6)?,

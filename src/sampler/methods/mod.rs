@@ -53,6 +53,9 @@ pub struct MethodRow {
     pub about: &'static str,
     /// Its options with their defaults, as they are typed.
     pub options: &'static str,
+    /// What `dmap tune` searches: options with the values that it tries, in order. The default is
+    /// one of them.
+    pub search: &'static [(&'static str, &'static [&'static str])],
     /// Number of noise levels that the method was tuned with on pixel models.
     pub steps: usize,
     /// Number of noise levels that the method was tuned with on latent models.
@@ -60,12 +63,16 @@ pub struct MethodRow {
     parse: fn(&mut Options) -> Result<Arc<dyn Method>>,
 }
 
+const POLYAK: &[&str] = &["polyak:0.1", "polyak:0.2", "polyak:0.3", "polyak:0.4", "polyak:0.6"];
+const WHITEN: &[&str] = &["0.1", "0.2", "0.3", "0.5", "1"];
+
 /// All methods.
 pub const METHODS: &[MethodRow] = &[
     MethodRow {
         name: "dmap",
         about: "explicit posterior ascent: k projected gradient steps per noise level",
         options: "k=5,step=polyak:0.4,whiten=0.3 (blurs),newton=0,cg=8",
+        search: &[("k", &["2", "3", "5", "8"]), ("step", POLYAK), ("whiten", WHITEN)],
         steps: 6,
         // With the six levels of pixel models, latents end far from the measurement. Ten levels
         // gain 1 dB in random inpainting and 0.3 dB in super-resolution (weights/tiny-latent).
@@ -76,6 +83,7 @@ pub const METHODS: &[MethodRow] = &[
         name: "dps",
         about: "diffusion posterior sampling: one gradient step per noise level",
         options: "step=polyak:0.3,whiten=0.3 (blurs)",
+        search: &[("step", POLYAK), ("whiten", WHITEN)],
         steps: 28,
         latent_steps: 28,
         parse: dps::parse,
@@ -84,6 +92,7 @@ pub const METHODS: &[MethodRow] = &[
         name: "dpir",
         about: "plug-and-play: proximal steps of the measurement and the model as a denoiser, in turn; linear tasks, pixel models",
         options: "lambda=0.23,from=0.384,to=0.05,noise=0,views=1,cg=8",
+        search: dpir::SEARCH,
         steps: 16,
         latent_steps: 16,
         parse: dpir::parse,
@@ -92,6 +101,7 @@ pub const METHODS: &[MethodRow] = &[
         name: "diffpir",
         about: "proximal steps of the measurement on the estimate of x_0, then fresh noise; linear tasks, pixel models",
         options: "lambda=1,zeta=0.1,cg=8",
+        search: &[("lambda", &["0.1", "0.3", "1", "3", "7", "20"]), ("zeta", &["0.1", "0.25", "0.5", "0.75", "1"])],
         steps: 28,
         latent_steps: 28,
         parse: diffpir::parse,
@@ -100,6 +110,7 @@ pub const METHODS: &[MethodRow] = &[
         name: "ddnm",
         about: "what the measurement decides is put in place, the rest is the model's; linear tasks, pixel models",
         options: "eta=0.85,cg=8",
+        search: &[("eta", &["0", "0.25", "0.5", "0.7", "0.85", "1"]), ("cg", &["2", "4", "8", "16"])],
         steps: 28,
         latent_steps: 28,
         parse: ddnm::parse,
@@ -108,6 +119,7 @@ pub const METHODS: &[MethodRow] = &[
         name: "ddrm",
         about: "a step along each singular vector, as the noise of the measurement allows; all tasks but motion-blur, pixel models",
         options: "eta=0.85,etab=1",
+        search: &[("eta", &["0", "0.25", "0.5", "0.7", "0.85", "1"]), ("etab", &["0.25", "0.5", "0.75", "1"])],
         steps: 28,
         latent_steps: 28,
         parse: ddrm::parse,
@@ -116,6 +128,7 @@ pub const METHODS: &[MethodRow] = &[
         name: "pigdm",
         about: "the gradient by the pseudo-inverse of the measurement; linear tasks, pixel models",
         options: "eta=0.2,cg=8",
+        search: &[("eta", &["0", "0.2", "0.5", "0.85", "1"]), ("cg", &["2", "4", "8", "16"])],
         steps: 28,
         latent_steps: 28,
         parse: pigdm::parse,
@@ -124,6 +137,7 @@ pub const METHODS: &[MethodRow] = &[
         name: "sitcom",
         about: "the network's input is optimised at every level until its estimate fits",
         options: "k=20,rate=0.02",
+        search: &[("k", &["5", "10", "20", "40"]), ("rate", &["0.005", "0.01", "0.02", "0.05", "0.1"])],
         steps: 10,
         latent_steps: 10,
         parse: sitcom::parse,
@@ -132,6 +146,7 @@ pub const METHODS: &[MethodRow] = &[
         name: "red-diff",
         about: "one image is optimised, the model's denoising of it with fresh noise is a gradient; pixel models",
         options: "rate=0.1,weight=0.25",
+        search: &[("rate", &["0.02", "0.05", "0.1", "0.2"]), ("weight", &["0.02", "0.05", "0.1", "0.25", "0.5", "1"])],
         steps: 50,
         latent_steps: 50,
         parse: reddiff::parse,
@@ -140,6 +155,11 @@ pub const METHODS: &[MethodRow] = &[
         name: "daps",
         about: "an ODE to a clean image, a Markov chain towards the measurement, fresh noise; pixel models",
         options: "k=100,rate=0.00005,ode=5,tau=0.01,momentum=0",
+        search: &[
+            ("ode", &["1", "2", "3", "5"]),
+            ("tau", &["0.005", "0.01", "0.02", "0.05", "0.1"]),
+            ("rate", &["0.000005", "0.00001", "0.00002", "0.00005", "0.0001", "0.0002"]),
+        ],
         steps: 50,
         latent_steps: 50,
         parse: daps::parse,
@@ -148,6 +168,7 @@ pub const METHODS: &[MethodRow] = &[
         name: "dsg",
         about: "steps turned towards the steepest descent on the sphere of the noise",
         options: "share=0.2,whiten=0.3 (blurs)",
+        search: &[("share", &["0.05", "0.1", "0.2", "0.4"]), ("whiten", WHITEN)],
         steps: 28,
         latent_steps: 28,
         parse: dsg::parse,
@@ -156,6 +177,7 @@ pub const METHODS: &[MethodRow] = &[
         name: "lgd",
         about: "DPS on Monte Carlo samples of the clean image",
         options: "samples=3,step=polyak:0.3,whiten=0.3 (blurs)",
+        search: &[("samples", &["1", "3", "5"]), ("step", POLYAK), ("whiten", WHITEN)],
         steps: 28,
         latent_steps: 28,
         parse: lgd::parse,
@@ -164,6 +186,7 @@ pub const METHODS: &[MethodRow] = &[
         name: "freedom",
         about: "DPS with time travel: several passes at the levels in the middle",
         options: "passes=2,step=polyak:0.3,whiten=0.3 (blurs)",
+        search: &[("passes", &["1", "2", "3"]), ("step", POLYAK), ("whiten", WHITEN)],
         steps: 20,
         latent_steps: 20,
         parse: freedom::parse,
@@ -172,6 +195,7 @@ pub const METHODS: &[MethodRow] = &[
         name: "psld",
         about: "DPS whose latents agree with decoder and encoder; of latent models",
         options: "gamma=0.1,transpose=exact,step=polyak:0.3,whiten=0.3 (blurs)",
+        search: &[("gamma", &["0.03", "0.1", "0.3"]), ("step", POLYAK), ("whiten", WHITEN)],
         steps: 28,
         latent_steps: 28,
         parse: psld::parse,
@@ -180,6 +204,12 @@ pub const METHODS: &[MethodRow] = &[
         name: "stsl",
         about: "k descents of residual and score's trace before every ancestral step",
         options: "k=5,weight=0.1,step=polyak:0.3,whiten=0.3 (blurs)",
+        search: &[
+            ("k", &["2", "3", "5", "8"]),
+            ("weight", &["0.03", "0.1", "0.3"]),
+            ("step", POLYAK),
+            ("whiten", WHITEN),
+        ],
         steps: 10,
         latent_steps: 10,
         parse: stsl::parse,
@@ -188,6 +218,7 @@ pub const METHODS: &[MethodRow] = &[
         name: "resample",
         about: "DPS, and at some levels latents optimised to fit the measurement",
         options: "iterations=50,rate=0.005,step=polyak:0.3,whiten=0.3 (blurs)",
+        search: &[("rate", &["0.001", "0.005", "0.02"]), ("step", POLYAK), ("whiten", WHITEN)],
         steps: 28,
         latent_steps: 28,
         parse: resample::parse,
@@ -196,6 +227,12 @@ pub const METHODS: &[MethodRow] = &[
         name: "p2l",
         about: "DPS with a text that is tuned to the measurement; of latent models",
         options: "k=3,rate=0.00001,step=polyak:0.3,whiten=0.3 (blurs)",
+        search: &[
+            ("k", &["1", "3", "5"]),
+            ("rate", &["0.00001", "0.0001", "0.001"]),
+            ("step", POLYAK),
+            ("whiten", WHITEN),
+        ],
         steps: 28,
         latent_steps: 28,
         parse: p2l::parse,
@@ -204,6 +241,7 @@ pub const METHODS: &[MethodRow] = &[
         name: "unconditional",
         about: "samples of the prior; the measurement is not used",
         options: "",
+        search: &[],
         steps: 100,
         latent_steps: 100,
         parse: unconditional::parse,

@@ -1,0 +1,147 @@
+//! A trial: a photo is measured, restored and compared with itself.
+
+use crate::backend::Device;
+use crate::error::Result;
+use crate::graph::PlanOptions;
+use crate::image::Picture;
+use crate::metrics::{psnr, ssim};
+use crate::model::Model;
+use crate::operator::Operator;
+use crate::sampler::{Item, Measurement, Noise, Restorer, Settings, baseline};
+use crate::tensor::Shape;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What is tried, on which device.
+#[derive(Clone)]
+pub struct Trial<'a> {
+    /// The prior.
+    pub model: &'a Model,
+    /// The operator that degrades the photos.
+    pub operator: &'a Arc<dyn Operator>,
+    /// Method, levels and schedule.
+    pub settings: Settings,
+    /// Noise of the measurement.
+    pub noise: Noise,
+    /// Seed of mask, kernel, measurement noise and sampler.
+    pub seed: u64,
+    /// Samples per photo, at least 1.
+    pub samples: u32,
+    /// Storage type and memory budget.
+    pub plan: PlanOptions,
+    /// The device to run on.
+    pub device: &'a Device,
+}
+
+/// How well a photo was restored.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Score {
+    /// PSNR of the mean of the samples, in dB.
+    pub psnr: f64,
+    /// SSIM of the mean of the samples.
+    pub ssim: f64,
+    /// PSNR of a sample in dB, averaged over the samples.
+    pub sample_psnr: f64,
+    /// Standard deviation between the samples, root mean square over the values, in [-1, 1] units.
+    /// 0 for one sample.
+    pub deviation: f64,
+    /// Continuous ranked probability score in [-1, 1] units, averaged over the values (Gneiting and
+    /// Raftery 2007, with the unbiased mean over pairs): E|x - truth| - E|x - x'| / 2. Less is
+    /// better, and it is least for draws of the posterior. For one sample the mean absolute error.
+    pub crps: f64,
+    /// PSNR of the naive restoration in dB.
+    pub baseline: f64,
+    /// Residual norm over the norm of the noise that was drawn, averaged over the samples.
+    pub residual_ratio: f64,
+    /// Network passes of all samples.
+    pub passes: usize,
+    /// Seconds of all samples, without planning.
+    pub seconds: f64,
+    /// Mean of the samples.
+    pub picture: Picture,
+}
+
+impl Trial<'_> {
+    /// Measures and restores one photo.
+    pub fn run(&self, truth: &Picture) -> Result<Score> {
+        let image = Shape::new(1, truth.height, truth.width, 3);
+        let operator = self.operator.as_ref();
+        let (measurement, drawn) = Measurement::simulate(operator, image, &truth.values, self.noise, self.seed)?;
+        let mut restorer =
+            Restorer::new(self.model, self.operator, &self.settings, image, self.plan.clone(), self.device)?;
+        let start = Instant::now();
+        let (mut pictures, mut residual) = (Vec::new(), 0.0);
+        for sample in 0..self.samples {
+            let item = Item::new(measurement.clone(), self.seed).sample(sample);
+            let restored = restorer.restore(&[item], |_| ControlFlow::Continue(()))?.remove(0);
+            residual += restored.residual / f64::from(self.samples);
+            pictures.push(restored.picture);
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        let shape = operator.measurement_shape(image);
+        let seen = Picture { width: shape.w, height: shape.h, values: measurement.y };
+        let (_, naive) = baseline(operator, &seen, &measurement.state, image);
+        let spread = Spread::of(&pictures, truth);
+        let picture = Picture { values: spread.mean, ..truth.clone() };
+        Ok(Score {
+            psnr: psnr(&picture, truth),
+            ssim: ssim(&picture, truth),
+            sample_psnr: pictures.iter().map(|p| psnr(p, truth)).sum::<f64>() / f64::from(self.samples),
+            deviation: spread.deviation,
+            crps: spread.crps,
+            baseline: psnr(&naive, truth),
+            residual_ratio: residual / drawn,
+            passes: restorer.network_passes()? * self.samples as usize,
+            seconds,
+            picture,
+        })
+    }
+}
+
+/// How samples lie around their mean and around the truth.
+struct Spread {
+    mean: Vec<f32>,
+    deviation: f64,
+    crps: f64,
+}
+
+impl Spread {
+    fn of(samples: &[Picture], truth: &Picture) -> Spread {
+        let (m, values) = (samples.len(), truth.values.len());
+        let mut mean = vec![0.0; values];
+        let (mut variance, mut error, mut distance) = (0.0, 0.0, 0.0);
+        for i in 0..values {
+            let drawn: Vec<f64> = samples.iter().map(|s| f64::from(s.values[i])).collect();
+            let centre = drawn.iter().sum::<f64>() / m as f64;
+            mean[i] = centre as f32;
+            variance += drawn.iter().map(|x| (x - centre).powi(2)).sum::<f64>() / m as f64;
+            error += drawn.iter().map(|x| (x - f64::from(truth.values[i])).abs()).sum::<f64>() / m as f64;
+            for (k, x) in drawn.iter().enumerate() {
+                distance += drawn[..k].iter().map(|y| (x - y).abs()).sum::<f64>();
+            }
+        }
+        let pairs = (m * (m - 1) / 2).max(1) as f64;
+        let count = values as f64;
+        Spread { mean, deviation: (variance / count).sqrt(), crps: (error - distance / pairs / 2.0) / count }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn draws_around_the_truth_score_better_than_a_point_that_misses_it() {
+        let picture = |values: &[f32; 3]| Picture { width: 1, height: 1, values: values.to_vec() };
+        let truth = picture(&[0.0, 0.2, -0.4]);
+        let spread = |samples: &[[f32; 3]]| Spread::of(&samples.iter().map(picture).collect::<Vec<_>>(), &truth);
+        let both = spread(&[[0.1, 0.3, -0.3], [-0.1, 0.1, -0.5]]);
+        // E|x - truth| is 0.1 and the only pair is 0.2 apart.
+        assert!(both.crps.abs() < 1e-6 && (both.deviation - 0.1).abs() < 1e-6);
+        assert_eq!(both.mean.iter().map(|v| (v * 10.0).round()).collect::<Vec<_>>(), [0.0, 2.0, -4.0]);
+        let one = spread(&[[0.1, 0.3, -0.3]]);
+        assert!((one.crps - 0.1).abs() < 1e-6 && one.deviation == 0.0);
+    }
+}
