@@ -106,11 +106,13 @@ fn chain(name: &str, model: &Model, file: &Checkpoint, method: &str) -> Vec<f32>
         "stsl" => format!("stsl:k=2,weight={consistency},{step}"),
         "resample" => format!("resample:iterations=2,rate=0.05,{step}"),
         "p2l" => format!("p2l:k=2,rate={text_rate},{step}"),
+        "daps" => "daps:k=2,ode=2,rate=0.02,tau=0.5,from=10,end=0.001".into(),
         "unconditional" => method.into(),
         other => format!("{other}:{step}"),
     };
     let usual = Settings::parse(&method, &model.network.prior()).unwrap();
-    let settings = usual.steps(5).spacing(Spacing::Linspace);
+    // DAPS has levels of its own.
+    let settings = if method.starts_with("daps") { usual.steps(5) } else { usual.steps(5).spacing(Spacing::Linspace) };
     let image = shape(file, "chain.y");
     let operator = parse_task("denoise").unwrap();
     let mut restorer =
@@ -131,7 +133,11 @@ fn five_steps_equal_a_transcription_in_sigma_space_with_the_same_noise() {
         let (model, file) = open(name);
         // tests/proximal.rs has the others.
         let is_here = |name: &str| file.tensors.contains_key(&format!("chain.{name}"));
-        assert!(["dps", "dmap", "dsg", "lgd", "freedom", "psld", "stsl", "resample", "p2l"].into_iter().all(is_here));
+        assert!(
+            ["dps", "dmap", "dsg", "lgd", "freedom", "psld", "stsl", "resample", "p2l", "daps"]
+                .into_iter()
+                .all(is_here)
+        );
         for row in METHODS.iter().filter(|r| is_here(r.name)) {
             let what = row.name;
             let expected = file.values(&format!("chain.{what}")).unwrap();

@@ -23,19 +23,21 @@ MODELS = {
         unet=dict(UNET, block_out_channels=[16, 32], attention_head_dim=2, use_linear_projection=False, layers_per_block=2,
                   down_block_types=["CrossAttnDownBlock2D", "DownBlock2D"], up_block_types=["UpBlock2D", "CrossAttnUpBlock2D"]),
         vae=dict(block_out_channels=[8, 16], layers_per_block=1, norm_num_groups=4, latent_channels=4),
-        act="quick_gelu", prediction="epsilon", zeta=100.0, consistency=0.3, rates=dict(resample=0.05, p2l=100.0),
+        act="quick_gelu", prediction="epsilon", zeta=100.0, consistency=0.3, rates=dict(resample=0.05, p2l=100.0, daps=0.02),
     ),
     "sd2": dict(
         unet=dict(UNET, block_out_channels=[16, 24, 32], attention_head_dim=[1, 3, 4], use_linear_projection=True,
                   down_block_types=["DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
                   up_block_types=["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"]),
         vae=dict(block_out_channels=[8, 12, 16], layers_per_block=2, norm_num_groups=4, latent_channels=4),
-        act="gelu", prediction="v_prediction", zeta=0.8, consistency=30.0, rates=dict(resample=0.05, p2l=2.0),
+        act="gelu", prediction="v_prediction", zeta=0.8, consistency=30.0, rates=dict(resample=0.05, p2l=2.0, daps=0.02),
     ),
 }  # fmt: skip
 # zeta and the other settings make every method move the result far beyond the test's limit.
 STEPS = 5
 SHARE, INNER = 0.2, 2
+# DAPS: the first sigma, the one that its ODE ends at, and tau.
+FROM, END, TAU = 10.0, 0.001, 0.5
 # Purposes for which the engine draws noise.
 START, ANCESTRAL, ENCODER, TRAVEL, ESTIMATE, ROUND = 0, 1, 4, 5, 0x100, 1 << 16
 
@@ -94,14 +96,17 @@ class Chain:
                                             prediction_type=prediction, timestep_spacing="linspace")  # fmt: skip
         s.set_timesteps(STEPS)
         self.t, self.sigmas = s.timesteps, s.sigmas.double()
+        self.training_sigmas = ((1 - s.alphas_cumprod) / s.alphas_cumprod).double().sqrt().numpy()
 
     def noise(self, step, draw):
         n, c, h, w = self.shape
         return torch.from_numpy(philox_normal(7, 0, step, draw, c * h * w)).reshape(1, h, w, c).permute(0, 3, 1, 2)
 
     def z0(self, z, k):
-        sigma = self.sigmas[k]
-        out = self.unet((z / (sigma**2 + 1) ** 0.5).float(), self.t[k], self.context).sample.double()
+        return self.denoised(z, self.sigmas[k], self.t[k])
+
+    def denoised(self, z, sigma, t):
+        out = self.unet((z / (sigma**2 + 1) ** 0.5).float(), torch.as_tensor(t, dtype=torch.float32), self.context).sample.double()
         if self.prediction == "epsilon":
             return z - sigma * out
         return out * (-sigma / (sigma**2 + 1) ** 0.5) + z / (sigma**2 + 1)
@@ -170,7 +175,35 @@ class Chain:
         x = x + self.noise(STEPS - 1 - k, TRAVEL) * (1 / (1 / s2 + 1 / (1 - before))) ** 0.5
         return x / before**0.5
 
+    def timestep(self, sigma):
+        """The fractional timestep of sigma, by linear interpolation of the training schedule's sigmas."""
+        return np.interp(sigma, self.training_sigmas, np.arange(len(self.training_sigmas)))
+
+    def daps(self):
+        """DAPS with Langevin dynamics, in VE coordinates: FROM to 0.1 in STEPS levels and 0, the ODE in INNER Euler steps to END."""
+        power = lambda a, b, count: (a ** (1 / 7) + np.linspace(0, 1, count) * (b ** (1 / 7) - a ** (1 / 7))) ** 7
+        levels = [*power(FROM, 0.1, STEPS + 1)[:-1], 0.0]
+        z = levels[0] * self.noise(0, START)
+        for k in range(STEPS):
+            ode = power(levels[k], END, INNER + 1)
+            x0 = z
+            with torch.no_grad():
+                for sigma, to in zip(ode, ode[1:]):
+                    x0 = to / sigma * x0 + (1 - to / sigma) * self.denoised(x0, sigma, self.timestep(sigma))
+            x, level = x0, STEPS - 1 - k
+            rate = self.m["rates"]["daps"] * (1 + k / (STEPS + 1) * (0.01 - 1))
+            for r in range(INNER):
+                x = x.detach().requires_grad_()
+                # The published code limits this gradient.
+                g = torch.autograd.grad(self.residual(x) ** 2, x)[0].clamp(-1, 1)
+                score = -g / TAU**2 + (x0 - x) / levels[k] ** 2
+                x = x + rate * score + (2 * rate) ** 0.5 * self.noise(level, ANCESTRAL + ROUND * r)
+            z = x.detach() + levels[k + 1] * self.noise(level, TRAVEL)
+        return z
+
     def run(self, method):
+        if method == "daps":
+            return self.daps()
         text = self.context
         z = self.sigmas[0] * self.noise(0, START)
         for k in range(STEPS):
@@ -218,7 +251,7 @@ class Chain:
         return after
 
 
-METHODS = ("unconditional", "dps", "dmap", "dsg", "lgd", "freedom", "psld", "stsl", "resample", "p2l")
+METHODS = ("unconditional", "dps", "dmap", "dsg", "lgd", "freedom", "psld", "stsl", "resample", "p2l", "daps")
 
 
 def nhwc(a):

@@ -162,7 +162,7 @@ impl Schedule {
         Ok(Schedule { timesteps, alpha_bar, beta, ..full })
     }
 
-    /// Levels with these sigmas, the smallest first, limited to the range of the training schedule.
+    /// Levels with these sigmas, the smallest first, limited to the largest of the training schedule.
     /// Fails if there are more levels than steps of training, or if the sigmas do not rise.
     pub fn of_sigmas(training: NoiseSchedule, total: usize, sigmas: &[f64]) -> Result<Schedule> {
         let full = Schedule::new(training, total, total, Spacing::Linear)?;
@@ -174,10 +174,17 @@ impl Schedule {
             )));
         }
         let timesteps: Vec<f64> = sigmas.iter().map(|&sigma| full.timestep_of(sigma)).collect();
-        let alpha_bar: Vec<f64> = timesteps.iter().map(|&t| alpha_bar_at(&full.alpha_bar, t)).collect();
+        // Below the smallest sigma of training, the model is asked at timestep 0.
+        let alpha_bar = |(&t, &sigma): (&f64, &f64)| match sigma < full.sigma(0) {
+            true => 1.0 / (1.0 + sigma * sigma),
+            false => alpha_bar_at(&full.alpha_bar, t),
+        };
+        let alpha_bar: Vec<f64> = timesteps.iter().zip(sigmas).map(alpha_bar).collect();
         let before = |i: usize| if i == 0 { 1.0 } else { alpha_bar[i - 1] };
         let beta = (0..sigmas.len()).map(|i| 1.0 - alpha_bar[i] / before(i)).collect();
-        Ok(Schedule { timesteps, alpha_bar, beta, ..full })
+        // In VE coordinates x starts as sigma times normal noise.
+        let start = (1.0 - alpha_bar[alpha_bar.len() - 1]).sqrt();
+        Ok(Schedule { timesteps, alpha_bar, beta, start, ..full })
     }
 
     /// The fractional timestep of a full schedule with this sigma. Outside the schedule's range,
@@ -359,6 +366,8 @@ mod tests {
             assert!((s.sigma(i) / sigma - 1.0).abs() < 1e-9, "{}", s.sigma(i));
         }
         assert!(s.timesteps.windows(2).all(|t| t[0] < t[1]));
+        let below = of(&log_spaced(3, 0.1, 0.001)).unwrap();
+        assert!((below.sigma(0) / 0.001 - 1.0).abs() < 1e-9 && below.timesteps[0] == 0.0, "{below:?}");
         assert!(of(&log_spaced(5, 0.1, 1.6)).is_err());
         assert!(of(&log_spaced(1001, 1.6, 0.1)).is_err());
     }

@@ -10,19 +10,21 @@
 //! Over many levels the rate falls linearly to a hundredth, as in the published code. Its factor 2
 //! in g makes the measurement's standard deviation tau / sqrt(2). The chain is stable if the rate
 //! is below tau^2 for operators of norm 1.
+//!
+//! For latent models A includes the decoder, and the published code limits the gradient of ||y -
+//! A(x)||^2 to [-1, 1]. It starts at sigma 10 there, with two steps of the ODE that end at 0.001:
+//! `from=10,ode=2,end=0.001`.
 
-use super::reddiff::check_pixels;
 use crate::error::Result;
-use crate::model::Prior;
 use crate::noise::Draw;
-use crate::operator::Operator;
+use crate::ops::pointwise::Clamp;
 use crate::options::Options;
 use crate::sampler::chain::Chain;
 use crate::sampler::guidance::Guidance;
 use crate::sampler::level::Level;
 use crate::sampler::method::Method;
 use crate::sampler::phases::Phases;
-use crate::sampler::schedule::{Schedule, power_spaced};
+use crate::sampler::schedule::power_spaced;
 use std::sync::Arc;
 
 /// Options of `daps`.
@@ -37,14 +39,16 @@ pub struct Daps {
     /// Standard deviation that the Markov chain gives the measurement, in [-1, 1] units, times
     /// sqrt(2).
     pub tau: f64,
+    /// sigma of the first level, in VE coordinates; at most the largest of the model's.
+    pub from: f64,
+    /// sigma that the ODE ends at, in the same units; below the last level's 0.1.
+    pub end: f64,
     /// Momentum of Hamiltonian Monte Carlo, 0 to below 1. 0 is Langevin dynamics.
     pub momentum: f64,
 }
 
-/// Sigma of the first and of the last level, and the one that the ODE ends at, in VE coordinates.
-const FROM: f64 = 100.0;
+/// Sigma of the last level, in VE coordinates.
 const TO: f64 = 0.1;
-const ODE_TO: f64 = 0.01;
 /// Share of the rate that a run of infinitely many levels would end with.
 const LEAST_RATE: f64 = 0.01;
 
@@ -54,6 +58,8 @@ pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Method>> {
         rate: options.number("rate", 5e-5, 1e-12..=1.0)?,
         ode: options.count("ode", 5, 1..=100)?,
         tau: options.number("tau", 0.01, 1e-6..=1e3)?,
+        from: options.number("from", 100.0, 0.2..=1e3)?,
+        end: options.number("end", 0.01, 1e-4..=0.09)?,
         momentum: options.number("momentum", 0.0, 0.0..=0.999)?,
     }))
 }
@@ -72,21 +78,18 @@ impl Daps {
 
 impl Method for Daps {
     fn method(&self) -> String {
-        let Daps { k, rate, ode, tau, momentum } = self;
-        format!("daps:k={k},rate={rate},ode={ode},tau={tau},momentum={momentum}")
+        let Daps { k, rate, ode, tau, from, end, momentum } = self;
+        format!("daps:k={k},rate={rate},ode={ode},tau={tau},from={from},end={end},momentum={momentum}")
     }
     fn sigmas(&self, steps: usize, largest: f64) -> Option<Vec<f64>> {
         // The last of steps + 1 levels is the clean image.
-        Some(power_spaced(steps + 1, FROM.min(largest), TO).split_off(1))
+        Some(power_spaced(steps + 1, self.from.min(largest), TO).split_off(1))
     }
     fn inner_sigmas(&self, sigma: f64) -> Vec<f64> {
-        power_spaced(self.ode + 1, sigma, ODE_TO)
+        power_spaced(self.ode + 1, sigma, self.end)
     }
     fn reads_variance(&self) -> bool {
         false
-    }
-    fn check(&self, prior: &Prior, _: &dyn Operator, _: &Schedule) -> Result<()> {
-        check_pixels("daps", prior)
     }
     fn record(&self, phases: &mut Phases<'_>) -> Result<()> {
         let daps = *self;
@@ -115,7 +118,11 @@ impl Method for Daps {
         })?;
         phases.add("sample", |s| {
             let (x, x0, v, n) = (s.state("sample"), s.state("z"), s.state("v"), s.normal("n", Draw::Ancestral)?);
-            let error = s.back_projected_error(x)?;
+            let mut error = s.back_projected_error(x)?;
+            if s.setup.prior.latent.is_some() {
+                // `error` is half of the gradient that is limited.
+                error = s.graph.one(Clamp { low: -0.5, high: 0.5 }, "error.limited", &[error])?;
+            }
             let step = move |l: &Level| daps.rate_at(l).sqrt();
             let (momentum, one) = (s.constant(daps.momentum), s.constant(1.0));
             let by_error = s.scalar(move |m| 2.0 * step(&m.level) / daps.tau.powi(2));

@@ -47,11 +47,13 @@ impl Step<'_> {
         self.setup.whitened(&mut self.graph, a, y, weights)
     }
 
-    /// A^T (y - A(x)) of an image x: minus half the gradient of || A(x) - y ||^2 with respect to x.
-    /// x and the result are canvases; the result is 0 beyond the image. For an operator that is not
-    /// linear, A^T is its VJP at x. No network is evaluated.
+    /// A^T (y - A(D(x))): minus half the gradient of || A(D(x)) - y ||^2 with respect to x. D is the
+    /// decoder of a latent model, else the identity. x and the result are canvases; the result is 0
+    /// beyond the image. For what is not linear, the adjoint is the VJP at x. No denoiser is
+    /// evaluated.
     pub fn back_projected_error(&mut self, x: TensorId) -> Result<TensorId> {
-        let seen = self.measured(x)?;
+        let whole = self.decode(x)?;
+        let seen = self.measured(whole)?;
         let y = self.y();
         let error = self.graph.one(Add { scale: -1.0 }, "error", &[y, seen])?;
         adjoint(&mut self.graph, seen, error, x)
