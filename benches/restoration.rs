@@ -6,6 +6,7 @@
 //!
 //! `METHOD@STEPS` takes another number of noise levels than the tuned one; with `--passes N` each
 //! method takes as many levels as N network passes allow. `auto` is what `dmap restore` would take.
+//! `{sigma}` in a method stands for the noise in [-1, 1] units.
 //! Rows go to the file as they are finished, and rows that are there already are not computed again.
 
 use anyhow::Context;
@@ -15,7 +16,7 @@ use dmap::graph::PlanOptions;
 use dmap::image::Photo;
 use dmap::model::Model;
 use dmap::operator::{Operator, parse_task};
-use dmap::sampler::{Answer, Noise, Settings, Spacing, auto_method};
+use dmap::sampler::{Answer, Noise, Settings, Spacing};
 use dmap::trial::Trial;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -92,16 +93,19 @@ fn main() -> anyhow::Result<()> {
         let operator = parse_task(task)?;
         for noise in &a.noises {
             for typed in &a.methods {
+                let typed = &typed.replace("{sigma}", &(2.0 * noise).to_string());
                 let (method, steps) = typed.split_once('@').map_or((&typed[..], None), |(m, s)| (m, Some(s)));
                 let prior = model.network.prior();
-                let best = auto_method(answer, &prior, operator.as_ref(), a.passes);
-                let mut settings = Settings::parse(if method == "auto" { &best } else { method }, &prior)?;
+                let (operator_of, sigma) = (operator.as_ref(), Noise::Gaussian(*noise));
+                let mut settings = match (method, a.passes) {
+                    ("auto", None) => Settings::auto(answer, &prior, operator_of, sigma)?,
+                    ("auto", Some(passes)) => Settings::auto_within(answer, &model, operator_of, sigma, passes)?,
+                    (method, None) => Settings::parse(method, &prior)?,
+                    (method, Some(passes)) => Settings::parse(method, &prior)?.within(passes, &model)?,
+                };
                 if let Some(steps) = steps {
                     anyhow::ensure!(a.passes.is_none(), "{typed}: leave the levels or --passes out");
                     settings.steps = steps.parse().with_context(|| format!("{typed}: the levels are no number"))?;
-                }
-                if let Some(passes) = a.passes {
-                    settings = settings.within(passes, &model)?;
                 }
                 settings.eta = a.eta;
                 if a.linear_spacing {

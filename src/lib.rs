@@ -75,7 +75,7 @@
 //! use dmap::model::{AdmConfig, Conditioning, Network};
 //!
 //! # fn main() -> dmap::Result<()> {
-//! let network = AdmConfig::preset("adm-256").expect("a known model");
+//! let network = AdmConfig::architecture("adm-256").expect("a known model");
 //! let mut g = Graph::new();
 //! let x = g.input("x", Shape::new(1, 256, 256, 3));
 //! let t = g.input("t", Shape::rows(1, 1));

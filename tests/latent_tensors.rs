@@ -37,13 +37,13 @@ fn expect(g: &Graph, prefix: &str, list: &str, tensors: usize, parameters: usize
 
 #[test]
 fn stable_diffusion_reads_exactly_the_published_tensors() {
-    for (preset, parameters) in [("sd2", 865_910_724), ("sd1", 859_520_964)] {
-        let network = LatentDiffusion::preset(preset).unwrap();
+    for (name, parameters) in [("sd2", 865_910_724), ("sd1", 859_520_964)] {
+        let network = LatentDiffusion::architecture(name).unwrap();
         let mut g = Graph::new();
         let x = g.input("x", Shape::new(1, 8, 8, 4));
         let t = g.input("t", Shape::rows(1, 1));
         network.record(&mut g, x, t, &Conditioning::default()).unwrap();
-        expect(&g, "unet.", &format!("{preset}-unet"), 686, parameters);
+        expect(&g, "unet.", &format!("{name}-unet"), 686, parameters);
 
         let mut g = Graph::new();
         let image = g.input("image", Shape::new(1, 64, 64, 3));
@@ -72,8 +72,8 @@ fn the_text_encoder_of_stable_diffusion_2_reads_exactly_the_published_tensors() 
 
 #[test]
 fn a_network_refuses_a_conditioning_that_it_does_not_take() {
-    let latent = LatentDiffusion::preset("sd2").unwrap();
-    let pixels = AdmConfig::preset("photo").unwrap();
+    let latent = LatentDiffusion::architecture("sd2").unwrap();
+    let pixels = AdmConfig::architecture("photo").unwrap();
     assert_eq!(latent.prior().latent, latent.codec().map(|codec| codec.latent()));
     assert!(pixels.codec().is_none() && pixels.prior().latent.is_none());
     let refusal = |network: &dyn Network| {

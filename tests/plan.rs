@@ -11,8 +11,8 @@ use dmap::operator::parse_task;
 use dmap::sampler::{METHODS, Phases, Restorer, Settings};
 
 /// The graphs of a method.
-fn step_graphs(preset: &str, size: usize, method: &str, plan: PlanOptions) -> Vec<Graph> {
-    let model = Model::preset(preset).unwrap();
+fn step_graphs(architecture: &str, size: usize, method: &str, plan: PlanOptions) -> Vec<Graph> {
+    let model = Model::architecture(architecture).unwrap();
     let operator = parse_task("sr4").unwrap();
     let prior = model.network.prior();
     let settings = Settings::parse(method, &prior).unwrap();
@@ -24,8 +24,8 @@ fn step_graphs(preset: &str, size: usize, method: &str, plan: PlanOptions) -> Ve
 }
 
 /// A step of DPS.
-fn step_graph(preset: &str, size: usize, plan: PlanOptions) -> Graph {
-    step_graphs(preset, size, "dps", plan).remove(0)
+fn step_graph(architecture: &str, size: usize, plan: PlanOptions) -> Graph {
+    step_graphs(architecture, size, "dps", plan).remove(0)
 }
 
 /// Forward and VJP of the shipped prior at 32x32.
@@ -111,15 +111,15 @@ fn adm_512_in_bf16_fits_in_two_and_a_half_gibibytes() {
 }
 
 #[test]
-fn parameters_of_the_presets_are_those_of_the_published_files() {
-    for (preset, tensors, parameters) in [
+fn parameters_of_the_architectures_are_those_of_the_published_files() {
+    for (architecture, tensors, parameters) in [
         ("adm-256", 566, 552_814_086),
         ("adm-256-cond", 567, 553_838_086),
         ("adm-512", 644, 557_973_638),
         ("adm-512-cond", 645, 558_997_638),
         ("ffhq", 362, 93_563_910),
     ] {
-        let config = dmap::model::AdmConfig::preset(preset).unwrap();
+        let config = dmap::model::AdmConfig::architecture(architecture).unwrap();
         let mut g = Graph::new();
         let size = config.size_multiple();
         let x = g.input("x", Shape::new(1, size, size, 3));
@@ -127,7 +127,7 @@ fn parameters_of_the_presets_are_those_of_the_published_files() {
         let labels = config.class_cond.then(|| g.input("labels", Shape::rows(1, 1)));
         config.record(&mut g, x, t, &Conditioning::default().labels(labels)).unwrap();
         let (count, sum) = g.weight_parts().fold((0, 0), |(n, s), t| (n + 1, s + t.shape.numel()));
-        assert_eq!((count, sum), (tensors, parameters), "{preset}");
+        assert_eq!((count, sum), (tensors, parameters), "{architecture}");
     }
 }
 
@@ -135,8 +135,8 @@ fn parameters_of_the_presets_are_those_of_the_published_files() {
 fn every_method_has_graphs_that_plan() {
     for row in METHODS {
         // Those that ask decoder or text need a latent model.
-        let preset = if matches!(row.name, "psld" | "p2l") { "sd2" } else { "photo" };
-        for g in step_graphs(preset, 64, row.name, PlanOptions::default()) {
+        let architecture = if matches!(row.name, "psld" | "p2l") { "sd2" } else { "photo" };
+        for g in step_graphs(architecture, 64, row.name, PlanOptions::default()) {
             let plan = Plan::new(&g, &PlanOptions::default()).unwrap();
             assert!(plan.arena_bytes > 0);
             assert_eq!(plan.memory.len(), plan.steps.len());

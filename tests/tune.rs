@@ -112,7 +112,10 @@ fn the_paper_is_a_preset() {
     assert!(sr8["method"].as_str().unwrap().starts_with("dmap:k=3,step=published:4.8"), "{sr8}");
     assert!(plan("gaussian-blur")["method"].as_str().unwrap().contains("published:0.6"));
     let (photo, out) = (f.string("photos/0.png"), f.string("out"));
-    refused(&["restore", &photo, "--task", "sr2", "--out", &out, "--preset", "paper", "--passes", "9"], "cannot be used");
+    refused(
+        &["restore", &photo, "--task", "sr2", "--out", &out, "--preset", "paper", "--passes", "9"],
+        "cannot be used",
+    );
 }
 
 #[test]

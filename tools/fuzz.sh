@@ -18,6 +18,6 @@ for target in $(cargo fuzz list); do
     mkdir -p "fuzz/target/corpus/$target"
     echo "$target"
     cargo fuzz run -s none "$target" "fuzz/target/corpus/$target" "fuzz/corpus/$target" -- -timeout=5 -rss_limit_mb=2048 \
-        -max_total_time="${1:-257}" -print_final_stats=1 -verbosity=0 || failed=1
+        -max_total_time="${1:-240}" -print_final_stats=1 -verbosity=0 || failed=1
 done
 exit $failed

@@ -3,30 +3,40 @@
     python tools/results_table.py results benches/records/2026-11-27-epyc-2core/restoration.tsv
     python tools/results_table.py budget benches/records/2026-11-30-epyc-2core/budget.tsv
     python tools/results_table.py peers benches/records/2026-11-30-epyc-2core/peers.tsv
+    python tools/results_table.py samples benches/records/2026-11-30-epyc-2core/samples.tsv
 
 Replaces the text between `<!-- results -->` and `<!-- end of results -->` in README.md, or between
 the same marks of the other names. `results` has one table per noise: a method is shown over the
 photographs that every method of the table restored. `budget` compares levels and views of DPIR at
-equal passes, `peers` methods at equal passes and several noises.
+equal passes, `peers` methods at equal passes and several noises, `samples` samplers at equal passes.
 """
 
 import collections
 import csv
+import math
 import pathlib
 import re
+import statistics
 import sys
 
 README = pathlib.Path(__file__).resolve().parents[1] / "README.md"
 NAIVE = {"sr4": "bicubic", "inpaint-box": "nearest pixel", "inpaint-random": "nearest pixel"}
 
 
-def label(method):
-    """The name of a column: `auto` chooses between two starts by the task."""
-    return "auto" if "views=2" in method else method
+def name(row):
+    """The name of a column: DPIR with other settings than published ones is what `auto` takes."""
+    method = row["method"].split(":")[0]
+    is_published = "from=0.384," in row["method"] and "views=1" in row["method"]
+    return "auto" if method == "dpir" and not is_published else method
 
 
-def mean(rows, name):
-    return sum(float(r[name]) for r in rows) / len(rows)
+def label(row):
+    """The head of a column: `auto`, or the method with all its options."""
+    return "`auto`" if name(row) == "auto" else f"`{row['method']}`, {row['steps']} levels"
+
+
+def mean(rows, column):
+    return statistics.mean(float(r[column]) for r in rows)
 
 
 def markdown(head, rows):
@@ -55,14 +65,14 @@ def results_of_noise(noise, runs):
             cells.append(f"{text} ({mean(shown, 'ssim'):.3f}), {mean(shown, 'passes'):.0f} passes")
         baseline = mean([next(iter(per_method.values()))[p] for p in photos], "baseline")
         rows.append([task, str(len(photos)), f"{baseline:.2f} ({NAIVE.get(task, 'measurement')})", *cells])
-    head = ["task", "photos", "naive", *(f"`{method}`, {steps} levels" for method, steps in methods)]
+    head = ["task", "photos", "naive", *methods]
     return [f"Noise {noise}:", "", *markdown(head, rows), ""]
 
 
 def results(rows):
     runs = collections.defaultdict(lambda: collections.defaultdict(lambda: collections.defaultdict(dict)))
     for row in rows:
-        runs[row["noise"]][row["task"]][label(row["method"]), row["steps"]][row["photo"]] = row
+        runs[row["noise"]][row["task"]][label(row)][row["photo"]] = row
     lines = [
         "Mean PSNR in dB (SSIM of the luma) over the centre 256x256 pixels of photographs that neither the",
         "prior nor the settings have seen, by the prior inside, seed 0, one image of each. Passes are forward",
@@ -101,27 +111,53 @@ def budget(rows):
     return markdown(["passes", "levels x views", *tasks], table)
 
 
-def peers(rows):
-    def name(row):
-        # Smaller last sigmas than the published one are those of `auto`.
-        method = row["method"].split(":")[0]
-        return "auto" if method == "dpir" and "to=0.01" in row["method"] else method
+def lead(runs, best):
+    """How far `auto` is ahead of the method `best`: the mean over photographs with its standard error."""
+    ahead = [float(runs["auto"][p]["psnr"]) - float(runs[best][p]["psnr"]) for p in runs["auto"]]
+    spread = statistics.stdev(ahead) if len(ahead) > 1 else math.nan
+    return f"{statistics.mean(ahead):+.2f} ± {spread / len(ahead) ** 0.5:.2f}"
 
-    means, tasks = grouped(rows, lambda row: (row["noise"], name(row)))
+
+def peers(rows):
+    runs = collections.defaultdict(lambda: collections.defaultdict(dict))
+    for row in rows:
+        runs[float(row["noise"]), row["task"]][name(row)][row["photo"]] = row
     methods = list(dict.fromkeys(name(row) for row in rows))
     table = []
-    for noise in sorted({noise for noise, _ in means}, key=float):
-        for task in tasks:
-            naive = mean([r for r in rows if r["noise"] == noise and r["task"] == task], "baseline")
-            figures = [naive, *(means[noise, method].get(task) for method in methods)]
-            table.append([noise, task, *with_best(figures, max(f for f in figures if f is not None))])
-    return markdown(["noise", "task", "naive", *methods], table)
+    for noise in sorted({noise for noise, _ in runs}):
+        for task in dict.fromkeys(row["task"] for row in rows):
+            of_cell = runs[noise, task]
+            # A run that diverged has no PSNR.
+            means = {m: mean(r.values(), "psnr") for m, r in of_cell.items()}
+            sound = {m: v for m, v in means.items() if not math.isnan(v)}
+            assert len({tuple(sorted(r)) for r in of_cell.values()}) == 1, f"{task} {noise}: not the same photographs"
+            best = max((m for m in sound if m != "auto"), key=sound.get)
+            naive = mean(of_cell["auto"].values(), "baseline")
+            figures = [naive, *(sound.get(m) for m in methods)]
+            table.append([f"{noise:g}", task, *with_best(figures, max(f for f in figures if f is not None)), lead(of_cell, best)])
+    return markdown(["noise", "task", "naive", *methods, "lead of auto"], table)
+
+
+def samples(rows):
+    """Means over tasks: one sample, the mean of all, and how much they differ."""
+    runs = collections.defaultdict(list)
+    for row in rows:
+        runs[name(row)].append(row)
+    table = []
+    for method, of_method in runs.items():
+        tasks = [[r for r in of_method if r["task"] == t] for t in dict.fromkeys(r["task"] for r in rows)]
+        figure = lambda column: statistics.mean(mean(r, column) for r in tasks if r)
+        per_sample = mean(of_method, "seconds") / float(of_method[0]["samples"])
+        table.append([f"`{method}`", f"{figure('sample_psnr'):.2f}", f"{figure('psnr'):.2f}", f"{figure('ssim'):.3f}", f"{figure('deviation'):.3f}",
+                      f"{figure('crps'):.4f}", f"{figure('residual_ratio'):.2f}", f"{per_sample:.1f}"])  # fmt: skip
+    head = ["method", "PSNR of a sample", "of their mean", "SSIM of their mean", "standard deviation", "CRPS", "residual / noise", "s a sample"]
+    return markdown(head, table)
 
 
 def main():
     what, *paths = sys.argv[1:]
     rows = [row for path in paths for row in csv.DictReader(open(path), delimiter="\t")]
-    lines = {"results": results, "budget": budget, "peers": peers}[what](rows)
+    lines = {"results": results, "budget": budget, "peers": peers, "samples": samples}[what](rows)
     text = README.read_text()
     before, rest = text.split(f"<!-- {what} -->")
     after = rest.split(f"<!-- end of {what} -->")[1]

@@ -10,7 +10,7 @@ use dmap::Error;
 use dmap::graph::{Graph, Shape};
 use dmap::image::{Photo, ReadOptions};
 use dmap::model::stable_diffusion::TextEncoder;
-use dmap::model::{AdmConfig, SchedulerConfig, TextConfig, UnetConfig, VaeConfig, adm, text_encoder, unet, vae};
+use dmap::model::{AdmConfig, Model, SchedulerConfig, TextConfig, UnetConfig, VaeConfig, adm, text_encoder, unet, vae};
 use dmap::operator::parse_task;
 use dmap::sampler::preset::Preset;
 use dmap::sampler::{Answer, MeasurementFile, Noise, parse_method};
@@ -548,7 +548,7 @@ fn measurement(bytes: &[u8]) {
 
 fn preset(bytes: &[u8]) {
     let Some(found) = opened(Preset::read(&file("preset.json", bytes))) else { return };
-    let prior = AdmConfig::preset("adm-256").expect("a known architecture").prior();
+    let prior = Model::architecture("adm-256").expect("a known architecture").network.prior();
     for (task, answer) in [("sr4", Answer::Map), ("gaussian-blur", Answer::Sample)] {
         let operator = parse_task(task).expect("a task");
         if let Some(row) = opened(found.row(operator.as_ref(), Noise::Gaussian(0.025), answer)) {

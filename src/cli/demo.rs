@@ -41,7 +41,8 @@ pub(super) fn run(flags: Demo) -> anyhow::Result<ExitCode> {
     write_whole(&photo, PHOTO)?;
     let model = if flags.latent { Model::shipped_latent()? } else { Model::shipped()? };
     let operator = parse_task(&flags.task)?;
-    let settings = Settings::auto(Answer::Map, &model.network.prior(), operator.as_ref())?;
+    let noise = Noise::default();
+    let settings = Settings::auto(Answer::Map, &model.network.prior(), operator.as_ref(), noise)?;
     let job = Job {
         task_file_sha256: task_file_sha256(operator.as_ref())?,
         operator,
@@ -51,7 +52,7 @@ pub(super) fn run(flags: Demo) -> anyhow::Result<ExitCode> {
         device: flags.device.open()?,
         plan: flags.device.plan()?,
         out: flags.out.clone(),
-        noise: Some(Noise::Gaussian(0.025)),
+        noise: Some(noise),
         seed: flags.seed,
         samples: 1,
         batch: 1,

@@ -99,8 +99,8 @@ pub(super) fn list() -> Result<()> {
         let kind = if parse_method(name)?.1.answer() == Answer::Map { "one best image: " } else { "" };
         say!("  {name:16} {kind}{about}{}", if options.is_empty() { String::new() } else { format!(" [{options}]") })?;
     }
-    say!("presets for `dmap plan`:")?;
-    for (name, what) in Model::presets() {
+    say!("architectures for `dmap plan`:")?;
+    for (name, what) in Model::architectures() {
         say!("  {name:16} {what}")?;
     }
     Ok(())

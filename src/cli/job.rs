@@ -38,13 +38,10 @@ pub(super) struct Job {
     pub task_file_sha256: Option<String>,
 }
 
-/// Noise of photos, and of measurements that do not say theirs.
-pub const DEFAULT_NOISE: Noise = Noise::Gaussian(0.025);
-
 impl Job {
     /// The noise for photos, and for measurements that do not state their own: the flag's, else
     /// 0.025.
     pub fn noise_or_default(&self) -> Noise {
-        self.noise.unwrap_or(DEFAULT_NOISE)
+        self.noise.unwrap_or_default()
     }
 }

@@ -66,7 +66,7 @@ enum Command {
     Selftest(selftest::Selftest),
     /// Measure a device op by op and step by step
     Bench(bench::Bench),
-    /// List tasks, methods and presets
+    /// List tasks, methods and architectures
     Tasks,
 }
 

@@ -1,7 +1,6 @@
 //! `dmap plan`: memory and work of a step, computed without weights or a device.
 
 use super::device::StorageFlags;
-use super::job::DEFAULT_NOISE;
 use super::quantity::{readable, size};
 use super::sampler_flags::SamplerFlags;
 use crate::backend::Device;
@@ -12,7 +11,7 @@ use crate::image::write_whole;
 use crate::launch::Chip;
 use crate::model::Model;
 use crate::operator::parse_task;
-use crate::sampler::{Method, Setup, method};
+use crate::sampler::{Method, Noise, Setup, method};
 use crate::tensor::Shape;
 use serde::Serialize;
 use std::fmt::Write;
@@ -22,7 +21,7 @@ use std::process::ExitCode;
 /// Flags of `dmap plan`.
 #[derive(clap::Args, Debug)]
 pub struct PlanArguments {
-    /// Preset or weight file
+    /// Architecture (`dmap tasks` lists them) or weight file
     #[arg(long)]
     model: String,
     /// Image size: S or WxH
@@ -148,11 +147,11 @@ fn planned(setup: &Setup<'_>, method: &dyn Method) -> Result<(Vec<Planned>, usiz
 }
 
 pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
-    let model = Model::file_or_preset(&flags.model)?;
+    let model = Model::file_or_architecture(&flags.model)?;
     let (w, h) = size(&flags.size)?;
     let operator = parse_task(&flags.task)?;
     let prior = model.network.prior();
-    let settings = flags.sampler.settings(&model, operator.as_ref(), DEFAULT_NOISE, 1)?;
+    let settings = flags.sampler.settings(&model, operator.as_ref(), Noise::default(), 1)?;
     let image = Shape::new(flags.batch as usize, h, w, prior.image_channels());
     let (options, cpu) = (flags.storage.plan()?, Device::cpu());
     let setup = settings.setup(&model, operator.as_ref(), image, options, &cpu)?;

@@ -2,7 +2,7 @@
 
 use super::device::DeviceFlags;
 use super::inputs::{Input, expand};
-use super::job::{DEFAULT_NOISE, Job};
+use super::job::Job;
 use super::queue::restore_all;
 use super::recipe::sha256;
 use super::sampler_flags::SamplerFlags;
@@ -56,7 +56,7 @@ pub struct Restore {
     /// Samples per measurement; their mean and standard deviation are written too
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "Sampling")]
     samples: u32,
-    /// As many noise levels as these seconds per image allow, measured on the first input
+    /// As many noise levels as these seconds per sample allow, measured on the first input
     #[arg(long, value_name = "S", conflicts_with_all = ["passes", "steps", "preset"], help_heading = "Sampling")]
     seconds: Option<f64>,
     /// Seed of mask, kernel, measurement noise and sampler
@@ -120,17 +120,14 @@ fn checked_label(label: Option<u32>, prior: &Prior) -> Result<Option<u32>> {
 
 /// The noise that settings are chosen for: the flag's, else that of the first input if it is a
 /// measurement that says so, else 0.025.
-fn noise_of(flags: &Restore, typed: Option<Noise>, inputs: &[Input]) -> Result<Noise> {
-    let first = inputs
-        .first()
-        .map(|input| &input.path)
-        .filter(|path| flags.measurement && typed.is_none() && path.extension().is_some_and(|e| e == "safetensors"));
-    let recorded = match first {
+fn noise_of(flags: &Restore, typed: Option<Noise>, inputs: &[Input]) -> Noise {
+    let recorded = || {
+        let path = inputs.first().map(|input| &input.path).filter(|_| flags.measurement)?;
+        let is_file = path.extension().is_some_and(|e| e == "safetensors");
         // A file that can't be read is reported at its turn.
-        Some(path) => MeasurementFile::read(path).ok().and_then(|file| file.noise),
-        None => None,
+        is_file.then(|| MeasurementFile::read(path).ok()).flatten().and_then(|file| file.noise)
     };
-    Ok(typed.or(recorded).unwrap_or(DEFAULT_NOISE))
+    typed.or_else(recorded).unwrap_or_default()
 }
 
 pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
@@ -147,7 +144,7 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
     }
     let model = Model::open_with_prompt(&flags.model, flags.prompt.as_deref())?;
     let operator = parse_task(&flags.task)?;
-    let usual_noise = noise_of(&flags, noise, &inputs)?;
+    let usual_noise = noise_of(&flags, noise, &inputs);
     let mut job = Job {
         task_file_sha256: task_file_sha256(operator.as_ref())?,
         settings: flags.sampler.settings(&model, operator.as_ref(), usual_noise, flags.samples)?,

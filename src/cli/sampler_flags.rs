@@ -5,7 +5,7 @@ use crate::error::{Error, Result, shown};
 use crate::model::Model;
 use crate::operator::Operator;
 use crate::sampler::preset::Preset;
-use crate::sampler::{Answer, Method, Noise, Settings, Spacing, Variance, auto_method, method};
+use crate::sampler::{Answer, Method, Noise, Settings, Spacing, Variance, method};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
@@ -124,25 +124,30 @@ impl SamplerFlags {
             return Ok(settings);
         }
         let passes = self.passes.map(|passes| passes as usize);
-        let best = auto_method(answer, prior, operator, passes);
+        let of_passes = |e: Error| match (e, passes) {
+            (Error::Invalid(reason), Some(passes)) => Error::Invalid(format!("--passes {passes}: {reason}")),
+            (other, _) => other,
+        };
         let typed = match &self.method[..] {
             "auto" if self.old.are_given() => "dmap",
             typed if typed.starts_with("auto:") => {
                 return Err(Error::Invalid("auto takes no options: write the method that they are for".into()));
             }
-            "auto" => &best,
             typed => typed,
         };
         let from_old = self.old.method(typed)?;
-        let mut settings = Settings::parse(from_old.as_deref().unwrap_or(typed), prior)?;
+        let mut settings = match (typed, passes) {
+            ("auto", None) => Settings::auto(answer, prior, operator, noise)?,
+            ("auto", Some(passes)) => {
+                Settings::auto_within(answer, model, operator, noise, passes).map_err(of_passes)?
+            }
+            _ => Settings::parse(from_old.as_deref().unwrap_or(typed), prior)?,
+        };
         check_answer(self.estimate, samples, &self.method, settings.method.as_ref())?;
         settings.steps = self.steps.unwrap_or(settings.steps);
         settings = self.with_schedule(settings);
-        if let Some(passes) = passes {
-            settings = settings.within(passes, model).map_err(|e| match e {
-                Error::Invalid(reason) => Error::Invalid(format!("--passes {passes}: {reason}")),
-                other => other,
-            })?;
+        if let (Some(passes), false) = (passes, typed == "auto") {
+            settings = settings.within(passes, model).map_err(of_passes)?;
         }
         settings.check(prior, operator)?;
         if let Some(method) = from_old {

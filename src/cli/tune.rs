@@ -14,7 +14,7 @@ use crate::image::{Photo, Picture, ReadOptions, write_whole};
 use crate::model::Model;
 use crate::operator::{Operator, parse_task};
 use crate::sampler::preset::{HeldOut, Preset, PresetRow, estimate_name};
-use crate::sampler::{Answer, Noise, Settings, auto_method};
+use crate::sampler::{Answer, Noise, Settings};
 use crate::trial::Trial;
 use climb::{Start, climb};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -160,9 +160,9 @@ impl Tuning<'_> {
 
     /// Searches the methods for one task and noise.
     fn row(&self, operator: &Arc<dyn Operator>, noise: Noise, bar: &ProgressBar) -> Result<PresetRow> {
-        let of_auto = auto_method(self.answer, &self.model.network.prior(), operator.as_ref(), Some(self.passes));
+        let auto = Settings::auto_within(self.answer, self.model, operator.as_ref(), noise, self.passes)?;
         let starts = match self.methods {
-            [] => vec![Start { method: of_auto.clone(), is_free: true }],
+            [] => vec![Start { method: auto.method.method(), is_free: true }],
             typed => typed.iter().map(|m| Start { method: m.clone(), is_free: false }).collect(),
         };
         let mut best: Option<(f64, String)> = None;
@@ -180,7 +180,7 @@ impl Tuning<'_> {
             }
         }
         let (_, method) = best.expect("there is at least one method");
-        let (settings, auto) = (self.settings(operator, &method)?, self.settings(operator, &of_auto)?);
+        let settings = self.settings(operator, &method)?;
         let psnr = |settings: &Settings, photos| self.means(operator, noise, settings, photos).map(|m| m.psnr);
         let held_out = match &self.held_out[..] {
             [] => None,

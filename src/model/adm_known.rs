@@ -7,7 +7,7 @@ use crate::weights::Checkpoint;
 
 impl AdmConfig {
     /// Known models: name and description.
-    pub const PRESETS: [(&'static str, &'static str); 8] = [
+    pub const ARCHITECTURES: [(&'static str, &'static str); 8] = [
         ("adm-64-cond", "64x64_diffusion.pt of guided-diffusion"),
         ("adm-128-cond", "128x128_diffusion.pt of guided-diffusion"),
         ("adm-256", "256x256_diffusion_uncond.pt of guided-diffusion, or its lsun_*.pt"),
@@ -19,7 +19,7 @@ impl AdmConfig {
     ];
 
     /// The configuration of a known model.
-    pub fn preset(name: &str) -> Option<AdmConfig> {
+    pub fn architecture(name: &str) -> Option<AdmConfig> {
         let adm = AdmConfig::default();
         let adm_512 = AdmConfig {
             channel_mult: vec![0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0],
@@ -68,8 +68,8 @@ impl AdmConfig {
     /// The known model with these shapes: its configuration and description. No two known models
     /// share their shapes.
     pub(super) fn recognised(shapes: &AdmConfig) -> Option<(AdmConfig, &'static str)> {
-        AdmConfig::PRESETS.into_iter().find_map(|(name, what)| {
-            let known = AdmConfig::preset(name)?;
+        AdmConfig::ARCHITECTURES.into_iter().find_map(|(name, what)| {
+            let known = AdmConfig::architecture(name)?;
             // These settings do not follow from the shapes.
             let completed = AdmConfig {
                 num_heads: known.num_heads,

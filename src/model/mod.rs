@@ -50,8 +50,8 @@ impl Model {
             return stable_diffusion::open(path, None);
         }
         if !path.exists() {
-            let presets = Model::presets().map(|p| p.0).collect::<Vec<_>>().join(", ");
-            let reason = format!("no such weight file; presets ({presets}) serve only for `dmap plan`");
+            let names = Model::architectures().map(|p| p.0).collect::<Vec<_>>().join(", ");
+            let reason = format!("no such weight file; architectures ({names}) serve only for `dmap plan`");
             return Err(Error::Weights { path: path.into(), reason });
         }
         let checkpoint = Checkpoint::open(path)?;
@@ -99,21 +99,23 @@ impl Model {
     }
 
     /// A known architecture without weights. Fails on an unknown name.
-    pub fn preset(name: &str) -> Result<Model> {
-        let network: Arc<dyn Network> = match (LatentDiffusion::preset(name), AdmConfig::preset(name)) {
+    pub fn architecture(name: &str) -> Result<Model> {
+        let network: Arc<dyn Network> = match (LatentDiffusion::architecture(name), AdmConfig::architecture(name)) {
             (Some(latent), _) => Arc::new(latent),
             (None, Some(adm)) => Arc::new(adm),
             (None, None) => {
-                let known = Model::presets().map(|p| p.0).collect::<Vec<_>>().join(", ");
-                return Err(Error::Invalid(format!("no weight file and no preset named {name}; presets: {known}")));
+                let known = Model::architectures().map(|p| p.0).collect::<Vec<_>>().join(", ");
+                return Err(Error::Invalid(format!(
+                    "no weight file and no architecture named {name}; there are {known}"
+                )));
             }
         };
         Ok(Model { network, weights: Weights::none(), name: name.to_string(), warning: None })
     }
 
     /// Names and descriptions of the known architectures.
-    pub fn presets() -> impl Iterator<Item = (&'static str, &'static str)> {
-        AdmConfig::PRESETS.into_iter().chain(LatentDiffusion::PRESETS)
+    pub fn architectures() -> impl Iterator<Item = (&'static str, &'static str)> {
+        AdmConfig::ARCHITECTURES.into_iter().chain(LatentDiffusion::ARCHITECTURES)
     }
 
     /// This architecture with small random weights, for measurements of speed and memory.
@@ -144,8 +146,8 @@ impl Model {
         Ok(hexadecimal(hash))
     }
 
-    /// Opens the weight file or folder of this name if there is one, else takes the preset.
-    pub fn file_or_preset(name: &str) -> Result<Model> {
-        if Path::new(name).exists() { Model::open(name) } else { Model::preset(name) }
+    /// Opens the weight file or folder of this name if there is one, else takes the architecture.
+    pub fn file_or_architecture(name: &str) -> Result<Model> {
+        if Path::new(name).exists() { Model::open(name) } else { Model::architecture(name) }
     }
 }

@@ -8,13 +8,13 @@ use crate::weights::{Checkpoint, Weights};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// A diffusion model: a network and its weights. A preset has no weights and serves for planning.
+/// A diffusion model: a network and its weights. An architecture has no weights and serves for planning.
 pub struct Model {
     /// The network.
     pub network: Arc<dyn Network>,
-    /// Its weights; [`Weights::none`] for a preset.
+    /// Its weights; [`Weights::none`] for an architecture.
     pub weights: Weights,
-    /// File name or preset name, as reports show it.
+    /// Name of the file or architecture, as reports show it.
     pub name: String,
     /// A warning for the user, if the model's configuration is doubtful.
     pub warning: Option<String>,

@@ -36,11 +36,11 @@ pub struct LatentDiffusion {
 
 impl LatentDiffusion {
     /// Known models, for planning.
-    pub const PRESETS: [(&'static str, &'static str); 2] =
+    pub const ARCHITECTURES: [(&'static str, &'static str); 2] =
         [("sd2", "Stable Diffusion 2 base"), ("sd1", "Stable Diffusion 1.4 and 1.5")];
 
     /// A known model.
-    pub fn preset(name: &str) -> Option<LatentDiffusion> {
+    pub fn architecture(name: &str) -> Option<LatentDiffusion> {
         let unet = match name {
             "sd2" => UnetConfig::sd2(),
             "sd1" => UnetConfig::sd1(),

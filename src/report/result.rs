@@ -12,7 +12,7 @@ use std::path::Path;
 pub struct ImageResult {
     /// Input file.
     pub input: String,
-    /// The model's file or preset.
+    /// The model's file or architecture.
     pub model: String,
     /// Everything that determines the picture.
     #[serde(flatten)]

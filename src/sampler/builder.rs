@@ -1,5 +1,6 @@
 //! Builds a [`Restorer`]. Defaults follow the model and the operator.
 
+use super::measurement::Noise;
 use super::method::Answer;
 use super::restorer::Restorer;
 use super::settings::Settings;
@@ -16,6 +17,8 @@ use std::sync::Arc;
 pub struct RestorerBuilder<'a> {
     model: &'a Model,
     operator: &'a Arc<dyn Operator>,
+    answer: Answer,
+    noise: Noise,
     settings: Option<Settings>,
     width: usize,
     height: usize,
@@ -26,7 +29,7 @@ pub struct RestorerBuilder<'a> {
 
 impl Restorer {
     /// Starts to build a restorer of images of `width` x `height` pixels. The defaults are a batch
-    /// of one image, the method for [`Answer::Map`], f32 and the CPU.
+    /// of one image, the best method for [`Answer::Map`] and a noise of 0.025, f32 and the CPU.
     pub fn builder<'a>(
         model: &'a Model,
         operator: &'a Arc<dyn Operator>,
@@ -34,15 +37,20 @@ impl Restorer {
         height: usize,
     ) -> RestorerBuilder<'a> {
         let (plan, device) = (PlanOptions::default(), Device::cpu());
-        RestorerBuilder { model, operator, settings: None, width, height, batch: 1, plan, device }
+        let (answer, noise) = (Answer::Map, Noise::default());
+        RestorerBuilder { model, operator, answer, noise, settings: None, width, height, batch: 1, plan, device }
     }
 }
 
 impl RestorerBuilder<'_> {
     /// Takes the best method for this kind of answer, and its number of noise levels.
-    pub fn answer(self, answer: Answer) -> Result<Self> {
-        let settings = Settings::auto(answer, &self.model.network.prior(), self.operator.as_ref())?;
-        Ok(self.settings(settings))
+    pub fn answer(self, answer: Answer) -> Self {
+        RestorerBuilder { answer, settings: None, ..self }
+    }
+
+    /// The noise that the best method is chosen for.
+    pub fn noise(self, noise: Noise) -> Self {
+        RestorerBuilder { noise, ..self }
     }
 
     /// Takes a method such as `dmap` or `dps:step=polyak:0.2`, with the number of noise levels that
@@ -77,7 +85,7 @@ impl RestorerBuilder<'_> {
         let prior = self.model.network.prior();
         let settings = match self.settings {
             Some(settings) => settings,
-            None => Settings::auto(Answer::Map, &prior, self.operator.as_ref())?,
+            None => Settings::auto(self.answer, &prior, self.operator.as_ref(), self.noise)?,
         };
         let image = Shape::new(self.batch, self.height, self.width, prior.image_channels());
         Restorer::new(self.model, self.operator, &settings, image, self.plan, &self.device)

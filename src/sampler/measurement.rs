@@ -140,6 +140,13 @@ pub enum Noise {
     Poisson(f64),
 }
 
+/// That of photos if nothing is said: 0.025.
+impl Default for Noise {
+    fn default() -> Noise {
+        Noise::Gaussian(0.025)
+    }
+}
+
 impl FromStr for Noise {
     type Err = Error;
 

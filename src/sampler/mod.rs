@@ -36,7 +36,7 @@ pub use level::{Level, Moment};
 pub use measurement::{Measurement, Measurer, Noise};
 pub use measurement_file::MeasurementFile;
 pub use method::{Answer, Method, Start};
-pub use methods::{METHODS, MethodRow, auto_method, parse_method};
+pub use methods::{METHODS, MethodRow, parse_method};
 pub use phase::Phase;
 pub use phases::Phases;
 pub use progress::Progress;

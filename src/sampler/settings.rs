@@ -1,5 +1,6 @@
 //! Settings that all sampling methods share.
 
+use super::measurement::Noise;
 use super::method::{self, Answer, Method};
 use super::methods::{auto_method, parse_method};
 use super::schedule::{Schedule, Spacing, Variance, check_steps};
@@ -81,16 +82,28 @@ impl Settings {
         Ok(settings.steps(500).spacing(Spacing::Linspace))
     }
 
-    /// Settings for the best method for this kind of answer, model and operator.
-    pub fn auto(answer: Answer, prior: &Prior, operator: &dyn Operator) -> Result<Settings> {
-        Settings::parse(&auto_method(answer, prior, operator, None), prior)
+    /// Settings for the best method for this kind of answer, model, operator and noise.
+    pub fn auto(answer: Answer, prior: &Prior, operator: &dyn Operator, noise: Noise) -> Result<Settings> {
+        let (method, levels) = auto_method(answer, prior, operator, noise, None);
+        let settings = Settings::parse(&method, prior)?;
+        Ok(Settings { steps: levels.unwrap_or(settings.steps), ..settings })
     }
 
-    /// Settings for the best method for this kind of answer, model and operator within a number of
-    /// network passes.
-    pub fn auto_within(answer: Answer, model: &Model, operator: &dyn Operator, passes: usize) -> Result<Settings> {
+    /// The same within a number of network passes.
+    pub fn auto_within(
+        answer: Answer,
+        model: &Model,
+        operator: &dyn Operator,
+        noise: Noise,
+        passes: usize,
+    ) -> Result<Settings> {
         let prior = model.network.prior();
-        Settings::parse(&auto_method(answer, &prior, operator, Some(passes)), &prior)?.within(passes, model)
+        let (method, levels) = auto_method(answer, &prior, operator, noise, Some(passes));
+        let settings = Settings::parse(&method, &prior)?;
+        match levels {
+            Some(levels) => Ok(settings.steps(levels)),
+            None => settings.within(passes, model),
+        }
     }
 
     /// Network passes of one image: forward evaluations plus VJPs. Neither the task nor the size of

@@ -257,7 +257,7 @@ fn two_levels(method: &str, device: &Device, plan: PlanOptions) -> Result<Vec<f3
 
 /// Output and VJP of adm-256 with random weights.
 fn network(side: usize, device: &Device, plan: PlanOptions) -> Result<[Vec<f32>; 2]> {
-    let model = Model::preset("adm-256")?.with_random_weights();
+    let model = Model::architecture("adm-256")?.with_random_weights();
     let mut g = Graph::new();
     let image = Shape::new(1, side, side, 3);
     let (x, t) = (g.input("x", image), g.input("t", Shape::rows(1, 1)));

@@ -56,13 +56,13 @@ fn sparse_with(folder: &Folder, name: &str, config: &AdmConfig, table: &str, val
 fn published_checkpoints_are_known_by_their_shapes() {
     let folder = Folder::new();
     let identify = |path: &str| AdmConfig::identify(&Checkpoint::open(Path::new(path)).unwrap()).unwrap();
-    for (name, what) in AdmConfig::PRESETS {
-        let preset = AdmConfig::preset(name).unwrap();
-        let found = identify(&sparse(&folder, &format!("{name}.safetensors"), &preset));
-        assert_eq!(found, Identified { config: preset, recognised: Some(what), warning: None }, "{name}");
+    for (name, what) in AdmConfig::ARCHITECTURES {
+        let config = AdmConfig::architecture(name).unwrap();
+        let found = identify(&sparse(&folder, &format!("{name}.safetensors"), &config));
+        assert_eq!(found, Identified { config, recognised: Some(what), warning: None }, "{name}");
     }
     // Figures of guided-diffusion's README: https://github.com/openai/guided-diffusion.
-    let [cond_64, cond_128] = ["adm-64-cond", "adm-128-cond"].map(|name| AdmConfig::preset(name).unwrap());
+    let [cond_64, cond_128] = ["adm-64-cond", "adm-128-cond"].map(|name| AdmConfig::architecture(name).unwrap());
     assert!(
         cond_64.use_new_attention_order && cond_64.noise_schedule == NoiseSchedule::Cosine && cond_64.heads(384) == 6
     );

@@ -16,7 +16,7 @@ use dmap::model::Model;
 use dmap::noise::Draw;
 use dmap::operator::parse_task;
 use dmap::sampler::batch::Batch;
-use dmap::sampler::{Answer, Moment, Phases, Settings, Spacing};
+use dmap::sampler::{Answer, Moment, Noise, Phases, Settings, Spacing};
 use oracle::normal;
 use problem::{Problem, measured};
 
@@ -87,16 +87,23 @@ fn a_proximal_step_is_the_solution_of_its_equations() {
 #[test]
 fn auto_takes_proximal_steps_where_they_are_possible() {
     let (pixels, latents) = (Model::shipped().unwrap(), Model::shipped_latent().unwrap());
-    let takes = |model: &Model, task: &str, answer| {
+    let takes = |model: &Model, task: &str, answer, noise: f64| {
         let operator = parse_task(task).unwrap();
-        let settings = Settings::auto(answer, &model.network.prior(), operator.as_ref()).unwrap();
+        let (prior, noise) = (model.network.prior(), Noise::Gaussian(noise));
+        let settings = Settings::auto(answer, &prior, operator.as_ref(), noise).unwrap();
         assert_eq!(settings.method.answer() == Answer::Map, settings.method.method().starts_with("dpir"));
         settings.method.method()
     };
-    assert!(takes(&pixels, "sr4", Answer::Map).starts_with("dpir:lambda=0.23,from=0.384,"));
-    assert!(takes(&pixels, "inpaint-box", Answer::Map).starts_with("dpir:lambda=0.23,from=1,"));
-    assert!(takes(&pixels, "sr4", Answer::Sample).starts_with("dmap:"));
-    assert!(takes(&latents, "sr4", Answer::Map).starts_with("dmap:"));
+    let weak = takes(&pixels, "sr4", Answer::Map, 0.025);
+    assert_eq!(weak, "dpir:lambda=0.23,from=0.7,to=0.02,noise=0.25,views=2,cg=8");
+    let strong = takes(&pixels, "sr4", Answer::Map, 0.1);
+    assert_eq!(strong, weak.replace("noise=0.25", "noise=0.5"));
+    let of_blur = takes(&pixels, "motion-blur", Answer::Map, 0.025);
+    assert_eq!(of_blur, "dpir:lambda=0.23,from=0.5,to=0.02,noise=0,views=2,cg=8");
+    assert!(takes(&pixels, "inpaint-box", Answer::Map, 0.025).starts_with("dpir:lambda=0.23,from=1,"));
+    assert!(takes(&pixels, "inpaint-box", Answer::Map, 0.1).starts_with("dpir:lambda=0.23,from=2,"));
+    assert!(takes(&pixels, "sr4", Answer::Sample, 0.025).starts_with("dmap:"));
+    assert!(takes(&latents, "sr4", Answer::Map, 0.025).starts_with("dmap:"));
 }
 
 #[test]
@@ -104,15 +111,16 @@ fn auto_spends_a_budget_on_levels_and_then_on_views() {
     let model = Model::shipped().unwrap();
     for (task, passes, views, steps) in [
         ("sr4", 8, 1, 8),
-        ("sr4", 31, 1, 31),
+        ("sr4", 31, 1, 16),
         ("sr4", 32, 2, 16),
         ("sr4", 64, 4, 16),
-        ("sr4", 1000, 4, 32),
+        ("sr4", 2, 1, 2),
+        ("sr4", 1000, 4, 16),
         ("inpaint-box", 32, 1, 32),
         ("inpaint-box", 100, 1, 100),
     ] {
         let operator = parse_task(task).unwrap();
-        let settings = Settings::auto_within(Answer::Map, &model, operator.as_ref(), passes).unwrap();
+        let settings = Settings::auto_within(Answer::Map, &model, operator.as_ref(), Noise::default(), passes).unwrap();
         let method = settings.method.method();
         assert!(method.contains(&format!("views={views},")), "{task}, {passes} passes: {method}");
         assert_eq!(settings.steps, steps, "{task}, {passes} passes: {method}");

@@ -41,7 +41,7 @@ impl Oracle {
     /// The level of the training schedule with this sigma; it has no successor.
     pub fn level(&self, sigma: f64) -> Step {
         let s = Schedule::of_sigmas(self.prior.noise_schedule, self.prior.diffusion_steps, &[sigma]).unwrap();
-        Step { index: 0, t: s.timesteps[0], bar: s.alpha_bar[0], next: f64::NAN, next_t: f64::NAN }
+        Step { index: 0, t: s.timesteps[0], bar: s.alpha_bar[0], next: f64::NAN }
     }
 
     /// Adam's direction for the gradient `g`.
@@ -93,7 +93,6 @@ pub struct Step {
     pub t: f64,
     pub bar: f64,
     pub next: f64,
-    pub next_t: f64,
 }
 
 impl Step {

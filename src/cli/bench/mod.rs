@@ -20,7 +20,7 @@ pub struct Bench {
     /// Only these: ops, steps, nodes (of a DPS step)
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Prior of the whole steps: a weight file, `photo`, or a preset, which gets random weights
+    /// Prior of the whole steps: a weight file, `photo`, or an architecture, which gets random weights
     #[arg(long, default_value = "photo")]
     model: String,
     /// Image size of the whole steps
@@ -124,7 +124,7 @@ pub(super) fn run(flags: Bench) -> anyhow::Result<ExitCode> {
     if wanted("steps") || wanted("nodes") {
         let model = match Model::open_or_shipped(&flags.model) {
             Ok(model) => model,
-            Err(_) => Model::preset(&flags.model)?.with_random_weights(),
+            Err(_) => Model::architecture(&flags.model)?.with_random_weights(),
         };
         if wanted("steps") {
             steps::run(&flags, &model, &device, free, &mut rows)?;

@@ -5,16 +5,8 @@
 //! z' <- mean + s_up sqrt(numel) (z' - mean) / ||z' - mean||. With x' = sqrt(abar') z' the gradient
 //! is dL/dz' = sqrt(abar') dL/dx', so the step in x' is zeta abar' dL/dx'; the projection keeps its
 //! form.
-//!
-//! With `newton` the ascent knows the operator. As in pseudoinverse guidance, p(x_0 | x') is taken
-//! as a normal distribution with the variance r^2 = 1 - abar' around the estimate. The score of the
-//! measurement is then g = J^T A^T (r^2 A A^T + s^2)^-1 (y - A x0), where J is the Jacobian of x0
-//! and s the standard deviation of the noise in y. A step is x' + newton s_up^2 g, with the
-//! variance s_up^2 of p(x_{t-1} | x_t).
 
-use super::dpir::check_proximal;
 use crate::error::{Error, Result};
-use crate::graph::TensorId;
 use crate::model::Prior;
 use crate::operator::Operator;
 use crate::options::Options;
@@ -23,7 +15,6 @@ use crate::sampler::guidance::{Guidance, StepRule};
 use crate::sampler::method::Method;
 use crate::sampler::phases::Phases;
 use crate::sampler::schedule::Schedule;
-use crate::sampler::step::Step;
 use std::sync::Arc;
 
 /// Options of `dmap`.
@@ -33,48 +24,23 @@ pub struct Dmap {
     pub k: usize,
     /// Residual, and length of a step along its gradient.
     pub guidance: Guidance,
-    /// Length of a Newton step, 0 for steps along the gradient of the residual norm.
-    pub newton: f64,
-    /// Conjugate gradient steps of a Newton step, 1 to 200.
-    pub cg: usize,
 }
 
 pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Method>> {
     let k = options.count("k", 5, 1..=1000)?;
-    let (newton, cg) = (options.number("newton", 0.0, 0.0..=1e6)?, options.count("cg", 8, 1..=200)?);
-    if newton > 0.0 && (options.has("step") || options.has("whiten")) {
-        return Err(options.error("newton has a length of its own: leave step and whiten out"));
-    }
-    Ok(Arc::new(Dmap { k, newton, cg, guidance: Guidance::parse(options, StepRule::Polyak(0.4))? }))
-}
-
-/// x' + length s_up^2 g
-fn newton_step(s: &mut Step<'_>, x: TensorId, x0: TensorId, length: f64, cg: usize) -> Result<TensorId> {
-    // The correction is r^2 A^T (r^2 A A^T + s^2)^-1 (y - A x0).
-    let rho = s.scalar_of_noise(|m, noise| noise.powi(2) / (1.0 - m.at.alpha_bar));
-    let correction = s.proximal_correction(x0, rho, cg)?;
-    let g = s.pull_back(x0, correction, x)?;
-    let one = s.constant(1.0);
-    let by_g = s.scalar(move |m| length * m.level.posterior_sigma.powi(2) / (1.0 - m.at.alpha_bar));
-    s.combine("newton", &[(one, x), (by_g, g)])
+    Ok(Arc::new(Dmap { k, guidance: Guidance::parse(options, StepRule::Polyak(0.4))? }))
 }
 
 impl Method for Dmap {
     fn method(&self) -> String {
-        match self.newton {
-            0.0 => format!("dmap:k={},{}", self.k, self.guidance),
-            newton => format!("dmap:k={},newton={newton},cg={}", self.k, self.cg),
-        }
+        format!("dmap:k={},{}", self.k, self.guidance)
     }
-    fn check(&self, prior: &Prior, operator: &dyn Operator, schedule: &Schedule) -> Result<()> {
+    fn check(&self, _: &Prior, operator: &dyn Operator, schedule: &Schedule) -> Result<()> {
         if schedule.eta == 0.0 {
             return Err(Error::Invalid("dmap moves within the noise of a step; with eta 0 there is none".into()));
         }
         if self.k == 0 {
             return Err(Error::Invalid("dmap: k=0 would ignore the measurement; choose at least 1".into()));
-        }
-        if self.newton > 0.0 {
-            return check_proximal("dmap with newton", prior, operator);
         }
         self.guidance.check(operator)
     }
@@ -92,16 +58,9 @@ impl Method for Dmap {
             // x' <- x' down the gradient of || A(x0(x')) - y ||, then back onto the sphere
             let (x, mean) = (s.x(), s.state("mean"));
             let estimate = s.estimate(x)?;
-            let (residual, moved) = match self.newton {
-                0.0 => {
-                    let residual = s.residual(estimate.x0, &self.guidance)?;
-                    let gradient = s.gradient(residual, x)?;
-                    (residual, s.descend(x, gradient, residual, self.guidance.step, |l| l.alpha_bar_before)?)
-                }
-                newton => {
-                    (s.residual(estimate.x0, &Guidance::PLAIN)?, newton_step(s, x, estimate.x0, newton, self.cg)?)
-                }
-            };
+            let residual = s.residual(estimate.x0, &self.guidance)?;
+            let gradient = s.gradient(residual, x)?;
+            let moved = s.descend(x, gradient, residual, self.guidance.step, |l| l.alpha_bar_before)?;
             let radius = s.radius();
             let next = s.onto_sphere("projection", moved, mean, radius)?;
             s.report(residual);
@@ -121,9 +80,6 @@ impl Method for Dmap {
         Ok(())
     }
     fn advice(&self) -> Option<&'static str> {
-        if self.newton > 0.0 {
-            return Some("choose a smaller newton");
-        }
         self.guidance.advice()
     }
 }

@@ -115,8 +115,9 @@ impl Method for Dpir {
         Start::Baseline
     }
     fn most_levels(&self) -> Option<usize> {
-        // Measured with 8 to 64 levels, with noise up to 128 (README, "Results").
-        (self.noise == 0.0).then_some(32)
+        // Measured with 8 to 64 levels (README, "Results"): more levels denoise too much. From a
+        // larger sigma, missing regions are drawn, and up to 128 levels restore more.
+        (self.from < 1.0).then_some(16)
     }
     fn sigmas(&self, steps: usize, _: f64) -> Option<Vec<f64>> {
         Some(log_spaced(steps, self.from, self.to))

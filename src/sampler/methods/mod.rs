@@ -38,6 +38,7 @@ pub use sitcom::Sitcom;
 pub use stsl::Stsl;
 pub use unconditional::Unconditional;
 
+use super::measurement::Noise;
 use super::method::{Answer, Method};
 use crate::error::{Error, Result, nearest};
 use crate::model::Prior;
@@ -71,7 +72,7 @@ pub const METHODS: &[MethodRow] = &[
     MethodRow {
         name: "dmap",
         about: "explicit posterior ascent: k projected gradient steps per noise level",
-        options: "k=5,step=polyak:0.4,whiten=0.3 (blurs),newton=0,cg=8",
+        options: "k=5,step=polyak:0.4,whiten=0.3 (blurs)",
         search: &[("k", &["2", "3", "5", "8"]), ("step", POLYAK), ("whiten", WHITEN)],
         steps: 6,
         // With the six levels of pixel models, latents end far from the measurement. Ten levels
@@ -153,8 +154,8 @@ pub const METHODS: &[MethodRow] = &[
     },
     MethodRow {
         name: "daps",
-        about: "an ODE to a clean image, a Markov chain towards the measurement, fresh noise; pixel models",
-        options: "k=100,rate=0.00005,ode=5,tau=0.01,momentum=0",
+        about: "an ODE to a clean image, a Markov chain towards the measurement, fresh noise",
+        options: "k=100,rate=0.00005,ode=5,tau=0.01,from=100,end=0.01,momentum=0",
         search: &[
             ("ode", &["1", "2", "3", "5"]),
             ("tau", &["0.005", "0.01", "0.02", "0.05", "0.1"]),
@@ -248,38 +249,64 @@ pub const METHODS: &[MethodRow] = &[
     },
 ];
 
-/// The method that `auto` stands for, for a budget of network passes if there is one. For
+/// Network passes that one best image takes if there is no budget.
+const USUAL_PASSES: usize = 32;
+
+/// The method that `auto` stands for, for the noise of the measurement and a budget of network
+/// passes if there is one; and its noise levels, none for as many as the method's row says. For
 /// [`Answer::Map`] with a linear operator and a pixel model these are proximal steps, which restore
 /// more and need no VJP (README, "Results"). In all other cases it is `dmap`.
-pub fn auto_method(answer: Answer, prior: &Prior, operator: &dyn Operator, passes: Option<usize>) -> String {
+pub(super) fn auto_method(
+    answer: Answer,
+    prior: &Prior,
+    operator: &dyn Operator,
+    noise: Noise,
+    passes: Option<usize>,
+) -> (String, Option<usize>) {
     if answer == Answer::Sample || prior.latent.is_some() || !operator.is_linear() {
-        return "dmap".into();
+        return ("dmap".into(), None);
     }
-    // README, "Results", has what a budget is best spent on. In holes, where each level adds noise,
-    // that is more levels up to 128 of them; elsewhere 16 levels first and then more views.
+    // README, "Results", has what a budget is best spent on. Holes are drawn, and up to 128 levels
+    // draw them better; elsewhere it is 16 levels first and then more views.
+    let passes = passes.unwrap_or(USUAL_PASSES);
+    if has_holes(operator) {
+        return (format!("{},views=1", best_of_holes(noise)), Some(passes.min(128)));
+    }
     let views = match passes {
-        None => 2,
-        Some(_) if has_holes(operator) => 1,
-        Some(..32) => 1,
-        Some(..64) => 2,
-        Some(64..) => 4,
+        ..32 => 1,
+        32..64 => 2,
+        64.. => 4,
     };
-    let method = if has_holes(operator) { BEST_OF_HOLES } else { BEST_IMAGE };
-    format!("{method},views={views}")
+    (format!("{},views={views}", best_image(operator, noise)), Some((passes / views).min(16)))
 }
 
 /// True for masks that leave out whole regions. The nearest known pixels say little about the
-/// inside of a region. Therefore [`BEST_OF_HOLES`] starts at a larger sigma and adds half of the
-/// level's noise before the model sees the image.
+/// inside of a region. Therefore [`best_of_holes`] starts at a larger sigma and adds more noise.
 fn has_holes(operator: &dyn Operator) -> bool {
     let task = operator.task();
     task.starts_with("inpaint-box") || task.starts_with("inpaint-mask")
 }
 
-/// Proximal steps, tuned on eight photographs and five tasks with noise 0.025: a smaller last sigma
-/// than published.
-const BEST_IMAGE: &str = "dpir:from=0.384,to=0.01";
-const BEST_OF_HOLES: &str = "dpir:from=1,to=0.01,noise=0.5";
+/// From this noise on, in [0, 1] units, other settings restore more.
+const STRONG_NOISE: f64 = 0.05;
+
+/// Proximal steps, tuned on four photographs and five tasks at noise 0.005, 0.025 and 0.1. What a
+/// weak noise leaves after the proximal step of a blur is no noise, and to add some costs up to 0.3
+/// dB; elsewhere it gains as much.
+fn best_image(operator: &dyn Operator, noise: Noise) -> &'static str {
+    match (noise.usual_sigma() < STRONG_NOISE, operator.task().contains("blur")) {
+        (true, true) => "dpir:from=0.5,to=0.02,noise=0",
+        (true, false) => "dpir:from=0.7,to=0.02,noise=0.25",
+        (false, _) => "dpir:from=0.7,to=0.02,noise=0.5",
+    }
+}
+
+fn best_of_holes(noise: Noise) -> &'static str {
+    match noise.usual_sigma() < STRONG_NOISE {
+        true => "dpir:from=1,to=0.02,noise=0.5",
+        false => "dpir:from=2,to=0.2,noise=0.5",
+    }
+}
 
 /// Parses a method such as `dmap` or `dps:step=polyak:0.3`. Fails on an unknown option and on an
 /// unknown name; the error then suggests the nearest known name.

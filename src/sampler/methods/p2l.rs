@@ -48,7 +48,7 @@ fn text(s: &mut Step<'_>) -> Result<TensorId> {
     let n = s.setup.image.n;
     let shape = s.setup.network.text_shape();
     let shape = shape.ok_or_else(|| Error::Invalid("p2l needs a model with a text embedding".into()))?;
-    // A preset has no weights: it is planned and not run, so it needs no start.
+    // An architecture without weights is planned and not run, so it needs no start.
     let start = s.setup.weights.given(TEXT_EMBEDDING).map(|own| own.repeat(n));
     Ok(s.state_of("text", Shape { n, ..shape }, start))
 }
