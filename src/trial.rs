@@ -69,8 +69,7 @@ impl Trial<'_> {
         let image = Shape::new(1, truth.height, truth.width, 3);
         let operator = self.operator.as_ref();
         let (measurement, drawn) = Measurement::simulate(operator, image, &truth.values, self.noise, self.seed)?;
-        let mut restorer =
-            Restorer::new(self.model, self.operator, &self.settings, image, self.plan.clone(), self.device)?;
+        let mut restorer = Restorer::new(self.model, self.operator, &self.settings, image, self.plan, self.device)?;
         let start = Instant::now();
         let (mut pictures, mut residual) = (Vec::new(), 0.0);
         for sample in 0..self.samples {
@@ -112,10 +111,10 @@ impl Spread {
         let (m, values) = (samples.len(), truth.values.len());
         let mut mean = vec![0.0; values];
         let (mut variance, mut error, mut distance) = (0.0, 0.0, 0.0);
-        for i in 0..values {
+        for (i, mean) in mean.iter_mut().enumerate() {
             let drawn: Vec<f64> = samples.iter().map(|s| f64::from(s.values[i])).collect();
             let centre = drawn.iter().sum::<f64>() / m as f64;
-            mean[i] = centre as f32;
+            *mean = centre as f32;
             variance += drawn.iter().map(|x| (x - centre).powi(2)).sum::<f64>() / m as f64;
             error += drawn.iter().map(|x| (x - f64::from(truth.values[i])).abs()).sum::<f64>() / m as f64;
             for (k, x) in drawn.iter().enumerate() {

@@ -26,7 +26,7 @@ pub(super) fn passes_in(seconds: f64, job: &Job, inputs: &[Input]) -> Result<u32
     let mut passes = 1;
     for levels in [1, 2] {
         let settings = job.settings.clone().steps(levels);
-        let mut restorer = Restorer::new(&job.model, &job.operator, &settings, image, job.plan.clone(), &job.device)?;
+        let mut restorer = Restorer::new(&job.model, &job.operator, &settings, image, job.plan, &job.device)?;
         let start = Instant::now();
         restorer.restore(&items, |_| ControlFlow::Continue(()))?;
         took = start.elapsed().as_secs_f64() / job.batch as f64;

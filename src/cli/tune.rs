@@ -111,7 +111,7 @@ impl Tuning<'_> {
             noise,
             seed: self.seed,
             samples: if self.answer == Answer::Sample { 2 } else { 1 },
-            plan: self.plan.clone(),
+            plan: self.plan,
             device: self.device,
         };
         let mut means = Means { psnr: 0.0, crps: 0.0 };
@@ -141,7 +141,7 @@ impl Tuning<'_> {
             self.settings(operator, method).and_then(|settings| self.means(operator, noise, &settings, &self.searched));
         match tried {
             Ok(means) => Ok(Some(self.goal(&means))),
-            Err(e) if matches!(e, Error::NotFinite { .. } | Error::Invalid(_)) => Ok(None),
+            Err(Error::NotFinite { .. } | Error::Invalid(_)) => Ok(None),
             Err(e) => Err(e),
         }
     }
@@ -185,7 +185,7 @@ impl Tuning<'_> {
         let held_out = match &self.held_out[..] {
             [] => None,
             photos => {
-                let (psnr, psnr_of_auto) = (psnr(&settings, photos)?, psnr(&auto, photos)?);
+                let (psnr, psnr_of_auto) = (rounded(psnr(&settings, photos)?), rounded(psnr(&auto, photos)?));
                 Some(HeldOut { photos: photos.len(), psnr, psnr_of_auto })
             }
         };
@@ -197,11 +197,16 @@ impl Tuning<'_> {
             steps: settings.steps,
             passes: settings.passes(self.model)?,
             photos: self.searched.len(),
-            psnr: psnr(&settings, &self.searched)?,
-            psnr_of_auto: psnr(&auto, &self.searched)?,
+            psnr: rounded(psnr(&settings, &self.searched)?),
+            psnr_of_auto: rounded(psnr(&auto, &self.searched)?),
             held_out,
         })
     }
+}
+
+/// To thousandths of a dB.
+fn rounded(psnr: f64) -> f64 {
+    (psnr * 1000.0).round() / 1000.0
 }
 
 pub(super) fn run(flags: Tune) -> anyhow::Result<ExitCode> {
@@ -254,7 +259,8 @@ pub(super) fn run(flags: Tune) -> anyhow::Result<ExitCode> {
             say!("{}", line(&row))?;
             preset.rows.push(row);
             // Written after each row: Ctrl-C leaves the rows that are finished.
-            write_whole(&flags.out, &serde_json::to_vec_pretty(&preset)?)?;
+            let text = serde_json::to_string_pretty(&preset)? + "\n";
+            write_whole(&flags.out, text.as_bytes())?;
         }
     }
     Ok(ExitCode::SUCCESS)

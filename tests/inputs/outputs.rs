@@ -16,7 +16,11 @@ fn a_second_run_is_skipped_if_it_is_the_same_and_refused_if_it_is_not() {
     let f = Folder::new();
     let (photo, out) = (f.picture("p.png", 16, 16), f.string("out"));
     let with = |more: &[&str]| -> Vec<String> {
-        restore(&photo, "sr2", &out, &["--estimate", "sample"]).iter().chain(more).map(|a| a.to_string()).collect()
+        restore(&photo, "inpaint-random", &out, &["--estimate", "sample"])
+            .iter()
+            .chain(more)
+            .map(|a| a.to_string())
+            .collect()
     };
     let first = dmap(&with(&[]));
     assert!(first.status.success(), "{}", text(&first));
@@ -27,7 +31,7 @@ fn a_second_run_is_skipped_if_it_is_the_same_and_refused_if_it_is_not() {
         row("the same", with(&[]), 0, "finished before"),
         row("the same model under another name", with(&["--model", weights]), 0, "finished before"),
         row("another batch", with(&["--batch", "3"]), 0, "finished before"),
-        row("another task", restore(&photo, "denoise", &out, &[]), 2, "task is sr2 there, denoise here"),
+        row("another task", restore(&photo, "denoise", &out, &[]), 2, "there, denoise here"),
         row("another seed", with(&["--seed", "1"]), 2, "seed is 0 there, 1 here"),
         row("another noise", with(&["--noise", "0.05"]), 2, "noise is"),
         row(

@@ -102,7 +102,10 @@ fn auto_takes_proximal_steps_where_they_are_possible() {
     assert_eq!(of_blur, "dpir:lambda=0.23,from=0.5,to=0.02,noise=0,views=2,cg=8");
     assert!(takes(&pixels, "inpaint-box", Answer::Map, 0.025).starts_with("dpir:lambda=0.23,from=1,"));
     assert!(takes(&pixels, "inpaint-box", Answer::Map, 0.1).starts_with("dpir:lambda=0.23,from=2,"));
-    assert!(takes(&pixels, "sr4", Answer::Sample, 0.025).starts_with("dmap:"));
+    assert!(takes(&pixels, "sr4", Answer::Sample, 0.025).starts_with("ddrm:"));
+    assert!(takes(&pixels, "motion-blur", Answer::Sample, 0.025).starts_with("dmap:"));
+    assert!(takes(&pixels, "inpaint-random", Answer::Sample, 0.025).starts_with("dmap:"));
+    assert!(takes(&latents, "sr4", Answer::Sample, 0.025).starts_with("dmap:"));
     assert!(takes(&latents, "sr4", Answer::Map, 0.025).starts_with("dmap:"));
 }
 
@@ -124,6 +127,20 @@ fn auto_spends_a_budget_on_levels_and_then_on_views() {
         let method = settings.method.method();
         assert!(method.contains(&format!("views={views},")), "{task}, {passes} passes: {method}");
         assert_eq!(settings.steps, steps, "{task}, {passes} passes: {method}");
+    }
+}
+
+#[test]
+fn auto_draws_samples_within_a_budget() {
+    let model = Model::shipped().unwrap();
+    for (task, passes, name, steps) in
+        [("sr4", 40, "ddrm", 40), ("inpaint-random", 40, "dps", 20), ("inpaint-random", 56, "dmap", 6)]
+    {
+        let operator = parse_task(task).unwrap();
+        let noise = Noise::default();
+        let settings = Settings::auto_within(Answer::Sample, &model, operator.as_ref(), noise, passes).unwrap();
+        let method = settings.method.method();
+        assert!(method.starts_with(name) && settings.steps == steps, "{task}, {passes}: {method}, {}", settings.steps);
     }
 }
 

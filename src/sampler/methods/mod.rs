@@ -251,11 +251,13 @@ pub const METHODS: &[MethodRow] = &[
 
 /// Network passes that one best image takes if there is no budget.
 const USUAL_PASSES: usize = 32;
+/// Network passes of DMAP with the levels of its row, on pixels and on latents. With fewer, DPS
+/// restores more.
+const PASSES_OF_DMAP: [usize; 2] = [56, 100];
 
 /// The method that `auto` stands for, for the noise of the measurement and a budget of network
-/// passes if there is one; and its noise levels, none for as many as the method's row says. For
-/// [`Answer::Map`] with a linear operator and a pixel model these are proximal steps, which restore
-/// more and need no VJP (README, "Results"). In all other cases it is `dmap`.
+/// passes if there is one; and its noise levels, none for as many as the method's row or the budget
+/// says. README, "Results", has what the rules are drawn from.
 pub(super) fn auto_method(
     answer: Answer,
     prior: &Prior,
@@ -263,11 +265,16 @@ pub(super) fn auto_method(
     noise: Noise,
     passes: Option<usize>,
 ) -> (String, Option<usize>) {
-    if answer == Answer::Sample || prior.latent.is_some() || !operator.is_linear() {
-        return ("dmap".into(), None);
+    let (is_latent, is_inpainting) = (prior.latent.is_some(), operator.task().starts_with("inpaint"));
+    if answer == Answer::Sample && !is_latent && !is_inpainting && operator.singular_spectrum().is_some() {
+        return ("ddrm".into(), passes.map(|passes| passes.min(prior.diffusion_steps)));
     }
-    // README, "Results", has what a budget is best spent on. Holes are drawn, and up to 128 levels
-    // draw them better; elsewhere it is 16 levels first and then more views.
+    if answer == Answer::Sample || is_latent || !operator.is_linear() {
+        let is_short = passes.is_some_and(|passes| passes < PASSES_OF_DMAP[usize::from(is_latent)]);
+        return (if is_short { "dps".into() } else { "dmap".into() }, None);
+    }
+    // Holes are drawn, and up to 128 levels draw them better. Elsewhere 16 levels restore most, and
+    // then more views.
     let passes = passes.unwrap_or(USUAL_PASSES);
     if has_holes(operator) {
         return (format!("{},views=1", best_of_holes(noise)), Some(passes.min(128)));
