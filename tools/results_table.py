@@ -139,18 +139,18 @@ def peers(rows):
 
 
 def samples(rows):
-    """Means over tasks: one sample, the mean of all, and how much they differ."""
+    """One sample, the mean of all, and how much they differ."""
     runs = collections.defaultdict(list)
     for row in rows:
-        runs[name(row)].append(row)
+        runs[row["task"], name(row), row["steps"]].append(row)
     table = []
-    for method, of_method in runs.items():
-        tasks = [[r for r in of_method if r["task"] == t] for t in dict.fromkeys(r["task"] for r in rows)]
-        figure = lambda column: statistics.mean(mean(r, column) for r in tasks if r)
-        per_sample = mean(of_method, "seconds") / float(of_method[0]["samples"])
-        table.append([f"`{method}`", f"{figure('sample_psnr'):.2f}", f"{figure('psnr'):.2f}", f"{figure('ssim'):.3f}", f"{figure('deviation'):.3f}",
-                      f"{figure('crps'):.4f}", f"{figure('residual_ratio'):.2f}", f"{per_sample:.1f}"])  # fmt: skip
-    head = ["method", "PSNR of a sample", "of their mean", "SSIM of their mean", "standard deviation", "CRPS", "residual / noise", "s a sample"]
+    for (task, method, steps), of_cell in runs.items():
+        count = float(of_cell[0]["samples"])
+        figures = [f"{mean(of_cell, 'passes') / count:.0f}", f"{mean(of_cell, 'sample_psnr'):.2f}", f"{mean(of_cell, 'psnr'):.2f}"]
+        figures += [f"{mean(of_cell, column):.3f}" for column in ("deviation", "crps")]
+        figures += [f"{mean(of_cell, 'residual_ratio'):.2f}", f"{mean(of_cell, 'seconds') / count:.1f}"]
+        table.append([task, f"`{method}`, {steps} levels", *figures])
+    head = ["task", "method", "passes", "PSNR of a sample", "of their mean", "standard deviation", "CRPS", "residual / noise", "seconds"]
     return markdown(head, table)
 
 

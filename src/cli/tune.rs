@@ -214,6 +214,10 @@ pub(super) fn run(flags: Tune) -> anyhow::Result<ExitCode> {
         let reason = format!("{} exists; choose another --out, or give --overwrite", shown(&flags.out));
         return Err(Error::Invalid(reason).into());
     }
+    if let Some(folder) = flags.out.parent().filter(|f| !f.as_os_str().is_empty() && !f.is_dir()) {
+        let reason = format!("{}: there is no folder {} to write it into", shown(&flags.out), shown(folder));
+        return Err(Error::Invalid(reason).into());
+    }
     let crop = quantity::size(&flags.size)?;
     let noises = flags.noises.iter().map(|n| n.parse::<Noise>()).collect::<Result<Vec<_>>>();
     let noises = noises.map_err(|e| Error::Invalid(format!("--{e}")))?;

@@ -95,9 +95,9 @@ fn auto_takes_proximal_steps_where_they_are_possible() {
         settings.method.method()
     };
     let weak = takes(&pixels, "sr4", Answer::Map, 0.025);
-    assert_eq!(weak, "dpir:lambda=0.23,from=0.7,to=0.02,noise=0.25,views=2,cg=8");
+    assert_eq!(weak, "dpir:lambda=0.1,from=0.7,to=0.01,noise=0.25,views=2,cg=8");
     let strong = takes(&pixels, "sr4", Answer::Map, 0.1);
-    assert_eq!(strong, weak.replace("noise=0.25", "noise=0.5"));
+    assert_eq!(strong, "dpir:lambda=0.23,from=0.7,to=0.02,noise=0.5,views=2,cg=8");
     let of_blur = takes(&pixels, "motion-blur", Answer::Map, 0.025);
     assert_eq!(of_blur, "dpir:lambda=0.23,from=0.5,to=0.02,noise=0,views=2,cg=8");
     assert!(takes(&pixels, "inpaint-box", Answer::Map, 0.025).starts_with("dpir:lambda=0.23,from=1,"));
@@ -117,7 +117,10 @@ fn auto_spends_a_budget_on_levels_and_then_on_views() {
         ("sr4", 31, 1, 16),
         ("sr4", 32, 2, 16),
         ("sr4", 64, 4, 16),
+        ("sr4", 1, 1, 1),
         ("sr4", 2, 1, 2),
+        ("sr4", 4, 1, 4),
+        ("inpaint-box", 3, 1, 3),
         ("sr4", 1000, 4, 16),
         ("inpaint-box", 32, 1, 32),
         ("inpaint-box", 100, 1, 100),
@@ -127,6 +130,10 @@ fn auto_spends_a_budget_on_levels_and_then_on_views() {
         let method = settings.method.method();
         assert!(method.contains(&format!("views={views},")), "{task}, {passes} passes: {method}");
         assert_eq!(settings.steps, steps, "{task}, {passes} passes: {method}");
+        // No level steps further than to half of the sigma of the one before.
+        let prior = model.network.prior();
+        let schedule = settings.check(&prior, operator.as_ref()).unwrap();
+        assert!((1..steps).all(|i| schedule.sigma(i) < 2.02 * schedule.sigma(i - 1)), "{task}, {passes}: {method}");
     }
 }
 

@@ -43,6 +43,35 @@ pub struct Dpir {
     pub cg: usize,
 }
 
+/// As published, for a noise of 0.025.
+impl Default for Dpir {
+    fn default() -> Dpir {
+        Dpir { lambda: 0.23, from: 0.384, to: 0.05, noise: 0.0, views: 1, cg: 8 }
+    }
+}
+
+/// Largest ratio of a level's sigma to the next one's, and the first sigma of a single level: with
+/// few levels, larger steps restore less than the baseline.
+const LARGEST_RATIO: f64 = 2.0;
+const FIRST_OF_ONE: f64 = 0.1;
+
+impl Dpir {
+    /// The same with sigmas that so few levels can step through.
+    pub(super) fn within(self, levels: usize) -> Dpir {
+        let rounded = |sigma: f64| (sigma * 1e3).round() / 1e3;
+        let reach = LARGEST_RATIO.powi(levels.min(32) as i32 - 1);
+        let from = rounded(self.from.min(FIRST_OF_ONE * reach));
+        // A single level has no last sigma; it only has to be smaller.
+        let to = if levels == 1 { from / 2.0 } else { rounded(self.to.max(from / reach)) };
+        Dpir { from, to, ..self }
+    }
+
+    /// The same with the mean of so many mirror images: 1, 2 or 4.
+    pub(super) fn views(self, views: usize) -> Dpir {
+        Dpir { views, ..self }
+    }
+}
+
 /// What `dmap tune` searches.
 pub(super) const SEARCH: &[(&str, &[&str])] = &[
     ("noise", &["0", "0.25", "0.5", "0.75", "1"]),
@@ -53,13 +82,14 @@ pub(super) const SEARCH: &[(&str, &[&str])] = &[
 ];
 
 pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Method>> {
+    let usual = Dpir::default();
     Ok(Arc::new(Dpir {
-        lambda: options.number("lambda", 0.23, 1e-6..=1e6)?,
-        from: options.number("from", 0.384, 1e-3..=100.0)?,
-        to: options.number("to", 0.05, 1e-3..=100.0)?,
-        noise: options.number("noise", 0.0, 0.0..=1.0)?,
+        lambda: options.number("lambda", usual.lambda, 1e-6..=1e6)?,
+        from: options.number("from", usual.from, 1e-3..=100.0)?,
+        to: options.number("to", usual.to, 1e-3..=100.0)?,
+        noise: options.number("noise", usual.noise, 0.0..=1.0)?,
         views: [1, 2, 4][options.choice("views", &["1", "2", "4"])?],
-        cg: options.count("cg", 8, 1..=200)?,
+        cg: options.count("cg", usual.cg, 1..=200)?,
     }))
 }
 

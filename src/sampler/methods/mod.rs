@@ -276,15 +276,14 @@ pub(super) fn auto_method(
     // Holes are drawn, and up to 128 levels draw them better. Elsewhere 16 levels restore most, and
     // then more views.
     let passes = passes.unwrap_or(USUAL_PASSES);
-    if has_holes(operator) {
-        return (format!("{},views=1", best_of_holes(noise)), Some(passes.min(128)));
-    }
-    let views = match passes {
-        ..32 => 1,
-        32..64 => 2,
-        64.. => 4,
+    let (best, views, most_levels) = match (has_holes(operator), passes) {
+        (true, _) => (best_of_holes(noise), 1, 128),
+        (false, ..32) => (best_image(operator, noise), 1, 16),
+        (false, 32..64) => (best_image(operator, noise), 2, 16),
+        (false, 64..) => (best_image(operator, noise), 4, 16),
     };
-    (format!("{},views={views}", best_image(operator, noise)), Some((passes / views).min(16)))
+    let levels = (passes / views).clamp(1, most_levels);
+    (best.within(levels).views(views).method(), Some(levels))
 }
 
 /// True for masks that leave out whole regions. The nearest known pixels say little about the
@@ -297,21 +296,21 @@ fn has_holes(operator: &dyn Operator) -> bool {
 /// From this noise on, in [0, 1] units, other settings restore more.
 const STRONG_NOISE: f64 = 0.05;
 
-/// Proximal steps, tuned on four photographs and five tasks at noise 0.005, 0.025 and 0.1. What a
+/// Proximal steps, tuned on eight photographs and five tasks at noise 0.005, 0.025 and 0.1. What a
 /// weak noise leaves after the proximal step of a blur is no noise, and to add some costs up to 0.3
 /// dB; elsewhere it gains as much.
-fn best_image(operator: &dyn Operator, noise: Noise) -> &'static str {
+fn best_image(operator: &dyn Operator, noise: Noise) -> Dpir {
     match (noise.usual_sigma() < STRONG_NOISE, operator.task().contains("blur")) {
-        (true, true) => "dpir:from=0.5,to=0.02,noise=0",
-        (true, false) => "dpir:from=0.7,to=0.02,noise=0.25",
-        (false, _) => "dpir:from=0.7,to=0.02,noise=0.5",
+        (true, true) => Dpir { from: 0.5, to: 0.02, ..Dpir::default() },
+        (true, false) => Dpir { lambda: 0.1, from: 0.7, to: 0.01, noise: 0.25, ..Dpir::default() },
+        (false, _) => Dpir { from: 0.7, to: 0.02, noise: 0.5, ..Dpir::default() },
     }
 }
 
-fn best_of_holes(noise: Noise) -> &'static str {
+fn best_of_holes(noise: Noise) -> Dpir {
     match noise.usual_sigma() < STRONG_NOISE {
-        true => "dpir:from=1,to=0.02,noise=0.5",
-        false => "dpir:from=2,to=0.2,noise=0.5",
+        true => Dpir { from: 1.0, to: 0.02, noise: 0.5, ..Dpir::default() },
+        false => Dpir { from: 2.0, to: 0.2, noise: 0.5, ..Dpir::default() },
     }
 }
 
