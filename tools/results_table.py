@@ -148,9 +148,9 @@ def samples(rows):
         count = float(of_cell[0]["samples"])
         figures = [f"{mean(of_cell, 'passes') / count:.0f}", f"{mean(of_cell, 'sample_psnr'):.2f}", f"{mean(of_cell, 'psnr'):.2f}"]
         figures += [f"{mean(of_cell, column):.3f}" for column in ("deviation", "crps")]
-        figures += [f"{mean(of_cell, 'residual_ratio'):.2f}", f"{mean(of_cell, 'seconds') / count:.1f}"]
+        figures.append(f"{mean(of_cell, 'residual_ratio'):.2f}")
         table.append([task, f"`{method}`, {steps} levels", *figures])
-    head = ["task", "method", "passes", "PSNR of a sample", "of their mean", "standard deviation", "CRPS", "residual / noise", "seconds"]
+    head = ["task", "method", "passes", "PSNR of a sample", "of their mean", "standard deviation", "CRPS", "residual / noise"]
     return markdown(head, table)
 
 

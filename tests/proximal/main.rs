@@ -95,7 +95,7 @@ fn auto_takes_proximal_steps_where_they_are_possible() {
         settings.method.method()
     };
     let weak = takes(&pixels, "sr4", Answer::Map, 0.025);
-    assert_eq!(weak, "dpir:lambda=0.1,from=0.7,to=0.01,noise=0.25,views=2,cg=8");
+    assert_eq!(weak, "dpir:lambda=0.23,from=0.7,to=0.01,noise=0.25,views=2,cg=8");
     let strong = takes(&pixels, "sr4", Answer::Map, 0.1);
     assert_eq!(strong, "dpir:lambda=0.23,from=0.7,to=0.02,noise=0.5,views=2,cg=8");
     let of_blur = takes(&pixels, "motion-blur", Answer::Map, 0.025);
