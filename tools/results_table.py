@@ -1,6 +1,7 @@
 """Writes the README's tables of results from the rows that `cargo bench --bench restoration` left.
 
-    python tools/results_table.py results benches/records/2026-11-27-epyc-2core/restoration.tsv
+    python tools/results_table.py results benches/records/2026-11-27-epyc-2core/restoration.tsv \
+        benches/records/2026-11-30-epyc-2core/restoration.tsv
     python tools/results_table.py budget benches/records/2026-11-30-epyc-2core/budget.tsv
     python tools/results_table.py peers benches/records/2026-11-30-epyc-2core/peers.tsv
     python tools/results_table.py samples benches/records/2026-11-30-epyc-2core/samples.tsv
@@ -72,7 +73,11 @@ def results_of_noise(noise, runs):
 def results(rows):
     runs = collections.defaultdict(lambda: collections.defaultdict(lambda: collections.defaultdict(dict)))
     for row in rows:
-        runs[row["noise"]][row["task"]][label(row)][row["photo"]] = row
+        cell = runs[row["noise"]][row["task"]][label(row)]
+        if any(r["method"] != row["method"] for r in cell.values()):
+            # A later record has other settings of `auto`.
+            cell.clear()
+        cell[row["photo"]] = row
     lines = [
         "Mean PSNR in dB (SSIM of the luma) over the centre 256x256 pixels of photographs that neither the",
         "prior nor the settings have seen, by the prior inside, seed 0, one image of each. Passes are forward",
