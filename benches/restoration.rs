@@ -19,6 +19,7 @@ use dmap::operator::{Operator, parse_task};
 use dmap::sampler::{Answer, Noise, Settings, Spacing};
 use dmap::trial::Trial;
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -96,10 +97,9 @@ fn main() -> anyhow::Result<()> {
                 let typed = &typed.replace("{sigma}", &(2.0 * noise).to_string());
                 let (method, steps) = typed.split_once('@').map_or((&typed[..], None), |(m, s)| (m, Some(s)));
                 let prior = model.network.prior();
-                let (operator_of, sigma) = (operator.as_ref(), Noise::Gaussian(*noise));
+                let sigma = Noise::Gaussian(*noise);
                 let mut settings = match (method, a.passes) {
-                    ("auto", None) => Settings::auto(answer, &prior, operator_of, sigma)?,
-                    ("auto", Some(passes)) => Settings::auto_within(answer, &model, operator_of, sigma, passes)?,
+                    ("auto", passes) => Settings::auto(answer, &model, operator.as_ref(), sigma, passes)?,
                     (method, None) => Settings::parse(method, &prior)?,
                     (method, Some(passes)) => Settings::parse(method, &prior)?.within(passes, &model)?,
                 };
@@ -161,8 +161,8 @@ fn restore(
         plan: PlanOptions::default(),
         device: &Device::cpu(),
     };
-    let score = match trial.run(&truth) {
-        Ok(score) => score,
+    let score = match trial.run(&[truth], || ControlFlow::Continue(())) {
+        Ok(mut scores) => scores.remove(0),
         Err(e) => {
             eprintln!("{}: {e}", photo.display());
             return Ok("NaN\tNaN\tNaN\tNaN\tNaN\tNaN\tNaN\t0\t0".into());

@@ -64,17 +64,40 @@ pub struct Score {
 }
 
 impl Trial<'_> {
-    /// Measures and restores one photo.
-    pub fn run(&self, truth: &Picture) -> Result<Score> {
-        let image = Shape::new(1, truth.height, truth.width, 3);
+    /// Measures and restores photos. Photos of one size share a restorer. `go_on` is asked after
+    /// every step; if it breaks, the error is [`Error::Cancelled`](crate::Error::Cancelled).
+    pub fn run(&self, truths: &[Picture], go_on: impl Fn() -> ControlFlow<()>) -> Result<Vec<Score>> {
+        let mut ready: Option<(Shape, Restorer)> = None;
+        let mut scores = Vec::new();
+        for truth in truths {
+            let image = Shape::new(1, truth.height, truth.width, 3);
+            let restorer = match &mut ready {
+                Some((shape, restorer)) if *shape == image => restorer,
+                _ => {
+                    let (settings, plan) = (&self.settings, self.plan);
+                    let new = Restorer::new(self.model, self.operator, settings, image, plan, self.device)?;
+                    &mut ready.insert((image, new)).1
+                }
+            };
+            scores.push(self.score(truth, image, restorer, &go_on)?);
+        }
+        Ok(scores)
+    }
+
+    fn score(
+        &self,
+        truth: &Picture,
+        image: Shape,
+        restorer: &mut Restorer,
+        go_on: &impl Fn() -> ControlFlow<()>,
+    ) -> Result<Score> {
         let operator = self.operator.as_ref();
         let (measurement, drawn) = Measurement::simulate(operator, image, &truth.values, self.noise, self.seed)?;
-        let mut restorer = Restorer::new(self.model, self.operator, &self.settings, image, self.plan, self.device)?;
         let start = Instant::now();
         let (mut pictures, mut residual) = (Vec::new(), 0.0);
         for sample in 0..self.samples {
             let item = Item::new(measurement.clone(), self.seed).sample(sample);
-            let restored = restorer.restore(&[item], |_| ControlFlow::Continue(()))?.remove(0);
+            let restored = restorer.restore(&[item], |_| go_on())?.remove(0);
             residual += restored.residual / f64::from(self.samples);
             pictures.push(restored.picture);
         }

@@ -42,7 +42,7 @@ pub(super) fn run(flags: Demo) -> anyhow::Result<ExitCode> {
     let model = if flags.latent { Model::shipped_latent()? } else { Model::shipped()? };
     let operator = parse_task(&flags.task)?;
     let noise = Noise::default();
-    let settings = Settings::auto(Answer::Map, &model.network.prior(), operator.as_ref(), noise)?;
+    let settings = Settings::auto(Answer::Map, &model, operator.as_ref(), noise, None)?;
     let job = Job {
         task_file_sha256: task_file_sha256(operator.as_ref())?,
         operator,

@@ -3,7 +3,6 @@
 use super::job::Job;
 use crate::error::{Error, Result};
 use crate::report::Recipe;
-use crate::sampler::preset::estimate_name;
 use crate::weights::hexadecimal;
 use sha2::{Digest, Sha256};
 use std::path::Path;
@@ -24,7 +23,7 @@ pub fn recipe_of(job: &Job, input: &Path) -> Result<Recipe> {
         prompt: job.prompt.clone(),
         label: job.label,
         precision: job.precision,
-        estimate: estimate_name(s.method.answer()),
+        estimate: s.method.answer().name(),
         method: s.method.method(),
         steps: s.steps,
         variance: format!("{:?}", s.variance),

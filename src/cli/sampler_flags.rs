@@ -136,11 +136,8 @@ impl SamplerFlags {
             typed => typed,
         };
         let from_old = self.old.method(typed)?;
-        let mut settings = match (typed, passes) {
-            ("auto", None) => Settings::auto(answer, prior, operator, noise)?,
-            ("auto", Some(passes)) => {
-                Settings::auto_within(answer, model, operator, noise, passes).map_err(of_passes)?
-            }
+        let mut settings = match typed {
+            "auto" => Settings::auto(answer, model, operator, noise, passes).map_err(of_passes)?,
             _ => Settings::parse(from_old.as_deref().unwrap_or(typed), prior)?,
         };
         check_answer(self.estimate, samples, &self.method, settings.method.as_ref())?;

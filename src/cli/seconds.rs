@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 /// Network passes that take so many seconds for one image of the first input's size. Restores it
-/// with one level, so that the device is warm, and with two levels, whose time counts.
+/// twice with two levels: once so that the device is warm, then the time counts.
 pub(super) fn passes_in(seconds: f64, job: &Job, inputs: &[Input]) -> Result<u32> {
     if !(seconds > 0.0 && seconds.is_finite()) {
         return Err(Error::Invalid(format!("--seconds {seconds}: give a time above 0")));
@@ -22,17 +22,12 @@ pub(super) fn passes_in(seconds: f64, job: &Job, inputs: &[Input]) -> Result<u32
     let image = Shape { n: job.batch, ..first.image };
     let item = Item::new(first.measurement, job.seed).label(job.label);
     let items = vec![item; job.batch];
-    let mut took = 0.0;
-    let mut passes = 1;
-    for levels in [1, 2] {
-        let settings = job.settings.clone().steps(levels);
-        let mut restorer = Restorer::new(&job.model, &job.operator, &settings, image, job.plan, &job.device)?;
-        let start = Instant::now();
-        restorer.restore(&items, |_| ControlFlow::Continue(()))?;
-        took = start.elapsed().as_secs_f64() / job.batch as f64;
-        passes = restorer.network_passes()?;
-    }
-    let of_one = took / passes as f64;
+    let settings = job.settings.clone().steps(2);
+    let mut restorer = Restorer::new(&job.model, &job.operator, &settings, image, job.plan, &job.device)?;
+    restorer.restore(&items, |_| ControlFlow::Continue(()))?;
+    let start = Instant::now();
+    restorer.restore(&items, |_| ControlFlow::Continue(()))?;
+    let of_one = start.elapsed().as_secs_f64() / (job.batch * restorer.network_passes()?) as f64;
     let within = (seconds / of_one) as u32;
     if within == 0 {
         return Err(Error::Invalid(format!(

@@ -13,11 +13,13 @@ use crate::graph::PlanOptions;
 use crate::image::{Photo, Picture, ReadOptions, write_whole};
 use crate::model::Model;
 use crate::operator::{Operator, parse_task};
-use crate::sampler::preset::{HeldOut, Preset, PresetRow, estimate_name};
+use crate::sampler::preset::{HeldOut, Preset, PresetRow};
 use crate::sampler::{Answer, Noise, Settings};
-use crate::trial::Trial;
+use crate::trial::{Score, Trial};
 use climb::{Start, climb};
 use indicatif::{ProgressBar, ProgressStyle};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -90,115 +92,120 @@ struct Tuning<'a> {
 }
 
 /// Means over photos.
+#[derive(Clone, Copy)]
 struct Means {
     psnr: f64,
     crps: f64,
 }
 
-impl Tuning<'_> {
-    /// Means of these settings over photos. Fails after Ctrl-C.
-    fn means(
-        &self,
-        operator: &Arc<dyn Operator>,
-        noise: Noise,
-        settings: &Settings,
-        photos: &[Picture],
-    ) -> Result<Means> {
-        let trial = Trial {
-            model: self.model,
-            operator,
-            settings: settings.clone(),
-            noise,
-            seed: self.seed,
-            samples: if self.answer == Answer::Sample { 2 } else { 1 },
-            plan: self.plan,
-            device: self.device,
-        };
-        let mut means = Means { psnr: 0.0, crps: 0.0 };
-        for photo in photos {
-            let score = trial.run(photo)?;
-            if interrupted().load(Ordering::SeqCst) {
-                return Err(Error::Cancelled);
-            }
-            means.psnr += score.sample_psnr / photos.len() as f64;
-            means.crps += score.crps / photos.len() as f64;
-        }
-        Ok(means)
-    }
-
+impl Means {
     /// What the search makes as large as it can.
-    fn goal(&self, means: &Means) -> f64 {
-        match self.answer {
-            Answer::Map => means.psnr,
-            Answer::Sample => -means.crps,
-        }
+    fn goal(self, answer: Answer) -> f64 {
+        if answer == Answer::Map { self.psnr } else { -self.crps }
     }
+}
 
-    /// The goal of a method with options; none if the options do not fit each other, the model or
-    /// the budget, or if the values of the run diverge.
-    fn goal_of(&self, operator: &Arc<dyn Operator>, noise: Noise, method: &str) -> Result<Option<f64>> {
-        let tried =
-            self.settings(operator, method).and_then(|settings| self.means(operator, noise, &settings, &self.searched));
-        match tried {
-            Ok(means) => Ok(Some(self.goal(&means))),
-            Err(Error::NotFinite { .. } | Error::Invalid(_)) => Ok(None),
-            Err(e) => Err(e),
-        }
-    }
+/// The search for one task and noise.
+struct Search<'a> {
+    tuning: &'a Tuning<'a>,
+    operator: &'a Arc<dyn Operator>,
+    noise: Noise,
+    bar: ProgressBar,
+    /// Means over the searched photos of the methods that were tried, none for those that failed.
+    tried: BTreeMap<String, Option<Means>>,
+}
 
+impl Search<'_> {
     /// The settings of a method within the budget. Fails if it gives the other kind of answer.
-    fn settings(&self, operator: &Arc<dyn Operator>, method: &str) -> Result<Settings> {
-        let prior = self.model.network.prior();
+    fn settings(&self, method: &str) -> Result<Settings> {
+        let (prior, asked) = (self.tuning.model.network.prior(), self.tuning.answer);
         let settings = Settings::parse(method, &prior)?;
-        if settings.method.answer() != self.answer {
-            let [found, asked] = [settings.method.answer(), self.answer].map(estimate_name);
+        if settings.method.answer() != asked {
+            let (found, asked) = (settings.method.answer().name(), asked.name());
             return Err(Error::Invalid(format!("{method} gives --estimate {found}, not {asked}")));
         }
-        settings.check(&prior, operator.as_ref())?;
-        settings.within(self.passes, self.model)
+        settings.check(&prior, self.operator.as_ref())?;
+        settings.within(self.tuning.passes, self.tuning.model)
     }
 
-    /// Searches the methods for one task and noise.
-    fn row(&self, operator: &Arc<dyn Operator>, noise: Noise, bar: &ProgressBar) -> Result<PresetRow> {
-        let auto = Settings::auto_within(self.answer, self.model, operator.as_ref(), noise, self.passes)?;
-        let starts = match self.methods {
+    /// Means of these settings over photos. Fails after Ctrl-C.
+    fn means(&self, settings: &Settings, photos: &[Picture]) -> Result<Means> {
+        let Tuning { model, seed, plan, device, answer, .. } = *self.tuning;
+        let samples = if answer == Answer::Sample { 2 } else { 1 };
+        let (operator, settings, noise) = (self.operator, settings.clone(), self.noise);
+        let trial = Trial { model, operator, settings, noise, seed, samples, plan, device };
+        let scores = trial.run(photos, || match interrupted().load(Ordering::SeqCst) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        })?;
+        let mean = |of: fn(&Score) -> f64| scores.iter().map(of).sum::<f64>() / scores.len() as f64;
+        Ok(Means { psnr: mean(|s| s.sample_psnr), crps: mean(|s| s.crps) })
+    }
+
+    /// Means over the searched photos; none if the options do not fit each other, the model or the
+    /// budget, or if the values of the run diverge.
+    fn tried(&mut self, method: &str) -> Result<Option<Means>> {
+        let settings = match self.settings(method) {
+            Err(Error::Invalid(_)) => return Ok(None),
+            other => other?,
+        };
+        let name = settings.method.method();
+        if let Some(known) = self.tried.get(&name) {
+            return Ok(*known);
+        }
+        self.bar.set_message(name.clone());
+        self.bar.inc(1);
+        let found = match self.means(&settings, &self.tuning.searched) {
+            Err(Error::NotFinite { .. } | Error::Invalid(_)) => None,
+            other => Some(other?),
+        };
+        self.tried.insert(name, found);
+        Ok(found)
+    }
+
+    /// The best settings of all methods.
+    fn run(mut self) -> Result<PresetRow> {
+        let Tuning { model, methods, passes, answer, .. } = *self.tuning;
+        let auto = Settings::auto(answer, model, self.operator.as_ref(), self.noise, Some(passes))?;
+        let starts = match methods {
             [] => vec![Start { method: auto.method.method(), is_free: true }],
             typed => typed.iter().map(|m| Start { method: m.clone(), is_free: false }).collect(),
         };
         let mut best: Option<(f64, String)> = None;
         for start in starts {
             // The error says what is wrong with the method that the user typed.
-            self.settings(operator, &start.method)?;
-            let score = |method: &str| {
-                bar.set_message(method.to_string());
-                bar.inc(1);
-                self.goal_of(operator, noise, method)
-            };
-            let (goal, method) = climb(&start, score)?;
+            self.settings(&start.method)?;
+            let (goal, method) = climb(&start, |m| Ok(self.tried(m)?.map(|means| means.goal(answer))))?;
             if best.as_ref().is_none_or(|(most, _)| goal > *most) {
                 best = Some((goal, method));
             }
         }
         let (_, method) = best.expect("there is at least one method");
-        let settings = self.settings(operator, &method)?;
-        let psnr = |settings: &Settings, photos| self.means(operator, noise, settings, photos).map(|m| m.psnr);
-        let held_out = match &self.held_out[..] {
+        let settings = self.settings(&method)?;
+        let psnr = self.tried(&method)?.map_or(f64::NAN, |means| means.psnr);
+        // Without a method of the user's, the search began with auto's settings.
+        let psnr_of_auto = match self.tried.get(&auto.method.method()) {
+            Some(Some(means)) => means.psnr,
+            _ => self.means(&auto, &self.tuning.searched)?.psnr,
+        };
+        let held_out = match &self.tuning.held_out[..] {
             [] => None,
-            photos => {
-                let (psnr, psnr_of_auto) = (rounded(psnr(&settings, photos)?), rounded(psnr(&auto, photos)?));
-                Some(HeldOut { photos: photos.len(), psnr, psnr_of_auto })
-            }
+            photos => Some(HeldOut {
+                photos: photos.len(),
+                psnr: rounded(self.means(&settings, photos)?.psnr),
+                psnr_of_auto: rounded(self.means(&auto, photos)?.psnr),
+            }),
         };
         Ok(PresetRow {
-            task: operator.task(),
-            noise: noise.to_string(),
-            estimate: estimate_name(self.answer).into(),
+            task: self.operator.task(),
+            noise: self.noise.to_string(),
+            estimate: answer.name().into(),
             method: settings.method.method(),
             steps: settings.steps,
-            passes: settings.passes(self.model)?,
-            photos: self.searched.len(),
-            psnr: rounded(psnr(&settings, &self.searched)?),
-            psnr_of_auto: rounded(psnr(&auto, &self.searched)?),
+            passes: settings.passes(model)?,
+            photos: self.tuning.searched.len(),
+            psnr: rounded(psnr),
+            psnr_of_auto: rounded(psnr_of_auto),
             held_out,
         })
     }
@@ -254,7 +261,8 @@ pub(super) fn run(flags: Tune) -> anyhow::Result<ExitCode> {
                 ProgressStyle::with_template("{prefix}: {pos} settings tried, {elapsed}; {msg}").expect("a template"),
             );
             bar.set_prefix(format!("{}, noise {noise}", operator.task()));
-            let row = tuning.row(operator, noise, &bar);
+            let search = Search { tuning: &tuning, operator, noise, bar: bar.clone(), tried: BTreeMap::new() };
+            let row = search.run();
             bar.finish_and_clear();
             let row = match row {
                 Err(Error::Cancelled) => return Ok(ExitCode::from(ErrorKind::Cancelled.exit_code())),

@@ -85,7 +85,7 @@ impl RestorerBuilder<'_> {
         let prior = self.model.network.prior();
         let settings = match self.settings {
             Some(settings) => settings,
-            None => Settings::auto(self.answer, &prior, self.operator.as_ref(), self.noise)?,
+            None => Settings::auto(self.answer, self.model, self.operator.as_ref(), self.noise, None)?,
         };
         let image = Shape::new(self.batch, self.height, self.width, prior.image_channels());
         Restorer::new(self.model, self.operator, &settings, image, self.plan, &self.device)

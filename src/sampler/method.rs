@@ -31,6 +31,16 @@ pub enum Answer {
     Sample,
 }
 
+impl Answer {
+    /// As flags, results and presets write it: `map` or `sample`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Answer::Map => "map",
+            Answer::Sample => "sample",
+        }
+    }
+}
+
 /// A method of sampling with its options.
 pub trait Method: Debug + Send + Sync {
     /// The method with its options as the user types it: `dmap:k=5,step=polyak:0.4`.

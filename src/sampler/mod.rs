@@ -6,6 +6,7 @@
 //!     Restorer: plans, allocates, and for each level  Method::run --Chain--> runs phases, hands their states on
 //! ```
 
+mod auto;
 mod baseline;
 pub mod batch;
 mod builder;

@@ -59,14 +59,6 @@ pub struct Preset {
     pub rows: Vec<PresetRow>,
 }
 
-/// The word for a kind of answer in presets, results and flags.
-pub fn estimate_name(answer: Answer) -> &'static str {
-    match answer {
-        Answer::Map => "map",
-        Answer::Sample => "sample",
-    }
-}
-
 /// Tasks that a message names at most.
 const MOST_NAMED: usize = 20;
 /// The most that is read of a preset: some 100 000 rows.
@@ -87,7 +79,7 @@ impl Preset {
     /// The row for a task and a kind of answer whose noise is nearest, as a ratio. Fails if the
     /// task has no row.
     pub fn row(&self, operator: &dyn Operator, noise: Noise, answer: Answer) -> Result<&PresetRow> {
-        let (task, estimate) = (operator.task(), estimate_name(answer));
+        let (task, estimate) = (operator.task(), answer.name());
         let noise_of = |row: &PresetRow| row.noise.parse::<Noise>();
         let mut nearest: Option<(f64, &PresetRow)> = None;
         for row in self.rows.iter().filter(|r| r.task == task && r.estimate == estimate) {
@@ -135,14 +127,18 @@ mod tests {
     fn the_row_of_the_task_with_the_nearest_noise_is_taken() {
         let rows = vec![row("sr4", "0.01", "a"), row("sr4", "0.1", "b"), row("sr2", "0.03", "c")];
         let preset = Preset { model_sha256: String::new(), rows };
-        let method = |noise: f64| {
+        let of_noise = |noise: Noise| {
             let sr4 = parse_task("sr4").unwrap();
-            preset.row(sr4.as_ref(), Noise::Gaussian(noise), Answer::Map).map(|r| r.method.clone())
+            preset.row(sr4.as_ref(), noise, Answer::Map).map(|r| r.method.clone())
         };
+        let method = |sigma: f64| of_noise(Noise::Gaussian(sigma));
         // Halfway between 0.01 and 0.1, as a ratio, is 0.0316.
         assert_eq!(method(0.03).unwrap(), "a");
         assert_eq!(method(0.033).unwrap(), "b");
         assert_eq!(method(0.0).unwrap(), "a");
+        // At middle grey these photon counts have the standard deviations 0.044 and 0.014.
+        assert_eq!(of_noise(Noise::Poisson(1.0)).unwrap(), "b");
+        assert_eq!(of_noise(Noise::Poisson(10.0)).unwrap(), "a");
         let sr4 = parse_task("sr4").unwrap();
         let e = preset.row(sr4.as_ref(), Noise::Gaussian(0.1), Answer::Sample).unwrap_err().to_string();
         assert_eq!(e, "the preset has no row for sr4 (sample); it has sr2 (map), sr4 (map)");

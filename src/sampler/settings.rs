@@ -1,10 +1,10 @@
 //! Settings that all sampling methods share.
 
-use super::measurement::Noise;
-use super::method::{self, Answer, Method};
-use super::methods::{auto_method, parse_method};
+use super::method::{self, Method};
+use super::methods::parse_method;
 use super::schedule::{Schedule, Spacing, Variance, check_steps};
 use super::setup::Setup;
+use super::whitening;
 use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::graph::PlanOptions;
@@ -77,33 +77,9 @@ impl Settings {
     /// DMAP as its authors run it: three ascent steps at each of 500 levels of an ancestral sampler,
     /// with a step size of 0.6 for blurs and of 4.8 else (their notes give these two).
     pub fn paper(prior: &Prior, operator: &dyn Operator) -> Result<Settings> {
-        let zeta = if operator.task().contains("blur") { 0.6 } else { 4.8 };
+        let zeta = if whitening::spectrum(operator).is_some() { 0.6 } else { 4.8 };
         let settings = Settings::parse(&format!("dmap:k=3,step=published:{zeta}"), prior)?;
         Ok(settings.steps(500).spacing(Spacing::Linspace))
-    }
-
-    /// Settings for the best method for this kind of answer, model, operator and noise.
-    pub fn auto(answer: Answer, prior: &Prior, operator: &dyn Operator, noise: Noise) -> Result<Settings> {
-        let (method, levels) = auto_method(answer, prior, operator, noise, None);
-        let settings = Settings::parse(&method, prior)?;
-        Ok(Settings { steps: levels.unwrap_or(settings.steps), ..settings })
-    }
-
-    /// The same within a number of network passes.
-    pub fn auto_within(
-        answer: Answer,
-        model: &Model,
-        operator: &dyn Operator,
-        noise: Noise,
-        passes: usize,
-    ) -> Result<Settings> {
-        let prior = model.network.prior();
-        let (method, levels) = auto_method(answer, &prior, operator, noise, Some(passes));
-        let settings = Settings::parse(&method, &prior)?;
-        match levels {
-            Some(levels) => Ok(settings.steps(levels)),
-            None => settings.within(passes, model),
-        }
     }
 
     /// Network passes of one image: forward evaluations plus VJPs. Neither the task nor the size of

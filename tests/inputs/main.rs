@@ -16,4 +16,5 @@ mod overflow;
 mod photos;
 mod pickles;
 mod table;
+mod tune;
 mod weight_files;

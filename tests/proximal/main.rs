@@ -1,6 +1,7 @@
 //! Proximal steps against dense solutions in f64, and the methods built on them, or on other steps
 //! without a gradient of a norm, against transcriptions of their papers.
 
+mod auto;
 mod oracle;
 mod problem;
 mod singular;
@@ -16,7 +17,7 @@ use dmap::model::Model;
 use dmap::noise::Draw;
 use dmap::operator::parse_task;
 use dmap::sampler::batch::Batch;
-use dmap::sampler::{Answer, Moment, Noise, Phases, Settings, Spacing};
+use dmap::sampler::{Moment, Phases, Settings, Spacing};
 use oracle::normal;
 use problem::{Problem, measured};
 
@@ -82,73 +83,6 @@ fn a_proximal_step_is_the_solution_of_its_equations() {
     proximal_steps_are_exact(&Device::cpu(), &TASKS);
     #[cfg(feature = "emulate")]
     proximal_steps_are_exact(&Device::emulated(Emulated::new(EmulatedChip::Ada, 3)), &["sr2", "inpaint-random"]);
-}
-
-#[test]
-fn auto_takes_proximal_steps_where_they_are_possible() {
-    let (pixels, latents) = (Model::shipped().unwrap(), Model::shipped_latent().unwrap());
-    let takes = |model: &Model, task: &str, answer, noise: f64| {
-        let operator = parse_task(task).unwrap();
-        let (prior, noise) = (model.network.prior(), Noise::Gaussian(noise));
-        let settings = Settings::auto(answer, &prior, operator.as_ref(), noise).unwrap();
-        assert_eq!(settings.method.answer() == Answer::Map, settings.method.method().starts_with("dpir"));
-        settings.method.method()
-    };
-    let weak = takes(&pixels, "sr4", Answer::Map, 0.025);
-    assert_eq!(weak, "dpir:lambda=0.23,from=0.7,to=0.01,noise=0.25,views=2,cg=8");
-    let strong = takes(&pixels, "sr4", Answer::Map, 0.1);
-    assert_eq!(strong, "dpir:lambda=0.23,from=0.7,to=0.02,noise=0.5,views=2,cg=8");
-    let of_blur = takes(&pixels, "motion-blur", Answer::Map, 0.025);
-    assert_eq!(of_blur, "dpir:lambda=0.23,from=0.5,to=0.02,noise=0,views=2,cg=8");
-    assert!(takes(&pixels, "inpaint-box", Answer::Map, 0.025).starts_with("dpir:lambda=0.23,from=1,"));
-    assert!(takes(&pixels, "inpaint-box", Answer::Map, 0.1).starts_with("dpir:lambda=0.23,from=2,"));
-    assert!(takes(&pixels, "sr4", Answer::Sample, 0.025).starts_with("ddrm:"));
-    assert!(takes(&pixels, "motion-blur", Answer::Sample, 0.025).starts_with("dmap:"));
-    assert!(takes(&pixels, "inpaint-random", Answer::Sample, 0.025).starts_with("dmap:"));
-    assert!(takes(&latents, "sr4", Answer::Sample, 0.025).starts_with("dmap:"));
-    assert!(takes(&latents, "sr4", Answer::Map, 0.025).starts_with("dmap:"));
-}
-
-#[test]
-fn auto_spends_a_budget_on_levels_and_then_on_views() {
-    let model = Model::shipped().unwrap();
-    for (task, passes, views, steps) in [
-        ("sr4", 8, 1, 8),
-        ("sr4", 31, 1, 16),
-        ("sr4", 32, 2, 16),
-        ("sr4", 64, 4, 16),
-        ("sr4", 1, 1, 1),
-        ("sr4", 2, 1, 2),
-        ("sr4", 4, 1, 4),
-        ("inpaint-box", 3, 1, 3),
-        ("sr4", 1000, 4, 16),
-        ("inpaint-box", 32, 1, 32),
-        ("inpaint-box", 100, 1, 100),
-    ] {
-        let operator = parse_task(task).unwrap();
-        let settings = Settings::auto_within(Answer::Map, &model, operator.as_ref(), Noise::default(), passes).unwrap();
-        let method = settings.method.method();
-        assert!(method.contains(&format!("views={views},")), "{task}, {passes} passes: {method}");
-        assert_eq!(settings.steps, steps, "{task}, {passes} passes: {method}");
-        // No level steps further than to half of the sigma of the one before.
-        let prior = model.network.prior();
-        let schedule = settings.check(&prior, operator.as_ref()).unwrap();
-        assert!((1..steps).all(|i| schedule.sigma(i) < 2.02 * schedule.sigma(i - 1)), "{task}, {passes}: {method}");
-    }
-}
-
-#[test]
-fn auto_draws_samples_within_a_budget() {
-    let model = Model::shipped().unwrap();
-    for (task, passes, name, steps) in
-        [("sr4", 40, "ddrm", 40), ("inpaint-random", 40, "dps", 20), ("inpaint-random", 56, "dmap", 6)]
-    {
-        let operator = parse_task(task).unwrap();
-        let noise = Noise::default();
-        let settings = Settings::auto_within(Answer::Sample, &model, operator.as_ref(), noise, passes).unwrap();
-        let method = settings.method.method();
-        assert!(method.starts_with(name) && settings.steps == steps, "{task}, {passes}: {method}, {}", settings.steps);
-    }
 }
 
 #[test]

@@ -33,16 +33,10 @@ pub(super) fn climb(start: &Start, mut score: impl FnMut(&str) -> Result<Option<
     let (row, _) = parse_method(&start.method)?;
     let given = values(start.method.split_once(':').map_or("", |(_, options)| options));
     let defaults = values(row.options);
-    let mut known: BTreeMap<String, Option<f64>> = BTreeMap::new();
     let mut height = |options: &Values| -> Result<(Option<f64>, String)> {
         let typed: Vec<String> = options.iter().map(|(k, v)| format!("{k}={v}")).collect();
         let method = if typed.is_empty() { row.name.into() } else { format!("{}:{}", row.name, typed.join(",")) };
-        let found = match known.get(&method) {
-            Some(found) => *found,
-            None => score(&method)?,
-        };
-        known.insert(method.clone(), found);
-        Ok((found, method))
+        Ok((score(&method)?, method))
     };
     let mut at = given.clone();
     let (Some(mut best), mut method) = height(&at)? else {

@@ -50,28 +50,6 @@ impl Default for Dpir {
     }
 }
 
-/// Largest ratio of a level's sigma to the next one's, and the first sigma of a single level: with
-/// few levels, larger steps restore less than the baseline.
-const LARGEST_RATIO: f64 = 2.0;
-const FIRST_OF_ONE: f64 = 0.1;
-
-impl Dpir {
-    /// The same with sigmas that so few levels can step through.
-    pub(super) fn within(self, levels: usize) -> Dpir {
-        let rounded = |sigma: f64| (sigma * 1e3).round() / 1e3;
-        let reach = LARGEST_RATIO.powi(levels.min(32) as i32 - 1);
-        let from = rounded(self.from.min(FIRST_OF_ONE * reach));
-        // A single level has no last sigma; it only has to be smaller.
-        let to = if levels == 1 { from / 2.0 } else { rounded(self.to.max(from / reach)) };
-        Dpir { from, to, ..self }
-    }
-
-    /// The same with the mean of so many mirror images: 1, 2 or 4.
-    pub(super) fn views(self, views: usize) -> Dpir {
-        Dpir { views, ..self }
-    }
-}
-
 /// What `dmap tune` searches.
 pub(super) const SEARCH: &[(&str, &[&str])] = &[
     ("noise", &["0", "0.25", "0.5", "0.75", "1"]),
@@ -147,7 +125,7 @@ impl Method for Dpir {
     fn most_levels(&self) -> Option<usize> {
         // Measured with 8 to 64 levels (README, "Results"): more levels denoise too much. From a
         // larger sigma, missing regions are drawn, and up to 128 levels restore more.
-        (self.from < 1.0).then_some(16)
+        Some(if self.from < 1.0 { 16 } else { 128 })
     }
     fn sigmas(&self, steps: usize, _: f64) -> Option<Vec<f64>> {
         Some(log_spaced(steps, self.from, self.to))

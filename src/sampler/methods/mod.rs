@@ -38,11 +38,8 @@ pub use sitcom::Sitcom;
 pub use stsl::Stsl;
 pub use unconditional::Unconditional;
 
-use super::measurement::Noise;
-use super::method::{Answer, Method};
+use super::method::Method;
 use crate::error::{Error, Result, nearest};
-use crate::model::Prior;
-use crate::operator::Operator;
 use crate::options::Options;
 use std::sync::Arc;
 
@@ -248,72 +245,6 @@ pub const METHODS: &[MethodRow] = &[
         parse: unconditional::parse,
     },
 ];
-
-/// Network passes that one best image takes if there is no budget.
-const USUAL_PASSES: usize = 32;
-/// Network passes of DMAP with the levels of its row, on pixels and on latents. With fewer, DPS
-/// restores more.
-const PASSES_OF_DMAP: [usize; 2] = [56, 100];
-
-/// The method that `auto` stands for, for the noise of the measurement and a budget of network
-/// passes if there is one; and its noise levels, none for as many as the method's row or the budget
-/// says. README, "Results", has what the rules are drawn from.
-pub(super) fn auto_method(
-    answer: Answer,
-    prior: &Prior,
-    operator: &dyn Operator,
-    noise: Noise,
-    passes: Option<usize>,
-) -> (String, Option<usize>) {
-    let (is_latent, is_inpainting) = (prior.latent.is_some(), operator.task().starts_with("inpaint"));
-    if answer == Answer::Sample && !is_latent && !is_inpainting && operator.singular_spectrum().is_some() {
-        return ("ddrm".into(), passes.map(|passes| passes.min(prior.diffusion_steps)));
-    }
-    if answer == Answer::Sample || is_latent || !operator.is_linear() {
-        let is_short = passes.is_some_and(|passes| passes < PASSES_OF_DMAP[usize::from(is_latent)]);
-        return (if is_short { "dps".into() } else { "dmap".into() }, None);
-    }
-    // Holes are drawn, and up to 128 levels draw them better. Elsewhere 16 levels restore most, and
-    // then more views.
-    let passes = passes.unwrap_or(USUAL_PASSES);
-    let (best, views, most_levels) = match (has_holes(operator), passes) {
-        (true, _) => (best_of_holes(noise), 1, 128),
-        (false, ..32) => (best_image(operator, noise), 1, 16),
-        (false, 32..64) => (best_image(operator, noise), 2, 16),
-        (false, 64..) => (best_image(operator, noise), 4, 16),
-    };
-    let levels = (passes / views).clamp(1, most_levels);
-    (best.within(levels).views(views).method(), Some(levels))
-}
-
-/// True for masks that leave out whole regions. The nearest known pixels say little about the
-/// inside of a region. Therefore [`best_of_holes`] starts at a larger sigma and adds more noise.
-fn has_holes(operator: &dyn Operator) -> bool {
-    let task = operator.task();
-    task.starts_with("inpaint-box") || task.starts_with("inpaint-mask")
-}
-
-/// From this noise on, in [0, 1] units, other settings restore more.
-const STRONG_NOISE: f64 = 0.05;
-
-/// Proximal steps, tuned on eight photographs and five tasks at noise 0.005, 0.025 and 0.1. What a
-/// weak noise leaves after the proximal step of a blur is no noise, and to add some costs up to 0.3
-/// dB; elsewhere it gains as much. A smaller lambda gains 0.05 dB in random inpainting and costs
-/// `denoise` 1.8 dB.
-fn best_image(operator: &dyn Operator, noise: Noise) -> Dpir {
-    match (noise.usual_sigma() < STRONG_NOISE, operator.task().contains("blur")) {
-        (true, true) => Dpir { from: 0.5, to: 0.02, ..Dpir::default() },
-        (true, false) => Dpir { from: 0.7, to: 0.01, noise: 0.25, ..Dpir::default() },
-        (false, _) => Dpir { from: 0.7, to: 0.02, noise: 0.5, ..Dpir::default() },
-    }
-}
-
-fn best_of_holes(noise: Noise) -> Dpir {
-    match noise.usual_sigma() < STRONG_NOISE {
-        true => Dpir { from: 1.0, to: 0.02, noise: 0.5, ..Dpir::default() },
-        false => Dpir { from: 2.0, to: 0.2, noise: 0.5, ..Dpir::default() },
-    }
-}
 
 /// Parses a method such as `dmap` or `dps:step=polyak:0.3`. Fails on an unknown option and on an
 /// unknown name; the error then suggests the nearest known name.
