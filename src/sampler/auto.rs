@@ -5,7 +5,6 @@ use super::measurement::Noise;
 use super::method::{Answer, Method};
 use super::methods::Dpir;
 use super::settings::Settings;
-use super::whitening;
 use crate::error::Result;
 use crate::model::Model;
 use crate::operator::{Operator, Transform};
@@ -53,17 +52,14 @@ impl Settings {
 /// and five tasks at noise 0.005, 0.025 and 0.1.
 fn best_image(operator: &dyn Operator, noise: Noise, passes: usize) -> (Dpir, usize) {
     let is_strong = noise.usual_sigma() >= STRONG_NOISE;
-    let is_blur = whitening::spectrum(operator).is_some();
     let usual = Dpir::default();
     let best = match (leaves_out_regions(operator), is_strong) {
         // The nearest known pixels say little about the inside of a region: it is drawn, from a
         // larger sigma and with more noise.
         (true, false) => Dpir { from: 1.0, to: 0.02, noise: 0.5, ..usual },
         (true, true) => Dpir { from: 2.0, to: 0.2, noise: 0.5, ..usual },
-        // What a blur leaves after the proximal step is no noise: to add some costs up to 0.3 dB.
-        (false, false) if is_blur => Dpir { from: 0.5, to: 0.02, ..usual },
         // A lambda of 0.1 gains 0.05 dB in random inpainting and costs `denoise` 1.8 dB.
-        (false, false) => Dpir { from: 0.7, to: 0.01, noise: 0.25, ..usual },
+        (false, false) => Dpir { from: 0.5, to: 0.02, noise: 0.25, ..usual },
         (false, true) => Dpir { from: 0.7, to: 0.02, noise: 0.5, ..usual },
     };
     // Regions need levels; elsewhere views gain more once there are 16 levels.

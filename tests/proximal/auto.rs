@@ -18,12 +18,12 @@ fn the_method_follows_answer_model_task_and_noise() {
         settings.method.method()
     };
     for (text, noise, expected) in [
-        ("sr4", 0.025, "from=0.7,to=0.01,noise=0.25,views=2"),
+        ("sr4", 0.025, "from=0.5,to=0.02,noise=0.25,views=2"),
         ("sr4", 0.1, "from=0.7,to=0.02,noise=0.5,views=2"),
-        ("denoise", 0.025, "from=0.7,to=0.01,noise=0.25,views=2"),
-        ("inpaint-random", 0.025, "from=0.7,to=0.01,noise=0.25,views=2"),
-        ("motion-blur", 0.025, "from=0.5,to=0.02,noise=0,views=2"),
-        ("gaussian-blur", 0.005, "from=0.5,to=0.02,noise=0,views=2"),
+        ("denoise", 0.025, "from=0.5,to=0.02,noise=0.25,views=2"),
+        ("inpaint-random", 0.025, "from=0.5,to=0.02,noise=0.25,views=2"),
+        ("motion-blur", 0.025, "from=0.5,to=0.02,noise=0.25,views=2"),
+        ("gaussian-blur", 0.005, "from=0.5,to=0.02,noise=0.25,views=2"),
         ("gaussian-blur", 0.05, "from=0.7,to=0.02,noise=0.5,views=2"),
         ("inpaint-box", 0.025, "from=1,to=0.02,noise=0.5,views=1"),
         ("inpaint-box", 0.1, "from=2,to=0.2,noise=0.5,views=1"),
