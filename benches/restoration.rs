@@ -31,6 +31,9 @@ struct Arguments {
     /// program.
     #[arg(long, default_value = "photo")]
     model: String,
+    /// A conditional score estimator of the task; its name follows the method's in the table.
+    #[arg(long)]
+    cse: Option<PathBuf>,
     #[arg(long = "task", default_values_t = ["sr4", "gaussian-blur", "motion-blur", "inpaint-box", "inpaint-random"].map(String::from))]
     tasks: Vec<String>,
     #[arg(long = "method", default_values_t = ["dps", "dmap"].map(String::from))]
@@ -77,7 +80,11 @@ const KEY: usize = 7;
 
 fn main() -> anyhow::Result<()> {
     let a = Arguments::parse();
-    let model = Model::open_or_shipped(&a.model)?;
+    let mut model = Model::open_or_shipped(&a.model)?;
+    if let Some(path) = &a.cse {
+        model = model.with_control(path, 1.0)?;
+    }
+    let cse = a.cse.as_deref().and_then(Path::file_stem).map_or(String::new(), |n| format!("+{}", n.to_string_lossy()));
     let mut photos: Vec<_> = std::fs::read_dir(&a.photos)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
     photos.retain(|p| p.extension().is_some_and(|e| e == "png" || e == "jpg"));
     photos.sort();
@@ -114,7 +121,7 @@ fn main() -> anyhow::Result<()> {
                 let mut rows: Vec<Vec<f64>> = Vec::new();
                 for photo in photos.iter().skip(a.first).step_by(a.every) {
                     let stem = photo.file_stem().unwrap_or_default().to_string_lossy();
-                    let (name, steps, eta) = (settings.method.method(), settings.steps, a.eta);
+                    let (name, steps, eta) = (settings.method.method() + &cse, settings.steps, a.eta);
                     let key = format!("{task}\t{noise}\t{name}\t{steps}\t{eta}\t{}\t{stem}\t", a.samples);
                     let row = match done.lines().find(|l| l.starts_with(&key)) {
                         Some(line) => line.to_string(),
@@ -131,7 +138,7 @@ fn main() -> anyhow::Result<()> {
                     std::array::from_fn(mean);
                 println!(
                     "{task:16} {noise:5} {psnr:6.2} dB (baseline {baseline:.2}), ssim {ssim:.3}, of a sample {sample_psnr:.2} dB, \
-                     deviation {deviation:.3}, crps {crps:.4}, residual/noise {ratio:.3}, {passes} passes, {seconds:.1} s, {}@{} x{}",
+                     deviation {deviation:.3}, crps {crps:.4}, residual/noise {ratio:.3}, {passes} passes, {seconds:.1} s, {}{cse}@{} x{}",
                     settings.method.method(),
                     settings.steps,
                     a.samples

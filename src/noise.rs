@@ -34,6 +34,10 @@ pub enum Draw {
     Encoder,
     /// Noise that takes a sample back to the preceding noise level.
     Travel,
+    /// Noise of a training image.
+    Training,
+    /// The choice of a training image: photograph, crop, colours, noise level.
+    Augmentation,
     /// Sample j of an estimate of x_0.
     Estimate(u32),
     /// A purpose in a repeated pass at one level: its word, and the number of the pass, from 1 on.
@@ -50,6 +54,8 @@ impl Draw {
             Draw::Operator => 3,
             Draw::Encoder => 4,
             Draw::Travel => 5,
+            Draw::Training => 6,
+            Draw::Augmentation => 7,
             Draw::Estimate(j) => 0x100 + j,
             Draw::Repeated(word, round) => word + (round << 16),
         }

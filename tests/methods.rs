@@ -12,6 +12,7 @@ use dmap::operator::parse_task;
 use dmap::sampler::{Item, METHODS, Measurement, Noise, Restorer, Settings, Spacing, Variance};
 use rayon::prelude::*;
 use std::ops::ControlFlow;
+use std::path::Path;
 
 /// FNV-1a over the bits of the values.
 fn hash(values: &[f32]) -> u64 {
@@ -52,7 +53,10 @@ fn settings(method: &str, task: &str, model: &Model) -> Settings {
 fn run(line: &str, has_avx512: bool) -> (String, Vec<String>) {
     let columns: Vec<&str> = line.split('\t').collect();
     let [name, method, task, .., residual] = columns[..] else { panic!("{line}") };
-    let model = Model::open_with_prompt(name, None).unwrap();
+    let mut model = Model::open_with_prompt(name, None).unwrap();
+    if method == "cse" {
+        model = model.with_control(Path::new("tests/data/adm_control_cse.safetensors"), 1.0).unwrap();
+    }
     let side = if name == "photo" { 24 } else { 64 };
     let image = Shape::new(1, side, side, 3);
     let operator = parse_task(task).unwrap();

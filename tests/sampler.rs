@@ -18,6 +18,7 @@ use dmap::operator::{Operator, parse_task};
 use dmap::ops::axis_filter::{Axis, AxisFilter, Taps};
 use dmap::ops::{CpuArguments, Op, Output};
 use dmap::sampler::methods::Dmap;
+use dmap::sampler::through::Through;
 use dmap::sampler::{
     Guidance, Item, Measurement, Measurer, Restoration, Restorer, Schedule, Settings, Spacing, StepRule, Variance,
     parse_method,
@@ -318,9 +319,9 @@ fn what_cannot_work_is_refused_in_a_sentence() {
     says(new(&good.clone().steps(0), image), "0 steps");
     says(new(&good.clone().eta(0.0), image), "eta 0");
     says(new(&good.clone().steps(1001), image), "1 to 1000");
-    let unlimited = Dmap { k: 5, guidance: Guidance::new(StepRule::Polyak(f64::NAN)) };
+    let unlimited = Dmap { k: 5, guidance: Guidance::new(StepRule::Polyak(f64::NAN)), through: Through::Both };
     says(new(&Settings::new(Arc::new(unlimited), 6), image), "step is polyak:NaN");
-    let idle = Dmap { k: 0, guidance: Guidance::new(StepRule::Polyak(0.4)) };
+    let idle = Dmap { k: 0, guidance: Guidance::new(StepRule::Polyak(0.4)), through: Through::Both };
     says(new(&Settings::new(Arc::new(idle), 6), image), "k=0 would ignore the measurement");
     says(parse_method("dmap:step=polyak:much").map(|_| ()), "step is polyak:much, expected polyak:SHARE");
     says(parse_method("dmap:k=3,k=4").map(|_| ()), "k is given twice");

@@ -1,9 +1,11 @@
 """The guided-diffusion ADM UNet in PyTorch, with that code's tensor names.
 
 Only what training the shipped prior and timing the PyTorch peer need: an unconditional
-epsilon-prediction model with residual up/down blocks and scale-shift norm. Tensors are N, C, H, W.
+epsilon-prediction model with residual up/down blocks and scale-shift norm, and a ControlNet over
+it. Tensors are N, C, H, W.
 """
 
+import copy
 import math
 
 import torch
@@ -101,6 +103,7 @@ class ADM(nn.Module):
         self.middle_block = Blocks(
             ResBlock(ch, ch, emb, groups), AttentionBlock(ch, config["num_head_channels"], groups), ResBlock(ch, ch, emb, groups)
         )
+        self.skip_channels = list(skips)
         self.output_blocks = nn.ModuleList()
         for i, m in reversed(list(enumerate(mult))):
             for j in range(config["num_res_blocks"] + 1):
@@ -114,16 +117,75 @@ class ADM(nn.Module):
         nn.init.zeros_(self.out[2].weight)
         nn.init.zeros_(self.out[2].bias)
 
-    def forward(self, x, t):
+    def forward(self, x, t, control=None):
+        """`control` is what a ControlNet adds to the skip connections and to the middle block's output."""
         emb = self.time_embed(timestep_embedding(t, self.model_channels))
-        h, skips = x, []
-        for block in self.input_blocks:
-            h = block(h, emb)
-            skips.append(h)
-        h = self.middle_block(h, emb)
+        outputs = encoded(self, x, emb)
+        if control is not None:
+            outputs = [h + addition for h, addition in zip(outputs, control, strict=True)]
+        *skips, h = outputs
         for block in self.output_blocks:
             h = block(torch.cat([h, skips.pop()], dim=1), emb)
         return self.out(h)
+
+
+def encoded(half, x, emb, hint=None):
+    """The outputs of an encoder half: the skip connections, then the middle block's output. `hint` is added to the output of the
+    first convolution."""
+    outputs = [half.input_blocks[0](x, emb)]
+    if hint is not None:
+        outputs[0] = outputs[0] + hint
+    for block in half.input_blocks[1:]:
+        outputs.append(block(outputs[-1], emb))
+    return [*outputs, half.middle_block(outputs[-1], emb)]
+
+
+def zeroed(conv):
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+class ConditionEmbedding(nn.Module):
+    """The embedding of the condition image in full resolution, with the names of diffusers' ControlNetConditioningEmbedding. Its
+    last convolution is zero before training."""
+
+    def __init__(self, condition_channels, levels, channels):
+        super().__init__()
+        self.conv_in = nn.Conv2d(condition_channels, levels[0], 3, padding=1)
+        pairs = [pair for a, b in zip(levels, levels[1:]) for pair in ((a, a), (a, b))]
+        self.blocks = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairs)
+        self.conv_out = zeroed(nn.Conv2d(levels[-1], channels, 3, padding=1))
+
+    def forward(self, condition):
+        h = F.silu(self.conv_in(condition))
+        for block in self.blocks:
+            h = F.silu(block(h))
+        return self.conv_out(h)
+
+
+class ControlNet(nn.Module):
+    """A copy of the encoder half of an ADM that also reads a condition image (Zhang, Rao and Agrawala 2023), with that model's
+    weights at first. Each of its outputs passes through a 1x1 convolution that is zero before training."""
+
+    def __init__(self, base, condition_channels=3, levels=(16, 32)):
+        super().__init__()
+        # What the engine reads in the metadata of the weight file.
+        self.config = {"conditioning_channels": condition_channels, "conditioning_embedding_out_channels": list(levels)}
+        self.model_channels = base.model_channels
+        self.time_embed, self.input_blocks, self.middle_block = map(copy.deepcopy, (base.time_embed, base.input_blocks, base.middle_block))
+        first = base.skip_channels[0]
+        self.controlnet_cond_embedding = ConditionEmbedding(condition_channels, levels, first)
+        self.controlnet_down_blocks = nn.ModuleList(zeroed(nn.Conv2d(c, c, 1)) for c in base.skip_channels)
+        last = base.skip_channels[-1]
+        self.controlnet_mid_block = zeroed(nn.Conv2d(last, last, 1))
+
+    def forward(self, x, t, condition):
+        """What it adds to the skip connections, then to the middle block's output."""
+        emb = self.time_embed(timestep_embedding(t, self.model_channels))
+        outputs = encoded(self, x, emb, self.controlnet_cond_embedding(condition))
+        convolutions = [*self.controlnet_down_blocks, self.controlnet_mid_block]
+        return [convolution(h) for convolution, h in zip(convolutions, outputs, strict=True)]
 
 
 PHOTO_CONFIG = {

@@ -10,7 +10,9 @@ use dmap::Error;
 use dmap::graph::{Graph, Shape};
 use dmap::image::{Photo, ReadOptions};
 use dmap::model::stable_diffusion::TextEncoder;
-use dmap::model::{AdmConfig, Model, SchedulerConfig, TextConfig, UnetConfig, VaeConfig, adm, text_encoder, unet, vae};
+use dmap::model::{
+    AdmConfig, ControlInfo, Model, SchedulerConfig, TextConfig, UnetConfig, VaeConfig, adm, text_encoder, unet, vae,
+};
 use dmap::operator::parse_task;
 use dmap::sampler::preset::Preset;
 use dmap::sampler::{Answer, MeasurementFile, Noise, parse_method};
@@ -33,6 +35,7 @@ pub const TARGETS: &[Target] = &[
     ("adm_config", adm_config),
     ("adm_shapes", |bytes| drawn(bytes, adm_shapes)),
     ("latent_config", latent_config),
+    ("controlnet", controlnet),
     ("shards", shards),
     ("pictures", pictures),
     ("masks_and_kernels", masks_and_kernels),
@@ -88,6 +91,7 @@ fn use_weights(checkpoint: &Checkpoint) {
         opened(checkpoint.numbers(name));
     }
     let _ = checkpoint.parameters();
+    opened(ControlInfo::of_file(checkpoint));
     use_as_adm(checkpoint);
 }
 
@@ -425,7 +429,7 @@ fn latent_config(bytes: &[u8]) {
             let x = g.input("x", Shape::new(1, size, size, config.in_channels));
             let t = g.input("t", Shape::rows(1, 1));
             let context = g.input("context", Shape::new(1, 1, 1, config.cross_attention_dim));
-            opened(unet::unet(&mut g, &config, x, t, context));
+            opened(unet::unet(&mut g, &config, x, t, context, None));
         }
         1 => {
             let Some(config) = opened(VaeConfig::of_text(path, text)) else { return };
@@ -441,6 +445,22 @@ fn latent_config(bytes: &[u8]) {
         }
         _ => drop(opened(SchedulerConfig::of_text(path, text))),
     }
+}
+
+/// The bytes are the configuration of a ControlNet: of one of Stable Diffusion in its folder, and of
+/// one of a pixel model, with what it was trained for, in the metadata of its file.
+fn controlnet(bytes: &[u8]) {
+    let known = |name| Model::architecture(name).expect("a known architecture");
+    let folder = file("controlnet/config.json", bytes);
+    let folder = folder.parent().expect("a folder");
+    opened(ControlInfo::of_folder(folder));
+    opened(known("sd1").with_control(folder, 1.0));
+    let text = String::from_utf8_lossy(bytes);
+    let tensor = json!({"dtype": "F16", "shape": [1], "data_offsets": [0, 2]});
+    let header = json!({"__metadata__": {"config": text, "dmap_cse": text}, "controlnet_mid_block.weight": tensor});
+    let path = file("controlnet.safetensors", &safetensors_file(&header, 2));
+    opened(Checkpoint::open(&path)).iter().for_each(use_weights);
+    opened(known("photo").with_control(&path, 1.0));
 }
 
 /// The bytes are the index of shards in a folder with one.

@@ -2,7 +2,7 @@
 
 use super::quantity::readable;
 use crate::error::{Error, Result, shown};
-use crate::model::{AdmConfig, Model};
+use crate::model::{AdmConfig, ControlInfo, Model};
 use crate::operator::{OPERATORS, OperatorRow};
 use crate::sampler::{Answer, METHODS, MethodRow, parse_method};
 use crate::weights::Checkpoint;
@@ -22,6 +22,11 @@ pub struct Info {
 
 pub(super) fn run(flags: Info) -> anyhow::Result<ExitCode> {
     if flags.file.is_dir() {
+        if let Some(control) = ControlInfo::of_folder(&flags.file)? {
+            say!("{}: a ControlNet in diffusers layout, {} parameters", shown(&flags.file), control.parameters)?;
+            describe_control(&control)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let kind = "a latent diffusion model in diffusers layout, complete";
         return describe(&shown(&flags.file), kind, &Model::open(&flags.file)?);
     }
@@ -43,8 +48,10 @@ pub(super) fn run(flags: Info) -> anyhow::Result<ExitCode> {
         kinds.join(" and "),
         readable(bytes)
     )?;
-    match AdmConfig::identify(&checkpoint) {
-        Ok(found) => {
+    match (ControlInfo::of_file(&checkpoint), AdmConfig::identify(&checkpoint)) {
+        (Ok(Some(control)), _) => describe_control(&control)?,
+        (Err(e), _) => say!("a ControlNet that is not usable as it is: {e}")?,
+        (Ok(None), Ok(found)) => {
             say!("ADM UNet: {}", serde_json::to_string(&found.config)?)?;
             if let Some(what) = found.recognised {
                 say!("recognised as {what}")?;
@@ -57,7 +64,7 @@ pub(super) fn run(flags: Info) -> anyhow::Result<ExitCode> {
                 Err(e) => say!("not usable as it is: {e}")?,
             }
         }
-        Err(e) => say!("{e}")?,
+        (Ok(None), Err(e)) => say!("{e}")?,
     }
     if flags.tensors {
         for (name, tensor) in &checkpoint.tensors {
@@ -65,6 +72,30 @@ pub(super) fn run(flags: Info) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Describes a ControlNet: the models that it is for, and what it was trained for.
+fn describe_control(control: &ControlInfo) -> Result<()> {
+    let channels = control.config.condition_channels;
+    match &control.unet_channels {
+        Some(levels) => say!(
+            "for latent models with a UNet of {levels:?} channels and images {} times the size of latents; reads an image of \
+             {channels} channels",
+            control.config.factor
+        )?,
+        None => say!("for pixel models; reads an image of {channels} channels")?,
+    }
+    match &control.origin {
+        Some(o) => say!(
+            "trained for --task {} with --noise {} and the model {}, on {} photos in {} steps",
+            shown(&o.task),
+            shown(&o.noise),
+            shown(&o.model),
+            o.shots,
+            o.steps
+        ),
+        None => say!("does not say for which task and which model it was trained; --cse takes it, beside its model"),
+    }
 }
 
 /// Describes an opened model: its parts were checked against their configurations.

@@ -11,6 +11,7 @@ macro_rules! complain {
 }
 
 mod bench;
+mod cse_flags;
 mod demo;
 mod device;
 mod eval;
@@ -98,7 +99,7 @@ pub(crate) fn interrupted() -> &'static AtomicBool {
             if FLAG.swap(true, Ordering::SeqCst) {
                 std::process::exit(130);
             }
-            complain!("\nstopping after this step; finished images stay");
+            complain!("\nstopping after this step; what is finished stays");
         });
     });
     &FLAG

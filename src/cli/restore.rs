@@ -1,5 +1,6 @@
 //! `dmap restore`: photos or measurements in, restored images out.
 
+use super::cse_flags::CseFlags;
 use super::device::DeviceFlags;
 use super::inputs::{Input, expand};
 use super::job::Job;
@@ -70,6 +71,8 @@ pub struct Restore {
     /// empty text]
     #[arg(long, help_heading = "Model")]
     prompt: Option<String>,
+    #[command(flatten)]
+    cse: CseFlags,
     /// Class of a class-conditional model
     #[arg(long, help_heading = "Model")]
     label: Option<u32>,
@@ -142,8 +145,9 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
         let reason = "--size crops photos; a measurement is restored whole: leave --size or --measurement out";
         return Err(Error::Invalid(reason.into()).into());
     }
-    let model = Model::open_with_prompt(&flags.model, flags.prompt.as_deref())?;
     let operator = parse_task(&flags.task)?;
+    let model = Model::open_with_prompt(&flags.model, flags.prompt.as_deref())?;
+    let model = flags.cse.on(model, operator.as_ref())?;
     let usual_noise = noise_of(&flags, noise, &inputs);
     let mut job = Job {
         task_file_sha256: task_file_sha256(operator.as_ref())?,

@@ -88,7 +88,8 @@ fn check_answer(asked: Option<EstimateFlag>, samples: u32, typed: &str, method: 
         }
         (Some(EstimateFlag::Map), Answer::Sample) if typed == "auto" => {
             complain!(
-                "dmap: no method gives one best image of latents or of tasks that are not linear: {name} draws a sample"
+                "dmap: no method gives one best image of latents, of tasks that are not linear or with --cse: {name} draws a \
+                 sample"
             );
             return Ok(());
         }
@@ -120,6 +121,7 @@ impl SamplerFlags {
         if let Some(preset) = &self.preset {
             let settings = self.with_schedule(of_preset(preset, model, operator, noise, answer)?);
             check_answer(self.estimate, samples, "", settings.method.as_ref())?;
+            settings.check_conditioned(model)?;
             settings.check(prior, operator)?;
             return Ok(settings);
         }
@@ -146,6 +148,7 @@ impl SamplerFlags {
         if let (Some(passes), false) = (passes, typed == "auto") {
             settings = settings.within(passes, model).map_err(of_passes)?;
         }
+        settings.check_conditioned(model)?;
         settings.check(prior, operator)?;
         if let Some(method) = from_old {
             complain!("dmap: flags of single methods are options of the method now: write --method {method}");

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use image::{DynamicImage, GrayImage, RgbImage};
-use std::io::{Cursor, Write};
+use std::io::Cursor;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -99,17 +99,24 @@ fn encode_png(path: &Path, picture: &DynamicImage) -> Result<()> {
 /// Writes to a temporary file in the same folder, then renames it, so that no partial file is ever
 /// visible.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_whole_with(path, |partial| std::fs::write(partial, bytes)).map_err(Error::io(path))
+}
+
+/// As [`write_whole`], for a function that writes the file that it is given.
+pub(crate) fn write_whole_with<E: From<std::io::Error>>(
+    path: &Path,
+    write: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
     // The temporary names differ between processes and threads that write the same file.
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}-{}.partial", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
     let partial = path.with_file_name(name);
-    let written = std::fs::File::create(&partial).and_then(|mut f| {
-        f.write_all(bytes)?;
-        f.sync_data()
-    });
-    written.and_then(|()| std::fs::rename(&partial, path)).map_err(|e| {
+    let moved = || {
+        std::fs::File::options().write(true).open(&partial)?.sync_data()?;
+        std::fs::rename(&partial, path)
+    };
+    write(&partial).and_then(|()| Ok(moved()?)).inspect_err(|_| {
         let _ = std::fs::remove_file(&partial);
-        Error::io(path)(e)
     })
 }

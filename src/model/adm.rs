@@ -2,8 +2,9 @@
 //! runs.
 
 use super::adm_config::AdmConfig;
+use super::control::{ControlConfig, Encoded};
 use super::network::{Conditioning, Network, Prediction, Prior};
-use super::opened::check_tensors;
+use super::opened::{CONFIGURED, check_tensors};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
 use crate::ops::add::Add;
@@ -19,6 +20,9 @@ use crate::weights::Checkpoint;
 
 const EPS: f32 = 1e-5;
 
+/// What the names of a ControlNet's weights start with.
+const CONTROL_PREFIX: &str = "controlnet.";
+
 /// The change of resolution in a residual block.
 #[derive(Clone, Copy, PartialEq)]
 enum Resize {
@@ -29,73 +33,42 @@ enum Resize {
 
 /// Records the network. `x` (n, h, w, in_channels) is an image in [-1, 1] plus noise, `t` (n, 1,
 /// 1, 1) is the timestep of the training schedule, and `labels` (n, 1, 1, 1) are the class labels
-/// of a conditional model. Gives (n, h, w, out_channels): eps, then the interpolation of the log
-/// variance if the model learned it.
-pub fn adm(g: &mut Graph, c: &AdmConfig, x: TensorId, t: TensorId, labels: Option<TensorId>) -> Result<TensorId> {
-    let size = g.shape(x);
-    let multiple = c.size_multiple();
-    if size.h % multiple != 0 || size.w % multiple != 0 {
-        let reason = format!("{}x{} pixels; this model takes multiples of {multiple}", size.w, size.h);
-        return Err(Error::Invalid(reason));
-    }
-    let emb = time_embedding(g, c, t, labels)?;
-    let mut unet = Unet { g, c, emb };
-
-    // Down path: every block's output is kept for the up path.
-    let mut h = unet.g.conv("input_blocks.0.0", x, (3, 1), unet.c.channels(0), None)?;
-    let mut skips = vec![h];
-    let (mut ds, mut index) = (1, 0);
-    for level in 0..c.channel_mult.len() {
-        for _ in 0..c.num_res_blocks {
-            index += 1;
-            h = unet.block(&format!("input_blocks.{index}"), h, None, c.channels(level), ds)?;
-            skips.push(h);
-        }
-        if level + 1 < c.channel_mult.len() {
-            index += 1;
-            h = unet.downsample(&format!("input_blocks.{index}.0"), h)?;
-            skips.push(h);
-            ds *= 2;
-        }
-    }
-
-    let channels = unet.g.shape(h).c;
-    h = unet.res_block("middle_block.0", h, None, channels, Resize::No)?;
-    h = unet.attention("middle_block.1", h)?;
-    h = unet.res_block("middle_block.2", h, None, channels, Resize::No)?;
-
-    // Up path: each block also reads the output of its counterpart in the down path.
-    let mut index = 0;
-    for level in (0..c.channel_mult.len()).rev() {
-        for i in 0..=c.num_res_blocks {
-            let name = format!("output_blocks.{index}");
-            h = unet.block(&name, h, skips.pop(), c.channels(level), ds)?;
-            if level > 0 && i == c.num_res_blocks {
-                let position = if c.attention_ds.contains(&ds) { 2 } else { 1 };
-                h = unet.upsample(&format!("{name}.{position}"), h)?;
-                ds /= 2;
-            }
-            index += 1;
-        }
-    }
-    let h = unet.g.group_norm("out.0", h, GroupNormOptions::new(c.norm_groups, EPS, true), GroupNormExtra::NONE)?;
-    unet.g.conv_as(Conv::LAST, "out.2", h, c.out_channels(), ConvExtra::NONE)
+/// of a conditional model. `control` is added to the outputs of the encoder half. Gives (n, h, w,
+/// out_channels): eps, then the interpolation of the log variance if the model learned it.
+pub fn adm(
+    g: &mut Graph,
+    c: &AdmConfig,
+    x: TensorId,
+    t: TensorId,
+    labels: Option<TensorId>,
+    control: Option<&Encoded>,
+) -> Result<TensorId> {
+    let mut unet = Unet::new(g, c, "", t, labels)?;
+    let encoded = unet.encoder(x, None)?;
+    let encoded = encoded.plus(unet.g, control)?;
+    unet.decoder(encoded)
 }
 
 /// SiLU of the time embedding (plus class embedding), (n, 1, 1, 4 model_channels). The blocks read
 /// the embedding only through this SiLU.
-fn time_embedding(g: &mut Graph, c: &AdmConfig, t: TensorId, labels: Option<TensorId>) -> Result<TensorId> {
-    let width = 4 * c.model_channels;
-    let e = g.one(TimestepEmbedding { channels: c.model_channels }, "timestep_embedding", &[t])?;
-    let e = g.linear_silu("time_embed.0", e, width)?;
+fn time_embedding(
+    g: &mut Graph,
+    c: &AdmConfig,
+    prefix: &str,
+    t: TensorId,
+    labels: Option<TensorId>,
+) -> Result<TensorId> {
+    let (width, path) = (4 * c.model_channels, |part: &str| format!("{prefix}{part}"));
+    let e = g.one(TimestepEmbedding { channels: c.model_channels }, &path("timestep_embedding"), &[t])?;
+    let e = g.linear_silu(&path("time_embed.0"), e, width)?;
     match (c.class_cond, labels) {
-        (false, None) => g.linear_silu("time_embed.2", e, width),
+        (false, None) => g.linear_silu(&path("time_embed.2"), e, width),
         (true, Some(labels)) => {
-            let e = g.linear("time_embed.2", e, width)?;
-            let table = g.weight("label_emb.weight", Shape::new(c.num_classes, 1, 1, width));
-            let class = g.one(Embedding, "label_emb", &[labels, table])?;
-            let e = g.one(Add { scale: 1.0 }, "label_emb.sum", &[e, class])?;
-            g.one(Silu, "emb.silu", &[e])
+            let e = g.linear(&path("time_embed.2"), e, width)?;
+            let table = g.weight(&path("label_emb.weight"), Shape::new(c.num_classes, 1, 1, width));
+            let class = g.one(Embedding, &path("label_emb"), &[labels, table])?;
+            let e = g.one(Add { scale: 1.0 }, &path("label_emb.sum"), &[e, class])?;
+            g.one(Silu, &path("emb.silu"), &[e])
         }
         (true, None) => Err(Error::Invalid("this model is class-conditional: it needs a label per image".into())),
         (false, Some(_)) => Err(Error::Invalid("this model is not class-conditional: it takes no labels".into())),
@@ -105,10 +78,75 @@ fn time_embedding(g: &mut Graph, c: &AdmConfig, t: TensorId, labels: Option<Tens
 struct Unet<'a> {
     g: &'a mut Graph,
     c: &'a AdmConfig,
+    prefix: &'static str,
     emb: TensorId,
 }
 
-impl Unet<'_> {
+impl<'a> Unet<'a> {
+    /// Embeds timestep and labels. The names of all weights start with `prefix`.
+    fn new(
+        g: &'a mut Graph,
+        c: &'a AdmConfig,
+        prefix: &'static str,
+        t: TensorId,
+        labels: Option<TensorId>,
+    ) -> Result<Unet<'a>> {
+        let emb = time_embedding(g, c, prefix, t, labels)?;
+        Ok(Unet { g, c, prefix, emb })
+    }
+
+    /// The encoder half: the down path, whose blocks' outputs the decoder half reads, and the middle
+    /// block. `hint` is added to the output of the first convolution.
+    fn encoder(&mut self, x: TensorId, hint: Option<TensorId>) -> Result<Encoded> {
+        let (c, size, multiple, prefix) = (self.c, self.g.shape(x), self.c.size_multiple(), self.prefix);
+        if size.h % multiple != 0 || size.w % multiple != 0 {
+            let reason = format!("{}x{} pixels; this model takes multiples of {multiple}", size.w, size.h);
+            return Err(Error::Invalid(reason));
+        }
+        let mut h = self.g.conv(&format!("{prefix}input_blocks.0.0"), x, (3, 1), c.channels(0), hint)?;
+        let mut skips = vec![h];
+        let (mut ds, mut index) = (1, 0);
+        for level in 0..c.channel_mult.len() {
+            for _ in 0..c.num_res_blocks {
+                index += 1;
+                h = self.block(&format!("{prefix}input_blocks.{index}"), h, None, c.channels(level), ds)?;
+                skips.push(h);
+            }
+            if level + 1 < c.channel_mult.len() {
+                index += 1;
+                h = self.downsample(&format!("{prefix}input_blocks.{index}.0"), h)?;
+                skips.push(h);
+                ds *= 2;
+            }
+        }
+
+        let (channels, name) = (self.g.shape(h).c, format!("{prefix}middle_block"));
+        h = self.res_block(&format!("{name}.0"), h, None, channels, Resize::No)?;
+        h = self.attention(&format!("{name}.1"), h)?;
+        h = self.res_block(&format!("{name}.2"), h, None, channels, Resize::No)?;
+        Ok(Encoded { skips, middle: h })
+    }
+
+    /// The decoder half: each block also reads the output of its counterpart in the encoder half.
+    fn decoder(&mut self, Encoded { mut skips, middle }: Encoded) -> Result<TensorId> {
+        let (c, prefix, mut h, mut index) = (self.c, self.prefix, middle, 0);
+        for level in (0..c.channel_mult.len()).rev() {
+            let ds = 1 << level;
+            for i in 0..=c.num_res_blocks {
+                let name = format!("{prefix}output_blocks.{index}");
+                h = self.block(&name, h, skips.pop(), c.channels(level), ds)?;
+                if level > 0 && i == c.num_res_blocks {
+                    let position = if c.attention_ds.contains(&ds) { 2 } else { 1 };
+                    h = self.upsample(&format!("{name}.{position}"), h)?;
+                }
+                index += 1;
+            }
+        }
+        let norm = GroupNormOptions::new(c.norm_groups, EPS, true);
+        let h = self.g.group_norm(&format!("{prefix}out.0"), h, norm, GroupNormExtra::NONE)?;
+        self.g.conv_as(Conv::LAST, &format!("{prefix}out.2"), h, c.out_channels(), ConvExtra::NONE)
+    }
+
     /// A residual block, with attention if this resolution has it. The channels of `second`, if
     /// any, follow the channels of x.
     fn block(
@@ -214,9 +252,9 @@ pub fn check_file(config: &AdmConfig, checkpoint: &Checkpoint) -> Result<()> {
     let x = g.input("x", Shape::new(1, size, size, config.in_channels));
     let t = g.input("t", Shape::rows(1, 1));
     let labels = config.class_cond.then(|| g.input("labels", Shape::rows(1, 1)));
-    adm(&mut g, config, x, t, labels)
+    adm(&mut g, config, x, t, labels, None)
         .map_err(|e| checkpoint.error(format!("its configuration can't be built: {e}")))?;
-    check_tensors(&g, "", std::slice::from_ref(checkpoint))
+    check_tensors(&g, "", std::slice::from_ref(checkpoint), &CONFIGURED)
 }
 
 impl Network for AdmConfig {
@@ -237,6 +275,18 @@ impl Network for AdmConfig {
         if given.text.is_some() {
             return Err(Error::Invalid("a pixel model is given no text".into()));
         }
-        adm(g, self, x, t, given.labels)
+        adm(g, self, x, t, given.labels, given.control.as_ref())
+    }
+    fn record_control(
+        &self,
+        g: &mut Graph,
+        control: &ControlConfig,
+        x: TensorId,
+        t: TensorId,
+        given: &Conditioning,
+    ) -> Result<Encoded> {
+        let hint = control.hint(g, given.condition_image()?, self.channels(0))?;
+        let own = Unet::new(g, self, CONTROL_PREFIX, t, given.labels)?.encoder(x, Some(hint))?;
+        control.additions(g, &own)
     }
 }

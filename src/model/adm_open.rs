@@ -71,6 +71,9 @@ impl AdmConfig {
         let kind = || checkpoint.kind().map_or_else(String::new, |kind| format!("; it is {kind}"));
         let expected = "time_embed.0.weight and input_blocks.0.0.weight are expected";
         let not_adm = || checkpoint.error(format!("not an ADM UNet: {expected}{}", kind()));
+        if checkpoint.is_control() {
+            return Err(checkpoint.error(format!("not a model of its own{}", kind())));
+        }
         shape("time_embed.0.weight").and(shape("input_blocks.0.0.weight")).ok_or_else(not_adm)?;
         adm_known::refuse_classifier(checkpoint)?;
         let config = adm_shapes::of_shapes(checkpoint)?;

@@ -85,6 +85,45 @@ pub(super) const UNET: Rules = Rules {
     ignored: &["addition_embed_type_num_heads", "dropout", "upcast_attention", "use_linear_projection"],
 };
 
+/// `ControlNetModel`: the options of the UNet's encoder half, and those of the condition image.
+pub(super) const CONTROLNET: Rules = Rules {
+    fixed: &[
+        ("_class_name", "\"ControlNetModel\""),
+        ("act_fn", "\"silu\""),
+        ("addition_embed_type", "null"),
+        ("addition_time_embed_dim", "null"),
+        ("class_embed_type", "null"),
+        ("controlnet_conditioning_channel_order", "\"rgb\""),
+        ("downsample_padding", "1"),
+        ("encoder_hid_dim", "null"),
+        ("encoder_hid_dim_type", "null"),
+        ("flip_sin_to_cos", "true"),
+        ("freq_shift", "0"),
+        ("global_pool_conditions", "false"),
+        ("mid_block_scale_factor", "1"),
+        ("mid_block_type", "\"UNetMidBlock2DCrossAttn\""),
+        ("num_attention_heads", "null"),
+        ("num_class_embeds", "null"),
+        ("only_cross_attention", "false"),
+        ("projection_class_embeddings_input_dim", "null"),
+        ("resnet_time_scale_shift", "\"default\""),
+        ("transformer_layers_per_block", "1"),
+    ],
+    read: &[
+        ("attention_head_dim", CHANNELS),
+        ("block_out_channels", CHANNELS),
+        ("conditioning_channels", Kind::Whole(1, 64)),
+        ("conditioning_embedding_out_channels", CHANNELS),
+        ("cross_attention_dim", CHANNELS),
+        ("down_block_types", Kind::Text),
+        ("in_channels", Kind::Whole(1, 64)),
+        ("layers_per_block", Kind::Whole(1, 16)),
+        ("norm_eps", Kind::Positive),
+        ("norm_num_groups", CHANNELS),
+    ],
+    ignored: &["addition_embed_type_num_heads", "upcast_attention", "use_linear_projection"],
+};
+
 pub(super) const VAE: Rules = Rules {
     fixed: &[
         ("_class_name", "\"AutoencoderKL\""),
@@ -201,6 +240,12 @@ pub(super) fn refuse(path: &Path, reason: String) -> Error {
 /// The text of a configuration file.
 pub(super) fn text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(Error::io(path))
+}
+
+/// The class that a file of diffusers names, if there is such a file and it names one.
+pub(super) fn class_name(path: &Path) -> Option<String> {
+    let value: Value = serde_json::from_str(&text(path).ok()?).ok()?;
+    Some(value.get("_class_name")?.as_str()?.to_string())
 }
 
 /// Parses the text of a file as a JSON object.

@@ -4,6 +4,7 @@
 use super::config_file::{TEXT, UNET, VAE, checked, parse, refuse, text};
 use crate::error::Result;
 use serde::Deserialize;
+use serde_json::Value;
 use std::path::Path;
 
 /// `UNet2DConditionModel` of the Stable Diffusion 1.x and 2.x family.
@@ -171,7 +172,10 @@ impl UnetConfig {
 
     /// As `read`, from the text of such a file. `path` is for error messages.
     pub fn of_text(path: &Path, text: &str) -> Result<UnetConfig> {
-        let value = checked(path, text, &UNET)?;
+        UnetConfig::of_value(path, checked(path, text, &UNET)?)
+    }
+
+    fn of_value(path: &Path, value: Value) -> Result<UnetConfig> {
         let sample_size = value.get("sample_size").and_then(|s| s.as_u64()).map(|s| s as usize);
         let file: UnetFile = parse(path, value)?;
         let levels = file.block_out_channels.len();
@@ -228,6 +232,32 @@ impl UnetConfig {
             sample_size,
             attention,
         })
+    }
+
+    /// The first difference between this UNet's encoder half and the one that the configuration of a
+    /// ControlNet describes, in words. `path` is for error messages.
+    pub(super) fn difference_of_encoder(&self, path: &Path, mut value: Value) -> Result<Option<String>> {
+        // A ControlNet has no decoder half.
+        value["out_channels"] = self.out_channels.into();
+        if let Some(levels) = value["block_out_channels"].as_array().map(Vec::len) {
+            value["up_block_types"] = vec!["UpBlock2D"; levels].into();
+        }
+        let other = UnetConfig::of_value(path, value)?;
+        let named = |c: &UnetConfig| {
+            [
+                ("in_channels", format!("{}", c.in_channels)),
+                ("block_out_channels", format!("{:?}", c.block_out_channels)),
+                ("layers_per_block", format!("{}", c.layers_per_block)),
+                ("attention_head_dim", format!("{:?}", c.heads)),
+                ("cross_attention_dim", format!("{}", c.cross_attention_dim)),
+                ("norm_num_groups", format!("{}", c.norm_num_groups)),
+                ("norm_eps", format!("{}", c.norm_eps)),
+                ("attention of down_block_types", format!("{:?}", c.attention[0])),
+            ]
+        };
+        let mut pairs = named(&other).into_iter().zip(named(self));
+        let differs = pairs.find(|(there, here)| there.1 != here.1);
+        Ok(differs.map(|((key, there), (_, here))| format!("its {key} is {there}, the UNet's {here}")))
     }
 
     /// True if level `i` of the down path has attention.

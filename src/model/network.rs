@@ -1,7 +1,9 @@
 //! The interface between samplers and networks.
 
+use super::control::{ControlConfig, Encoded};
+use super::latent_config::UnetConfig;
 use super::training_schedule::NoiseSchedule;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
 use crate::tensor::Shape;
 
@@ -87,16 +89,37 @@ impl Prior {
         let grown = |size: usize| size.next_multiple_of(self.size_multiple) / factor;
         Shape { h: grown(image.h), w: grown(image.w), c: self.channels, ..image }
     }
+
+    /// Shape of the images that belong to a canvas: height and width of `image` rounded up to the
+    /// next multiple of `size_multiple`.
+    pub fn picture_canvas(&self, image: Shape) -> Shape {
+        let (canvas, factor) = (self.canvas(image), self.latent.map_or(1, |l| l.factor));
+        Shape { h: canvas.h * factor, w: canvas.w * factor, ..image }
+    }
+}
+
+/// The condition image of a network with a ControlNet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Condition {
+    /// Its channels.
+    pub channels: usize,
+    /// The task that the ControlNet was trained for, if its file says so.
+    pub task: Option<String>,
 }
 
 /// The conditioning of an evaluation, besides x and its timestep.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Conditioning {
     /// Labels (n, 1, 1, 1) of a class-conditional model.
     pub labels: Option<TensorId>,
     /// A text embedding (n or 1, 1, tokens, channels) in place of the model's own.
     pub text: Option<TensorId>,
+    /// The condition image (n, h, w, channels) of a network with a ControlNet. Without it, such a
+    /// network is its unconditional part.
+    pub condition: Option<TensorId>,
+    /// What [`Network::record_control`] gave.
+    pub control: Option<Encoded>,
 }
 
 impl Conditioning {
@@ -108,6 +131,21 @@ impl Conditioning {
     /// The same with this text embedding.
     pub fn text(self, text: impl Into<Option<TensorId>>) -> Conditioning {
         Conditioning { text: text.into(), ..self }
+    }
+
+    /// The same with this condition image.
+    pub fn condition(self, condition: impl Into<Option<TensorId>>) -> Conditioning {
+        Conditioning { condition: condition.into(), ..self }
+    }
+
+    /// The condition image. Fails if none is given.
+    pub(super) fn condition_image(&self) -> Result<TensorId> {
+        self.condition.ok_or_else(|| Error::Invalid("a ControlNet needs its condition image".into()))
+    }
+
+    /// The same with these additions to the outputs of the encoder half.
+    pub fn control(self, control: impl Into<Option<Encoded>>) -> Conditioning {
+        Conditioning { control: control.into(), ..self }
     }
 }
 
@@ -124,6 +162,30 @@ pub trait Network: Send + Sync + std::fmt::Debug {
     /// Shape of the text embedding of one item, (1, 1, tokens, channels). None if the model has no
     /// text embedding.
     fn text_shape(&self) -> Option<Shape> {
+        None
+    }
+
+    /// Records a ControlNet: a copy of the encoder half that also reads the condition image of
+    /// `given`. Gives what it adds to the outputs of the encoder half. Fails for networks that no
+    /// ControlNet is defined for.
+    fn record_control(
+        &self,
+        _g: &mut Graph,
+        _control: &ControlConfig,
+        _x: TensorId,
+        _t: TensorId,
+        _given: &Conditioning,
+    ) -> Result<Encoded> {
+        Err(Error::Invalid("no ControlNet is defined for this network".into()))
+    }
+
+    /// What a network with a ControlNet is conditioned on; none for other networks.
+    fn condition(&self) -> Option<Condition> {
+        None
+    }
+
+    /// The UNet of a latent model in diffusers layout; none for other networks.
+    fn unet(&self) -> Option<&UnetConfig> {
         None
     }
 

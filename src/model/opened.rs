@@ -20,9 +20,20 @@ pub struct Model {
     pub warning: Option<String>,
 }
 
+/// The network whose tensors a file should have, and advice if it has others.
+pub(crate) struct Expected<'a> {
+    pub network: &'a str,
+    pub advice: &'a str,
+}
+
+/// The network that a configuration beside the file describes.
+pub(crate) const CONFIGURED: Expected<'static> =
+    Expected { network: "the configured network", advice: "give it the configuration (JSON) that belongs to it" };
+
 /// Checks that the files have exactly the tensors that the graph reads under `prefix`. Missing,
 /// unexpected and mis-shaped tensors are errors.
-pub(crate) fn check_tensors(g: &Graph, prefix: &str, files: &[Checkpoint]) -> Result<()> {
+pub(crate) fn check_tensors(g: &Graph, prefix: &str, files: &[Checkpoint], expected: &Expected<'_>) -> Result<()> {
+    let Expected { network, advice } = expected;
     let weights: Vec<(&str, Shape)> =
         g.weight_parts().filter_map(|w| Some((w.name.strip_prefix(prefix)?, w.shape))).collect();
     let names: HashSet<&str> = weights.iter().map(|w| w.0).collect();
@@ -40,16 +51,14 @@ pub(crate) fn check_tensors(g: &Graph, prefix: &str, files: &[Checkpoint]) -> Re
             [first, ..] => Some(format!("{} {what} ({first}, ...)", names.len())),
         };
         let parts: Vec<_> = [list("missing", &missing), list("unexpected", &extra)].into_iter().flatten().collect();
-        return Err(files[0].error(format!(
-            "its tensors are not those of the configured network: {}; give it the configuration (JSON) that belongs to it",
-            parts.join(", ")
-        )));
+        return Err(files[0].error(format!("its tensors are not those of {network}: {}; {advice}", parts.join(", "))));
     }
     for (name, shape) in weights {
         let Some(file) = held(name) else { continue };
         let found = &file.tensors[name].shape;
         if found.iter().product::<usize>() != shape.numel() {
-            let reason = format!("tensor {name} has shape {found:?}, expected (out, height, width, in) = {shape}");
+            let reason =
+                format!("tensor {name} has shape {found:?}, expected (out, height, width, in) = {shape}; {advice}");
             return Err(file.error(reason));
         }
     }

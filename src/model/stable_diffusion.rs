@@ -1,9 +1,11 @@
 //! Latent diffusion: a UNet on the latents of an autoencoder, conditioned on a text embedding.
 //! Models are opened from folders in diffusers layout.
 
+use super::config_file::class_name;
+use super::control::{ControlConfig, Encoded};
 use super::latent_config::{TextConfig, UnetConfig, VaeConfig};
 use super::network::{Codec, Conditioning, Latent, Network, Prediction, Prior};
-use super::opened::{Model, check_tensors};
+use super::opened::{CONFIGURED, Model, check_tensors};
 use super::scheduler_config::SchedulerConfig;
 use super::shipped::{TINY_LATENT, file};
 use super::tokenizer::tokenize;
@@ -77,13 +79,27 @@ impl Network for LatentDiffusion {
             return Err(Error::Invalid("this model is not class-conditional: it takes no labels".into()));
         }
         let text = given.text.unwrap_or_else(|| self.context(g));
-        unet::unet(g, &self.unet, x, t, text)
+        unet::unet(g, &self.unet, x, t, text, given.control.as_ref())
+    }
+    fn record_control(
+        &self,
+        g: &mut Graph,
+        control: &ControlConfig,
+        x: TensorId,
+        t: TensorId,
+        given: &Conditioning,
+    ) -> Result<Encoded> {
+        let text = given.text.unwrap_or_else(|| self.context(g));
+        unet::controlnet(g, (&self.unet, control), x, t, text, given.condition_image()?)
     }
     fn text_shape(&self) -> Option<Shape> {
         Some(Shape::new(1, 1, self.tokens, self.unet.cross_attention_dim))
     }
     fn codec(&self) -> Option<&dyn Codec> {
         Some(self)
+    }
+    fn unet(&self) -> Option<&UnetConfig> {
+        Some(&self.unet)
     }
 }
 
@@ -106,7 +122,12 @@ impl Codec for LatentDiffusion {
 pub fn open(folder: &Path, prompt: Option<&str>) -> Result<Model> {
     let part = |name: &str| folder.join(name);
     let missing: Vec<&str> = ["unet", "vae", "scheduler"].into_iter().filter(|p| !part(p).is_dir()).collect();
-    let pipeline = pipeline(folder);
+    let pipeline = class_name(&part("model_index.json"));
+    if class_name(&part("config.json")).as_deref() == Some("ControlNetModel") {
+        let reason =
+            "a ControlNet, which steers another model: give that model with --model, and this folder with --cse";
+        return Err(Error::Weights { path: folder.into(), reason: reason.into() });
+    }
     if let Some(class) = pipeline.as_ref().filter(|class| OTHERS.iter().any(|other| class.starts_with(other))) {
         let reason = format!("model_index.json says {class}; StableDiffusionPipeline (1.x and 2.x) is supported");
         return Err(Error::Weights { path: folder.into(), reason });
@@ -145,13 +166,6 @@ const OTHERS: [&str; 13] = [
     "StableDiffusionXL",
 ];
 
-/// The class of a folder's pipeline, if its index names one.
-fn pipeline(folder: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(folder.join("model_index.json")).ok()?;
-    let index: serde_json::Value = serde_json::from_str(&text).ok()?;
-    Some(index.get("_class_name")?.as_str()?.to_string())
-}
-
 /// The latent model inside the program: 5.6 million parameters, trained on photographs
 /// (weights/tiny-latent/README.md). Fails in a build without the feature `shipped`.
 pub fn shipped() -> Result<Model> {
@@ -188,8 +202,8 @@ fn assemble(
         );
         return Err(Error::Weights { path: folder.join("unet"), reason });
     }
-    check_tensors(&unet_graph(&network)?, "unet.", &unet_files)?;
-    check_tensors(&vae_graph(&network)?, "vae.", &vae_files)?;
+    check_tensors(&unet_graph(&network)?, "unet.", &unet_files, &CONFIGURED)?;
+    check_tensors(&vae_graph(&network)?, "vae.", &vae_files, &CONFIGURED)?;
     let parts = [("unet.", unet_files), ("vae.", vae_files)];
     let parts = parts.into_iter().flat_map(|(name, files)| files.into_iter().map(move |f| (name.to_string(), f)));
     let weights = Weights::of_parts(parts.collect(), [(TEXT_EMBEDDING.to_string(), embedded)]);
@@ -221,7 +235,7 @@ fn unet_graph(network: &LatentDiffusion) -> Result<Graph> {
     let x = g.input("x", Shape::new(1, m, m, network.unet.in_channels));
     let t = g.input("t", Shape::rows(1, 1));
     let context = g.input("context", Shape::new(1, 1, 1, network.unet.cross_attention_dim));
-    unet::unet(&mut g, &network.unet, x, t, context)?;
+    unet::unet(&mut g, &network.unet, x, t, context, None)?;
     Ok(g)
 }
 
@@ -285,7 +299,7 @@ impl TextEncoder {
         let mut g = Graph::new();
         let input = g.input("tokens", Shape::new(1, 1, 1, 1));
         text_encoder::text_encoder(&mut g, &config, input)?;
-        check_tensors(&g, "text_encoder.", &files)?;
+        check_tensors(&g, "text_encoder.", &files, &CONFIGURED)?;
         let parts = files.into_iter().map(|f| ("text_encoder.".to_string(), f)).collect();
         Ok(TextEncoder { config, weights: Weights::of_parts(parts, []) })
     }

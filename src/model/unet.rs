@@ -1,6 +1,7 @@
 //! The conditional UNet of latent diffusion (Rombach et al. 2022; `UNet2DConditionModel` of Stable
 //! Diffusion 1.x and 2.x), in the order in which it runs.
 
+use super::control::{CONTROL, ControlConfig, Encoded};
 use super::latent_config::UnetConfig;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Source, TensorId};
@@ -14,69 +15,44 @@ use crate::tensor::{Shape, WeightPart};
 const POINTWISE: Conv = Conv::new(1, 1);
 
 /// Records the network. `x` (n, h, w, in_channels) is in VP coordinates, `t` (n, 1, 1, 1) is the
-/// timestep, and `context` (n or 1, 1, tokens, cross_attention_dim) is the text embedding. Gives
-/// (n, h, w, out_channels).
-pub fn unet(g: &mut Graph, c: &UnetConfig, x: TensorId, t: TensorId, context: TensorId) -> Result<TensorId> {
-    let (size, multiple) = (g.shape(x), c.size_multiple());
-    if size.h % multiple != 0 || size.w % multiple != 0 {
-        let reason = format!("a latent of {}x{}; this UNet takes multiples of {multiple}", size.w, size.h);
-        return Err(Error::Invalid(reason));
-    }
-    let levels = c.block_out_channels.len();
-    let emb = time_embedding(g, c, t)?;
-    let text = text(g, c, context)?;
-    let mut unet = Unet { g, c, emb, text };
+/// timestep, and `text` (n or 1, 1, tokens, cross_attention_dim) is the text embedding. `control` is
+/// added to the outputs of the encoder half. Gives (n, h, w, out_channels).
+pub fn unet(
+    g: &mut Graph,
+    c: &UnetConfig,
+    x: TensorId,
+    t: TensorId,
+    text: TensorId,
+    control: Option<&Encoded>,
+) -> Result<TensorId> {
+    let mut unet = Unet::new(g, c, "unet", t, text)?;
+    let encoded = unet.encoder(x, None)?;
+    let encoded = encoded.plus(unet.g, control)?;
+    unet.decoder(encoded)
+}
 
-    // Down path: every block's output is kept for the up path.
-    let mut h = unet.g.conv("unet.conv_in", x, (3, 1), c.block_out_channels[0], None)?;
-    let mut skips = vec![h];
-    for level in 0..levels {
-        let name = format!("unet.down_blocks.{level}");
-        for j in 0..c.layers_per_block {
-            h = unet.res_block(&format!("{name}.resnets.{j}"), h, None, c.block_out_channels[level])?;
-            if c.down_attention(level) {
-                h = unet.transformer(&format!("{name}.attentions.{j}"), h, c.heads[level])?;
-            }
-            skips.push(h);
-        }
-        if level + 1 < levels {
-            h = unet.g.conv(&format!("{name}.downsamplers.0.conv"), h, (3, 2), c.block_out_channels[level], None)?;
-            skips.push(h);
-        }
-    }
-
-    let channels = c.block_out_channels[levels - 1];
-    h = unet.res_block("unet.mid_block.resnets.0", h, None, channels)?;
-    h = unet.transformer("unet.mid_block.attentions.0", h, c.heads[levels - 1])?;
-    h = unet.res_block("unet.mid_block.resnets.1", h, None, channels)?;
-
-    // Up path: each block also reads the output of its counterpart in the down path.
-    for (i, level) in (0..levels).rev().enumerate() {
-        let name = format!("unet.up_blocks.{i}");
-        for j in 0..=c.layers_per_block {
-            h = unet.res_block(&format!("{name}.resnets.{j}"), h, skips.pop(), c.block_out_channels[level])?;
-            if c.up_attention(i) {
-                h = unet.transformer(&format!("{name}.attentions.{j}"), h, c.heads[level])?;
-            }
-        }
-        if level > 0 {
-            let name = format!("{name}.upsamplers.0");
-            let doubling = Conv { doubled: true, ..Conv::new(3, 1) };
-            h = unet.g.conv_as(doubling, &format!("{name}.conv"), h, c.block_out_channels[level], ConvExtra::NONE)?;
-        }
-    }
-    let norm = GroupNormOptions::new(c.norm_num_groups, c.norm_eps, true);
-    let h = unet.g.group_norm("unet.conv_norm_out", h, norm, GroupNormExtra::NONE)?;
-    unet.g.conv_as(Conv::LAST, "unet.conv_out", h, c.out_channels, ConvExtra::NONE)
+/// Records a ControlNet of this UNet, which reads `condition` (n, factor h, factor w, condition
+/// channels). Gives what it adds to the outputs of the UNet's encoder half.
+pub fn controlnet(
+    g: &mut Graph,
+    (c, control): (&UnetConfig, &ControlConfig),
+    x: TensorId,
+    t: TensorId,
+    text: TensorId,
+    condition: TensorId,
+) -> Result<Encoded> {
+    let hint = control.hint(g, condition, c.block_out_channels[0])?;
+    let own = Unet::new(g, c, CONTROL, t, text)?.encoder(x, Some(hint))?;
+    control.additions(g, &own)
 }
 
 /// SiLU of the time embedding, (n, 1, 1, 4 c) for c channels at the first level. The blocks read
 /// the embedding only through this SiLU.
-fn time_embedding(g: &mut Graph, c: &UnetConfig, t: TensorId) -> Result<TensorId> {
+fn time_embedding(g: &mut Graph, c: &UnetConfig, prefix: &str, t: TensorId) -> Result<TensorId> {
     let channels = c.block_out_channels[0];
-    let e = g.one(TimestepEmbedding { channels }, "unet.time_proj", &[t])?;
-    let e = g.linear_silu("unet.time_embedding.linear_1", e, 4 * channels)?;
-    g.linear_silu("unet.time_embedding.linear_2", e, 4 * channels)
+    let e = g.one(TimestepEmbedding { channels }, &format!("{prefix}.time_proj"), &[t])?;
+    let e = g.linear_silu(&format!("{prefix}.time_embedding.linear_1"), e, 4 * channels)?;
+    g.linear_silu(&format!("{prefix}.time_embedding.linear_2"), e, 4 * channels)
 }
 
 /// The form in which the cross-attention layers read the text.
@@ -91,29 +67,30 @@ enum Text {
 
 /// Computes the keys and values of a fixed text for all layers in one matrix product. Two small
 /// products per layer would take 1 % of a step.
-fn text(g: &mut Graph, c: &UnetConfig, context: TensorId) -> Result<Text> {
+fn text(g: &mut Graph, c: &UnetConfig, prefix: &str, context: TensorId) -> Result<Text> {
     if !matches!(g.tensor(context).source, Source::Weight(_)) {
         return Ok(Text::Embedded(context));
     }
     let width = c.cross_attention_dim;
-    let layers = transformers(c).into_iter().flat_map(|(name, channels)| {
+    let layers = transformers(c, prefix).into_iter().flat_map(|(name, channels)| {
         let shape = Shape::new(channels, 1, 1, width);
         ["to_k", "to_v"].map(|p| (format!("{name}.transformer_blocks.0.attn2.{p}"), shape))
     });
-    let keys_and_values = product(g, "unet.text", context, layers)?;
+    let keys_and_values = product(g, &format!("{prefix}.text"), context, layers)?;
     Ok(Text::Projected { keys_and_values, taken: 0 })
 }
 
-/// Name and channels of every transformer, in the order in which they run.
-fn transformers(c: &UnetConfig) -> Vec<(String, usize)> {
+/// Name and channels of every transformer, in the order in which they run. A ControlNet has those of
+/// the encoder half.
+fn transformers(c: &UnetConfig, prefix: &str) -> Vec<(String, usize)> {
     let levels = c.block_out_channels.len();
     let (channels, layers) = (|level: usize| c.block_out_channels[level], c.layers_per_block);
     let down = (0..levels).filter(|&level| c.down_attention(level));
     let down = down.flat_map(|level| (0..layers).map(move |j| (format!("down_blocks.{level}.attentions.{j}"), level)));
     let middle = ("mid_block.attentions.0".to_string(), levels - 1);
-    let up = (0..levels).filter(|&i| c.up_attention(i));
+    let up = (0..levels).filter(|&i| prefix != CONTROL && c.up_attention(i));
     let up = up.flat_map(|i| (0..=layers).map(move |j| (format!("up_blocks.{i}.attentions.{j}"), levels - 1 - i)));
-    down.chain([middle]).chain(up).map(|(name, level)| (format!("unet.{name}"), channels(level))).collect()
+    down.chain([middle]).chain(up).map(|(name, level)| (format!("{prefix}.{name}"), channels(level))).collect()
 }
 
 /// Linear layers of x without bias, given by name and weight (out, 1, 1, in), as one product; their
@@ -132,11 +109,93 @@ fn product(
 struct Unet<'a> {
     g: &'a mut Graph,
     c: &'a UnetConfig,
+    prefix: &'static str,
     emb: TensorId,
     text: Text,
 }
 
-impl Unet<'_> {
+impl<'a> Unet<'a> {
+    /// Embeds timestep and text with the weights under `prefix`.
+    fn new(
+        g: &'a mut Graph,
+        c: &'a UnetConfig,
+        prefix: &'static str,
+        t: TensorId,
+        context: TensorId,
+    ) -> Result<Unet<'a>> {
+        let emb = time_embedding(g, c, prefix, t)?;
+        let text = text(g, c, prefix, context)?;
+        Ok(Unet { g, c, prefix, emb, text })
+    }
+
+    /// The encoder half: the down path, whose blocks' outputs the decoder half reads, and the middle
+    /// block. `hint` is added to the output of the first convolution.
+    fn encoder(&mut self, x: TensorId, hint: Option<TensorId>) -> Result<Encoded> {
+        let (c, size, multiple, prefix) = (self.c, self.g.shape(x), self.c.size_multiple(), self.prefix);
+        if size.h % multiple != 0 || size.w % multiple != 0 {
+            let reason = format!("a latent of {}x{}; this UNet takes multiples of {multiple}", size.w, size.h);
+            return Err(Error::Invalid(reason));
+        }
+        let levels = c.block_out_channels.len();
+        let mut h = self.g.conv(&format!("{prefix}.conv_in"), x, (3, 1), c.block_out_channels[0], hint)?;
+        let mut skips = vec![h];
+        for level in 0..levels {
+            let name = format!("{prefix}.down_blocks.{level}");
+            for j in 0..c.layers_per_block {
+                h = self.res_block(&format!("{name}.resnets.{j}"), h, None, c.block_out_channels[level])?;
+                if c.down_attention(level) {
+                    h = self.transformer(&format!("{name}.attentions.{j}"), h, c.heads[level])?;
+                }
+                skips.push(h);
+            }
+            if level + 1 < levels {
+                h = self.g.conv(
+                    &format!("{name}.downsamplers.0.conv"),
+                    h,
+                    (3, 2),
+                    c.block_out_channels[level],
+                    None,
+                )?;
+                skips.push(h);
+            }
+        }
+
+        let (channels, name) = (c.block_out_channels[levels - 1], format!("{prefix}.mid_block"));
+        h = self.res_block(&format!("{name}.resnets.0"), h, None, channels)?;
+        h = self.transformer(&format!("{name}.attentions.0"), h, c.heads[levels - 1])?;
+        h = self.res_block(&format!("{name}.resnets.1"), h, None, channels)?;
+        Ok(Encoded { skips, middle: h })
+    }
+
+    /// The decoder half: each block also reads the output of its counterpart in the encoder half.
+    fn decoder(&mut self, Encoded { mut skips, middle }: Encoded) -> Result<TensorId> {
+        let (c, prefix) = (self.c, self.prefix);
+        let mut h = middle;
+        for (i, level) in (0..c.block_out_channels.len()).rev().enumerate() {
+            let name = format!("{prefix}.up_blocks.{i}");
+            for j in 0..=c.layers_per_block {
+                h = self.res_block(&format!("{name}.resnets.{j}"), h, skips.pop(), c.block_out_channels[level])?;
+                if c.up_attention(i) {
+                    h = self.transformer(&format!("{name}.attentions.{j}"), h, c.heads[level])?;
+                }
+            }
+            if level > 0 {
+                let name = format!("{name}.upsamplers.0");
+                let doubling = Conv { doubled: true, ..Conv::new(3, 1) };
+                h = self.g.conv_as(
+                    doubling,
+                    &format!("{name}.conv"),
+                    h,
+                    c.block_out_channels[level],
+                    ConvExtra::NONE,
+                )?;
+            }
+        }
+        let norm = GroupNormOptions::new(c.norm_num_groups, c.norm_eps, true);
+        let h = self.g.group_norm(&format!("{prefix}.conv_norm_out"), h, norm, GroupNormExtra::NONE)?;
+        self.g.conv_as(Conv::LAST, &format!("{prefix}.conv_out"), h, c.out_channels, ConvExtra::NONE)
+    }
+
     /// x + conv(silu(norm(conv(silu(norm(x))) + emb))). The channels of `second`, if any, follow
     /// the channels of x.
     fn res_block(&mut self, name: &str, x: TensorId, second: Option<TensorId>, channels: usize) -> Result<TensorId> {

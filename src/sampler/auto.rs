@@ -20,7 +20,8 @@ impl Settings {
     /// Settings for the best method for this kind of answer, model, operator and noise, within a
     /// number of network passes if one is given. One best image is restored by proximal steps, which
     /// restore more and need no VJP. Samples are drawn by DDRM if no pixels are missing, and else by
-    /// DMAP. Latent models and operators that are not linear allow only DMAP.
+    /// DMAP. Latent models and operators that are not linear allow only DMAP; a conditional score
+    /// estimator is used by DMAP and DPS.
     pub fn auto(
         answer: Answer,
         model: &Model,
@@ -32,11 +33,12 @@ impl Settings {
         let of_row = |name: &str| Settings::parse(name, &prior);
         let within = |s: Settings| if let Some(n) = passes { s.within(n, model) } else { Ok(s) };
         let is_of_pixels = prior.latent.is_none();
-        if answer == Answer::Map && is_of_pixels && operator.is_linear() {
+        let is_conditional = model.network.condition().is_some();
+        if answer == Answer::Map && is_of_pixels && !is_conditional && operator.is_linear() {
             let (method, levels) = best_image(operator, noise, passes.unwrap_or(USUAL_PASSES));
             return Ok(Settings::new(Arc::new(method), levels));
         }
-        if is_of_pixels && !is_mask(operator) && operator.singular_spectrum().is_some() {
+        if is_of_pixels && !is_conditional && !is_mask(operator) && operator.singular_spectrum().is_some() {
             return within(of_row("ddrm")?);
         }
         // DMAP takes many passes per level. With fewer levels than usual, DPS restores more on pixels.

@@ -18,6 +18,15 @@ pub fn baseline(operator: &dyn Operator, y: &Picture, state: &[f32], x: Shape) -
     }
 }
 
+/// The naive restoration of a measurement y, (h, w, c) of `canvas`. Beyond the image, of shape
+/// `image`, it repeats the last row and column.
+pub fn baseline_on_canvas(operator: &dyn Operator, y: Picture, state: &[f32], image: Shape, canvas: Shape) -> Vec<f32> {
+    let (_, naive) = baseline(operator, &y, state, image);
+    let (w, h, c) = (canvas.w, canvas.h, image.c);
+    let from = |i: usize| (i / w).min(image.h - 1) * image.w + (i % w).min(image.w - 1);
+    (0..w * h).flat_map(|i| naive.values[from(i) * c..][..c].to_vec()).collect()
+}
+
 /// Fills every missing pixel (`mask` 0) with the nearest known one, by a flood fill from the known
 /// pixels over eight neighbours.
 pub fn nearest_fill(y: &Picture, mask: &[f32]) -> Picture {

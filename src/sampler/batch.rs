@@ -11,6 +11,9 @@ pub struct Batch {
     pub x: Vec<f32>,
     /// Measurements y, in [-1, 1] plus noise.
     pub y: Vec<f32>,
+    /// Condition images of the conditional score estimator, in [-1, 1]; empty if no phase reads
+    /// them.
+    pub condition: Vec<f32>,
     /// Operator states (masks or kernels).
     pub state: Vec<f32>,
     /// Weights of the whitened residual, one per frequency; empty if no residual is whitened.

@@ -41,6 +41,18 @@ impl Answer {
     }
 }
 
+/// How a method uses a conditional score estimator.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Conditioned {
+    /// It is defined for the score of the prior alone.
+    Never,
+    /// It takes one in place of the prior's score, if there is one.
+    Optional,
+    /// It needs one.
+    Always,
+}
+
 /// A method of sampling with its options.
 pub trait Method: Debug + Send + Sync {
     /// The method with its options as the user types it: `dmap:k=5,step=polyak:0.4`.
@@ -73,6 +85,11 @@ pub trait Method: Debug + Send + Sync {
     /// evaluates the network, the smallest first. See [`Chain::run_inner`].
     fn inner_sigmas(&self, _sigma: f64) -> Vec<f64> {
         Vec::new()
+    }
+
+    /// How the method uses a conditional score estimator (`--cse`).
+    fn conditioned(&self) -> Conditioned {
+        Conditioned::Never
     }
 
     /// True if the method draws from p(x_{t-1} | x_t) with the variance that the settings choose.

@@ -62,6 +62,7 @@ pub struct Phase {
     pub(super) outputs: Vec<(&'static str, TensorId)>,
     pub(super) t: TensorId,
     pub(super) labels: Option<TensorId>,
+    pub(super) condition: Option<TensorId>,
     pub(super) coefficients: TensorId,
     pub(super) columns: Vec<Column>,
     pub(super) keys: Vec<(TensorId, Draw)>,
@@ -80,10 +81,19 @@ impl Phase {
         self.measurement.as_ref().is_some_and(|m| m.power.is_some())
     }
 
-    /// Writes the inputs that stay the same for all steps of a batch: labels and measurement.
+    /// True if it reads the condition image of a conditional score estimator.
+    pub(super) fn reads_condition(&self) -> bool {
+        self.condition.is_some()
+    }
+
+    /// Writes the inputs that stay the same for all steps of a batch: labels, condition image and
+    /// measurement.
     pub fn write_batch(&self, e: &mut Executor, batch: &Batch) -> Result<()> {
         if let Some(id) = self.labels {
             e.write(id, &batch.labels)?;
+        }
+        if let Some(id) = self.condition {
+            e.write(id, &batch.condition)?;
         }
         let Some(m) = &self.measurement else { return Ok(()) };
         e.write(m.y, &batch.y)?;

@@ -1,6 +1,6 @@
 //! Settings that all sampling methods share.
 
-use super::method::{self, Method};
+use super::method::{self, Conditioned, Method};
 use super::methods::parse_method;
 use super::schedule::{Schedule, Spacing, Variance, check_steps};
 use super::setup::Setup;
@@ -134,6 +134,7 @@ impl Settings {
                 "the network's prior says {found:?} of its latents, its codec {latent:?}"
             )));
         }
+        self.check_conditioned(model)?;
         Ok(Setup {
             network: model.network.as_ref(),
             weights: &model.weights,
@@ -146,6 +147,23 @@ impl Settings {
             plan,
             device,
         })
+    }
+
+    /// Fails if the model has a conditional score estimator and the method takes none, or if the
+    /// method needs one and the model has none.
+    pub fn check_conditioned(&self, model: &Model) -> Result<()> {
+        let method = self.method.as_ref();
+        match (method.conditioned(), model.network.condition()) {
+            (Conditioned::Never, Some(_)) => Err(Error::Invalid(format!(
+                "{} takes no conditional score estimator: leave --cse out, or choose cse, dmap, dps or dsg",
+                method::name(method)
+            ))),
+            (Conditioned::Always, None) => Err(Error::Invalid(format!(
+                "{} needs a conditional score estimator: give one with --cse",
+                method.method()
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Checks the settings by themselves and against this model and operator. Gives the schedule.

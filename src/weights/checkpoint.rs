@@ -85,6 +85,11 @@ impl Checkpoint {
         kinds::network(&self.tensors)
     }
 
+    /// True if it holds a ControlNet by the names of diffusers, whatever network that copies.
+    pub fn is_control(&self) -> bool {
+        self.tensors.contains_key("controlnet_mid_block.weight")
+    }
+
     /// An error about this file.
     pub fn error(&self, reason: impl Into<String>) -> Error {
         Error::Weights { path: self.path.clone(), reason: reason.into() }
@@ -194,6 +199,21 @@ impl Checkpoint {
         }
         Ok(out)
     }
+}
+
+/// The inverse of the change of layout in [`Checkpoint::values_as`]: a convolution's (out, k, k, in)
+/// becomes (out, in, k, k).
+pub(crate) fn in_file_order(values: &[f32], shape: Shape) -> Vec<f32> {
+    let taps = shape.h * shape.w;
+    let mut out = vec![0.0; values.len()];
+    for o in 0..shape.n {
+        for t in 0..taps {
+            for i in 0..shape.c {
+                out[(o * shape.c + i) * taps + t] = values[(o * taps + t) * shape.c + i];
+            }
+        }
+    }
+    out
 }
 
 /// Refuses descriptions that would take far more memory than the file.

@@ -13,10 +13,7 @@ impl Weights {
     /// SHA-256 in hexadecimal. It covers name, shape, type and first bytes of every tensor in the
     /// files, and all values that were given without a file.
     pub fn sha256(&self) -> Result<String> {
-        let mut hash = Sha256::new();
-        for (prefix, file) in &self.files.0 {
-            file.add_to(prefix, &mut hash)?;
-        }
+        let mut hash = self.hash_of_files()?;
         let loaded = self.loaded.lock().unwrap_or_else(|e| e.into_inner());
         let mut given: Vec<_> = loaded.iter().filter(|(name, _)| !self.files.holds(name)).collect();
         given.sort_by_key(|(name, _)| name.as_str());
@@ -25,6 +22,19 @@ impl Weights {
             hash.update(bytemuck::cast_slice(values));
         }
         Ok(hexadecimal(hash))
+    }
+}
+
+impl Weights {
+    /// As [`Weights::sha256`], of the files alone: another text embedding does not change it.
+    pub fn files_sha256(&self) -> Result<String> {
+        self.hash_of_files().map(hexadecimal)
+    }
+
+    fn hash_of_files(&self) -> Result<Sha256> {
+        let mut hash = Sha256::new();
+        self.files.0.iter().try_for_each(|(prefix, file)| file.add_to(prefix, &mut hash))?;
+        Ok(hash)
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) fn network(tensors: &BTreeMap<String, FileTensor>) -> Option<String> 
     let known = if starts("lora_") || contains(".lora_") || contains("lora_down") || contains("lora_up") {
         "a LoRA (lora_...), a change to the weights of another model; give the model itself"
     } else if starts("controlnet_") || starts("control_model.") || contains("zero_convs.") {
-        "a ControlNet, which guides another model; give the model itself"
+        "a ControlNet, which steers another model: give that model with --model, and this with --cse"
     } else if starts("conditioner.embedders.") {
         "a checkpoint of Stable Diffusion XL in one file (conditioner.embedders...)"
     } else if contains("joint_blocks.") || contains("double_blocks.") || starts("transformer_blocks.") {

@@ -24,9 +24,10 @@ mod state_dict;
 mod zip_directory;
 
 pub use checkpoint::Checkpoint;
+pub(crate) use checkpoint::in_file_order;
 pub use file_tensor::FileTensor;
 pub(crate) use fingerprint::hexadecimal;
 pub use model_weights::{WeightFiles, Weights};
 pub use number::Number;
-pub use safe::{write_safetensors, write_safetensors_with};
+pub use safe::{write_safetensors, write_safetensors_f16, write_safetensors_with};
 pub use shards::open_part;

@@ -8,16 +8,22 @@ use std::sync::{Arc, Mutex, Weak};
 
 /// The files of a model, each with the prefix that its tensor names have in the graph.
 #[derive(Default)]
-pub struct WeightFiles(pub(super) Vec<(String, Checkpoint)>);
+pub struct WeightFiles(pub(super) Vec<(String, Arc<Checkpoint>)>);
 
 impl WeightFiles {
     /// The file that holds the weight `name`, and the name in that file.
     fn file<'a>(&self, name: &'a str) -> Option<(&Checkpoint, &'a str)> {
-        let holds = |(prefix, file): &'_ (String, Checkpoint)| {
+        let holds = |(prefix, file): &'_ (String, Arc<Checkpoint>)| {
             name.strip_prefix(prefix.as_str()).is_some_and(|n| file.tensors.contains_key(n))
         };
         let (prefix, file) = self.0.iter().find(|p| holds(p))?;
         Some((file, &name[prefix.len()..]))
+    }
+
+    /// The extents of the weight `name` as its file has them; none if no file holds it.
+    pub fn extents(&self, name: &str) -> Option<Vec<usize>> {
+        let (file, name) = self.file(name)?;
+        Some(file.tensors[name].shape.clone())
     }
 
     /// True if a file holds the weight `name`.
@@ -65,7 +71,15 @@ impl Weights {
     /// Weights from the files of several networks, each with the prefix of its tensor names, and
     /// further values in the layout of the graph.
     pub fn of_parts(parts: Vec<(String, Checkpoint)>, values: impl IntoIterator<Item = (String, Vec<f32>)>) -> Weights {
+        let parts = parts.into_iter().map(|(prefix, file)| (prefix, Arc::new(file))).collect();
         Weights { files: Arc::new(WeightFiles(parts)), ..Weights::from_values(values) }
+    }
+
+    /// These weights and those of `files`, whose tensor names have the prefix `prefix` in the graph.
+    pub fn with_part(self, prefix: &str, files: Vec<Checkpoint>) -> Weights {
+        let more = files.into_iter().map(|file| (prefix.to_string(), Arc::new(file)));
+        let files = WeightFiles(self.files.0.iter().cloned().chain(more).collect());
+        Weights { files: Arc::new(files), loaded: self.loaded, ..Weights::default() }
     }
 
     /// No weights, for graphs that read none.

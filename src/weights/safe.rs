@@ -5,6 +5,8 @@ use super::file_tensor::{Contents, FileTensor};
 use super::number::Number;
 use super::source::Source;
 use crate::error::{Error, Result};
+use crate::image::write_whole_with;
+use half::f16;
 use safetensors::tensor::{Metadata, TensorView};
 use std::collections::HashMap;
 use std::path::Path;
@@ -106,13 +108,39 @@ pub fn write_safetensors_with(
     tensors: &[(&str, Vec<usize>, &[f32])],
     metadata: &[(&str, String)],
 ) -> Result<()> {
-    let views = tensors.iter().map(|(name, shape, values)| {
-        let view = TensorView::new(safetensors::Dtype::F32, shape.clone(), bytemuck::cast_slice(values));
+    let all = tensors.iter().map(|(name, shape, values)| (*name, shape, bytemuck::cast_slice(values)));
+    write_bytes(path, safetensors::Dtype::F32, all, metadata)
+}
+
+/// Like [`write_safetensors_with`], rounded to f16.
+pub fn write_safetensors_f16(
+    path: &Path,
+    tensors: &[(&str, Vec<usize>, &[f32])],
+    metadata: &[(&str, String)],
+) -> Result<()> {
+    let rounded = |values: &[f32]| values.iter().map(|&v| f16::from_f32(v)).collect::<Vec<_>>();
+    let values: Vec<Vec<f16>> = tensors.iter().map(|t| rounded(t.2)).collect();
+    let all = tensors.iter().zip(&values).map(|((name, shape, _), v)| (*name, shape, bytemuck::cast_slice(v)));
+    write_bytes(path, safetensors::Dtype::F16, all, metadata)
+}
+
+fn write_bytes<'a>(
+    path: &Path,
+    dtype: safetensors::Dtype,
+    tensors: impl Iterator<Item = (&'a str, &'a Vec<usize>, &'a [u8])>,
+    metadata: &[(&str, String)],
+) -> Result<()> {
+    let views = tensors.map(|(name, shape, bytes)| {
+        let view = TensorView::new(dtype, shape.clone(), bytes);
         view.map(|v| (name.to_string(), v)).map_err(|e| Error::Invalid(format!("tensor {name}: {e}")))
     });
     let views: Vec<_> = views.collect::<Result<_>>()?;
     let metadata: HashMap<String, String> = metadata.iter().map(|(k, v)| (k.to_string(), v.clone())).collect();
     let metadata = (!metadata.is_empty()).then_some(metadata);
-    let bytes = safetensors::serialize(views, metadata).map_err(|e| Error::Invalid(e.to_string()))?;
-    crate::image::write_whole(path, &bytes)
+    // Straight to the file: the state of a training can be as large as half of the memory.
+    let written = write_whole_with(path, |partial| safetensors::serialize_to_file(views, metadata, partial));
+    written.map_err(|e| match e {
+        safetensors::SafeTensorError::IoError(e) => Error::io(path)(e),
+        other => Error::Invalid(format!("{}: {other}", path.display())),
+    })
 }

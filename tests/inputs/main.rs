@@ -6,6 +6,7 @@
 //! input is made by its test.
 
 mod configurations;
+mod estimators;
 mod flags;
 #[path = "../folder_copy/mod.rs"]
 mod folder_copy;

@@ -12,9 +12,10 @@ use crate::operator::Operator;
 use crate::options::Options;
 use crate::sampler::chain::Chain;
 use crate::sampler::guidance::{Guidance, StepRule};
-use crate::sampler::method::Method;
+use crate::sampler::method::{Conditioned, Method};
 use crate::sampler::phases::Phases;
 use crate::sampler::schedule::Schedule;
+use crate::sampler::through::Through;
 use std::sync::Arc;
 
 /// Options of `dmap`.
@@ -24,16 +25,19 @@ pub struct Dmap {
     pub k: usize,
     /// Residual, and length of a step along its gradient.
     pub guidance: Guidance,
+    /// The networks through which the gradient flows.
+    pub through: Through,
 }
 
 pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Method>> {
     let k = options.count("k", 5, 1..=1000)?;
-    Ok(Arc::new(Dmap { k, guidance: Guidance::parse(options, StepRule::Polyak(0.4))? }))
+    let guidance = Guidance::parse(options, StepRule::Polyak(0.4))?;
+    Ok(Arc::new(Dmap { k, guidance, through: Through::parse(options)? }))
 }
 
 impl Method for Dmap {
     fn method(&self) -> String {
-        format!("dmap:k={},{}", self.k, self.guidance)
+        format!("dmap:k={},{}{}", self.k, self.guidance, self.through)
     }
     fn check(&self, _: &Prior, operator: &dyn Operator, schedule: &Schedule) -> Result<()> {
         if schedule.eta == 0.0 {
@@ -43,6 +47,9 @@ impl Method for Dmap {
             return Err(Error::Invalid("dmap: k=0 would ignore the measurement; choose at least 1".into()));
         }
         self.guidance.check(operator)
+    }
+    fn conditioned(&self) -> Conditioned {
+        self.through.conditioned()
     }
     fn record(&self, phases: &mut Phases<'_>) -> Result<()> {
         phases.add("outer", |s| {
@@ -57,7 +64,7 @@ impl Method for Dmap {
         phases.add("inner", |s| {
             // x' <- x' down the gradient of || A(x0(x')) - y ||, then back onto the sphere
             let (x, mean) = (s.x(), s.state("mean"));
-            let estimate = s.estimate(x)?;
+            let estimate = self.through.estimate(s, x)?;
             let residual = s.residual(estimate.x0, &self.guidance)?;
             let gradient = s.gradient(residual, x)?;
             let moved = s.descend(x, gradient, residual, self.guidance.step, |l| l.alpha_bar_before)?;

@@ -10,9 +10,10 @@ use crate::model::Prior;
 use crate::operator::Operator;
 use crate::options::Options;
 use crate::sampler::guidance::{Guidance, StepRule, parse_whiten};
-use crate::sampler::method::Method;
+use crate::sampler::method::{Conditioned, Method};
 use crate::sampler::phases::Phases;
 use crate::sampler::schedule::Schedule;
+use crate::sampler::through::Through;
 use std::sync::Arc;
 
 /// Options of `dsg`.
@@ -22,11 +23,13 @@ pub struct Dsg {
     pub share: f64,
     /// As [`Guidance::whiten`].
     pub whiten: Option<f64>,
+    /// The networks through which the gradient flows.
+    pub through: Through,
 }
 
 pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Method>> {
     let share = options.number("share", 0.2, 0.0..=1.0)?;
-    Ok(Arc::new(Dsg { share, whiten: parse_whiten(options)? }))
+    Ok(Arc::new(Dsg { share, whiten: parse_whiten(options)?, through: Through::parse(options)? }))
 }
 
 impl Dsg {
@@ -38,7 +41,7 @@ impl Dsg {
 impl Method for Dsg {
     fn method(&self) -> String {
         let whiten = self.whiten.map_or(String::new(), |w| format!(",whiten={w}"));
-        format!("dsg:share={}{whiten}", self.share)
+        format!("dsg:share={}{whiten}{}", self.share, self.through)
     }
     fn check(&self, _: &Prior, operator: &dyn Operator, _: &Schedule) -> Result<()> {
         if !(0.0..=1.0).contains(&self.share) {
@@ -46,12 +49,15 @@ impl Method for Dsg {
         }
         self.guidance().check(operator)
     }
+    fn conditioned(&self) -> Conditioned {
+        self.through.conditioned()
+    }
     fn record(&self, phases: &mut Phases<'_>) -> Result<()> {
         let zeta = self.share;
         phases.add("step", |s| {
             let x = s.x();
-            let estimate = s.estimate(x)?;
-            let residual = s.residual(estimate.x0, &self.guidance())?;
+            let (estimate, guided) = self.through.estimates(s, x)?;
+            let residual = s.residual(guided.x0, &self.guidance())?;
             let p = s.posterior(estimate)?;
             let gradient = s.gradient(residual, x)?;
             // mean + (1 - zeta) d, then a step of length zeta r down the gradient, then onto the

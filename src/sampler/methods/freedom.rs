@@ -49,7 +49,11 @@ impl Method for Freedom {
         self.guidance.check(operator)
     }
     fn record(&self, phases: &mut Phases<'_>) -> Result<()> {
-        phases.add("step", |s| dps::step(s, &self.guidance, None))?;
+        phases.add("step", |s| {
+            let x = s.x();
+            let estimate = s.estimate(x)?;
+            dps::step(s, &self.guidance, (estimate, estimate))
+        })?;
         phases.add("travel", |s| {
             // x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) n
             let x = s.x();

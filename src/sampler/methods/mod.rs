@@ -1,5 +1,6 @@
 //! All methods: one file each, one row each.
 
+mod cse;
 mod daps;
 mod ddnm;
 mod ddrm;
@@ -19,6 +20,7 @@ mod sitcom;
 mod stsl;
 mod unconditional;
 
+pub use cse::Cse;
 pub use daps::Daps;
 pub use ddnm::Ddnm;
 pub use ddrm::Ddrm;
@@ -69,7 +71,7 @@ pub const METHODS: &[MethodRow] = &[
     MethodRow {
         name: "dmap",
         about: "explicit posterior ascent: k projected gradient steps per noise level",
-        options: "k=5,step=polyak:0.4,whiten=0.3 (blurs)",
+        options: "k=5,step=polyak:0.4,whiten=0.3 (blurs),through=both (--cse)",
         search: &[("k", &["2", "3", "5", "8"]), ("step", POLYAK), ("whiten", WHITEN)],
         steps: 6,
         // With the six levels of pixel models, latents end far from the measurement. Ten levels
@@ -80,7 +82,7 @@ pub const METHODS: &[MethodRow] = &[
     MethodRow {
         name: "dps",
         about: "diffusion posterior sampling: one gradient step per noise level",
-        options: "step=polyak:0.3,whiten=0.3 (blurs)",
+        options: "step=polyak:0.3,whiten=0.3 (blurs),through=both (--cse)",
         search: &[("step", POLYAK), ("whiten", WHITEN)],
         steps: 28,
         latent_steps: 28,
@@ -165,7 +167,7 @@ pub const METHODS: &[MethodRow] = &[
     MethodRow {
         name: "dsg",
         about: "steps turned towards the steepest descent on the sphere of the noise",
-        options: "share=0.2,whiten=0.3 (blurs)",
+        options: "share=0.2,whiten=0.3 (blurs),through=both (--cse)",
         search: &[("share", &["0.05", "0.1", "0.2", "0.4"]), ("whiten", WHITEN)],
         steps: 28,
         latent_steps: 28,
@@ -234,6 +236,15 @@ pub const METHODS: &[MethodRow] = &[
         steps: 28,
         latent_steps: 28,
         parse: p2l::parse,
+    },
+    MethodRow {
+        name: "cse",
+        about: "ancestral sampling with the conditional score estimator that --cse gives",
+        options: "",
+        search: &[],
+        steps: 28,
+        latent_steps: 28,
+        parse: cse::parse,
     },
     MethodRow {
         name: "unconditional",

@@ -80,8 +80,9 @@ impl Method for P2l {
             Ok(())
         })?;
         phases.add("step", |s| {
-            let c = text(s)?;
-            dps::step(s, &self.guidance, Some(c))
+            let (x, c) = (s.x(), text(s)?);
+            let estimate = s.estimate_with_text(x, c)?;
+            dps::step(s, &self.guidance, (estimate, estimate))
         })
     }
     fn run(&self, chain: &mut Chain<'_>) -> Result<()> {

@@ -98,7 +98,11 @@ impl Method for Resample {
         self.guidance.check(operator)
     }
     fn record(&self, phases: &mut Phases<'_>) -> Result<()> {
-        phases.add("step", |s| dps::step(s, &self.guidance, None))?;
+        phases.add("step", |s| {
+            let x = s.x();
+            let estimate = s.estimate(x)?;
+            dps::step(s, &self.guidance, (estimate, estimate))
+        })?;
         phases.add("estimate", |s| {
             let x = s.x();
             let z0 = s.estimate(x)?.x0;

@@ -15,7 +15,7 @@ pub(super) fn parse(_: &mut Options) -> Result<Arc<dyn Method>> {
     Ok(Arc::new(Unconditional))
 }
 
-/// x_{t-1} ~ p(x_{t-1} | x_t)
+/// x_{t-1} ~ p(x_{t-1} | x_t), or p(x_{t-1} | x_t, y) with a conditional score estimator.
 pub(super) fn step(s: &mut Step<'_>) -> Result<()> {
     let x = s.x();
     let estimate = s.estimate(x)?;

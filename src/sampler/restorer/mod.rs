@@ -8,9 +8,10 @@ use crate::image::Picture;
 use crate::model::Model;
 use crate::noise::{Draw, NoiseKey, fill_normal};
 use crate::operator::Operator;
-use crate::sampler::baseline::baseline;
+use crate::sampler::baseline::baseline_on_canvas;
 use crate::sampler::batch::Batch;
 use crate::sampler::chain::Machine;
+use crate::sampler::condition::check_condition;
 use crate::sampler::measurement::{Measurement, Measurer};
 use crate::sampler::method::{self, Start};
 use crate::sampler::phases::Phases;
@@ -70,7 +71,7 @@ pub struct Restorer {
     class_cond: Option<usize>,
     settings: Settings,
     start: f32,
-    factor: usize,
+    picture: Shape,
     decoder: Option<Mutex<Decoder>>,
     device: Device,
     storage: Dtype,
@@ -96,6 +97,7 @@ impl Restorer {
                 image.c
             )));
         }
+        check_condition(model.network.as_ref(), operator.as_ref(), image.c)?;
         let setup = settings.setup(model, operator.as_ref(), image, plan, device)?;
         let mut phases = Phases::new(&setup);
         settings.method.record(&mut phases)?;
@@ -122,7 +124,7 @@ impl Restorer {
             class_cond: prior.classes,
             settings: settings.clone(),
             start: setup.schedule.start as f32,
-            factor: prior.latent.map_or(1, |l| l.factor),
+            picture: prior.picture_canvas(image),
             decoder,
             device: device.clone(),
             storage: plan.storage,
@@ -178,7 +180,7 @@ impl Restorer {
 
     /// Shape of the images before they are cropped to the requested size.
     pub fn picture_canvas(&self) -> Shape {
-        Shape { c: self.image.c, h: self.canvas.h * self.factor, w: self.canvas.w * self.factor, ..self.canvas }
+        self.picture
     }
 
     /// Restores up to a batch of images. `progress` is called after every step and may stop the
@@ -243,8 +245,13 @@ impl Restorer {
             }
             false => Vec::new(),
         };
+        let condition = match self.machine.phases().iter().any(|p| p.reads_condition()) {
+            true => filled.iter().flat_map(|item| self.naive(item)).collect(),
+            false => Vec::new(),
+        };
         let batch = Batch {
             x,
+            condition,
             y: filled.iter().flat_map(|i| i.measurement.y.iter().copied()).collect(),
             state: filled.iter().flat_map(|i| i.measurement.state.iter().copied()).collect(),
             labels,
@@ -273,16 +280,17 @@ impl Restorer {
                 x.iter_mut().for_each(|x| *x *= self.start);
                 x
             }
-            Start::Baseline => {
-                let (one, y) = (Shape { n: 1, ..self.image }, self.measurer.measurement_shape());
-                let y = Picture { width: y.w, height: y.h, values: item.measurement.y.clone() };
-                let (_, naive) = baseline(self.operator.as_ref(), &y, &item.measurement.state, one);
-                // Beyond the image, the canvas repeats its last row and column.
-                let (w, h, c) = (self.canvas.w, self.canvas.h, self.canvas.c);
-                let from = |i: usize| (i / w).min(one.h - 1) * one.w + (i % w).min(one.w - 1);
-                (0..w * h).flat_map(|i| naive.values[from(i) * c..][..c].to_vec()).collect()
-            }
+            Start::Baseline => self.naive(item),
         }
+    }
+
+    /// The naive restoration of an item's measurement, which is also what a conditional score
+    /// estimator reads: (h, w, c) of the picture canvas.
+    fn naive(&self, item: &Item) -> Vec<f32> {
+        let (one, y) = (Shape { n: 1, ..self.image }, self.measurer.measurement_shape());
+        let y = Picture { width: y.w, height: y.h, values: item.measurement.y.clone() };
+        let operator = self.operator.as_ref();
+        baseline_on_canvas(operator, y, &item.measurement.state, one, self.picture_canvas())
     }
 
     /// Advice to the user when values are no longer finite. `largest` is the largest |x| at the

@@ -54,6 +54,7 @@ pub struct Step<'a> {
     pub graph: Graph,
     t: TensorId,
     labels: Option<TensorId>,
+    condition: Option<TensorId>,
     coefficients: TensorId,
     columns: Vec<Column>,
     keys: Vec<(TensorId, Draw)>,
@@ -61,7 +62,8 @@ pub struct Step<'a> {
     measurement: Option<MeasurementInputs>,
     reported: Option<TensorId>,
     outputs: Vec<(&'static str, TensorId)>,
-    evaluations: usize,
+    /// Outputs of the network, one per evaluation.
+    evaluations: Vec<TensorId>,
     gradients: usize,
 }
 
@@ -75,6 +77,7 @@ impl<'a> Step<'a> {
             t: graph.input("t", rows(1)),
             labels: setup.prior.classes.map(|_| graph.input("labels", rows(1))),
             coefficients: graph.input("coefficients", rows(COLUMNS)),
+            condition: None,
             graph,
             columns: Vec::new(),
             keys: Vec::new(),
@@ -82,7 +85,7 @@ impl<'a> Step<'a> {
             measurement: None,
             reported: None,
             outputs: Vec::new(),
-            evaluations: 0,
+            evaluations: Vec::new(),
             gradients: 0,
         }
     }
@@ -173,6 +176,7 @@ impl<'a> Step<'a> {
             graph: self.graph,
             t: self.t,
             labels: self.labels,
+            condition: self.condition,
             coefficients: self.coefficients,
             columns: self.columns,
             keys: self.keys,
@@ -181,7 +185,7 @@ impl<'a> Step<'a> {
             reported: self.reported,
             outputs: self.outputs,
             items: self.setup.image.n,
-            passes: self.evaluations + self.gradients,
+            passes: self.evaluations.len() + self.gradients,
         })
     }
 }

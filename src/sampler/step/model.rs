@@ -9,29 +9,37 @@ use crate::ops::concat::ChannelSlice;
 use crate::ops::learned_noise::LearnedNoise;
 use crate::ops::pointwise::Clamp;
 use crate::sampler::schedule::Variance;
+use crate::tensor::Shape;
 
 impl Step<'_> {
     /// x0 = E[x_0 | x_t] at `x` by Tweedie's formula. For pixel models it is clamped to [-1, 1] if
-    /// the settings say so.
+    /// the settings say so. With a conditional score estimator it is E[x_0 | x_t, y].
     pub fn estimate(&mut self, x: TensorId) -> Result<Estimate> {
-        let output = self.evaluated(x, None)?;
+        let condition = self.condition();
+        let output = self.evaluated(x, Conditioning::default().condition(condition))?;
+        self.estimate_of(x, output)
+    }
+
+    /// The same of the prior alone: without the conditional score estimator, if there is one.
+    pub fn estimate_of_prior(&mut self, x: TensorId) -> Result<Estimate> {
+        let output = self.evaluated(x, Conditioning::default())?;
         self.estimate_of(x, output)
     }
 
     /// The same with a text embedding per item, (n, 1, tokens, channels), in place of the model's
     /// own.
     pub fn estimate_with_text(&mut self, x: TensorId, text: TensorId) -> Result<Estimate> {
-        let output = self.evaluated(x, Some(text))?;
+        let output = self.evaluated(x, Conditioning::default().text(text))?;
         self.estimate_of(x, output)
     }
 
-    fn evaluated(&mut self, x: TensorId, text: Option<TensorId>) -> Result<TensorId> {
-        let given = Conditioning::default().labels(self.labels).text(text);
+    fn evaluated(&mut self, x: TensorId, given: Conditioning) -> Result<TensorId> {
+        let given = given.labels(self.labels);
         self.setup.network.record(&mut self.graph, x, self.t, &given)
     }
 
     fn estimate_of(&mut self, x: TensorId, output: TensorId) -> Result<Estimate> {
-        self.evaluations += 1;
+        self.evaluations.push(output);
         let (prior, g) = (&self.setup.prior, &mut self.graph);
         let c = prior.channels;
         let (predicted, variance) = if prior.learn_sigma {
@@ -47,6 +55,14 @@ impl Step<'_> {
             x0 = self.graph.one(Clamp { low: -1.0, high: 1.0 }, "x0.clip", &[x0])?;
         }
         Ok(Estimate { x, output, x0, variance })
+    }
+
+    /// The condition image of the conditional score estimator, if there is one.
+    fn condition(&mut self) -> Option<TensorId> {
+        let channels = self.setup.network.condition()?.channels;
+        let shape = Shape { c: channels, ..self.setup.prior.picture_canvas(self.setup.image) };
+        let graph = &mut self.graph;
+        Some(*self.condition.get_or_insert_with(|| graph.input("condition", shape)))
     }
 
     /// The image of a clean x: the decoder's output for a latent model, else x itself.

@@ -10,6 +10,7 @@ use crate::ops::sphere_projection::{GuidedStep, SphereProjection};
 use crate::sampler::guidance::StepRule;
 use crate::sampler::level::{Level, Moment};
 use crate::tensor::Shape;
+use std::collections::BTreeSet;
 
 impl Step<'_> {
     /// The sum of tensors times scalars. Each batch item has its own values of the scalars.
@@ -30,7 +31,7 @@ impl Step<'_> {
     /// The gradient of `objective` with respect to `by`, where `objective` is one scalar per item,
     /// (n, 1, 1, 1).
     pub fn gradient(&mut self, objective: TensorId, by: TensorId) -> Result<TensorId> {
-        self.gradients += self.evaluations;
+        self.gradients += self.evaluations_behind(objective);
         let n = self.setup.image.n;
         let one = self.graph.constant("one", Shape::rows(n, 1), vec![1.0; n]);
         backward(&mut self.graph, objective, one, by)
@@ -38,8 +39,19 @@ impl Step<'_> {
 
     /// J^T `cotangent`, where J is the Jacobian of `output` with respect to `by`.
     pub fn pull_back(&mut self, output: TensorId, cotangent: TensorId, by: TensorId) -> Result<TensorId> {
-        self.gradients += self.evaluations;
+        self.gradients += self.evaluations_behind(output);
         backward(&mut self.graph, output, cotangent, by)
+    }
+
+    /// Number of evaluations of the network that `value` depends on.
+    fn evaluations_behind(&self, value: TensorId) -> usize {
+        let mut behind = BTreeSet::from([value]);
+        for node in self.graph.nodes().iter().rev() {
+            if node.outputs.iter().any(|output| behind.contains(output)) {
+                behind.extend(&node.inputs);
+            }
+        }
+        self.evaluations.iter().filter(|output| behind.contains(output)).count()
     }
 
     /// The noise in x_t if the clean image is `x0`: (x_t - sqrt(abar) x0) / sqrt(1 - abar).
