@@ -4,6 +4,15 @@ use super::record::{Graph, Reverse, Source, TensorId};
 use crate::error::{Error, Result};
 use crate::ops::add::Add;
 
+/// A tensor whose gradient is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// The tensor.
+    pub tensor: TensorId,
+    /// A gradient that its own is added to.
+    pub addend: Option<TensorId>,
+}
+
 /// Appends the vector-Jacobian product. `cotangent` is the gradient of an objective with respect to
 /// `from`; the result is the gradient with respect to `to`.
 ///
@@ -11,6 +20,11 @@ use crate::ops::add::Add;
 /// op without a rule for a needed input is an error here and never a zero at run time. So is a
 /// `from` that does not depend on `to`, or a cotangent of another shape than `from`.
 pub fn backward(graph: &mut Graph, from: TensorId, cotangent: TensorId, to: TensorId) -> Result<TensorId> {
+    Ok(gradients(graph, from, cotangent, &[Target { tensor: to, addend: None }])?[0])
+}
+
+/// As [`backward`] with respect to several tensors, in one walk.
+pub fn gradients(graph: &mut Graph, from: TensorId, cotangent: TensorId, targets: &[Target]) -> Result<Vec<TensorId>> {
     if graph.shape(from) != graph.shape(cotangent) {
         return Err(Error::Graph {
             node: graph.tensor(from).name.clone(),
@@ -19,8 +33,11 @@ pub fn backward(graph: &mut Graph, from: TensorId, cotangent: TensorId, to: Tens
         });
     }
     let recorded = graph.nodes.len();
-    let depends = depends_on(graph, to);
+    let depends = depends_on(graph, targets);
     let mut gradient: Vec<Option<TensorId>> = vec![None; graph.tensors.len()];
+    for target in targets {
+        gradient[target.tensor.0 as usize] = target.addend;
+    }
     gradient[from.0 as usize] = Some(cotangent);
     // Nodes recorded after this call may read gradients, so they belong to the reverse pass as
     // well.
@@ -59,11 +76,15 @@ pub fn backward(graph: &mut Graph, from: TensorId, cotangent: TensorId, to: Tens
             });
         }
     }
-    gradient[to.0 as usize].ok_or_else(|| Error::Graph {
-        node: graph.tensor(from).name.clone(),
-        op: "backward",
-        reason: format!("it does not depend on {}", graph.tensor(to).name),
-    })
+    let of_target = |target: &Target| {
+        let found = gradient[target.tensor.0 as usize].filter(|&g| Some(g) != target.addend);
+        found.ok_or_else(|| Error::Graph {
+            node: graph.tensor(from).name.clone(),
+            op: "backward",
+            reason: format!("it does not depend on {}", graph.tensor(target.tensor).name),
+        })
+    };
+    targets.iter().map(of_target).collect()
 }
 
 /// Appends the adjoint of the linear map from `to` to `from`, applied to `y`. The nodes are the
@@ -81,9 +102,9 @@ fn slot_is_repeated(inputs: &[TensorId], slot: usize) -> bool {
     inputs.iter().filter(|&&i| i == inputs[slot]).count() > 1
 }
 
-fn depends_on(graph: &Graph, to: TensorId) -> Vec<bool> {
+fn depends_on(graph: &Graph, targets: &[Target]) -> Vec<bool> {
     let mut depends = vec![false; graph.tensors.len()];
-    depends[to.0 as usize] = true;
+    targets.iter().for_each(|target| depends[target.tensor.0 as usize] = true);
     for (i, tensor) in graph.tensors.iter().enumerate() {
         if let Source::Node(n) = tensor.source {
             depends[i] |= graph.node(n).inputs.iter().any(|x| depends[x.0 as usize]);

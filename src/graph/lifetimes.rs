@@ -56,7 +56,7 @@ impl Lifetimes {
         let mut in_arena = vec![false; count];
         let mut bytes = vec![0; count];
         for (i, &t) in schedule.tensor_of.iter().enumerate() {
-            in_arena[i] = matches!(graph.tensor(t).source, Source::Node(_));
+            in_arena[i] = matches!(graph.tensor(t).source, Source::Node(_)) && !graph.is_assigned(t);
             bytes[i] = tensor_bytes(graph.tensor(t), storage);
             if is_output[t.0 as usize] {
                 last[i] = steps;
@@ -67,6 +67,9 @@ impl Lifetimes {
             for &slot in graph.node(step.node).op.in_place() {
                 let Some(&input) = step.inputs.get(slot) else { continue };
                 let (i, o) = (input.0 as usize, step.outputs[0].0 as usize);
+                if !in_arena[o] {
+                    break;
+                }
                 let read_once = step.inputs.iter().filter(|&&x| x == input).count() == 1;
                 if in_arena[i] && last[i] == s && bytes[i] == bytes[o] && read_once {
                     in_place_of[o] = Some(i);

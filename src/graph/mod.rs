@@ -13,8 +13,8 @@ mod schedule;
 mod verify;
 
 pub use crate::tensor::{Dtype, Precision, Shape};
-pub use backward::{adjoint, backward};
+pub use backward::{Target, adjoint, backward, gradients};
 pub(crate) use lifetimes::ALIGNMENT;
 pub use plan::{MemoryPoint, Placement, Plan, PlanOptions, Window};
-pub use record::{CpuArguments, Graph, Node, NodeId, Op, Output, Reverse, Source, Tensor, TensorId};
+pub use record::{CpuArguments, Graph, Node, NodeId, Op, Output, Reverse, Source, Tensor, TensorId, TrainedWeight};
 pub use schedule::{Instance, Step};

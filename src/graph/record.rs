@@ -6,6 +6,7 @@
 use crate::error::{Error, Result};
 use crate::launch::Recorder;
 use crate::tensor::{Precision, Shape, WeightPart};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Identifies a tensor of one [`Graph`].
@@ -19,7 +20,7 @@ pub struct NodeId(pub(crate) u32);
 /// The origin of a tensor.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// Written by the host before a run.
+    /// Written by the host before a run. Nodes may overwrite it (see [`Graph::assign`]).
     Input,
     /// A weight of the model: tensors of the checkpoint whose rows (output channels) follow each
     /// other; mostly a single one.
@@ -66,6 +67,30 @@ pub struct Graph {
     pub(super) nodes: Vec<Node>,
     outputs: Vec<TensorId>,
     pub(super) in_reverse: bool,
+    /// For each value that replaces an input's: the value and the input.
+    assigned: BTreeMap<TensorId, TensorId>,
+    training: Option<Training>,
+}
+
+/// A weight that is trained.
+#[derive(Clone, Debug)]
+pub struct TrainedWeight {
+    /// Its name, and the tensors of the model files that follow each other in it.
+    pub name: String,
+    /// As in [`Source::Weight`].
+    pub parts: Arc<[WeightPart]>,
+    /// The input that holds it from run to run, in f32.
+    pub kept: TensorId,
+    /// What the nodes read: `kept`, or a copy of it in the storage type of the run.
+    pub read: TensorId,
+}
+
+/// Which weights are trained, and those recorded so far.
+#[derive(Clone, Debug)]
+struct Training {
+    prefix: &'static str,
+    copy: Option<Arc<dyn Op>>,
+    weights: Vec<TrainedWeight>,
 }
 
 impl Graph {
@@ -129,12 +154,78 @@ impl Graph {
     /// that read the same values then become one product. The parts have the same h, w and c.
     pub fn weight_of_parts(&mut self, name: &str, parts: &[WeightPart]) -> TensorId {
         let shape = Shape { n: parts.iter().map(|p| p.shape.n).sum(), ..parts[0].shape };
+        if self.is_trained(&parts[0].name) {
+            return self.trained_weight(name, parts, shape);
+        }
         let is_known = |t: &Tensor| matches!(t.source, Source::Weight(_)) && t.name == name && t.shape == shape;
         if let Some(i) = self.tensors.iter().position(is_known) {
             return TensorId(i as u32);
         }
         let source = Source::Weight(parts.into());
         self.push(Tensor { name: name.into(), shape, precision: Precision::Storage, source })
+    }
+
+    /// From now on, weights whose names start with `prefix` are trained: they are inputs, which the
+    /// host writes once and an optimiser's nodes overwrite. With `copy`, an op that copies into the
+    /// storage type of the run, nodes read such a copy.
+    pub fn train(&mut self, prefix: &'static str, copy: Option<Arc<dyn Op>>) {
+        self.training = Some(Training { prefix, copy, weights: Vec::new() });
+    }
+
+    /// True if the weight `name` is trained.
+    pub fn is_trained(&self, name: &str) -> bool {
+        self.training.as_ref().is_some_and(|t| name.starts_with(t.prefix))
+    }
+
+    /// The trained weights that were recorded, in order.
+    pub fn trained(&self) -> &[TrainedWeight] {
+        self.training.as_ref().map_or(&[], |t| &t.weights)
+    }
+
+    fn trained_weight(&mut self, name: &str, parts: &[WeightPart], shape: Shape) -> TensorId {
+        let known = self.trained().iter().find(|w| w.name == name);
+        if let Some(known) = known {
+            return known.read;
+        }
+        let kept = self.input(name, shape);
+        let read = match self.training.as_ref().and_then(|t| t.copy.clone()) {
+            Some(copy) => self.add_shared(copy, &format!("{name}.copy"), &[kept]).expect("any tensor can be copied")[0],
+            None => kept,
+        };
+        let weight = TrainedWeight { name: name.into(), parts: parts.into(), kept, read };
+        self.training.as_mut().expect("some weights are trained").weights.push(weight);
+        read
+    }
+
+    /// Lets `value` replace the value of `input` from run to run. It lies in the input's memory, so
+    /// its node must be allowed to overwrite what the input held before (see [`Op::overwrites`]) and
+    /// must be the last one that reads that. Fails unless both are f32 and of one shape.
+    pub fn assign(&mut self, input: TensorId, value: TensorId) -> Result<()> {
+        let (to, from) = (self.tensor(input), self.tensor(value));
+        let refuse = |reason: String| Err(Error::Graph { node: from.name.clone(), op: "assign", reason });
+        if !matches!(to.source, Source::Input) || to.shape != from.shape || from.precision != Precision::Single {
+            return refuse(format!("{} of shape {} does not take it", to.name, to.shape));
+        }
+        if !matches!(from.source, Source::Node(_)) || self.assigned.contains_key(&value) {
+            return refuse("only a new value of a node can be assigned".into());
+        }
+        self.assigned.insert(value, input);
+        Ok(())
+    }
+
+    /// The input in whose memory a tensor lies: itself, unless it is a value that was assigned.
+    pub fn home(&self, tensor: TensorId) -> TensorId {
+        self.assigned.get(&tensor).copied().unwrap_or(tensor)
+    }
+
+    /// True if a tensor is a value that was assigned to an input.
+    pub fn is_assigned(&self, tensor: TensorId) -> bool {
+        self.assigned.contains_key(&tensor)
+    }
+
+    /// True if a value was assigned to this input.
+    pub fn is_overwritten(&self, input: TensorId) -> bool {
+        self.assigned.values().any(|&i| i == input)
     }
 
     /// The tensors of the model files that the graph reads.
@@ -154,6 +245,10 @@ impl Graph {
 
     /// Records `op` and returns its outputs. An error names the node.
     pub fn add(&mut self, op: impl Op + 'static, name: &str, inputs: &[TensorId]) -> Result<Vec<TensorId>> {
+        self.add_shared(Arc::new(op), name, inputs)
+    }
+
+    fn add_shared(&mut self, op: Arc<dyn Op>, name: &str, inputs: &[TensorId]) -> Result<Vec<TensorId>> {
         let described: Vec<&Tensor> = inputs.iter().map(|&i| self.tensor(i)).collect();
         let outputs =
             op.infer(&described).map_err(|reason| Error::Graph { node: name.to_string(), op: op.name(), reason })?;
@@ -167,7 +262,7 @@ impl Graph {
             .collect::<Vec<_>>();
         self.nodes.push(Node {
             name: name.to_string(),
-            op: Arc::new(op),
+            op,
             inputs: inputs.to_vec(),
             outputs: outputs.clone(),
             reverse: self.in_reverse,
@@ -230,6 +325,12 @@ pub trait Op: std::fmt::Debug + Send + Sync {
         &[]
     }
 
+    /// Pairs (input, output) of which the output may be written over the input: each element is read
+    /// before it is written, by the same thread. For outputs that are assigned to inputs of a graph.
+    fn overwrites(&self) -> &'static [(usize, usize)] {
+        &[]
+    }
+
     /// Runs the op on the CPU.
     fn run_cpu(&self, launch: &mut CpuArguments<'_>);
 
@@ -243,7 +344,7 @@ pub trait Op: std::fmt::Debug + Send + Sync {
 /// Data of one run of an op on the CPU.
 pub struct CpuArguments<'a> {
     /// Input data. If the op runs in place, input `in_place` is an empty slice: its data are
-    /// already in output 0.
+    /// already in output 0. So is every input of [`Op::overwrites`] whose output is assigned to it.
     pub inputs: Vec<&'a [f32]>,
     /// Output data; the op must write them in full.
     pub outputs: Vec<&'a mut [f32]>,
@@ -329,10 +430,30 @@ impl Reverse<'_> {
         self.accumulated[i].take()
     }
 
+    /// As [`Reverse::accumulate`] for two inputs whose gradients one kernel makes: both or none.
+    pub fn accumulate_both(&mut self, inputs: [usize; 2]) -> Vec<TensorId> {
+        if inputs.iter().any(|&i| self.accumulated[i].is_none()) {
+            return Vec::new();
+        }
+        inputs.iter().filter_map(|&i| self.accumulate(i)).collect()
+    }
+
     /// Sets the gradient with respect to input `i`.
     pub fn give(&mut self, i: usize, gradient: TensorId) {
         debug_assert_eq!(self.graph.shape(gradient).numel(), self.shape(i).numel(), "{}", self.node.name);
         self.given[i] = Some(gradient);
+    }
+
+    /// Gives the gradient with respect to input `i`, if it is wanted: the output of `op`, whose inputs
+    /// are `inputs` and then, if there is one, the gradient that it adds to.
+    pub fn give_sum(&mut self, i: usize, op: impl Op + 'static, inputs: &[TensorId]) -> Result<()> {
+        if self.wants(i) {
+            let inputs: Vec<TensorId> = inputs.iter().copied().chain(self.accumulate(i)).collect();
+            let name = self.name();
+            let gradient = self.graph.one(op, &name, &inputs)?;
+            self.give(i, gradient);
+        }
+        Ok(())
     }
 
     /// Fails with `reason` if a gradient with respect to any of `inputs` is needed.

@@ -2,7 +2,8 @@
 
 use super::Plan;
 use crate::error::{Error, Result};
-use crate::graph::record::{Graph, Source};
+use crate::graph::record::{Graph, Source, TensorId};
+use std::collections::HashMap;
 
 /// Checks that every value is written before it is read, that no value is overwritten before its
 /// last read, and that every output survives. An in-place write must overwrite a value that the op
@@ -29,18 +30,37 @@ pub(crate) fn verify(graph: &Graph, plan: &Plan) -> Result<()> {
     }
     // Values whose bytes are still intact, in no particular order.
     let mut intact: Vec<usize> = Vec::new();
+    // For each input that was overwritten in this run: the value that it holds now.
+    let mut held: HashMap<TensorId, TensorId> = HashMap::new();
     for (s, step) in plan.steps.iter().enumerate() {
         for input in &step.inputs {
             let i = input.0 as usize;
             let p = &plan.placements[i];
             let tensor = graph.tensor(p.tensor);
-            if matches!(tensor.source, Source::Node(_)) && !intact.contains(&i) {
+            let home = graph.home(p.tensor);
+            if matches!(graph.tensor(home).source, Source::Input) {
+                if held.get(&home).copied().unwrap_or(home) != p.tensor {
+                    return broken(s, format!("reads {}, which was overwritten", tensor.name));
+                }
+            } else if matches!(tensor.source, Source::Node(_)) && !intact.contains(&i) {
                 return broken(s, format!("reads {} which is not there", tensor.name));
             }
         }
+        let mut written = Vec::new();
         for (k, output) in step.outputs.iter().enumerate() {
             let o = output.0 as usize;
             let p = &plan.placements[o];
+            let home = graph.home(p.tensor);
+            if home != p.tensor {
+                let before = held.get(&home).copied().unwrap_or(home);
+                let mut pairs = graph.node(step.node).op.overwrites().iter().filter(|pair| pair.1 == k);
+                let read = |slot: usize| step.inputs.get(slot).map(|i| plan.placements[i.0 as usize].tensor);
+                if step.recomputed || !pairs.any(|pair| read(pair.0) == Some(before)) {
+                    return broken(s, format!("can't overwrite {}", graph.tensor(home).name));
+                }
+                written.push((home, p.tensor));
+                continue;
+            }
             let Some(offset) = p.offset else { return broken(s, "writes a value without a place".into()) };
             let (start, end) = (offset, offset + p.bytes);
             if end > plan.arena_bytes {
@@ -67,9 +87,11 @@ pub(crate) fn verify(graph: &Graph, plan: &Plan) -> Result<()> {
             });
             intact.push(o);
         }
+        held.extend(written);
     }
     for output in outputs {
         if let Some(i) = newest[output.0 as usize]
+            && !graph.is_assigned(output)
             && !intact.contains(&i)
         {
             return Err(Error::Plan(format!("output {} does not survive", graph.tensor(output).name)));

@@ -18,14 +18,13 @@ pub struct AdamW {
 
 /// b1 and b2 as usual.
 pub const BETAS: [f64; 2] = [0.9, 0.999];
-const EPS: f32 = 1e-8;
+/// Added to the square root of v.
+pub(super) const EPS: f32 = 1e-8;
 
-impl AdamW {
-    /// Weights of the old and of the new value, in m and in v. The difference is taken in f64,
-    /// because 1 - 0.999 in f32 has a relative error of 1.3e-5.
-    fn shares(&self) -> [(f32, f32); 2] {
-        self.betas.map(|beta| (beta as f32, (1.0 - beta) as f32))
-    }
+/// Weights of the old and of the new value, in m and in v. The difference is taken in f64, because
+/// 1 - 0.999 in f32 has a relative error of 1.3e-5.
+pub(super) fn shares(betas: [f64; 2]) -> [(f32, f32); 2] {
+    betas.map(|beta| (beta as f32, (1.0 - beta) as f32))
 }
 
 impl Op for AdamW {
@@ -51,7 +50,7 @@ impl Op for AdamW {
         let (item, width) = (launch.input_shapes[0].item(), launch.input_shapes[4].c);
         let [z, g, m, v, coefficients] = launch.inputs[..] else { unreachable!("five inputs") };
         let [next, next_m, next_v] = &mut launch.outputs[..] else { unreachable!("three outputs") };
-        let [of_m, of_v] = self.shares();
+        let [of_m, of_v] = shares(self.betas);
         let all = next.par_iter_mut().zip(next_m.par_iter_mut().zip(next_v.par_iter_mut())).enumerate();
         all.with_min_len(4096).for_each(|(i, (next, (next_m, next_v)))| {
             let [rate, decay, by_m, by_v] = self.columns.map(|k| coefficients[i / item * width + k]);
@@ -64,7 +63,7 @@ impl Op for AdamW {
         let [z, g, m, v, c] = r.inputs[..] else { unreachable!("five inputs") };
         let [next, next_m, next_v] = r.outputs[..] else { unreachable!("three outputs") };
         let (item, [rate, decay, by_m, by_v]) = (z.shape.item(), self.columns);
-        let [(old_m, new_m), (old_v, new_v)] = self.shares();
+        let [(old_m, new_m), (old_v, new_v)] = shares(self.betas);
         let params = kernels::AdamWParams {
             next: next.into(),
             next_m: next_m.into(),

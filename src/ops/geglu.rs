@@ -1,11 +1,13 @@
 //! A gated linear layer (GEGLU, Shazeer 2020): `y = a gelu(b)` with `(a, b) = x w^T + bias` for
 //! every pixel of x. The values a are the first half of the channels, the gates b the second half.
 //!
-//! VJP: da = dy gelu(b), db = dy a gelu'(b), which read a and b; then dx = (da, db) w.
+//! VJP: da = dy gelu(b), db = dy a gelu'(b), which read a and b; then dx, dw and dbias as of a
+//! linear layer whose gradient is (da, db).
 
-use super::conv::CudaConv;
 use super::conv::problem::WeightOrder;
+use super::conv::{ConvWeightVjp, CudaConv};
 use super::linear::{LinearVjp, matrix_product};
+use super::pixel_sum::PixelSum;
 use super::prelude::*;
 use crate::backend::cpu::math::{gelu, gelu_slope};
 use crate::graph::record::{Graph, TensorId};
@@ -36,11 +38,14 @@ impl Op for Geglu {
         Ok(vec![storage(Shape { c: w.n / 2, ..x }), Output { name: "halves", ..storage(Shape { c: w.n, ..x }) }])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
-        r.not_differentiable(1..3, "weights are fixed")?;
-        let (dout, weight, halves, name) = (r.dout(0)?, r.input(1), r.out(1), r.name());
+        let (dout, halves, name) = (r.dout(0)?, r.out(1), r.name());
         let dhalves = r.graph.one(GegluVjp, &name, &[dout, halves])?;
-        let dx = r.graph.one(LinearVjp, &name, &[dhalves, weight])?;
-        r.give(0, dx);
+        r.give_sum(1, ConvWeightVjp::LINEAR, &[dhalves, r.input(0)])?;
+        r.give_sum(2, PixelSum { over_items: true }, &[dhalves])?;
+        if r.wants(0) {
+            let dx = r.graph.one(LinearVjp, &name, &[dhalves, r.input(1)])?;
+            r.give(0, dx);
+        }
         Ok(())
     }
     fn flops(&self, inputs: &[Shape], outputs: &[Shape]) -> u64 {

@@ -1,11 +1,14 @@
 //! A linear layer for every pixel of x, optionally followed by SiLU:
 //! `y[n, o] = sum over i of x[n, i] w[o, i] + bias[o]`
 //!
-//! VJP: dx[n, i] = sum over o of dy[n, o] w[o, i]. With SiLU there is none: that form makes the
-//! time embedding, which does not depend on x_t.
+//! VJP: dx[n, i] = sum over o of dy[n, o] w[o, i]; dw[o, i] = sum over n of dy[n, o] x[n, i], that of
+//! a 1x1 convolution; dbias[o] = sum over n of dy[n, o]. With SiLU there is none: that form makes
+//! the time embedding of a network that is not trained, which does not depend on x_t.
 
-use super::conv::CudaConv;
 use super::conv::problem::{DirectConv, Geometry, Spread, WeightOrder};
+use super::conv::{ConvWeightVjp, CudaConv};
+use super::pixel_sum::PixelSum;
+use super::pointwise::Silu;
 use super::prelude::*;
 use crate::backend::cpu::math::silu;
 use crate::backend::cpu::parallel::map1;
@@ -34,13 +37,16 @@ impl Op for Linear {
         Ok(vec![storage(Shape { c: w.n, ..x })])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
-        r.not_differentiable(1..3, "weights are fixed")?;
         if self.silu {
-            r.not_differentiable([0], "a linear layer with SiLU is for the time embedding; record Linear and Silu")?;
+            r.not_differentiable(0..3, "a linear layer with SiLU is for the time embedding; record Linear and Silu")?;
         }
-        let (dout, weight, name) = (r.dout(0)?, r.input(1), r.name());
-        let dx = r.graph.one(LinearVjp, &name, &[dout, weight])?;
-        r.give(0, dx);
+        let (dout, name) = (r.dout(0)?, r.name());
+        r.give_sum(1, ConvWeightVjp::LINEAR, &[dout, r.input(0)])?;
+        r.give_sum(2, PixelSum { over_items: true }, &[dout])?;
+        if r.wants(0) {
+            let dx = r.graph.one(LinearVjp, &name, &[dout, r.input(1)])?;
+            r.give(0, dx);
+        }
         Ok(())
     }
     fn flops(&self, inputs: &[Shape], outputs: &[Shape]) -> u64 {
@@ -145,9 +151,13 @@ impl Graph {
         self.linear_as(Linear::default(), name, x, out)
     }
 
-    /// A linear layer followed by SiLU, with weights `name.weight` and `name.bias`. It has no
-    /// gradient.
+    /// A linear layer followed by SiLU, with weights `name.weight` and `name.bias`. It has a gradient
+    /// only if these are trained.
     pub fn linear_silu(&mut self, name: &str, x: TensorId, out: usize) -> Result<TensorId> {
+        if self.is_trained(&format!("{name}.weight")) {
+            let y = self.linear(name, x, out)?;
+            return self.one(Silu, &format!("{name}.silu"), &[y]);
+        }
         self.linear_as(Linear { silu: true }, name, x, out)
     }
 

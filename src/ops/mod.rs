@@ -4,6 +4,7 @@
 //! default VJP: an op without a gradient returns an error from its rule.
 
 pub mod adamw;
+pub mod adamw_step;
 pub mod add;
 pub mod attention;
 pub mod axis_filter;
@@ -23,11 +24,14 @@ pub mod linear_combination;
 pub mod mask;
 pub mod norm;
 pub mod normal_noise;
+mod partial_sums;
+pub mod pixel_sum;
 pub mod pointwise;
 mod prelude;
 pub mod resample;
 pub mod spectral_step;
 pub mod sphere_projection;
+pub mod storage_copy;
 pub mod timestep_embedding;
 pub mod variant_tables;
 pub mod variants;

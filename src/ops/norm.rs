@@ -19,6 +19,11 @@ pub struct ResidualNormVjp;
 #[derive(Debug, Clone)]
 pub struct SquaredNorm;
 
+/// Sum of the squares of all values, f32. Inputs: x, then optionally a sum (1, 1, 1, 1) that the
+/// result is added to. Output (1, 1, 1, 1). An optimiser's: it has no gradient.
+#[derive(Debug, Clone)]
+pub struct SquaredSum;
+
 /// `|| a - b ||^2` of one item, summed in f64 in an order that does not depend on the number of
 /// threads.
 pub(crate) fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
@@ -146,6 +151,40 @@ impl Op for SquaredNorm {
         let partial = record_squares(r, x, None);
         let norm = kernels::NormParams { r: r.outputs[0].into(), partial: partial.into(), items: x.shape.n };
         r.launch(kernels::SQUARED_NORM, [1; 3], 32, 0, norm);
+        Ok(())
+    }
+}
+
+impl Op for SquaredSum {
+    fn name(&self) -> &'static str {
+        "squared_sum"
+    }
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
+        if inputs.len() != 2 {
+            expect_inputs(inputs, 1)?;
+        }
+        inputs[1..].iter().try_for_each(|sum| expect_shape(sum, Shape::rows(1, 1)))?;
+        Ok(vec![single("", Shape::rows(1, 1))])
+    }
+    fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
+        r.not_differentiable(0..r.node.inputs.len(), "an optimiser's step is not differentiated")
+    }
+    fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
+        2 * inputs[0].numel() as u64
+    }
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
+        let before = launch.inputs.get(1).map_or(0.0, |sum| sum[0] as f64);
+        launch.outputs[0][0] = (before + squared_norm(launch.inputs[0])) as f32;
+    }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let (x, sum, count) = (r.inputs[0], r.inputs.get(1).copied(), r.inputs[0].shape.numel());
+        // A large tensor is several items, so that more than PARTIALS blocks read it.
+        let items = [16, 8, 4, 2].into_iter().find(|k| count % k == 0 && count / k >= 1 << 16).unwrap_or(1);
+        let seen = Operand { shape: Shape::rows(items, count / items), ..x };
+        let partial = record_squares(r, seen, None);
+        let params =
+            kernels::SquaredSumParams { y: r.outputs[0].into(), sum: sum.into(), partial: partial.into(), items };
+        r.launch(kernels::SQUARED_SUM, [1; 3], PARTIALS, 8 * PARTIALS, params);
         Ok(())
     }
 }

@@ -4,29 +4,32 @@ use crate::error::Result;
 use crate::graph::{Graph, TensorId};
 use crate::noise::{Draw, NoiseKey, fill_normal};
 use crate::ops::adamw::AdamW;
+use crate::ops::adamw_step::AdamWStep;
 use crate::ops::add::{Add, Scale};
 use crate::ops::attention::{Attention, CrossAttention};
 use crate::ops::axis_filter::AxisFilter;
 use crate::ops::concat::{ChannelPad, ChannelSlice, Concat};
 use crate::ops::conjugate_gradient::{InnerProduct, RatioStep};
-use crate::ops::conv::Conv;
+use crate::ops::conv::{Conv, ConvWeightVjp};
 use crate::ops::crop::{Crop, ZeroPad};
 use crate::ops::diagonal_gaussian::DiagonalGaussian;
 use crate::ops::embedding::Embedding;
 use crate::ops::filter2d::Filter2d;
 use crate::ops::geglu::Geglu;
-use crate::ops::group_norm::GroupNorm;
-use crate::ops::layer_norm::LayerNorm;
+use crate::ops::group_norm::{GroupNorm, GroupNormWeightVjp};
+use crate::ops::layer_norm::{LayerNorm, LayerNormWeightVjp};
 use crate::ops::learned_noise::LearnedNoise;
 use crate::ops::linear::Linear;
 use crate::ops::linear_combination::LinearCombination;
 use crate::ops::mask::Mask;
-use crate::ops::norm::{ResidualNorm, SquaredNorm};
+use crate::ops::norm::{ResidualNorm, SquaredNorm, SquaredSum};
 use crate::ops::normal_noise::NormalNoise;
+use crate::ops::pixel_sum::PixelSum;
 use crate::ops::pointwise::{Clamp, Gelu, Silu};
 use crate::ops::resample::{Pool, Upsample};
 use crate::ops::spectral_step::SpectralStep;
 use crate::ops::sphere_projection::{GuidedStep, SphereProjection};
+use crate::ops::storage_copy::StorageCopy;
 use crate::ops::timestep_embedding::TimestepEmbedding;
 use crate::tensor::Shape;
 
@@ -103,6 +106,7 @@ macro_rules! case_ops {
 
 case_ops!(
     AdamW,
+    AdamWStep,
     Add,
     Attention,
     AxisFilter,
@@ -111,6 +115,7 @@ case_ops!(
     Clamp,
     Concat,
     Conv,
+    ConvWeightVjp,
     Crop,
     CrossAttention,
     DiagonalGaussian,
@@ -119,14 +124,17 @@ case_ops!(
     Geglu,
     Gelu,
     GroupNorm,
+    GroupNormWeightVjp,
     GuidedStep,
     InnerProduct,
     LayerNorm,
+    LayerNormWeightVjp,
     LearnedNoise,
     Linear,
     LinearCombination,
     Mask,
     NormalNoise,
+    PixelSum,
     Pool,
     RatioStep,
     ResidualNorm,
@@ -135,6 +143,8 @@ case_ops!(
     SpectralStep,
     SphereProjection,
     SquaredNorm,
+    SquaredSum,
+    StorageCopy,
     TimestepEmbedding,
     Upsample,
     ZeroPad,

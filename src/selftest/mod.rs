@@ -224,15 +224,23 @@ fn compare_case(
     let found = evaluate(case, mode, device, plan)?;
     let expected = evaluate(case, mode, reference, strict)?;
     let outputs = found.len() - case.differentiable.len();
+    let has_stored = case.inputs.iter().any(|i| i.stored);
     let mut share = 0.0f64;
     for (k, ((found, stored), (expected, _))) in found.iter().zip(&expected).enumerate() {
-        let what = match k.checked_sub(outputs) {
-            None => format!("output {k}"),
-            Some(k) => format!("VJP by input {}", case.differentiable[k]),
+        // Further outputs are statistics: f32 values computed from products in the mode's type. So
+        // are f32 outputs of factors that are rounded to TF32, and gradients by weights.
+        let (what, by_products) = match k.checked_sub(outputs) {
+            None => {
+                let has_tf32 = mode.tf32 && mode.storage == Dtype::F32;
+                (format!("output {k}"), k > 0 || has_tf32 && has_stored)
+            }
+            Some(k) => {
+                let input = case.differentiable[k];
+                (format!("VJP by input {input}"), case.inputs[input].stored)
+            }
         };
         let largest = expected.iter().fold(0f64, |m, v| m.max(f64::from(v.abs())));
-        // Further outputs are statistics: f32 values computed from products in the mode's type.
-        let unit = if *stored || (1..outputs).contains(&k) { mode.unit } else { 6e-8 };
+        let unit = if *stored || by_products { mode.unit } else { 6e-8 };
         let expected: Vec<f64> = expected.iter().map(|&v| v.into()).collect();
         // The limit covers the error of the reference in f32 and up to eight roundings of the
         // storage type.

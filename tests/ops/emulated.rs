@@ -40,8 +40,8 @@ fn rounded(values: &[f32], dtype: Dtype) -> Vec<f32> {
 
 /// Whether it multiplies matrices, whose factors are rounded to TF32.
 fn has_products(case: &Case) -> bool {
-    use CaseOp::{Attention, Conv, CrossAttention, Geglu, Linear};
-    matches!(case.op, Conv(_) | Attention(_) | CrossAttention(_) | Linear(_) | Geglu(_))
+    use CaseOp::{Attention, Conv, ConvWeightVjp, CrossAttention, Geglu, Linear};
+    matches!(case.op, Conv(_) | ConvWeightVjp(_) | Attention(_) | CrossAttention(_) | Linear(_) | Geglu(_))
 }
 
 /// The arithmetic of a run.

@@ -1,5 +1,6 @@
 //! The outputs of a case by slow loops.
 
+use crate::gradients;
 use crate::real::{Real, gelu, silu, zero};
 use crate::reference as r;
 use dmap::graph::Shape;
@@ -104,6 +105,17 @@ pub fn truth<T: Real>(case: &Case, values: &[Vec<T>]) -> Option<Vec<Vec<T>>> {
         CaseOp::GuidedStep(op) => guided_step(op, &x, &shapes),
         CaseOp::LearnedNoise(op) => learned_noise(op, &x, &shapes),
         CaseOp::SpectralStep(op) => spectral_step(op, &x, &shapes),
+        CaseOp::ConvWeightVjp(op) => gradients::conv_weight(op, &x, &shapes),
+        CaseOp::PixelSum(op) => gradients::pixel_sum(op.over_items, &x, s),
+        CaseOp::LayerNormWeightVjp(_) => return Some(gradients::layer_norm(&x, s)),
+        CaseOp::GroupNormWeightVjp(op) => return Some(gradients::group_norm(op, &x, s)),
+        CaseOp::SquaredSum(_) => {
+            let mut sum = x.get(1).map_or(zero(), |sum| sum[0]);
+            x[0].iter().for_each(|&v| sum += v * v);
+            vec![sum]
+        }
+        CaseOp::AdamWStep(op) => return Some(gradients::adamw_step(op, &x)),
+        CaseOp::StorageCopy(_) => x[0].to_vec(),
         CaseOp::AdamW(op) => return Some(adamw(op, &x, &shapes)),
         // Whole steps run it, and tests of src/noise.rs hold the generator against published
         // values.

@@ -3,9 +3,10 @@
 use crate::backend::program::{Program, check_finite, check_owner, program_id};
 use crate::error::{Error, Result};
 use crate::graph::CpuArguments;
-use crate::graph::{Graph, Plan, Source, Step, TensorId};
+use crate::graph::{Graph, Instance, Plan, Source, Step, TensorId};
 use crate::tensor::Dtype;
 use crate::weights::{WeightFiles, Weights};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -111,7 +112,7 @@ impl Program for CpuProgram {
 
     fn read(&self, output: TensorId, values: &mut [f32]) -> Result<()> {
         // An output may also be an input: the gradient through an identity is the cotangent itself.
-        if let Some(outside) = &self.outside[output.0 as usize] {
+        if let Some(outside) = &self.outside[self.graph.home(output).0 as usize] {
             values.copy_from_slice(outside);
             return Ok(());
         }
@@ -161,22 +162,46 @@ impl CpuProgram {
             floats.fill(f32::NAN);
         }
         let base = floats.as_mut_ptr();
+        // Inputs that nodes overwrite: their memory by tensor.
+        let mut overwritten = HashMap::new();
+        for (i, slot) in self.outside.iter_mut().enumerate() {
+            if self.graph.is_overwritten(TensorId(i as u32)) {
+                let values = slot.as_mut().and_then(Arc::get_mut).expect("inputs belong to one program");
+                overwritten.insert(TensorId(i as u32), values.as_mut_ptr());
+            }
+        }
         for step in &self.plan.steps {
             let node = self.graph.node(step.node);
             let replaced = self.plan.placements[step.outputs[0].0 as usize].in_place_of;
             let in_place = replaced.and_then(|r| step.inputs.iter().position(|i| i.0 as usize == r));
+            let tensor_of = |i: &Instance| self.plan.placements[i.0 as usize].tensor;
+            // For each output that is assigned to an input: the slot of the value that it overwrites.
+            let overwrites: Vec<Option<usize>> = (step.outputs.iter().map(tensor_of))
+                .map(|o| {
+                    let home = self.graph.home(o);
+                    (home != o)
+                        .then(|| step.inputs.iter().position(|i| self.graph.home(tensor_of(i)) == home))
+                        .flatten()
+                })
+                .collect();
+            let in_place = in_place.or(overwrites[0]);
             let streamed = self.streamed(step)?;
             let inputs = step.inputs.iter().enumerate().map(|(slot, i)| -> &[f32] {
-                if in_place == Some(slot) {
+                if in_place == Some(slot) || overwrites.contains(&Some(slot)) {
                     return &[];
                 }
                 if let Some((_, values)) = streamed.iter().find(|s| s.0 == slot) {
                     return values;
                 }
-                let tensor = self.plan.placements[i.0 as usize].tensor;
-                match &self.outside[tensor.0 as usize] {
-                    Some(values) => values,
-                    None => {
+                let tensor = self.graph.home(tensor_of(i));
+                match (overwritten.get(&tensor), &self.outside[tensor.0 as usize]) {
+                    // SAFETY: the plan was verified: no output of this step lies in the memory of this
+                    // input, or the slot was left empty above.
+                    (Some(&memory), _) => unsafe {
+                        std::slice::from_raw_parts(memory, self.graph.shape(tensor).numel())
+                    },
+                    (None, Some(values)) => values,
+                    (None, None) => {
                         let (offset, len) = self.span(i.0 as usize);
                         // SAFETY: the plan was verified. Inputs of a step lie inside the arena and
                         // do not overlap its outputs. The one input that may overlap is left empty
@@ -186,6 +211,10 @@ impl CpuProgram {
                 }
             });
             let outputs = step.outputs.iter().map(|o| {
+                if let Some(&memory) = overwritten.get(&self.graph.home(tensor_of(o))) {
+                    // SAFETY: as above; only one output of a step lies in an input's memory.
+                    return unsafe { std::slice::from_raw_parts_mut(memory, self.graph.shape(tensor_of(o)).numel()) };
+                }
                 let (offset, len) = self.span(o.0 as usize);
                 // SAFETY: as above; the outputs of a step do not overlap each other.
                 unsafe { std::slice::from_raw_parts_mut(base.add(offset), len) }

@@ -77,7 +77,9 @@ impl CudaProgram {
                 asked += 1;
                 Ok(tables[asked - 1].address)
             };
-            let of_outside = |tensor: TensorId| outside[tensor.0 as usize].as_ref().map(|part| part.address);
+            let graph = &self.graph;
+            let of_outside =
+                |tensor: TensorId| outside[graph.home(tensor).0 as usize].as_ref().map(|part| part.address);
             let places = Places { arena, scratch, outside: &of_outside };
             let (all, needed) = record_steps(&self.graph, &self.plan, driver.chip(), &places, &mut table)?;
             for launch in all.iter().flat_map(|n| &n.launches) {
@@ -113,7 +115,7 @@ impl CudaProgram {
     /// Nothing else runs on the device while the guard lives.
     fn output(&self, output: TensorId) -> Result<(Operand, MutexGuard<'_, u64>)> {
         let owner = self.device.owner();
-        if self.outside[output.0 as usize].is_none() {
+        if self.outside[self.graph.home(output).0 as usize].is_none() {
             check_owner(*owner, self.id)?;
         }
         let (arena, ..) = self.device.places();
@@ -122,7 +124,7 @@ impl CudaProgram {
     }
 
     fn located(&self, tensor: TensorId, place: u64) -> Operand {
-        let outside = self.outside[tensor.0 as usize].as_ref();
+        let outside = self.outside[self.graph.home(tensor).0 as usize].as_ref();
         located(&self.graph, &self.plan, tensor, outside.map_or(place, |part| part.address))
     }
 }
@@ -181,7 +183,8 @@ impl Program for CudaProgram {
         *owner = self.id;
         self.ready()?;
         let (arena, scratch, _) = device.places();
-        let outside = |tensor: TensorId| self.outside[tensor.0 as usize].as_ref().map(|part| part.address);
+        let home = |tensor: TensorId| self.graph.home(tensor).0 as usize;
+        let outside = |tensor: TensorId| self.outside[home(tensor)].as_ref().map(|part| part.address);
         let places = Places { arena, scratch, outside: &outside };
         let mut tables = self.tables.iter();
         let mut table = |_: &[u8]| Ok(tables.next().expect("recorded before").address);

@@ -64,6 +64,7 @@ pub(super) fn record_steps(
 /// launches are made up and lie far apart, as if nothing shared memory.
 pub fn launches_for(graph: &Graph, plan: &Plan, chip: &Chip) -> Result<Vec<NodeLaunches>> {
     let outside = |tensor: TensorId| {
+        let tensor = graph.home(tensor);
         let is_outside = !matches!(graph.tensor(tensor).source, Source::Node(_));
         is_outside.then(|| (u64::from(tensor.0) + 2) << 40)
     };

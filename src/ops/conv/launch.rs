@@ -56,7 +56,7 @@ pub(super) fn parts_with_work(slices: usize, splits: usize) -> usize {
 }
 
 /// All pixels of a tensor as one row of one image.
-fn as_pixels(o: Operand) -> Operand {
+pub(super) fn as_pixels(o: Operand) -> Operand {
     Operand { shape: Shape::new(1, 1, o.shape.numel() / o.shape.c, o.shape.c), ..o }
 }
 

@@ -12,7 +12,8 @@
 //! and output channels exchanged, and the padding is kernel - 1 - pad. For a doubled x, dx is the
 //! sum of that gradient over 2x2 blocks. With a second image, each image has its own gradient from
 //! its channels of w. Unless x is doubled, the data gradient can add to an existing gradient.
-//! daddend = dy, the same tensor.
+//! daddend = dy, the same tensor. dw is in weight_vjp.rs; the gradients of bias and item bias are
+//! the sums of dy over pixels.
 
 mod cpu;
 mod inputs;
@@ -20,8 +21,11 @@ mod launch;
 pub(crate) mod problem;
 mod variants;
 mod vjp;
+mod weight_launch;
+mod weight_vjp;
 mod wgmma;
 
+use super::pixel_sum::PixelSum;
 use super::prelude::*;
 use crate::graph::record::{Graph, TensorId};
 use crate::tensor::Precision;
@@ -32,6 +36,8 @@ use problem::{DirectConv, Geometry, Spread, WeightOrder, multiply_adds};
 use std::ops::Range;
 pub(in crate::ops) use variants::VARIANTS;
 pub use vjp::ConvVjp;
+pub(in crate::ops) use weight_launch::WEIGHT_VARIANTS;
+pub use weight_vjp::ConvWeightVjp;
 
 /// The convolution. Its inputs are [`ConvInputs`].
 #[derive(Debug, Clone)]
@@ -46,8 +52,7 @@ pub struct Conv {
     pub doubled: bool,
     /// The op has an input that is added to every pixel.
     pub bias: bool,
-    /// The op has an input that is added to every pixel of its batch item: the time embedding. It
-    /// has no gradient.
+    /// The op has an input that is added to every pixel of its batch item: the time embedding.
     pub item_bias: bool,
     /// The op has an input that is added to the output.
     pub addend: bool,
@@ -149,9 +154,17 @@ impl Op for Conv {
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         let at = self.places();
-        r.not_differentiable([Some(at.weight), at.bias].into_iter().flatten(), "weights are fixed")?;
-        r.not_differentiable(at.item_bias, "the time embedding does not depend on x")?;
+        if self.doubled || self.second {
+            r.not_differentiable([at.weight], "the weight of a doubled or of a second image is not trained")?;
+        }
         let (dout, name, x, weight) = (r.dout(0)?, r.name(), r.shape(at.x), r.input(at.weight));
+        let Conv { kernel, stride, padding, doubled, .. } = *self;
+        r.give_sum(at.weight, ConvWeightVjp { kernel, stride, padding }, &[dout, r.input(at.x)])?;
+        for (i, over_items) in [(at.bias, true), (at.item_bias, false)] {
+            if let Some(i) = i {
+                r.give_sum(i, PixelSum { over_items }, &[dout])?;
+            }
+        }
         let all = r.shape(at.weight).c;
         for (i, channels) in [(Some(at.x), 0..x.c), (at.second, x.c..all)] {
             let Some(i) = i.filter(|&i| r.wants(i)) else { continue };
@@ -160,7 +173,6 @@ impl Op for Conv {
                 inputs.extend(r.accumulate(i));
             }
             let single = r.graph.tensor(r.input(i)).precision == Precision::Single && !self.doubled;
-            let Conv { kernel, stride, padding, doubled, .. } = *self;
             let vjp = ConvVjp { kernel, stride, padding, size: (x.h, x.w), doubled, channels, single };
             let dx = r.graph.one(vjp, &name, &inputs)?;
             r.give(i, dx);

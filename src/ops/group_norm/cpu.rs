@@ -70,25 +70,64 @@ pub(super) fn vjp(options: GroupNormOptions, addend: bool, launch: &mut CpuArgum
 pub(super) fn film_vjp(options: GroupNormOptions, launch: &mut CpuArguments<'_>) {
     let s = launch.input_shapes[0];
     let inputs = options.inputs(launch.inputs[1], &launch.inputs[4..]);
-    let x = Sources::new(&inputs, s);
-    let dy = launch.inputs[0];
     let p = Parameters::new(&inputs, options.groups, launch.inputs[2], launch.inputs[3]);
-    launch.outputs[0].par_chunks_mut(2 * s.c).enumerate().for_each(|(n, dfilm)| {
+    let x = Sources::new(&inputs, s);
+    let sums = slope_sums(&x, &p, options.silu, launch.inputs[0], s);
+    for (dfilm, (du, du_x)) in launch.outputs[0].chunks_mut(2 * s.c).zip(sums) {
+        for c in 0..s.c {
+            dfilm[c] = (p.gamma[c] as f64 * du_x[c] + p.beta[c] as f64 * du[c]) as f32;
+            dfilm[s.c + c] = du[c] as f32;
+        }
+    }
+}
+
+pub(super) fn weight_vjp(options: GroupNormOptions, addends: bool, launch: &mut CpuArguments<'_>) {
+    let s = launch.input_shapes[0];
+    let inputs = options.inputs(launch.inputs[1], &launch.inputs[4..]);
+    let p = Parameters::new(&inputs, options.groups, launch.inputs[2], launch.inputs[3]);
+    let x = Sources::new(&inputs, s);
+    let sums = slope_sums(&x, &p, options.silu, launch.inputs[0], s);
+    let [mut dgamma, mut dbeta] = [(); 2].map(|_| vec![0f64; s.c]);
+    for (n, (du, du_x)) in sums.iter().enumerate() {
+        for c in 0..s.c {
+            let by_film = p.film.map_or(1.0, |f| 1.0 + f[2 * s.c * n + c] as f64);
+            dgamma[c] += by_film * du_x[c];
+            dbeta[c] += by_film * du[c];
+        }
+    }
+    let before = launch.inputs.len() - 2;
+    for (k, sums) in [dgamma, dbeta].into_iter().enumerate() {
+        let sum = if addends { Some(launch.inputs[before + k]) } else { None };
+        let out = &mut *launch.outputs[k];
+        match sum {
+            Some([]) => {}
+            Some(sum) => out.copy_from_slice(sum),
+            None => out.fill(0.0),
+        }
+        out.iter_mut().zip(sums).for_each(|(out, sum)| *out = (*out as f64 + sum) as f32);
+    }
+}
+
+/// For each item, the sums over its pixels of du and of du xhat, one of each per channel.
+fn slope_sums(x: &Sources<'_>, p: &Parameters<'_>, silu: bool, dy: &[f32], s: Shape) -> Vec<(Vec<f64>, Vec<f64>)> {
+    let of_item = |n: usize| {
         let (a, b) = p.slope_and_offset(n);
         let centre = p.centre(n);
+        let dy = dy[n * s.item()..][..s.item()].par_chunks(CHUNK_PIXELS * s.c).enumerate();
+        let of_chunk =
+            |(k, dy): (usize, &[f32])| slope_and_sums(&mut dy.to_vec(), &x.chunk(n, k), &a, &b, &centre, silu);
+        let partial: Vec<_> = dy.map(of_chunk).collect();
         let (mut sum, mut sum_x) = (vec![0f64; s.c], vec![0f64; s.c]);
-        for (k, dy) in dy[n * s.item()..][..s.item()].chunks(CHUNK_PIXELS * s.c).enumerate() {
-            let (du, du_x) = slope_and_sums(&mut dy.to_vec(), &x.chunk(n, k), &a, &b, &centre, options.silu);
+        for (du, du_x) in partial {
             sum.iter_mut().zip(du).for_each(|(s, v)| *s += v);
             sum_x.iter_mut().zip(du_x).for_each(|(s, v)| *s += v);
         }
-        for c in 0..s.c {
-            let g = n * options.groups + c / (s.c / options.groups);
-            let normalised = sum_x[c] * p.rstd[g] as f64;
-            dfilm[c] = (p.gamma[c] as f64 * normalised + p.beta[c] as f64 * sum[c]) as f32;
-            dfilm[s.c + c] = sum[c] as f32;
+        for (c, sum_x) in sum_x.iter_mut().enumerate() {
+            *sum_x *= p.rstd[n * p.groups + c / (s.c / p.groups)] as f64;
         }
-    });
+        (sum, sum_x)
+    };
+    (0..s.n).map(of_item).collect()
 }
 
 /// x and, if there is one, the tensor `second`.

@@ -3,7 +3,9 @@
 use super::options::{GroupNormInputs, GroupNormOptions};
 use crate::error::{Error, Result};
 use crate::kernels::{GROUP_NORM_COMBINE, GROUP_NORM_VJP_COMBINE, GroupNormParams};
+use crate::kernels::{GROUP_NORM_WEIGHT_VJP, GroupNormWeightParams};
 use crate::launch::{Either, Kernel, Operand, Place, Recorder};
+use crate::ops::partial_sums::{self, Chunks};
 use crate::ops::variants::{Variant, Variants, always};
 
 /// Operands of one group norm node; see kernels/group_norm.
@@ -188,5 +190,35 @@ impl CudaNorm {
         let kernel = Kernel::named(&format!("group_norm_film_vjp_{}", self.inputs.x.dtype.name()));
         r.launch(kernel, [self.channels().div_ceil(32), s.n, 1], 256, 2048, self.params(r));
         Ok(())
+    }
+
+    /// Records the gradients with respect to gamma and beta of a norm of one tensor, which are
+    /// added to the last two inputs of the node if it has `addends`: sums of chunks of pixels, and
+    /// the sums of all chunks.
+    pub(super) fn record_weight(&self, r: &mut Recorder<'_>, addends: bool) {
+        let (s, GroupNormInputs { x, gamma, beta, film, .. }) = (self.inputs.x.shape, self.inputs);
+        let chunks = Chunks::new(r, (s.n, s.h * s.w), s.c);
+        let parts = s.n * chunks.count;
+        let partial = r.scratch(parts * 2 * s.c);
+        let params = GroupNormWeightParams {
+            partial: partial.into(),
+            x: x.into(),
+            dy: self.dy.into(),
+            gamma: gamma.into(),
+            beta: beta.into(),
+            film: film.into(),
+            mean: self.statistics[0].into(),
+            rstd: self.statistics[1].into(),
+            pixels: s.h * s.w,
+            chunk: chunks.pixels,
+            channels: s.c,
+            groups: self.options.groups,
+            silu: self.options.silu.into(),
+        };
+        let grid = [chunks.columns, chunks.count, s.n];
+        r.launch(GROUP_NORM_WEIGHT_VJP, grid, 256, 2 * Chunks::SHARED, params);
+        let before = r.inputs.len() - 2;
+        let [dgamma, dbeta] = [0, 1].map(|k| (r.outputs[k], addends.then(|| r.inputs[before + k])));
+        partial_sums::record(r, partial, parts, dgamma, Some(dbeta));
     }
 }

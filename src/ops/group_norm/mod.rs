@@ -7,6 +7,7 @@
 //! dx = rstd (p - avg(p) - xhat avg(p xhat)): the second term comes from the mean, the third from
 //! the standard deviation.
 //! dscale = sum over pixels of du (gamma xhat + beta), dshift = sum over pixels of du.
+//! dgamma = sum over items of (1 + scale) (sum over pixels of du xhat), dbeta likewise of du.
 //! It reads x, mean, rstd and the parameters; y is not kept. It can add to an existing gradient.
 
 mod cpu;
@@ -38,6 +39,16 @@ pub struct GroupNormVjp {
 #[derive(Debug, Clone)]
 pub struct GroupNormFilmVjp(pub GroupNormOptions);
 
+/// Gradients of gamma and beta, f32, of a norm of one tensor. Inputs as for [`GroupNormVjp`], then
+/// optionally the two gradients that the results are added to.
+#[derive(Debug, Clone)]
+pub struct GroupNormWeightVjp {
+    /// Options of the forward op.
+    pub options: GroupNormOptions,
+    /// The last two inputs are gradients that the results are added to.
+    pub addends: bool,
+}
+
 impl Op for GroupNorm {
     fn name(&self) -> &'static str {
         "group_norm"
@@ -50,12 +61,21 @@ impl Op for GroupNorm {
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
         let (options, name, at) = (self.0, r.name(), self.0.places());
-        r.not_differentiable([at.gamma, at.beta], "weights are fixed")?;
         let mut inputs = vec![r.dout(0)?, r.input(0), r.out(1), r.out(2)];
         inputs.extend(&r.node.inputs[1..]);
         if let Some(film) = at.film.filter(|&i| r.wants(i)) {
             let dfilm = r.graph.one(GroupNormFilmVjp(options), &name, &inputs)?;
             r.give(film, dfilm);
+        }
+        if r.wants(at.gamma) || r.wants(at.beta) {
+            if options.second {
+                r.not_differentiable([at.gamma, at.beta], "the parameters of a norm of two tensors are not trained")?;
+            }
+            let added = r.accumulate_both([at.gamma, at.beta]);
+            let op = GroupNormWeightVjp { options, addends: !added.is_empty() };
+            let both = r.graph.add(op, &name, &[&inputs[..], &added].concat())?;
+            r.give(at.gamma, both[0]);
+            r.give(at.beta, both[1]);
         }
         if let Some(second) = at.second.filter(|&i| r.wants(at.x) || r.wants(i)) {
             let both = r.graph.add(GroupNormVjp { options, addend: false }, &name, &inputs)?;
@@ -142,6 +162,41 @@ impl Op for GroupNormFilmVjp {
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         CudaNorm::reverse(r, self.0, false).record_film(r)
+    }
+}
+
+impl Op for GroupNormWeightVjp {
+    fn name(&self) -> &'static str {
+        "group_norm_weight_vjp"
+    }
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
+        let count = 3 + self.options.count();
+        if self.options.second {
+            return Err("a norm of two tensors has no gradient by its parameters".into());
+        }
+        expect_inputs(inputs, count + 2 * usize::from(self.addends))?;
+        let x = self.options.inputs(inputs[1], &inputs[4..]).check(self.options.groups)?;
+        expect_shape(inputs[0], x)?;
+        let c = Shape::vector(x.c);
+        inputs[count..].iter().try_for_each(|sum| expect_shape(sum, c))?;
+        Ok(vec![single("dgamma", c), single("dbeta", c)])
+    }
+    fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
+        r.not_differentiable(0..r.node.inputs.len(), FIRST_ORDER_ONLY)
+    }
+    fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
+        18 * inputs[0].numel() as u64
+    }
+    fn overwrites(&self) -> &'static [(usize, usize)] {
+        // The addends follow six or seven other inputs.
+        &[(6, 0), (7, 1), (7, 0), (8, 1)]
+    }
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
+        cpu::weight_vjp(self.options, self.addends, launch);
+    }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        CudaNorm::reverse(r, self.options, false).record_weight(r, self.addends);
+        Ok(())
     }
 }
 

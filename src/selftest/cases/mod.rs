@@ -7,6 +7,7 @@ mod networks;
 mod operators;
 mod samplers;
 mod timed;
+mod training;
 
 use super::case::Case;
 pub(super) use large::large_cases;
@@ -14,5 +15,5 @@ pub use timed::timed_cases;
 
 /// The case table.
 pub fn cases() -> Vec<Case> {
-    [networks::cases(), operators::cases(), samplers::cases()].concat()
+    [networks::cases(), operators::cases(), samplers::cases(), training::cases()].concat()
 }

@@ -40,7 +40,9 @@ fn conv_of(op: Conv, x: Shape, second: usize, co: usize) -> Case {
     ];
     let said: String = names.iter().filter(|n| n.0).map(|n| n.1).collect();
     let at = op.places();
-    let wanted: Vec<usize> = [Some(at.x), at.addend, at.second].into_iter().flatten().collect();
+    let weight = (!op.doubled && !op.second).then_some(at.weight);
+    let wanted = [Some(at.x), weight, at.bias, at.item_bias, at.addend, at.second];
+    let wanted: Vec<usize> = wanted.into_iter().flatten().collect();
     let inputs = shapes.into_iter().flatten().map(Input::stored).collect();
     Case::new(format!("conv {kernel}x{kernel}/{stride} {x} -> {co}{said}"), op, inputs, &wanted)
 }
@@ -65,7 +67,9 @@ fn group_norm_of(op: GroupNormOptions, x: Shape, second: usize) -> Case {
     let names = [(op.film, ", film"), (op.silu, ", silu"), (op.second, ", of two tensors")];
     let said: String = names.iter().filter(|n| n.0).map(|n| n.1).collect();
     let at = op.places();
-    let wanted: Vec<usize> = [Some(at.x), at.film, at.second].into_iter().flatten().collect();
+    let parameters = if op.second { [None, None] } else { [Some(at.gamma), Some(at.beta)] };
+    let wanted = [Some(at.x), at.film, at.second].into_iter().chain(parameters);
+    let wanted: Vec<usize> = wanted.flatten().collect();
     let inputs = shapes.into_iter().flatten().map(Input::stored).collect();
     Case::new(format!("group_norm {x} in {}{said}", op.groups), GroupNorm(op), inputs, &wanted)
 }
@@ -81,7 +85,7 @@ fn group_norm_of_two(x: Shape, second: usize, groups: usize, film: bool) -> Case
 
 fn layer_norm(x: Shape) -> Case {
     let inputs = [x, Shape::vector(x.c), Shape::vector(x.c)].map(Input::stored).to_vec();
-    Case::new(format!("layer_norm {x}"), LayerNorm { eps: 1e-5 }, inputs, &[0])
+    Case::new(format!("layer_norm {x}"), LayerNorm { eps: 1e-5 }, inputs, &[0, 1, 2])
 }
 
 fn attention(n: usize, h: usize, w: usize, heads: usize, d: usize, order: QkvOrder) -> Case {
@@ -112,12 +116,12 @@ fn packed_cross_attention(q: Shape, keys: usize, items: usize, heads: usize) -> 
 fn linear(x: Shape, out: usize, silu: bool) -> Case {
     let inputs = [x, s(out, 1, 1, x.c), Shape::vector(out)].map(Input::stored).to_vec();
     let name = format!("linear {x} -> {out}{}", if silu { ", silu" } else { "" });
-    Case::new(name, Linear { silu }, inputs, if silu { &[] } else { &[0] })
+    Case::new(name, Linear { silu }, inputs, if silu { &[] } else { &[0, 1, 2] })
 }
 
 fn geglu(x: Shape, out: usize) -> Case {
     let inputs = [x, s(2 * out, 1, 1, x.c), Shape::vector(2 * out)].map(Input::stored).to_vec();
-    Case::new(format!("geglu {x} -> {out}"), Geglu, inputs, &[0])
+    Case::new(format!("geglu {x} -> {out}"), Geglu, inputs, &[0, 1, 2])
 }
 
 pub(super) fn cases() -> Vec<Case> {

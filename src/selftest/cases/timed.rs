@@ -2,7 +2,7 @@
 
 use crate::ops::add::{Add, Scale};
 use crate::ops::attention::{Attention, QkvOrder};
-use crate::ops::conv::Conv;
+use crate::ops::conv::{Conv, ConvWeightVjp, Padding};
 use crate::ops::group_norm::{GroupNorm, GroupNormOptions};
 use crate::ops::linear::Linear;
 use crate::selftest::case::{Case, Input};
@@ -24,6 +24,12 @@ pub fn timed_cases(shrink: usize) -> Vec<Case> {
         let (side, c) = (size(side), size(c));
         let inputs = stored(&[s(n, side, side, c), s(c, 3, 3, c), Shape::vector(c)]);
         all.push(Case::new(format!("conv 3x3, {n} x {side}x{side}, {c} channels"), Conv::new(3, 1), inputs, &[0]));
+    }
+    for (n, side, c) in [(4, 64, 512), (4, 16, 1024)] {
+        let (side, c) = (size(side), size(c));
+        let (op, x) = (ConvWeightVjp { kernel: 3, stride: 1, padding: Padding::Around }, s(n, side, side, c));
+        let name = format!("conv_weight_vjp 3x3, {n} x {side}x{side}, {c} channels");
+        all.push(Case::new(name, op, stored(&[x, x]), &[]));
     }
     for (n, side, c) in [(4, 32, 512), (4, 16, 1024)] {
         let (side, heads) = (size(side), (size(c) / 64).max(1));
