@@ -145,6 +145,7 @@ pub mod report;
 pub mod sampler;
 pub mod selftest;
 pub mod tensor;
+pub mod train;
 pub mod trial;
 pub mod weights;
 

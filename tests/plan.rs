@@ -9,10 +9,12 @@ use dmap::model::{Conditioning, Model, Network};
 use dmap::noise::{Draw, NoiseKey, fill_normal};
 use dmap::operator::parse_task;
 use dmap::sampler::{METHODS, Phases, Restorer, Settings};
+use std::path::Path;
 
 /// The graphs of a method.
 fn step_graphs(architecture: &str, size: usize, method: &str, plan: PlanOptions) -> Vec<Graph> {
     let model = Model::architecture(architecture).unwrap();
+    let model = if method == "cse" { model.with_usual_control().unwrap() } else { model };
     let operator = parse_task("sr4").unwrap();
     let prior = model.network.prior();
     let settings = Settings::parse(method, &prior).unwrap();
@@ -168,10 +170,13 @@ fn weights_stay_with_the_host_only_where_the_budget_asks_for_it() {
 fn a_budget_of_passes_gives_as_many_levels_as_it_allows() {
     let of = |path: &str| Model::open(path).unwrap();
     let (pixels, latents) = (of("tests/data/adm_a.safetensors"), of("tests/data/latent_sd1"));
+    let control = Path::new("tests/data/latent_sd1/controlnet");
+    let steered = of("tests/data/latent_sd1").with_control(control, 1.0).unwrap();
     for row in METHODS {
-        // Some methods are for pixel models only, some for latent models only.
-        let on = |model: &Model| Settings::parse(row.name, &model.network.prior()).unwrap().steps(20).passes(model);
-        let model = if on(&pixels).is_ok() { &pixels } else { &latents };
+        // Some methods are for pixel models only, some for latent models only, and one needs a
+        // conditional score estimator.
+        let on = |model: &&Model| Settings::parse(row.name, &model.network.prior()).unwrap().steps(20).passes(model);
+        let model = [&pixels, &latents, &steered].into_iter().find(|model| on(model).is_ok()).unwrap();
         let usual = Settings::parse(row.name, &model.network.prior()).unwrap();
         // A budget that three levels take in full is no round number of the usual levels' passes.
         let of_three = usual.clone().steps(3).passes(model).unwrap();
@@ -189,5 +194,15 @@ fn a_budget_of_passes_gives_as_many_levels_as_it_allows() {
         let (image, cpu) = (Shape::new(1, 32, 48, 3), Device::cpu());
         let mut restorer = Restorer::new(model, &operator, &within, image, PlanOptions::default(), &cpu).unwrap();
         assert_eq!(restorer.network_passes().unwrap(), passes, "{}", row.name);
+    }
+}
+
+#[test]
+fn a_gradient_through_the_prior_alone_is_one_vjp() {
+    let model = Model::open("tests/data/adm_control.safetensors").unwrap();
+    let model = model.with_control(Path::new("tests/data/adm_control_cse.safetensors"), 1.0).unwrap();
+    for (method, passes) in [("cse", 1), ("dps", 2), ("dps:through=prior", 3), ("dsg:through=prior", 3)] {
+        let settings = Settings::parse(method, &model.network.prior()).unwrap().steps(4);
+        assert_eq!(settings.passes(&model).unwrap(), 4 * passes, "{method}");
     }
 }

@@ -22,6 +22,7 @@ mod old_flags;
 mod outputs;
 mod pending;
 mod plan;
+mod plan_training;
 mod prepare;
 mod quantity;
 mod queue;
@@ -30,6 +31,7 @@ mod restore;
 mod sampler_flags;
 mod seconds;
 mod selftest;
+mod train_cse;
 mod tune;
 
 use crate::error::{Error, Result, shown};
@@ -57,6 +59,8 @@ enum Command {
     Restore(Box<restore::Restore>),
     /// Search the options of methods on photos, and write the best as a preset
     Tune(Box<tune::Tune>),
+    /// Train a conditional score estimator for a task on photos
+    TrainCse(Box<train_cse::TrainCse>),
     /// Print memory, work and launches of one step, without weights or a GPU
     Plan(plan::PlanArguments),
     /// Evaluate model, residual and gradient once, from and to safetensors files
@@ -77,6 +81,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Demo(demo) => demo::run(demo),
         Command::Restore(restore) => restore::run(*restore),
         Command::Tune(tune) => tune::run(*tune),
+        Command::TrainCse(train) => train_cse::run(*train),
         Command::Plan(plan) => plan::run(plan),
         Command::Eval(eval) => eval::run(eval),
         Command::Info(info) => info::run(info),

@@ -1,6 +1,7 @@
 //! `dmap plan`: memory and work of a step, computed without weights or a device.
 
 use super::device::StorageFlags;
+use super::plan_training;
 use super::quantity::{readable, size};
 use super::sampler_flags::SamplerFlags;
 use crate::backend::Device;
@@ -37,6 +38,12 @@ pub struct PlanArguments {
     task: String,
     #[command(flatten)]
     sampler: SamplerFlags,
+    /// With a conditional score estimator
+    #[arg(long)]
+    cse: bool,
+    /// Plan a step that trains a conditional score estimator
+    #[arg(long, conflicts_with_all = ["cse", "svg"])]
+    train: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -147,9 +154,17 @@ fn planned(setup: &Setup<'_>, method: &dyn Method) -> Result<(Vec<Planned>, usiz
 }
 
 pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
-    let model = Model::file_or_architecture(&flags.model)?;
+    let mut model = Model::file_or_architecture(&flags.model)?;
+    if flags.cse {
+        model = model.with_usual_control()?;
+    }
     let (w, h) = size(&flags.size)?;
     let operator = parse_task(&flags.task)?;
+    if flags.train {
+        let (batch, options) = (flags.batch as usize, flags.storage.plan()?);
+        plan_training::run(&model, operator.as_ref(), (w, h), batch, &options, flags.json)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let prior = model.network.prior();
     let settings = flags.sampler.settings(&model, operator.as_ref(), Noise::default(), 1)?;
     let image = Shape::new(flags.batch as usize, h, w, prior.image_channels());

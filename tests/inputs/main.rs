@@ -17,5 +17,6 @@ mod overflow;
 mod photos;
 mod pickles;
 mod table;
+mod training;
 mod tune;
 mod weight_files;
