@@ -42,7 +42,40 @@ fn settings(t: &Trainer<'_>) -> Result<Value> {
     }))
 }
 
-pub(super) fn save(t: &Trainer<'_>, folder: &Path, origin: &ControlOrigin) -> Result<PathBuf> {
+impl Trainer<'_> {
+    /// Writes the estimator and the state of the training into `folder`. Each file appears whole; the
+    /// state is the last one. Gives the path for `--cse`.
+    pub fn save(&self, folder: &Path) -> Result<PathBuf> {
+        let origin = ControlOrigin {
+            task: self.operator.task(),
+            noise: self.settings.noise.to_string(),
+            model: self.model.name.clone(),
+            model_sha256: self.model.weights.files_sha256()?,
+            shots: self.photos.files.len(),
+            steps: self.step,
+        };
+        save(self, folder, &origin)
+    }
+
+    /// Continues from the state in `folder`. Fails if it was made with other settings, and names them.
+    pub fn resume(&mut self, folder: &Path) -> Result<()> {
+        self.step = resume(self, folder)?;
+        Ok(())
+    }
+
+    /// The trained weights: name, extents and values as the estimator's file has them.
+    pub fn weights(&self) -> Result<Vec<FileTensor>> {
+        in_files(self, |trained| trained.weight.kept)
+    }
+
+    /// AdamW's first moment of every weight, in the same form. After the first step it is 0.1 times
+    /// the clipped gradient.
+    pub fn first_moments(&self) -> Result<Vec<FileTensor>> {
+        in_files(self, |trained| trained.moments[0])
+    }
+}
+
+fn save(t: &Trainer<'_>, folder: &Path, origin: &ControlOrigin) -> Result<PathBuf> {
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let mut state = Vec::new();
     for trained in &t.recorded.trained {
@@ -64,7 +97,7 @@ pub(super) fn save(t: &Trainer<'_>, folder: &Path, origin: &ControlOrigin) -> Re
 const STATE: [&str; 3] = ["", ".m", ".v"];
 
 /// A tensor of every trained weight, by the names and in the order of the estimator's file.
-pub(super) fn in_files(t: &Trainer<'_>, of: impl Fn(&Trained) -> TensorId) -> Result<Vec<FileTensor>> {
+fn in_files(t: &Trainer<'_>, of: impl Fn(&Trained) -> TensorId) -> Result<Vec<FileTensor>> {
     let mut all = Vec::new();
     for trained in &t.recorded.trained {
         let values = t.executor.read(of(trained))?;
@@ -95,7 +128,7 @@ fn plain(value: Option<&Value>) -> String {
 }
 
 /// Writes the state in `folder` to the device. Gives the steps that were done.
-pub(super) fn resume(t: &mut Trainer<'_>, folder: &Path) -> Result<usize> {
+fn resume(t: &mut Trainer<'_>, folder: &Path) -> Result<usize> {
     let file = Checkpoint::open(&folder.join(CHECKPOINT))?;
     let read = |key: &str| file.metadata.get(key).map(String::as_str);
     let there: Value = read(SETTINGS).and_then(|s| serde_json::from_str(s).ok()).unwrap_or_default();

@@ -1,6 +1,5 @@
 //! Trains a conditional score estimator step by step.
 
-use super::checkpoint;
 use super::data::{Augmentation, Example, Photos, Source};
 use super::graph::{TrainingGraph, record};
 use super::initial::initial;
@@ -8,10 +7,9 @@ use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::{Graph, Op, Plan, PlanOptions};
-use crate::model::control_file::FileTensor;
 use crate::model::controlnet::{controlled, open_control};
 use crate::model::stable_diffusion::TEXT_EMBEDDING;
-use crate::model::{ControlConfig, ControlOrigin, Model, Network, Prediction, Prior};
+use crate::model::{ControlConfig, Model, Network, Prediction, Prior};
 use crate::noise::{Draw, NoiseKey};
 use crate::operator::Operator;
 use crate::ops::adamw::BETAS;
@@ -20,7 +18,7 @@ use crate::sampler::{Noise, Schedule, Spacing, check_condition};
 use crate::tensor::{Dtype, Shape, WeightPart};
 use crate::weights::Weights;
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,7 +104,7 @@ pub struct Trainer<'a> {
     pub(super) recorded: TrainingGraph,
     prior: Prior,
     alpha_bar: Vec<f64>,
-    step: usize,
+    pub(super) step: usize,
 }
 
 impl<'a> Trainer<'a> {
@@ -300,37 +298,6 @@ impl<'a> Trainer<'a> {
         let [by_m, by_v] = BETAS.map(|beta| 1.0 / (1.0 - beta.powi(t)));
         let take = if is_last { 1.0 } else { 0.0 };
         e.write(r.optimiser, &[take, rate, rate * s.decay, by_m, by_v, s.clip].map(|v| v as f32))
-    }
-
-    /// Writes the estimator and the state of the training into `folder`. Each file appears whole; the
-    /// state is the last one. Gives the path for `--cse`.
-    pub fn save(&self, folder: &Path) -> Result<PathBuf> {
-        let origin = ControlOrigin {
-            task: self.operator.task(),
-            noise: self.settings.noise.to_string(),
-            model: self.model.name.clone(),
-            model_sha256: self.model.weights.files_sha256()?,
-            shots: self.photos.files.len(),
-            steps: self.step,
-        };
-        checkpoint::save(self, folder, &origin)
-    }
-
-    /// The trained weights: name, extents and values as the estimator's file has them.
-    pub fn weights(&self) -> Result<Vec<FileTensor>> {
-        checkpoint::in_files(self, |trained| trained.weight.kept)
-    }
-
-    /// AdamW's first moment of every weight, in the same form. After the first step it is 0.1 times
-    /// the clipped gradient.
-    pub fn first_moments(&self) -> Result<Vec<FileTensor>> {
-        checkpoint::in_files(self, |trained| trained.moments[0])
-    }
-
-    /// Continues from the state in `folder`. Fails if it was made with other settings, and names them.
-    pub fn resume(&mut self, folder: &Path) -> Result<()> {
-        self.step = checkpoint::resume(self, folder)?;
-        Ok(())
     }
 }
 
