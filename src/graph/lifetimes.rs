@@ -64,16 +64,18 @@ impl Lifetimes {
         }
         let mut in_place_of = vec![None; count];
         for (s, step) in schedule.steps.iter().enumerate() {
-            for &slot in graph.node(step.node).op.in_place() {
-                let Some(&input) = step.inputs.get(slot) else { continue };
-                let (i, o) = (input.0 as usize, step.outputs[0].0 as usize);
-                if !in_arena[o] {
-                    break;
-                }
-                let read_once = step.inputs.iter().filter(|&&x| x == input).count() == 1;
-                if in_arena[i] && last[i] == s && bytes[i] == bytes[o] && read_once {
+            for &(slot, k) in graph.node(step.node).op.in_place() {
+                let (Some(input), Some(output)) = (step.inputs.get(slot), step.outputs.get(k)) else { continue };
+                let (i, o) = (input.0 as usize, output.0 as usize);
+                let read_once = step.inputs.iter().filter(|&x| x == input).count() == 1;
+                let is_taken = step.outputs.iter().any(|x| in_place_of[x.0 as usize] == Some(i));
+                let [from, to] = [i, o].map(|v| schedule.tensor_of[v]);
+                let fits = match graph.is_assigned(to) {
+                    true => graph.home(from) == graph.home(to),
+                    false => in_arena[i] && last[i] == s && bytes[i] == bytes[o],
+                };
+                if fits && read_once && !is_taken && in_place_of[o].is_none() {
                     in_place_of[o] = Some(i);
-                    break;
                 }
             }
         }

@@ -9,6 +9,7 @@ mod lifetimes;
 mod plan;
 mod recompute;
 pub(crate) mod record;
+mod reverse;
 mod schedule;
 mod verify;
 

@@ -1,6 +1,6 @@
 //! Checks a plan by following its steps as a device would, independently of the planner.
 
-use super::Plan;
+use super::{Plan, Step};
 use crate::error::{Error, Result};
 use crate::graph::record::{Graph, Source, TensorId};
 use std::collections::HashMap;
@@ -16,6 +16,11 @@ pub(crate) fn verify(graph: &Graph, plan: &Plan) -> Result<()> {
     for (s, step) in plan.steps.iter().enumerate() {
         step.inputs.iter().for_each(|i| last_read[i.0 as usize] = s + 1);
     }
+    // Whether the op lets output `k` take the place of a value that it reads.
+    let may_replace = |step: &Step, k: usize, replaced: Option<usize>| {
+        let mut slots = (0..step.inputs.len()).filter(|&slot| Some(step.inputs[slot].0 as usize) == replaced);
+        slots.any(|slot| graph.node(step.node).op.in_place().contains(&(slot, k)))
+    };
     let outputs: std::collections::HashSet<_> = graph.outputs().iter().copied().collect();
     let mut newest = vec![None; graph.tensors().len()];
     for step in &plan.steps {
@@ -53,9 +58,8 @@ pub(crate) fn verify(graph: &Graph, plan: &Plan) -> Result<()> {
             let home = graph.home(p.tensor);
             if home != p.tensor {
                 let before = held.get(&home).copied().unwrap_or(home);
-                let mut pairs = graph.node(step.node).op.overwrites().iter().filter(|pair| pair.1 == k);
-                let read = |slot: usize| step.inputs.get(slot).map(|i| plan.placements[i.0 as usize].tensor);
-                if step.recomputed || !pairs.any(|pair| read(pair.0) == Some(before)) {
+                let replaces_it = p.in_place_of.is_some_and(|i| plan.placements[i].tensor == before);
+                if step.recomputed || !replaces_it || !may_replace(step, k, p.in_place_of) {
                     return broken(s, format!("can't overwrite {}", graph.tensor(home).name));
                 }
                 written.push((home, p.tensor));
@@ -71,10 +75,8 @@ pub(crate) fn verify(graph: &Graph, plan: &Plan) -> Result<()> {
                 let at = q.offset.unwrap_or(u64::MAX);
                 let apart = at >= end || at + q.bytes <= start;
                 let read_now = step.inputs.iter().position(|i| i.0 as usize == other);
-                let may_replace = k == 0
-                    && p.in_place_of == Some(other)
-                    && read_now.is_some_and(|slot| graph.node(step.node).op.in_place().contains(&slot));
-                let still_needed = last_read[other] > s + 1 || (read_now.is_some() && !may_replace);
+                let replaces_it = p.in_place_of == Some(other) && may_replace(step, k, p.in_place_of);
+                let still_needed = last_read[other] > s + 1 || (read_now.is_some() && !replaces_it);
                 let written_now = step.outputs.iter().any(|x| x.0 as usize == other);
                 if !apart && (still_needed || written_now) {
                     return broken(s, format!("overwrites {}", graph.tensor(q.tensor).name));
@@ -142,5 +144,23 @@ mod tests {
         plan.steps.push(plan.steps[1].clone());
         plan.arena_bytes -= 1;
         assert!(super::verify(&g, &plan).is_err());
+    }
+
+    #[test]
+    fn an_input_is_overwritten_only_by_a_node_that_reads_it_last() {
+        let add = || Add { scale: 1.0 };
+        let record = |reads_it: bool, is_read_again: bool| {
+            let mut g = Graph::new();
+            let (x, b) = (g.input("x", Shape::rows(1, 8)), g.input("b", Shape::rows(1, 8)));
+            let next = g.one(add(), "next", &[if reads_it { x } else { b }, b]).unwrap();
+            g.assign(x, next).unwrap();
+            let after = g.one(add(), "after", &[if is_read_again { x } else { next }, b]).unwrap();
+            g.output(after);
+            Plan::new(&g, &PlanOptions::default()).map_err(|e| e.to_string())
+        };
+        let plan = record(true, false).unwrap();
+        assert_eq!(plan.arena_bytes, 256, "only `after` takes memory");
+        assert!(record(false, false).unwrap_err().contains("step 0 (next): can't overwrite x"));
+        assert!(record(true, true).unwrap_err().contains("step 1 (after): reads x, which was overwritten"));
     }
 }

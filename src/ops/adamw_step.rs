@@ -44,7 +44,7 @@ impl Op for AdamWStep {
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         18 * inputs[0].numel() as u64
     }
-    fn overwrites(&self) -> &'static [(usize, usize)] {
+    fn in_place(&self) -> &'static [(usize, usize)] {
         &[(0, 0), (1, 1), (2, 2), (3, 3)]
     }
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {

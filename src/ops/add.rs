@@ -44,8 +44,8 @@ impl Op for Add {
     fn flops(&self, _: &[Shape], outputs: &[Shape]) -> u64 {
         2 * outputs[0].numel() as u64
     }
-    fn in_place(&self) -> &'static [usize] {
-        &[0, 1]
+    fn in_place(&self) -> &'static [(usize, usize)] {
+        &[(0, 0), (1, 0)]
     }
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (a, b, s) = (launch.input_unless_in_place(0), launch.input_unless_in_place(1), self.scale);
@@ -77,8 +77,8 @@ impl Op for Scale {
     fn flops(&self, _: &[Shape], outputs: &[Shape]) -> u64 {
         outputs[0].numel() as u64
     }
-    fn in_place(&self) -> &'static [usize] {
-        &[0]
+    fn in_place(&self) -> &'static [(usize, usize)] {
+        &[(0, 0)]
     }
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (x, s) = (launch.input_unless_in_place(0), self.scale);

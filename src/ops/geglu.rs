@@ -88,8 +88,8 @@ impl Op for GegluVjp {
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         20 * inputs[0].numel() as u64
     }
-    fn in_place(&self) -> &'static [usize] {
-        &[1]
+    fn in_place(&self) -> &'static [(usize, usize)] {
+        &[(1, 0)]
     }
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (c, dy) = (launch.input_shapes[0].c, launch.inputs[0]);

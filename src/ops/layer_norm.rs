@@ -110,8 +110,8 @@ impl Op for LayerNormVjp {
     fn flops(&self, _: &[Shape], outputs: &[Shape]) -> u64 {
         14 * outputs[0].numel() as u64
     }
-    fn in_place(&self) -> &'static [usize] {
-        &[0]
+    fn in_place(&self) -> &'static [(usize, usize)] {
+        &[(0, 0)]
     }
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (dy, x, gamma) = (launch.input_unless_in_place(0), launch.inputs[1], launch.inputs[2]);
@@ -164,7 +164,7 @@ impl Op for LayerNormWeightVjp {
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         8 * inputs[0].numel() as u64
     }
-    fn overwrites(&self) -> &'static [(usize, usize)] {
+    fn in_place(&self) -> &'static [(usize, usize)] {
         &[(2, 0), (3, 1)]
     }
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {

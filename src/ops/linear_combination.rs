@@ -52,8 +52,8 @@ impl Op for LinearCombination {
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         2 * (self.columns.len() * inputs[1].numel()) as u64
     }
-    fn in_place(&self) -> &'static [usize] {
-        &[1, 2, 3]
+    fn in_place(&self) -> &'static [(usize, usize)] {
+        &[(1, 0), (2, 0), (3, 0)]
     }
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (item, width) = (launch.input_shapes[1].item(), launch.input_shapes[0].c);

@@ -45,10 +45,7 @@ impl Op for PixelSum {
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         inputs[0].numel() as u64
     }
-    fn in_place(&self) -> &'static [usize] {
-        &[1]
-    }
-    fn overwrites(&self) -> &'static [(usize, usize)] {
+    fn in_place(&self) -> &'static [(usize, usize)] {
         &[(1, 0)]
     }
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {

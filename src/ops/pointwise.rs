@@ -111,8 +111,8 @@ impl<F: Pointwise> Op for F {
     fn flops(&self, _: &[Shape], outputs: &[Shape]) -> u64 {
         F::FLOPS[0] * outputs[0].numel() as u64
     }
-    fn in_place(&self) -> &'static [usize] {
-        &[0]
+    fn in_place(&self) -> &'static [(usize, usize)] {
+        &[(0, 0)]
     }
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let x = launch.input_unless_in_place(0);
@@ -142,8 +142,8 @@ impl<F: Pointwise> Op for PointwiseVjp<F> {
     fn flops(&self, _: &[Shape], outputs: &[Shape]) -> u64 {
         F::FLOPS[1] * outputs[0].numel() as u64
     }
-    fn in_place(&self) -> &'static [usize] {
-        &[0]
+    fn in_place(&self) -> &'static [(usize, usize)] {
+        &[(0, 0)]
     }
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (dy, x) = (launch.input_unless_in_place(0), launch.inputs[1]);

@@ -51,6 +51,8 @@ pub struct CpuProgram {
     outside: Vec<Option<Arc<Vec<f32>>>>,
     /// For each tensor: the value that exists at the end of a run.
     newest: Vec<Option<usize>>,
+    /// Inputs that nodes overwrite.
+    overwritten: Vec<TensorId>,
     poison: bool,
 }
 
@@ -80,7 +82,8 @@ impl CpuProgram {
                 newest[plan.placements[o.0 as usize].tensor.0 as usize] = Some(o.0 as usize);
             }
         }
-        Ok(CpuProgram { id: program_id(), graph, plan, arena, files, outside, newest, poison: false })
+        let overwritten = graph.overwritten();
+        Ok(CpuProgram { id: program_id(), graph, plan, arena, files, outside, newest, overwritten, poison: false })
     }
 
     /// Reads those weights of a step that are not in memory: (position among its inputs, values).
@@ -164,30 +167,20 @@ impl CpuProgram {
         let base = floats.as_mut_ptr();
         // Inputs that nodes overwrite: their memory by tensor.
         let mut overwritten = HashMap::new();
-        for (i, slot) in self.outside.iter_mut().enumerate() {
-            if self.graph.is_overwritten(TensorId(i as u32)) {
-                let values = slot.as_mut().and_then(Arc::get_mut).expect("inputs belong to one program");
-                overwritten.insert(TensorId(i as u32), values.as_mut_ptr());
-            }
+        for &input in &self.overwritten {
+            let values = self.outside[input.0 as usize].as_mut().and_then(Arc::get_mut);
+            overwritten.insert(input, values.expect("inputs belong to one program").as_mut_ptr());
         }
         for step in &self.plan.steps {
             let node = self.graph.node(step.node);
-            let replaced = self.plan.placements[step.outputs[0].0 as usize].in_place_of;
-            let in_place = replaced.and_then(|r| step.inputs.iter().position(|i| i.0 as usize == r));
             let tensor_of = |i: &Instance| self.plan.placements[i.0 as usize].tensor;
-            // For each output that is assigned to an input: the slot of the value that it overwrites.
-            let overwrites: Vec<Option<usize>> = (step.outputs.iter().map(tensor_of))
-                .map(|o| {
-                    let home = self.graph.home(o);
-                    (home != o)
-                        .then(|| step.inputs.iter().position(|i| self.graph.home(tensor_of(i)) == home))
-                        .flatten()
-                })
-                .collect();
-            let in_place = in_place.or(overwrites[0]);
+            // For each output, the slot of the input whose memory it takes over.
+            let slot_of = |replaced: usize| step.inputs.iter().position(|i| i.0 as usize == replaced);
+            let taken = step.outputs.iter().map(|o| self.plan.placements[o.0 as usize].in_place_of.and_then(slot_of));
+            let taken: Vec<Option<usize>> = taken.collect();
             let streamed = self.streamed(step)?;
             let inputs = step.inputs.iter().enumerate().map(|(slot, i)| -> &[f32] {
-                if in_place == Some(slot) || overwrites.contains(&Some(slot)) {
+                if taken.contains(&Some(slot)) {
                     return &[];
                 }
                 if let Some((_, values)) = streamed.iter().find(|s| s.0 == slot) {
@@ -224,7 +217,7 @@ impl CpuProgram {
                 outputs: outputs.collect(),
                 input_shapes: node.inputs.iter().map(|&i| self.graph.shape(i)).collect(),
                 output_shapes: node.outputs.iter().map(|&o| self.graph.shape(o)).collect(),
-                in_place,
+                in_place: taken[0],
             };
             let start = Instant::now();
             node.op.run_cpu(&mut launch);

@@ -185,11 +185,11 @@ impl Op for Conv {
     fn flops(&self, inputs: &[Shape], outputs: &[Shape]) -> u64 {
         multiply_adds(outputs[0], inputs[1])
     }
-    fn in_place(&self) -> &'static [usize] {
+    fn in_place(&self) -> &'static [(usize, usize)] {
         match self.places().addend {
-            Some(2) => &[2],
-            Some(3) => &[3],
-            Some(_) => &[4],
+            Some(2) => &[(2, 0)],
+            Some(3) => &[(3, 0)],
+            Some(_) => &[(4, 0)],
             None => &[],
         }
     }

@@ -117,8 +117,8 @@ impl Op for ConvVjp {
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         multiply_adds(inputs[0], Shape { c: self.channels.len(), ..inputs[1] })
     }
-    fn in_place(&self) -> &'static [usize] {
-        &[2]
+    fn in_place(&self) -> &'static [(usize, usize)] {
+        &[(2, 0)]
     }
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         let (dy, dx) = (launch.input_shapes[0], launch.output_shapes[0]);

@@ -57,10 +57,7 @@ impl Op for ConvWeightVjp {
     fn flops(&self, inputs: &[Shape], outputs: &[Shape]) -> u64 {
         multiply_adds(inputs[0], outputs[0])
     }
-    fn in_place(&self) -> &'static [usize] {
-        &[2]
-    }
-    fn overwrites(&self) -> &'static [(usize, usize)] {
+    fn in_place(&self) -> &'static [(usize, usize)] {
         &[(2, 0)]
     }
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {

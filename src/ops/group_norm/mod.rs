@@ -128,9 +128,9 @@ impl Op for GroupNormVjp {
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         28 * inputs[0].numel() as u64
     }
-    fn in_place(&self) -> &'static [usize] {
+    fn in_place(&self) -> &'static [(usize, usize)] {
         // With two tensors, neither gradient has the shape of dy, so none can take its place.
-        if self.options.second { &[] } else { &[0] }
+        if self.options.second { &[] } else { &[(0, 0)] }
     }
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         cpu::vjp(self.options, self.addend, launch);
@@ -187,9 +187,9 @@ impl Op for GroupNormWeightVjp {
     fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
         18 * inputs[0].numel() as u64
     }
-    fn overwrites(&self) -> &'static [(usize, usize)] {
-        // The addends follow six or seven other inputs.
-        &[(6, 0), (7, 1), (7, 0), (8, 1)]
+    fn in_place(&self) -> &'static [(usize, usize)] {
+        // The addends follow all other inputs.
+        if self.options.film { &[(7, 0), (8, 1)] } else { &[(6, 0), (7, 1)] }
     }
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
         cpu::weight_vjp(self.options, self.addends, launch);
