@@ -3,6 +3,7 @@
 #![cfg(feature = "emulate")]
 
 mod faults;
+mod in_place;
 mod training;
 
 use dmap::backend::Device;

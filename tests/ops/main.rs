@@ -4,8 +4,6 @@
 #[cfg(feature = "emulate")]
 mod emulated;
 mod gradients;
-#[cfg(feature = "emulate")]
-mod in_place;
 mod real;
 mod reference;
 #[cfg(feature = "emulate")]
