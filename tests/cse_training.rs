@@ -232,3 +232,43 @@ fn a_budget_recomputes_activations_without_changing_a_bit() {
     assert!(tight.flops_recompute > 0 && tight.arena_bytes < free.arena_bytes);
     assert!(weights == same);
 }
+
+#[test]
+fn an_estimator_starts_as_a_copy_that_adds_nothing() {
+    let path = data("adm_control.safetensors");
+    let (model, base) = (Model::open(&path).unwrap(), Checkpoint::open(&path).unwrap());
+    let (operator, photos) = (parse_task("denoise").unwrap(), Photos::default());
+    let s = TrainSettings::new((SIDE, SIDE));
+    let t = Trainer::new(&model, operator.as_ref(), &photos, s, PlanOptions::default(), &Device::cpu()).unwrap();
+    let (mut copied, mut zeros, mut drawn) = (0, 0, 0);
+    for (name, extents, values) in t.weights().unwrap() {
+        let is_zero = values.iter().all(|&v| v == 0.0);
+        match base.tensors.get(&name) {
+            Some(tensor) => {
+                copied += 1;
+                assert!(tensor.shape == extents && base.values(&name).unwrap() == values, "{name}");
+            }
+            None if name.contains("_blocks.") || name.contains("mid_block") || name.contains("conv_out") => {
+                zeros += 1;
+                assert!(is_zero, "{name}");
+            }
+            None => {
+                drawn += 1;
+                let inputs: usize = if extents.len() == 4 { extents[1..].iter().product() } else { 0 };
+                let most = values.iter().fold(0f32, |m, v| m.max(v.abs()));
+                let limit = if inputs > 0 { (inputs as f32).sqrt().recip() } else { 1.0 };
+                assert!(!is_zero && most <= limit && (inputs == 0 || most > 0.5 * limit), "{name}: {most}, {limit}");
+            }
+        }
+    }
+    assert!(copied > 20 && zeros > 8 && drawn >= 6, "{copied} copied, {zeros} zeros, {drawn} drawn");
+}
+
+#[test]
+fn the_learning_rate_rises_and_stays() {
+    let mut s = TrainSettings::new((SIDE, SIDE));
+    (s.rate, s.warmup) = (1.0, 3);
+    assert_eq!([0, 1, 2, 3, 4, 100].map(|step| s.rate_at(step)), [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]);
+    s.warmup = 0;
+    assert_eq!(s.rate_at(0), 1.0);
+}

@@ -186,3 +186,68 @@ fn mirrored(picture: &Picture) -> Picture {
     let values = rows.flat_map(|row| row.chunks(3).rev().flatten().copied()).collect();
     Picture { values, ..*picture }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn random(number: u32) -> Stream {
+        Stream::new(NoiseKey { seed: 1, image: number, step: 0, draw: Draw::Augmentation })
+    }
+
+    /// A photograph whose red tells the column, whose green the row.
+    fn map(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8, y as u8, 128]))
+    }
+
+    #[test]
+    fn parts_have_the_zoom_and_lie_anywhere_in_the_photograph() {
+        let photo = map(90, 60);
+        let part = |zoom: [f64; 2], number: u32| {
+            let augmentation = Augmentation { zoom, colour: 0.0 };
+            augmentation.part(&photo, (16, 16), &mut random(number))
+        };
+        let corner = |p: &Picture| [0, 1].map(|c| ((p.values[c] + 1.0) * 127.5).round() as usize);
+        let (mut columns, mut rows, mut sides) = (Vec::new(), Vec::new(), Vec::new());
+        for number in 0..200 {
+            let exact = part([1.0, 1.0], number);
+            assert_eq!((exact.width, exact.height), (16, 16));
+            let [column, row] = corner(&exact);
+            columns.push(column);
+            rows.push(row);
+            let zoomed = part([1.0, 2.0], number);
+            let side = ((zoomed.width * zoomed.height) as f64).sqrt() / 16.0;
+            let ratio = zoomed.width as f64 / zoomed.height as f64;
+            assert!((0.95..2.05).contains(&side) && (0.7..1.4).contains(&ratio), "{side} {ratio}");
+            sides.push(side);
+        }
+        let range = |v: &[usize]| (*v.iter().min().unwrap(), *v.iter().max().unwrap());
+        assert!(range(&columns).0 < 4 && range(&columns).1 > 70 && range(&columns).1 <= 74, "{columns:?}");
+        assert!(range(&rows).0 < 4 && range(&rows).1 > 40 && range(&rows).1 <= 44, "{rows:?}");
+        assert!(sides.iter().any(|&s| s < 1.1) && sides.iter().any(|&s| s > 1.9));
+        // A photograph that is too small is taken whole, or as much of it as has the aspect ratio.
+        let small = part([20.0, 20.0], 0);
+        assert_eq!((small.width, small.height), (60, 60));
+    }
+
+    #[test]
+    fn half_of_the_images_are_mirrored_and_colours_change_only_where_asked() {
+        let photo = map(16, 16);
+        let plain = Picture::from_rgb8(&photo);
+        let apply = |colour: f64, number: u32| {
+            Augmentation { zoom: [1.0, 1.0], colour }.apply(&photo, (16, 16), &mut random(number))
+        };
+        let turned = mirrored(&plain);
+        assert!(turned != plain && mirrored(&turned) == plain);
+        assert_eq!(turned.values[..3], plain.values[15 * 3..16 * 3]);
+        let images: Vec<Picture> = (0..200).map(|number| apply(0.0, number)).collect();
+        assert!(images.iter().all(|i| *i == plain || *i == turned));
+        let count = images.iter().filter(|i| **i == turned).count();
+        assert!((70..130).contains(&count), "{count}");
+        for number in 0..20 {
+            let (before, after) = (&images[number as usize], apply(0.1, number));
+            let change = before.values.iter().zip(&after.values).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!((0.01..0.8).contains(&change) && after.values.iter().all(|v| v.abs() <= 1.0), "{change}");
+        }
+    }
+}

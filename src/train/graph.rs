@@ -68,7 +68,7 @@ pub(super) fn record(
     }
     let mut g = Graph::new();
     g.train(TRAINED, copy);
-    let x = g.input("images", images);
+    let pictures = g.input("images", images);
     let conditions = g.input("conditions", Shape { c: condition.channels, ..images });
     let t = g.input("t", Shape::rows(n, 1));
     let coefficients = g.input("coefficients", Shape::rows(n, COLUMNS));
@@ -76,9 +76,9 @@ pub(super) fn record(
 
     // x0: the image, or a sample of its latent
     let (x0, encoder_keys) = match network.codec() {
-        None => (x, None),
+        None => (pictures, None),
         Some(codec) => {
-            let moments = codec.encode(&mut g, x)?;
+            let moments = codec.encode(&mut g, pictures)?;
             let keys = g.input("encoder.keys", Shape::rows(n, KEY_WORDS));
             let noise = g.one(NormalNoise { shape: prior.canvas(images) }, "encoder.noise", &[keys])?;
             let z = g.one(DiagonalGaussian, "encoder.sample", &[moments, noise])?;
@@ -134,10 +134,9 @@ pub(super) fn record(
     }
     g.output(error);
     g.output(squares);
-    let images = x;
     Ok(TrainingGraph {
         graph: g,
-        images,
+        images: pictures,
         conditions,
         t,
         coefficients,
