@@ -198,7 +198,7 @@ impl Graph {
     }
 
     /// Lets `value` replace the value of `input` from run to run. It lies in the input's memory, so
-    /// its node must be allowed to overwrite what the input held before (see [`Op::overwrites`]) and
+    /// its node must be allowed to overwrite what the input held before (see [`Op::in_place`]) and
     /// must be the last one that reads that. Fails unless both are f32 and of one shape.
     pub fn assign(&mut self, input: TensorId, value: TensorId) -> Result<()> {
         let (to, from) = (self.tensor(input), self.tensor(value));

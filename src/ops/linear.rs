@@ -2,8 +2,8 @@
 //! `y[n, o] = sum over i of x[n, i] w[o, i] + bias[o]`
 //!
 //! VJP: dx[n, i] = sum over o of dy[n, o] w[o, i]; dw[o, i] = sum over n of dy[n, o] x[n, i], that of
-//! a 1x1 convolution; dbias[o] = sum over n of dy[n, o]. With SiLU there is none: that form makes
-//! the time embedding of a network that is not trained, which does not depend on x_t.
+//! a 1x1 convolution; `dbias[o]` = sum over n of `dy[n, o]`. With SiLU there is none: that form
+//! makes the time embedding of a network that is not trained, which does not depend on x_t.
 
 use super::conv::problem::{DirectConv, Geometry, Spread, WeightOrder};
 use super::conv::{ConvWeightVjp, CudaConv};
