@@ -8,7 +8,7 @@
 //! time, and keeping packed weights would double the memory for weights.
 
 use super::super::problem::{DirectConv, Geometry, Spread, WeightOrder};
-use super::line::{Block, Line, run_line};
+use super::line::{Block, Outputs, run_line};
 use super::winograd;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
@@ -16,6 +16,9 @@ use std::sync::Mutex;
 
 /// Maximum number of floats in the padded rows of one task: half of a typical second-level cache.
 const ROWS_BUFFER: usize = 1 << 17;
+/// Floats of the input of a 1x1 convolution that all output channels read before the next: half of
+/// a typical first-level cache.
+const LINE: usize = 1 << 12;
 
 impl DirectConv<'_> {
     /// Runs on all cores.
@@ -41,9 +44,9 @@ impl WithSimd for Run<'_, '_> {
             let part = pixels.div_ceil(rayon::current_num_threads() * 4).next_multiple_of(12);
             self.out.par_chunks_mut(part * co).enumerate().for_each(|(k, out)| {
                 let from = k * part;
-                let row = [&self.conv.x[from * g.input.2..]];
-                let line = Line { width: out.len() / co, first_pixel: from, out };
-                Arch::new().dispatch(Lines { conv: self.conv, packed: &packed, rows: &row, line });
+                let x = &self.conv.x[from * g.input.2..];
+                let outputs = Outputs::new(self.conv, from, out);
+                Arch::new().dispatch(Line { geometry: &g, packed: &packed, x, outputs });
             });
             return;
         }
@@ -120,11 +123,11 @@ impl Packed {
             let part = if winograd { &mut direct[..] } else { &mut *to };
             match conv.order {
                 WeightOrder::Forward => {
-                    for c in 0..valid {
-                        for tap in 0..taps {
-                            let source = &conv.weight[((first + c) * taps + tap) * row..][conv.channels.clone()];
-                            let part = &mut part[tap * cin * width..];
-                            source.iter().enumerate().for_each(|(k, &w)| part[k * width + c] = w);
+                    for tap in 0..taps {
+                        let part = &mut part[tap * cin * width..][..cin * width];
+                        let from = |c: usize| ((first + c) * taps + tap) * row + conv.channels.start;
+                        for (k, to) in part.chunks_mut(width).enumerate() {
+                            to[..valid].iter_mut().enumerate().for_each(|(c, to)| *to = conv.weight[from(c) + k]);
                         }
                     }
                 }
@@ -175,11 +178,16 @@ impl WithSimd for Rows<'_, '_> {
         let (_, wo, co) = g.output;
         let pad = g.pad;
         let rows = self.out.len() / (wo * co);
-        let winograd = g.winograd();
+        let first_pixel = (self.n * g.output.0 + self.first_row) * wo;
+        let mut outputs = Outputs::new(self.conv, first_pixel, self.out);
+        let item = &self.conv.x[self.n * hi * wi * ci..][..hi * wi * ci];
+        if g.winograd() {
+            return winograd::run_rows(simd, &g, self.packed.blocks(), item, self.first_row, &mut outputs);
+        }
         // Padded columns that the kernel touches, including the zeros of an input spread by the
         // stride.
-        let columns = if winograd { wo.next_multiple_of(2) + 2 } else { (wo - 1) * g.stride + g.kernel };
-        let count = if winograd { rows.next_multiple_of(2) + 2 } else { (rows - 1) * g.stride + g.kernel };
+        let columns = (wo - 1) * g.stride + g.kernel;
+        let count = (rows - 1) * g.stride + g.kernel;
         let length = columns * ci;
         let mut buffer = vec![0f32; count * length];
         for (r, row) in buffer.chunks_mut(length).enumerate() {
@@ -192,23 +200,15 @@ impl WithSimd for Rows<'_, '_> {
             if y >= hi {
                 continue;
             }
-            let source = &self.conv.x[((self.n * hi) + y) * wi * ci..][..wi * ci];
-            pad_row(&g, source, row);
-        }
-        let first_pixel = |r: usize| (self.n * g.output.0 + self.first_row + r) * wo;
-        if winograd {
-            let lines = self.out.chunks_mut(wo * co).enumerate();
-            let lines = lines.map(|(r, out)| Line { width: wo, first_pixel: first_pixel(r), out }).collect();
-            return winograd::run_lines(simd, self.conv, self.packed.blocks(), &buffer, length, lines);
+            pad_row(&g, &item[y * wi * ci..][..wi * ci], row);
         }
         for block in self.packed.blocks() {
-            for (r, out) in self.out.chunks_mut(wo * co).enumerate() {
+            for r in 0..rows {
                 let mut under: [&[f32]; 3] = [&[]; 3];
                 for (k, row) in under.iter_mut().take(g.kernel).enumerate() {
                     *row = &buffer[(r * g.stride + k) * length..][..length];
                 }
-                let line = Line { width: wo, first_pixel: first_pixel(r), out };
-                run_line(simd, self.conv, &block, &under[..g.kernel], line);
+                run_line(simd, &g, &block, &under[..g.kernel], (r * wo, wo), &mut outputs);
             }
         }
     }
@@ -233,21 +233,25 @@ fn pad_row(g: &Geometry, source: &[f32], row: &mut [f32]) {
     }
 }
 
-/// One line of output, for all blocks of output channels.
-struct Lines<'a, 'b> {
-    conv: &'a DirectConv<'b>,
+/// Consecutive output pixels of a 1x1 convolution.
+struct Line<'a, 'b> {
+    geometry: &'a Geometry,
     packed: &'a Packed,
-    rows: &'a [&'a [f32]],
-    line: Line<'a>,
+    x: &'a [f32],
+    outputs: Outputs<'b>,
 }
 
-impl WithSimd for Lines<'_, '_> {
+impl WithSimd for Line<'_, '_> {
     type Output = ();
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        for block in self.packed.blocks() {
-            let line = Line { out: &mut *self.line.out, ..self.line };
-            run_line(simd, self.conv, &block, self.rows, line);
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let (all, ci) = (self.outputs.pixels(), self.geometry.input.2);
+        let some = (LINE / ci).next_multiple_of(12);
+        for first in (0..all).step_by(some) {
+            let row = &self.x[first * ci..];
+            for block in self.packed.blocks() {
+                run_line(simd, self.geometry, &block, &[row], (first, some.min(all - first)), &mut self.outputs);
+            }
         }
     }
 }

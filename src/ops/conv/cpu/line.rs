@@ -1,16 +1,83 @@
 //! A line of output pixels of a convolution, computed in register tiles.
 
-use super::super::problem::DirectConv;
+use super::super::problem::{DirectConv, Geometry};
 use pulp::Simd;
 
 /// Floats of the largest register tile: 6 pixels x 4 vectors or 12 x 2, with 16 floats per vector.
 pub(super) const TILE: usize = 24 * 16;
 
-/// Consecutive output pixels.
-pub(super) struct Line<'a> {
-    pub width: usize,
-    pub first_pixel: usize,
+/// Consecutive output pixels, (pixels, channels), and what is added to the sums of products.
+pub(super) struct Outputs<'a> {
+    /// The values; with `adds_to_out` the addend beforehand.
     pub out: &'a mut [f32],
+    pub adds_to_out: bool,
+    /// Same shape as `out`.
+    pub addend: Option<&'a [f32]>,
+    /// One value per channel.
+    pub bias: Option<&'a [f32]>,
+    /// One value per channel, those of the item that the pixels belong to.
+    pub item_bias: Option<&'a [f32]>,
+    pub channels: usize,
+}
+
+impl<'a> Outputs<'a> {
+    /// `out` holds the outputs of a convolution from pixel `first` on, all of one item if the
+    /// convolution has a bias for each item.
+    pub fn new(conv: &'a DirectConv<'_>, first: usize, out: &'a mut [f32]) -> Outputs<'a> {
+        let (rows, columns, channels) = conv.geometry.output;
+        let item = first / (rows * columns);
+        Outputs {
+            adds_to_out: conv.addend_in_out,
+            addend: conv.addend.map(|a| &a[first * channels..][..out.len()]),
+            bias: conv.bias,
+            item_bias: conv.item_bias.map(|b| &b[item * channels..][..channels]),
+            channels,
+            out,
+        }
+    }
+
+    pub fn pixels(&self) -> usize {
+        self.out.len() / self.channels
+    }
+
+    /// Adds addend and biases to a vector of sums for a pixel and the channels from `first` on, and
+    /// stores it. Sums beyond the last channel are dropped.
+    #[inline(always)]
+    pub fn finish<S: Simd>(&mut self, simd: S, first: usize, sum: S::f32s, pixel: usize) {
+        match self.channels.saturating_sub(first) {
+            valid if valid >= S::F32_LANES => self.finish_lanes::<S, true>(simd, first, sum, pixel, S::F32_LANES),
+            0 => {}
+            valid => self.finish_lanes::<S, false>(simd, first, sum, pixel, valid),
+        }
+    }
+
+    #[inline(always)]
+    fn finish_lanes<S: Simd, const WHOLE: bool>(
+        &mut self,
+        simd: S,
+        first: usize,
+        mut sum: S::f32s,
+        pixel: usize,
+        lanes: usize,
+    ) {
+        let at = pixel * self.channels + first;
+        let out = &mut self.out[at..][..lanes];
+        // SAFETY: all slices have `lanes` values.
+        unsafe {
+            if self.adds_to_out {
+                sum = simd.add_f32s(sum, load::<S, WHOLE>(simd, out.as_ptr(), lanes));
+            } else if let Some(addend) = self.addend {
+                sum = simd.add_f32s(sum, load::<S, WHOLE>(simd, addend[at..][..lanes].as_ptr(), lanes));
+            }
+            if let Some(bias) = self.bias {
+                sum = simd.add_f32s(sum, load::<S, WHOLE>(simd, bias[first..][..lanes].as_ptr(), lanes));
+            }
+            if let Some(bias) = self.item_bias {
+                sum = simd.add_f32s(sum, load::<S, WHOLE>(simd, bias[first..][..lanes].as_ptr(), lanes));
+            }
+            store::<S, WHOLE>(simd, out.as_mut_ptr(), lanes, sum);
+        }
+    }
 }
 
 /// Packed weights of `vectors` vectors of output channels, starting at channel `first`.
@@ -32,82 +99,36 @@ pub(super) fn tile_pixels<S: Simd>(vectors: usize, left: usize) -> usize {
         (false, 1) => 10,
         (false, _) => 6,
     };
+    // Two pixels leave half of the multipliers idle, so eight are two fours.
+    let largest = if left == 8 && largest == 6 { 4 } else { largest };
     [largest, 4, 2, 1].into_iter().find(|&q| q <= left).unwrap_or(1)
 }
 
-/// Computes a line from the padded input rows under it.
+/// Computes `width` outputs, from output `first` on, from the padded input rows under them.
 #[inline(always)]
 pub(super) fn run_line<S: Simd>(
     simd: S,
-    conv: &DirectConv<'_>,
+    geometry: &Geometry,
     block: &Block<'_>,
     rows: &[&[f32]],
-    mut line: Line<'_>,
+    (first, width): (usize, usize),
+    outputs: &mut Outputs<'_>,
 ) {
-    let g = conv.geometry;
-    let (run, pixel, width) = (g.kernel * g.input.2, g.stride * g.input.2, block.vectors * S::F32_LANES);
+    let (run, pixel) = (geometry.kernel * geometry.input.2, geometry.stride * geometry.input.2);
     let mut tile = [0f32; TILE];
     let mut p = 0;
-    while p < line.width {
-        let pixels = tile_pixels::<S>(block.vectors, line.width - p);
+    while p < width {
+        let pixels = tile_pixels::<S>(block.vectors, width - p);
         tile_sums(simd, (block.vectors, pixels), rows, p * pixel, run, pixel, block.values, &mut tile);
         for q in 0..pixels {
             for v in 0..block.vectors {
-                let sum = &tile[q * width + v * S::F32_LANES..][..S::F32_LANES];
+                let sum = &tile[(q * block.vectors + v) * S::F32_LANES..][..S::F32_LANES];
                 // SAFETY: the slice has the length of a vector.
                 let sum = unsafe { load::<S, true>(simd, sum.as_ptr(), S::F32_LANES) };
-                finish(simd, conv, block.first + v * S::F32_LANES, sum, p + q, &mut line);
+                outputs.finish(simd, block.first + v * S::F32_LANES, sum, first + p + q);
             }
         }
         p += pixels;
-    }
-    add_item_bias(conv, block.first, width, &mut line);
-}
-
-/// Adds addend and bias to a vector of sums for pixel `p` and the channels from `first` on, and
-/// stores it.
-#[inline(always)]
-pub(super) fn finish<S: Simd>(
-    simd: S,
-    conv: &DirectConv<'_>,
-    first: usize,
-    sum: S::f32s,
-    pixel: usize,
-    line: &mut Line<'_>,
-) {
-    let valid = conv.geometry.output.2.saturating_sub(first);
-    match valid >= S::F32_LANES {
-        true => finish_lanes::<S, true>(simd, conv, first, sum, pixel, line, S::F32_LANES),
-        false if valid > 0 => finish_lanes::<S, false>(simd, conv, first, sum, pixel, line, valid),
-        false => {}
-    }
-}
-
-#[inline(always)]
-fn finish_lanes<S: Simd, const WHOLE: bool>(
-    simd: S,
-    conv: &DirectConv<'_>,
-    first: usize,
-    mut sum: S::f32s,
-    pixel: usize,
-    line: &mut Line<'_>,
-    lanes: usize,
-) {
-    let co = conv.geometry.output.2;
-    let out = &mut line.out[pixel * co + first..][..lanes];
-    let addend = conv.addend.map(|a| &a[(line.first_pixel + pixel) * co + first..][..lanes]);
-    let bias = conv.bias.map(|b| &b[first..][..lanes]);
-    // SAFETY: all slices have `lanes` values.
-    unsafe {
-        if conv.addend_in_out {
-            sum = simd.add_f32s(sum, load::<S, WHOLE>(simd, out.as_ptr(), lanes));
-        } else if let Some(addend) = addend {
-            sum = simd.add_f32s(sum, load::<S, WHOLE>(simd, addend.as_ptr(), lanes));
-        }
-        if let Some(bias) = bias {
-            sum = simd.add_f32s(sum, load::<S, WHOLE>(simd, bias.as_ptr(), lanes));
-        }
-        store::<S, WHOLE>(simd, out.as_mut_ptr(), lanes, sum);
     }
 }
 
@@ -141,17 +162,6 @@ pub(super) unsafe fn store<S: Simd, const WHOLE: bool>(simd: S, to: *mut f32, la
     }
 }
 
-#[inline(always)]
-pub(super) fn add_item_bias(conv: &DirectConv<'_>, first: usize, width: usize, line: &mut Line<'_>) {
-    let Some(bias) = conv.item_bias else { return };
-    let (rows, columns, co) = conv.geometry.output;
-    let item = line.first_pixel / (rows * columns);
-    let bias = &bias[item * co + first..][..width.min(co - first)];
-    for out in line.out.chunks_mut(co) {
-        out[first..].iter_mut().zip(bias).for_each(|(o, b)| *o += b);
-    }
-}
-
 /// Calls `micro` for a tile of any shape (vectors, pixels).
 #[allow(clippy::too_many_arguments)]
 #[inline(always)]
@@ -163,7 +173,7 @@ pub(super) fn tile_sums<S: Simd>(
     run: usize,
     pixel: usize,
     weight: &[f32],
-    tile: &mut [f32; TILE],
+    tile: &mut [f32],
 ) {
     for row in rows {
         assert!(row.len() >= at + (shape.1 - 1) * pixel + run);
@@ -209,32 +219,35 @@ unsafe fn micro<S: Simd, const P: usize, const V: usize>(
     run: usize,
     pixel: usize,
     weight: &[f32],
-    tile: &mut [f32; TILE],
+    tile: &mut [f32],
 ) {
     let lanes = S::F32_LANES;
+    assert!(tile.len() >= P * V * lanes);
     let mut acc = [[simd.splat_f32s(0.0); V]; P];
     let mut w = weight.as_ptr();
     for row in rows {
-        // SAFETY: the caller's contract.
-        unsafe {
-            let mut x = row.as_ptr().add(at);
-            for _ in 0..run {
+        // Six pixels have a register each for their address.
+        let mut pixels = [row.as_ptr().wrapping_add(at); P];
+        for (p, x) in pixels.iter_mut().enumerate() {
+            *x = x.wrapping_add(p * pixel);
+        }
+        for k in 0..run {
+            // SAFETY: the caller's contract.
+            unsafe {
                 let mut vectors = [simd.splat_f32s(0.0); V];
                 for (v, vector) in vectors.iter_mut().enumerate() {
                     *vector = w.add(v * lanes).cast::<S::f32s>().read_unaligned();
                 }
                 for (p, sums) in acc.iter_mut().enumerate() {
-                    let value = simd.splat_f32s(*x.add(p * pixel));
+                    let value = simd.splat_f32s(if P <= 6 { *pixels[p].add(k) } else { *pixels[0].add(k + p * pixel) });
                     for (sum, &vector) in sums.iter_mut().zip(&vectors) {
                         *sum = simd.mul_add_e_f32s(value, vector, *sum);
                     }
                 }
-                x = x.add(1);
                 w = w.add(V * lanes);
             }
         }
     }
-    assert!(P * V * lanes <= TILE);
     for (p, sums) in acc.iter().enumerate() {
         for (v, sum) in sums.iter().enumerate() {
             // SAFETY: the assertion above.

@@ -9,8 +9,8 @@
 //! are combined. All factors are 1 and 1/2, so the rounding error is close to that of the plain
 //! sums. Larger patches save more products but round several times worse.
 
-use super::super::problem::DirectConv;
-use super::line::{Block, Line, TILE, add_item_bias, finish, load, store, tile_pixels, tile_sums};
+use super::super::problem::{Geometry, Spread};
+use super::line::{Block, Outputs, load, store, tile_pixels, tile_sums};
 use pulp::Simd;
 
 /// Products per axis.
@@ -23,6 +23,8 @@ const PATCHES: usize = 1 << 15;
 /// used many times: one patch per WEIGHTS_PER_PATCH floats, at most MOST_PATCHES.
 const WEIGHTS_PER_PATCH: usize = 1 << 14;
 const MOST_PATCHES: usize = 96;
+/// Floats of products in memory at a time: a quarter of a typical first-level cache.
+const SUMS: usize = 1 << 11;
 
 /// Transforms weights (3, 3, run) to (PRODUCTS, run), where `run` is the number of weights of one
 /// tap.
@@ -51,60 +53,91 @@ fn weights_of_axis(from: &[f32], run: usize, to: &mut [f32], step: usize) {
     }
 }
 
-/// Transforms patches `first .. first + count` of four padded rows (columns, channels) and stores
-/// them at positions `at ..` of planes shaped (PRODUCTS, total, channels).
+/// The pixels of one item on the grid that the kernel moves over.
+struct Grid<'a> {
+    geometry: &'a Geometry,
+    item: &'a [f32],
+    /// What lies around the image, one value per channel.
+    zeros: Vec<f32>,
+}
+
+impl Grid<'_> {
+    /// The row or column of the image at a grid position, counted with the padding.
+    #[inline(always)]
+    fn source(&self, at: usize, side: usize) -> Option<usize> {
+        let at = at.checked_sub(self.geometry.pad)?;
+        let at = match self.geometry.spread {
+            Spread::Dense => at,
+            Spread::Zeros if at % 2 != 0 => return None,
+            Spread::Zeros | Spread::Repeat => at / 2,
+        };
+        (at < side).then_some(at)
+    }
+
+    /// The pixels of a patch whose first one has this row and column.
+    #[inline(always)]
+    fn patch(&self, row: usize, column: usize) -> [[*const f32; AXIS]; AXIS] {
+        let (height, width, ci) = self.geometry.input;
+        let mut columns = [None; AXIS];
+        for (k, to) in columns.iter_mut().enumerate() {
+            *to = self.source(column + k, width);
+        }
+        let mut pixels = [[self.zeros.as_ptr(); AXIS]; AXIS];
+        for (k, line) in pixels.iter_mut().enumerate() {
+            let Some(row) = self.source(row + k, height) else { continue };
+            for (pixel, column) in line.iter_mut().zip(columns) {
+                if let Some(column) = column {
+                    *pixel = self.item[(row * width + column) * ci..][..ci].as_ptr();
+                }
+            }
+        }
+        pixels
+    }
+}
+
+/// Transforms a patch of pixels with `ci` channels. Product k of the patch goes to `k * plane`.
+///
+/// # Safety
+/// Every pixel holds `ci` values, and `ci` values can be written at every plane.
 #[inline(always)]
-fn transform_patches<S: Simd>(
+unsafe fn transform_patch<S: Simd>(
     simd: S,
-    rows: [&[f32]; AXIS],
-    (first, count): (usize, usize),
+    pixels: [[*const f32; AXIS]; AXIS],
     ci: usize,
-    planes: &mut [f32],
-    (at, total): (usize, usize),
+    planes: *mut f32,
+    plane: usize,
 ) {
-    let pixels = 2 * (first + count) + 2;
-    assert!(rows.iter().all(|row| row.len() >= pixels * ci) && planes.len() == PRODUCTS * total * ci);
-    assert!(at + count <= total);
-    let (whole, left) = (ci - ci % S::F32_LANES, ci % S::F32_LANES);
-    for pair in 0..count {
-        // SAFETY: the assertion bounds the last pixel and the last plane.
-        unsafe {
-            let rows = [rows[0].as_ptr(), rows[1].as_ptr(), rows[2].as_ptr(), rows[3].as_ptr()];
-            let (from, to) = (2 * (first + pair) * ci, planes.as_mut_ptr().add((at + pair) * ci));
-            let mut c = 0;
-            while c < whole {
-                transform_vector::<S, true>(simd, rows, from + c, ci, to.add(c), total * ci, S::F32_LANES);
-                c += S::F32_LANES;
-            }
-            if left > 0 {
-                transform_vector::<S, false>(simd, rows, from + c, ci, to.add(c), total * ci, left);
-            }
+    let whole = ci - ci % S::F32_LANES;
+    // SAFETY: the caller's contract.
+    unsafe {
+        for c in (0..whole).step_by(S::F32_LANES) {
+            transform_vector::<S, true>(simd, &pixels, c, planes, plane, S::F32_LANES);
+        }
+        if whole < ci {
+            transform_vector::<S, false>(simd, &pixels, whole, planes, plane, ci - whole);
         }
     }
 }
 
-/// Transforms a vector of channels of one patch. The pixels of the patch are `ci` apart, the planes
-/// `plane` apart.
+/// Transforms the channels of a patch from `c` on: a vector, or only its first `lanes` values.
 ///
 /// # Safety
-/// `lanes` values can be read at `at` and three times `ci` on in every row, and written at every
-/// plane.
+/// As that of [`transform_patch`].
 #[inline(always)]
 unsafe fn transform_vector<S: Simd, const WHOLE: bool>(
     simd: S,
-    rows: [*const f32; AXIS],
-    at: usize,
-    ci: usize,
-    to: *mut f32,
+    pixels: &[[*const f32; AXIS]; AXIS],
+    c: usize,
+    planes: *mut f32,
     plane: usize,
     lanes: usize,
 ) {
     let mut d = [[simd.splat_f32s(0.0); AXIS]; AXIS];
     // SAFETY: the caller's contract.
     unsafe {
-        for (d, row) in d.iter_mut().zip(rows) {
-            for (x, d) in d.iter_mut().enumerate() {
-                *d = load::<S, WHOLE>(simd, row.add(at + x * ci), lanes);
+        for (d, row) in d.iter_mut().zip(pixels) {
+            for (d, pixel) in d.iter_mut().zip(row) {
+                *d = load::<S, WHOLE>(simd, pixel.add(c), lanes);
             }
             *d = transform_axis(simd, *d);
         }
@@ -112,7 +145,7 @@ unsafe fn transform_vector<S: Simd, const WHOLE: bool>(
         for x in 0..AXIS {
             let column = transform_axis(simd, [d0[x], d1[x], d2[x], d3[x]]);
             for (y, value) in column.into_iter().enumerate() {
-                store::<S, WHOLE>(simd, to.add((AXIS * y + x) * plane), lanes, value);
+                store::<S, WHOLE>(simd, planes.add((AXIS * y + x) * plane + c), lanes, value);
             }
         }
     }
@@ -124,94 +157,85 @@ fn transform_axis<S: Simd>(simd: S, d: [S::f32s; AXIS]) -> [S::f32s; AXIS] {
     [simd.sub_f32s(d[0], d[2]), simd.add_f32s(d[1], d[2]), simd.sub_f32s(d[2], d[1]), simd.sub_f32s(d[1], d[3])]
 }
 
-/// Computes consecutive output lines. `rows` holds the padded input rows under them, `length`
-/// values each: as many as the lines, rounded up to even, and two more.
+/// Computes output rows of one item, an even number of them or up to the last one. `item` is its
+/// input, `first_row` the first output row.
 #[inline(always)]
-pub(super) fn run_lines<'b, S: Simd>(
+pub(super) fn run_rows<'b, S: Simd>(
     simd: S,
-    conv: &DirectConv<'_>,
+    geometry: &Geometry,
     blocks: impl Iterator<Item = Block<'b>> + Clone,
-    rows: &[f32],
-    length: usize,
-    mut lines: Vec<Line<'_>>,
+    item: &[f32],
+    first_row: usize,
+    outputs: &mut Outputs<'_>,
 ) {
-    let (ci, co) = (conv.geometry.input.2, conv.geometry.output.2);
-    let pairs = lines[0].width.div_ceil(2);
+    let ((_, _, ci), (_, wo, co)) = (geometry.input, geometry.output);
+    let grid = Grid { geometry, item, zeros: vec![0.0; ci] };
+    let (pairs, rows) = (wo.div_ceil(2), outputs.pixels() / wo);
+    let all = pairs * rows.div_ceil(2);
     let many = (PRODUCTS * ci * co / WEIGHTS_PER_PATCH).min(MOST_PATCHES);
-    let most = many.max(PATCHES / (PRODUCTS * ci)).next_multiple_of(12);
-    let together = (most / pairs).max(1); // pairs of lines
-    let mut patches = Vec::new();
-    for (k, lines) in lines.chunks_mut(2 * together).enumerate() {
-        let row = |y: usize| &rows[(2 * k * together + y) * length..][..length];
-        let mut first = 0;
-        while first < pairs {
-            let count = most.min(pairs - first);
-            let total = lines.len().div_ceil(2) * count;
-            patches.resize(PRODUCTS * total * ci, 0.0);
-            for at in (0..total).step_by(count) {
-                let y = 2 * (at / count);
-                let under = [row(y), row(y + 1), row(y + 2), row(y + 3)];
-                transform_patches(simd, under, (first, count), ci, &mut patches, (at, total));
-            }
-            for block in blocks.clone() {
-                for (r, lines) in lines.chunks_mut(2).enumerate() {
-                    run_patches(simd, conv, &block, &patches, (r * count, total), (first, count), lines);
+    let most = many.max(PATCHES / (PRODUCTS * ci)).next_multiple_of(12).min(all);
+    let mut patches = vec![0.0; PRODUCTS * most * ci];
+    let mut sums = Vec::new();
+    for first in (0..all).step_by(most) {
+        let count = most.min(all - first);
+        let plane = count * ci;
+        assert!(patches.len() >= PRODUCTS * plane);
+        for (k, patch) in (first..first + count).enumerate() {
+            let pixels = grid.patch(first_row + 2 * (patch / pairs), 2 * (patch % pairs));
+            // SAFETY: all pixels have ci values; the assertion bounds the last value of the last plane.
+            unsafe { transform_patch(simd, pixels, ci, patches.as_mut_ptr().add(k * ci), plane) };
+        }
+        for block in blocks.clone() {
+            let width = block.vectors * S::F32_LANES;
+            let together = (SUMS / (PRODUCTS * width)).next_multiple_of(tile_pixels::<S>(block.vectors, usize::MAX));
+            sums.resize(sums.len().max(PRODUCTS * together * width), 0.0);
+            for k in (0..count).step_by(together) {
+                let here = together.min(count - k);
+                for product in 0..PRODUCTS {
+                    let patches = &patches[product * plane + k * ci..][..here * ci];
+                    let weights = &block.values[product * ci * width..][..ci * width];
+                    let sums = &mut sums[product * here * width..][..here * width];
+                    let mut p = 0;
+                    while p < here {
+                        let tile = tile_pixels::<S>(block.vectors, here - p);
+                        let sums = &mut sums[p * width..];
+                        tile_sums(simd, (block.vectors, tile), &[patches], p * ci, ci, ci, weights, sums);
+                        p += tile;
+                    }
                 }
-            }
-            first += count;
-        }
-    }
-    for block in blocks {
-        lines.iter_mut().for_each(|line| add_item_bias(conv, block.first, block.vectors * S::F32_LANES, line));
-    }
-}
-
-/// Computes the outputs of `count` pairs of columns, starting at pair `first`, of two lines (one at
-/// the end of an odd image) for one block of output channels. Their patches start at number `at` of
-/// `total`.
-#[inline(always)]
-fn run_patches<S: Simd>(
-    simd: S,
-    conv: &DirectConv<'_>,
-    block: &Block<'_>,
-    patches: &[f32],
-    (at, total): (usize, usize),
-    (first, count): (usize, usize),
-    lines: &mut [Line<'_>],
-) {
-    let (ci, width) = (conv.geometry.input.2, block.vectors * S::F32_LANES);
-    let mut m = [[0f32; TILE]; AXIS];
-    // For each of the four rows of products, its contribution to the left and to the right output.
-    let mut sums = [[[0f32; TILE]; AXIS]; 2];
-    let mut p = 0;
-    while p < count {
-        let here = tile_pixels::<S>(block.vectors, count - p);
-        let mut planes = patches.chunks(total * ci).zip(block.values.chunks(ci * width));
-        let [of_left, of_right] = &mut sums;
-        for (of_left, of_right) in of_left.iter_mut().zip(of_right) {
-            for tile in &mut m {
-                let (plane, weights) = planes.next().expect("PRODUCTS planes");
-                tile_sums(simd, (block.vectors, here), &[plane], (at + p) * ci, ci, ci, weights, tile);
-            }
-            for i in (0..here * width).step_by(S::F32_LANES) {
-                let [left, right] = outputs_of_axis(simd, load_all(simd, &m, i));
-                store_at(simd, of_left, i, left);
-                store_at(simd, of_right, i, right);
-            }
-        }
-        for q in 0..here {
-            let pixel = 2 * (first + p + q);
-            for (column, sums) in sums.iter().enumerate().take(lines[0].width - pixel) {
-                for v in 0..block.vectors {
-                    let values = outputs_of_axis(simd, load_all(simd, sums, q * width + v * S::F32_LANES));
-                    for (line, value) in lines.iter_mut().zip(values) {
-                        finish(simd, conv, block.first + v * S::F32_LANES, value, pixel + column, line);
+                for p in 0..here {
+                    let patch = first + k + p;
+                    let (row, column) = (2 * (patch / pairs), 2 * (patch % pairs));
+                    for v in (0..width).step_by(S::F32_LANES) {
+                        let of_patch = outputs_of_patch(simd, &sums, p * width + v, here * width);
+                        for (y, line) in of_patch.into_iter().enumerate().take(rows - row) {
+                            for (x, value) in line.into_iter().enumerate().take(wo - column) {
+                                outputs.finish(simd, block.first + v, value, (row + y) * wo + column + x);
+                            }
+                        }
                     }
                 }
             }
         }
-        p += here;
     }
+}
+
+/// The 2x2 outputs of a patch, from its products at `at` in planes of `plane` values.
+#[inline(always)]
+fn outputs_of_patch<S: Simd>(simd: S, sums: &[f32], at: usize, plane: usize) -> [[S::f32s; 2]; 2] {
+    assert!(sums.len() >= at + (PRODUCTS - 1) * plane + S::F32_LANES);
+    let zero = simd.splat_f32s(0.0);
+    let (mut left, mut right) = ([zero; AXIS], [zero; AXIS]);
+    for y in 0..AXIS {
+        let mut row = [zero; AXIS];
+        for (x, product) in row.iter_mut().enumerate() {
+            // SAFETY: the assertion above bounds the last product.
+            *product = unsafe { load::<S, true>(simd, sums.as_ptr().add(at + (AXIS * y + x) * plane), S::F32_LANES) };
+        }
+        [left[y], right[y]] = outputs_of_axis(simd, row);
+    }
+    let ([a, c], [b, d]) = (outputs_of_axis(simd, left), outputs_of_axis(simd, right));
+    [[a, b], [c, d]]
 }
 
 /// The two outputs of one axis, from its products.
@@ -219,23 +243,4 @@ fn run_patches<S: Simd>(
 fn outputs_of_axis<S: Simd>(simd: S, m: [S::f32s; AXIS]) -> [S::f32s; 2] {
     let both = simd.add_f32s(m[1], m[2]);
     [simd.add_f32s(m[0], both), simd.sub_f32s(simd.sub_f32s(m[1], m[2]), m[3])]
-}
-
-/// The vector at position `i` of each tile.
-#[inline(always)]
-fn load_all<S: Simd>(simd: S, tiles: &[[f32; TILE]; AXIS], i: usize) -> [S::f32s; AXIS] {
-    let mut all = [simd.splat_f32s(0.0); AXIS];
-    for (vector, tile) in all.iter_mut().zip(tiles) {
-        assert!(i + S::F32_LANES <= TILE);
-        // SAFETY: the assertion above.
-        *vector = unsafe { load::<S, true>(simd, tile.as_ptr().add(i), S::F32_LANES) };
-    }
-    all
-}
-
-#[inline(always)]
-fn store_at<S: Simd>(simd: S, tile: &mut [f32; TILE], i: usize, value: S::f32s) {
-    assert!(i + S::F32_LANES <= TILE);
-    // SAFETY: the assertion above.
-    unsafe { store::<S, true>(simd, tile.as_mut_ptr().add(i), S::F32_LANES, value) }
 }
