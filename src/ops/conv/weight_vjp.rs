@@ -1,13 +1,13 @@
 //! The weight gradient of a convolution:
 //! `dw[o, tap, i] = sum over p of dy[p, o] x[stride p + tap - pad, i]`, over the pixels p of all
-//! items. For each tap it is the product of two matrices, dy^T and a shifted x. It can add to an
-//! existing gradient, so micro-batches need no memory of their own.
+//! items. It can add to an existing gradient, so micro-batches need no memory of their own.
 
+use super::cpu::weight::WeightSums;
 use super::problem::{Padding, multiply_adds};
 use super::weight_launch::CudaWeightVjp;
-use crate::backend::cpu::matmul::matmul;
 use crate::ops::prelude::*;
 use crate::tensor::Precision;
+use pulp::Arch;
 use rayon::prelude::*;
 use std::borrow::Cow;
 
@@ -79,31 +79,28 @@ impl Op for ConvWeightVjp {
 }
 
 impl ConvWeightVjp {
-    /// Adds the gradient of one item to dw. On a grid that is as wide as the padded x, the pixels of
-    /// dy and those of x under a tap have constant distances, so a tap is one product of matrices.
+    /// Adds the gradient of one item to dw.
     fn add_item(&self, (dy, dy_shape): (&[f32], Shape), (x, x_shape): (&[f32], Shape), dw: &mut [f32]) {
-        let (kernel, stride, before) = (self.kernel, self.stride, self.padding.before(self.kernel));
-        let (co, ci) = (dy_shape.c, x_shape.c);
+        let ConvWeightVjp { kernel, stride, padding } = *self;
+        let (ci, co, before) = (x_shape.c, dy_shape.c, padding.before(kernel));
         // The kernel reaches this far below and right of the last output pixel.
         let reach = |side: usize| (side - 1) * stride + kernel;
-        let width = reach(dy_shape.w).max(x_shape.w + before);
-        let (dy, x): (Cow<'_, [f32]>, Cow<'_, [f32]>) = match kernel {
-            1 => (dy.into(), x.into()),
-            _ => {
-                // One row more than the kernel reaches, for the products with the zeros of dy.
-                let size = (reach(dy_shape.h) + 1, width);
-                (widened(dy, dy_shape, 0, (dy_shape.h, width)), widened(x, x_shape, before, size))
-            }
-        };
-        let (depth, row) = ((dy_shape.h - 1) * width + dy_shape.w, kernel * kernel * ci);
-        let rows = (co / 2).clamp(16, 64);
+        let (height, width) = (reach(dy_shape.h).max(x_shape.h + before), reach(dy_shape.w).max(x_shape.w + before));
+        let wide: Cow<'_, [f32]> = if kernel == 1 { x.into() } else { widened(x, x_shape, before, (height, width)) };
+        let row = kernel * kernel * ci;
+        let rows = (co / 2).clamp(12, 64);
         dw.par_chunks_mut(rows * row).enumerate().for_each(|(k, dw)| {
-            let dy = &dy[k * rows..];
-            for tap in 0..kernel * kernel {
-                let x = &x[(tap / kernel * width + tap % kernel) * ci..];
-                let size = (dw.len() / row, ci, depth);
-                matmul(size, &mut dw[tap * ci..], (row, 1), true, dy, (1, co), x, (stride * ci, 1), 1.0);
-            }
+            Arch::new().dispatch(WeightSums {
+                kernel,
+                stride,
+                channels: (ci, co),
+                wide: &wide,
+                width,
+                dy: &dy[k * rows..],
+                columns: dy_shape.w,
+                rows: dy_shape.h,
+                dw,
+            });
         });
     }
 }

@@ -2,4 +2,5 @@
 
 mod direct;
 mod line;
+pub(super) mod weight;
 mod winograd;
