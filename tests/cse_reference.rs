@@ -319,10 +319,20 @@ fn every_item_of_a_batch_has_its_own_condition() {
     }
 }
 
-/// x after a chain of one step, and what an evaluation at its start gives with `condition`.
-fn one_step(model: &Model, task: &str, image: Shape, m: &Measurement, condition: &[f32]) -> [Vec<f32>; 2] {
+/// x after a chain of one step, and what an evaluation at its start gives with `condition`. With
+/// `from` the chain starts at this sigma from the condition.
+fn one_step(
+    model: &Model,
+    from: Option<f64>,
+    task: &str,
+    image: Shape,
+    m: &Measurement,
+    condition: &[f32],
+) -> [Vec<f32>; 2] {
     let (operator, prior) = (parse_task(task).unwrap(), model.network.prior());
-    let settings = Settings::parse("cse", &prior).unwrap().steps(1).spacing(Spacing::Linspace).clip(false);
+    let method = from.map_or("cse".into(), |from| format!("cse:from={from}"));
+    let settings = Settings::parse(&method, &prior).unwrap().steps(1).clip(false);
+    let settings = if from.is_none() { settings.spacing(Spacing::Linspace) } else { settings };
     let mut restorer =
         Restorer::new(model, &operator, &settings, image, PlanOptions::default(), &Device::cpu()).unwrap();
     let mut run = restorer.start(&[Item::new(m.clone(), 7)]).unwrap();
@@ -331,7 +341,15 @@ fn one_step(model: &Model, task: &str, image: Shape, m: &Measurement, condition:
     let (schedule, canvas) = (settings.check(&prior, operator.as_ref()).unwrap(), prior.canvas(image));
     let mut start = vec![0.0; canvas.item()];
     fill_normal(&NoiseKey { seed: 7, image: 0, step: 0, draw: Draw::Start }.to_words(), 0, &mut start);
-    start.iter_mut().for_each(|x| *x *= schedule.start as f32);
+    let bar = schedule.alpha_bar[0];
+    match from {
+        None => start.iter_mut().for_each(|x| *x *= schedule.start as f32),
+        Some(from) => {
+            assert!((((1.0 - bar) / bar).sqrt() / from - 1.0).abs() < 1e-9);
+            let noisy = |(n, x): (&mut f32, &f32)| *n = bar.sqrt() as f32 * x + (1.0 - bar).sqrt() as f32 * *n;
+            start.iter_mut().zip(condition).for_each(noisy);
+        }
+    }
     let mut g = Graph::new();
     let (x, t, c) = (g.input("x", canvas), g.input("t", Shape::rows(1, 1)), g.input("condition", canvas));
     let out = model.network.record(&mut g, x, t, &Conditioning::default().condition(c)).unwrap();
@@ -341,7 +359,6 @@ fn one_step(model: &Model, task: &str, image: Shape, m: &Measurement, condition:
     e.write(t, &[schedule.timesteps[0] as f32]).unwrap();
     e.write(c, condition).unwrap();
     e.run().unwrap();
-    let bar = schedule.alpha_bar[0];
     let clean = |(x, eps): (&f32, f32)| ((f64::from(*x) - (1.0 - bar).sqrt() * f64::from(eps)) / bar.sqrt()) as f32;
     [found, start.iter().zip(e.read(out).unwrap()).map(clean).collect()]
 }
@@ -363,11 +380,13 @@ fn the_condition_is_the_naive_restoration_continued_over_the_canvas() {
             naive.values[(row.min(h - 1) * w + column.min(w - 1)) * 3 + channel]
         };
         let condition: Vec<f32> = (0..canvas.item()).map(at).collect();
-        let [found, expected] = one_step(&model, task, image, &m, &condition);
-        expect(task, &found, &expected, 1e-5);
-        // The test would see another condition.
-        let [_, other] = one_step(&model, task, image, &m, &vec![0.0; canvas.item()]);
-        let apart = relative_error(&found, &other);
-        assert!(apart > 1e-3, "{task}: {apart:.1e}");
+        for from in [None, Some(2.0)] {
+            let [found, expected] = one_step(&model, from, task, image, &m, &condition);
+            expect(&format!("{task}, {from:?}"), &found, &expected, 1e-5);
+            // The test would see another condition.
+            let [_, other] = one_step(&model, from, task, image, &m, &vec![0.0; canvas.item()]);
+            let apart = relative_error(&found, &other);
+            assert!(apart > 1e-3, "{task}: {apart:.1e}");
+        }
     }
 }

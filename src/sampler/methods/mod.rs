@@ -240,7 +240,7 @@ pub const METHODS: &[MethodRow] = &[
     MethodRow {
         name: "cse",
         about: "ancestral sampling with the conditional score estimator that --cse gives",
-        options: "",
+        options: "from=SIGMA (all levels)",
         search: &[],
         steps: 28,
         latent_steps: 28,
