@@ -71,7 +71,7 @@ fn all_gradients_of_a_step_equal_those_of_pytorch() {
         let plan = PlanOptions::default();
         let mut trainer =
             Trainer::new(&model, operator.as_ref(), &photos, settings(&start), plan, &Device::cpu()).unwrap();
-        trainer.set_poison(true);
+        trainer.executor().set_poison(true);
         let report = trainer.step_on(&batches(0)).unwrap();
         let norm = f64::from(file.values("norms").unwrap()[0]);
         assert!((report.gradient_norm / norm - 1.0).abs() < 1e-4, "{}: {} {norm}", model.name, report.gradient_norm);
@@ -176,6 +176,22 @@ fn a_resumed_training_has_the_bits_of_one_that_was_not_interrupted() {
     let steered = Model::open(data("adm_control.safetensors")).unwrap().with_control(&path, 1.0).unwrap();
     assert_eq!(steered.network.condition().unwrap().task.as_deref(), Some("sr2"));
 
+    // A file in f16 is half as long and has the same values, rounded.
+    let bytes = |path: &Path| std::fs::metadata(path).unwrap().len();
+    let long = bytes(&path);
+    s.half = true;
+    let mut halves = trainer(&s);
+    halves.resume(&out).unwrap();
+    let path = halves.save(&folder.path().join("halves")).unwrap();
+    assert!(bytes(&path) < long * 3 / 5, "{} of {long} bytes", bytes(&path));
+    let file = Checkpoint::open(&path).unwrap();
+    for (name, extents, values) in first.weights().unwrap() {
+        assert_eq!(file.tensors[&name].shape, extents, "{name}");
+        for (half, value) in file.values(&name).unwrap().iter().zip(values) {
+            assert!((half - value).abs() <= value.abs() / 2048.0 + 3e-8, "{name}: {half}, {value}");
+        }
+    }
+
     s.rate = 2e-3;
     let refused = trainer(&s).resume(&out).unwrap_err().to_string();
     assert!(refused.contains("lr is 0.001 there, 0.002 here"), "{refused}");
@@ -196,6 +212,27 @@ fn micro_batches_add_up_to_the_gradient_of_one_batch() {
     };
     let error = relative_error(&moments(1, 4), &moments(4, 1));
     assert!(error < 1e-5, "{error:.1e}");
+}
+
+#[test]
+fn strong_noise_counts_up_to_the_limit_in_the_gradient_and_once_in_the_report() {
+    let model = Model::open(data("adm_control.safetensors")).unwrap();
+    let (operator, photos) = (parse_task("denoise").unwrap(), Photos::default());
+    let step = |limit: f64, timestep: usize| {
+        let mut s = settings(&data("adm_control_cse.safetensors"));
+        (s.batch, s.accumulate, s.clip, s.weight_limit) = (1, 1, 1e9, limit);
+        let mut t =
+            Trainer::new(&model, operator.as_ref(), &photos, s, PlanOptions::default(), &Device::cpu()).unwrap();
+        let report = t.step_on(&[vec![Example { timestep, ..example(0, 0) }]]).unwrap();
+        (report.loss, report.gradient_norm)
+    };
+    // The usual betas rise linearly from 1e-4 to 0.02.
+    let alpha_bar = |t: usize| (0..=t).map(|i| 1.0 - (1e-4 + (0.02 - 1e-4) * i as f64 / 999.0)).product::<f64>();
+    for (limit, timestep, weight) in [(50.0, 400, 1.0 / alpha_bar(400)), (50.0, 900, 50.0), (1.0, 900, 1.0)] {
+        let ((loss, norm), (once, norm_of_once)) = (step(limit, timestep), step(1.0, timestep));
+        assert_eq!(loss, once);
+        assert!((norm / norm_of_once / weight - 1.0).abs() < 1e-4, "{}, expected {weight}", norm / norm_of_once);
+    }
 }
 
 #[test]
@@ -221,11 +258,11 @@ fn a_budget_recomputes_activations_without_changing_a_bit() {
         let plan = PlanOptions::default().memory(memory);
         let s = settings(&data("latent_sd1/controlnet"));
         let mut t = Trainer::new(&model, operator.as_ref(), &photos, s, plan, &Device::cpu()).unwrap();
-        t.set_poison(true);
+        t.executor().set_poison(true);
         for step in 0..2 {
             t.step_on(&batches(step)).unwrap();
         }
-        (t.executed_plan().clone(), t.weights().unwrap())
+        (t.executor().plan().clone(), t.weights().unwrap())
     };
     let (free, weights) = run(None);
     let (tight, same) = run(Some(free.total_bytes() - free.arena_bytes / 5));

@@ -74,6 +74,10 @@ pub struct TrainCse {
     /// Largest norm of all gradients together
     #[arg(long, default_value_t = 1.0, help_heading = "Training")]
     clip: f64,
+    /// Noise levels count 1 / abar times in the loss, but at most W times: 1 is the published loss,
+    /// more teaches the coarse structure, which images get at strong noise
+    #[arg(long, value_name = "W", default_value_t = 1.0, help_heading = "Training")]
+    weight_limit: f64,
     /// Seed of photos, crops, noise and noise levels
     #[arg(long, default_value_t = 0, help_heading = "Training")]
     seed: u64,
@@ -134,6 +138,10 @@ impl TrainCse {
             warmup: self.warmup as usize,
             decay: share("decay", self.decay)?,
             clip: positive("clip", self.clip)?,
+            weight_limit: match self.weight_limit {
+                limit if limit >= 1.0 && limit.is_finite() => limit,
+                limit => return Err(Error::Invalid(format!("--weight-limit {limit}: 1 or more is expected"))),
+            },
             seed: self.seed,
             augmentation: Augmentation { zoom, colour: share("colour", self.colour)? },
             start: self.start.clone(),

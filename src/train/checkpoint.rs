@@ -34,11 +34,12 @@ fn settings(t: &Trainer<'_>) -> Result<Value> {
         "warmup": s.warmup,
         "decay": s.decay,
         "clip": s.clip,
+        "weight-limit": s.weight_limit,
         "seed": s.seed,
         "zoom": s.augmentation.zoom,
         "colour": s.augmentation.colour,
         "start": s.start.as_ref().map(shown),
-        "precision": t.executed_plan().storage.name(),
+        "precision": t.executor.plan().storage.name(),
     }))
 }
 

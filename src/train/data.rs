@@ -190,6 +190,8 @@ fn mirrored(picture: &Picture) -> Picture {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Model;
+    use crate::operator::parse_task;
 
     fn random(number: u32) -> Stream {
         Stream::new(NoiseKey { seed: 1, image: number, step: 0, draw: Draw::Augmentation })
@@ -228,6 +230,46 @@ mod tests {
         // A photograph that is too small is taken whole, or as much of it as has the aspect ratio.
         let small = part([20.0, 20.0], 0);
         assert_eq!((small.width, small.height), (60, 60));
+    }
+
+    #[test]
+    fn the_condition_is_the_naive_restoration_of_a_measurement_with_its_own_noise() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("map.png");
+        map(32, 32).save(&path).unwrap();
+        let photos = Photos::choose(&[path], 1, 0);
+        let prior = Model::open_or_shipped("photo").unwrap().network.prior();
+        let image = Shape::new(1, 16, 16, 3);
+        let batch = |task: &str, noise: f64| {
+            let operator = parse_task(task).unwrap();
+            let augmentation = Augmentation { zoom: [1.0, 1.0], colour: 0.0 };
+            let noise = Noise::Gaussian(noise);
+            let source = Source {
+                photos: &photos,
+                augmentation,
+                operator: operator.as_ref(),
+                noise,
+                prior: &prior,
+                image,
+                seed: 5,
+            };
+            source.batch(3, 0..2).unwrap()
+        };
+        let operator = parse_task("sr4").unwrap();
+        for x in batch("sr4", 0.0) {
+            let (m, _) = Measurement::simulate(operator.as_ref(), image, &x.image, Noise::Gaussian(0.0), 0).unwrap();
+            let y = Picture { width: 4, height: 4, values: m.y };
+            assert_eq!(x.condition, baseline_on_canvas(operator.as_ref(), y, &m.state, image, image));
+            assert!(x.condition != x.image);
+        }
+        let noise: Vec<Vec<f32>> = (batch("denoise", 0.1).iter())
+            .map(|x| x.condition.iter().zip(&x.image).map(|(c, x)| c - x).collect())
+            .collect();
+        // Items of the same crop would have the same noise by chance only; their deviation is 0.2 in [-1, 1].
+        let deviation = |v: &[f32]| (v.iter().map(|v| v * v).sum::<f32>() / v.len() as f32).sqrt();
+        let difference: Vec<f32> = noise[0].iter().zip(&noise[1]).map(|(a, b)| a - b).collect();
+        assert!((deviation(&noise[0]) / 0.2 - 1.0).abs() < 0.1, "{}", deviation(&noise[0]));
+        assert!((deviation(&difference) / 0.2 / 2f32.sqrt() - 1.0).abs() < 0.1, "{}", deviation(&difference));
     }
 
     #[test]

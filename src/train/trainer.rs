@@ -20,7 +20,6 @@ use crate::weights::Weights;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Settings of a training run. Two runs with equal settings give the same estimator.
 #[derive(Clone, Debug)]
@@ -42,6 +41,8 @@ pub struct TrainSettings {
     pub decay: f64,
     /// The norm of all gradients together is limited to this.
     pub clip: f64,
+    /// Largest weight of a noise level in the loss; see [`TrainSettings::level_weight`].
+    pub weight_limit: f64,
     /// Seed of the photographs, their crops, noise and noise levels.
     pub seed: u64,
     /// How training images are made from photographs.
@@ -65,10 +66,22 @@ impl TrainSettings {
             warmup: 0,
             decay: 0.01,
             clip: 1.0,
+            weight_limit: 1.0,
             seed: 0,
             augmentation: Augmentation::default(),
             start: None,
             half: false,
+        }
+    }
+
+    /// How often the squared error at a noise level counts, for a network that gives the noise: 1 / abar,
+    /// which makes it the error of v, but at most the limit. A limit of 1 is the published loss, in
+    /// which strong noise hardly counts: there the noise is known well whatever the image is. What v
+    /// is counts everywhere already.
+    pub fn level_weight(&self, alpha_bar: f64, prediction: Prediction) -> f64 {
+        match prediction {
+            Prediction::Epsilon => (1.0 / alpha_bar).min(self.weight_limit),
+            Prediction::V => 1.0,
         }
     }
 
@@ -83,7 +96,7 @@ impl TrainSettings {
 pub struct Report {
     /// Steps done, with this one.
     pub step: usize,
-    /// Mean square of the network's error before the step.
+    /// Mean square of the network's error before the step, all noise levels with the weight 1.
     pub loss: f64,
     /// Norm of all gradients together, before it is limited.
     pub gradient_norm: f64,
@@ -155,17 +168,9 @@ impl<'a> Trainer<'a> {
         Ok((recorded.graph, planned))
     }
 
-    /// The plan of a step.
-    pub fn executed_plan(&self) -> &Plan {
-        self.executor.plan()
-    }
-
-    /// The time of each node of a step when it runs by itself, with the name of its op.
-    pub fn time_nodes(&mut self) -> Result<Vec<(&'static str, Duration)>> {
-        let times = self.executor.time_nodes()?;
-        let graph = self.executor.graph();
-        let ops = self.executor.plan().steps.iter().map(|s| graph.node(s.node).op.name());
-        Ok(ops.zip(times).collect())
+    /// What runs the steps.
+    pub fn executor(&mut self) -> &mut Executor {
+        &mut self.executor
     }
 
     /// The settings of the run.
@@ -176,11 +181,6 @@ impl<'a> Trainer<'a> {
     /// Steps done so far.
     pub fn steps_done(&self) -> usize {
         self.step
-    }
-
-    /// If on, the arena is filled with NaN before each run.
-    pub fn set_poison(&mut self, on: bool) {
-        self.executor.set_poison(on);
     }
 
     fn write_initial(&mut self, start: Option<Weights>) -> Result<()> {
@@ -277,10 +277,12 @@ impl<'a> Trainer<'a> {
         let scale = if self.prior.rescale_timesteps { 1000.0 / self.prior.diffusion_steps as f64 } else { 1.0 };
         e.write(r.t, &all(&|x| vec![(x.timestep as f64 * scale) as f32]))?;
         let item = self.prior.canvas(Shape::new(1, s.size.1, s.size.0, 3)).item() as f64;
-        // The loss is the sum of ||e||^2 over items, divided by the number of values of a step.
+        // The loss is the weighted sum of ||e||^2 over items, divided by the number of values of a step.
         let by_error = 2.0 / (item * (s.batch * s.accumulate) as f64);
         let row = |x: &Example| {
-            let (a, b) = (self.alpha_bar[x.timestep].sqrt(), (1.0 - self.alpha_bar[x.timestep]).sqrt());
+            let alpha_bar = self.alpha_bar[x.timestep];
+            let (a, b) = (alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
+            let by_error = s.level_weight(alpha_bar, self.prior.prediction) * by_error;
             let (of_noise, of_x0) = if self.prior.prediction == Prediction::V { (a, -b) } else { (1.0, 0.0) };
             [a, b, of_noise, of_x0, by_error].map(|v| v as f32).to_vec()
         };

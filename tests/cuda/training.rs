@@ -23,7 +23,7 @@ fn two_steps(model: &str, start: &str, plan: PlanOptions, device: &Device) -> (V
     (settings.batch, settings.accumulate, settings.rate) = (2, 2, 1e-3);
     settings.start = Some(start.into());
     let mut trainer = Trainer::new(&model, operator.as_ref(), &photos, settings, plan, device).unwrap();
-    trainer.set_poison(true);
+    trainer.executor().set_poison(true);
     let mut losses = Vec::new();
     let mut moments = Vec::new();
     for step in 0..2 {

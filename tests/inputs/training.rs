@@ -41,6 +41,12 @@ fn flags_and_photos_that_can_not_be_trained_with_are_refused_in_one_sentence() {
         row("no learning rate", with(&["--lr", "0"]), 2, "--lr 0: a number above 0 is expected"),
         row("a learning rate that is no number", with(&["--lr", "nan"]), 2, "--lr NaN"),
         row("a decay above 1", with(&["--decay", "2"]), 2, "--decay 2"),
+        row(
+            "a weight below that of the published loss",
+            with(&["--weight-limit", "0.5"]),
+            2,
+            "--weight-limit 0.5: 1 or",
+        ),
         row("zooms in the wrong order", with(&["--zoom", "2,1"]), 2, "--zoom 2,1: two numbers such as 1,2"),
         row("an unknown task", with(&["--task", "sharpen"]), 2, "unknown task"),
         row("a noise that is none", with(&["--noise", "loud"]), 2, "--noise loud"),
