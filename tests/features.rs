@@ -15,7 +15,7 @@ fn packages(flags: &[&str]) -> Vec<String> {
 #[test]
 fn the_bare_library_has_neither_the_program_s_packages_nor_the_priors() {
     let program = ["anyhow", "clap", "ctrlc", "font8x8", "glob", "indicatif", "sigpipe"];
-    let priors = ["dmap-prior-photo", "dmap-prior-tiny-latent"];
+    let priors = ["dmap-cse-photo", "dmap-prior-photo", "dmap-prior-tiny-latent"];
     let has = |packages: &[String], name: &str| packages.iter().any(|p| p == name);
     for (flags, with_program, with_priors) in [
         (&["--no-default-features"][..], false, false),

@@ -16,6 +16,10 @@ use std::process::ExitCode;
 /// The photo of the demonstration. demo/README.md names its author and licence.
 const PHOTO: &[u8] = include_bytes!("../../demo/photo.png");
 
+/// The method of `--cse` and its noise levels.
+const CSE: &str = "cse:from=2";
+const CSE_LEVELS: usize = 14;
+
 /// Flags of `dmap demo`.
 #[derive(clap::Args, Debug)]
 pub struct Demo {
@@ -25,9 +29,13 @@ pub struct Demo {
     /// With the small latent model instead of the pixel model
     #[arg(long)]
     latent: bool,
-    /// What degrades the photo
-    #[arg(long, default_value = "inpaint-random:missing=0.7")]
-    task: String,
+    /// With the conditional score estimator inside the program, by its method alone; for the tasks
+    /// sr4 and gaussian-blur
+    #[arg(long, conflicts_with = "latent")]
+    cse: bool,
+    /// What degrades the photo [default: inpaint-random:missing=0.7, with --cse sr4]
+    #[arg(long)]
+    task: Option<String>,
     /// Seed of mask, noise and sampler
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -36,13 +44,19 @@ pub struct Demo {
 }
 
 pub(super) fn run(flags: Demo) -> anyhow::Result<ExitCode> {
+    let usual_task = if flags.cse { "sr4" } else { "inpaint-random:missing=0.7" };
+    let operator = parse_task(flags.task.as_deref().unwrap_or(usual_task))?;
+    let mut model = if flags.latent { Model::shipped_latent()? } else { Model::shipped()? };
+    let noise = Noise::default();
+    let settings = if flags.cse {
+        model = model.with_shipped_control(&operator.task(), 1.0)?;
+        Settings::parse(CSE, &model.network.prior())?.steps(CSE_LEVELS)
+    } else {
+        Settings::auto(Answer::Map, &model, operator.as_ref(), noise, None)?
+    };
     make_folder(&flags.out)?;
     let photo = flags.out.join("photo.png");
     write_whole(&photo, PHOTO)?;
-    let model = if flags.latent { Model::shipped_latent()? } else { Model::shipped()? };
-    let operator = parse_task(&flags.task)?;
-    let noise = Noise::default();
-    let settings = Settings::auto(Answer::Map, &model, operator.as_ref(), noise, None)?;
     let job = Job {
         task_file_sha256: task_file_sha256(operator.as_ref())?,
         operator,

@@ -6,6 +6,7 @@ use super::control::{CONTROL, ControlConfig};
 use super::latent_config::UnetConfig;
 use super::network::{Codec, Condition, Conditioning, Network, Prior};
 use super::opened::{Expected, Model, check_tensors};
+use super::shipped::ESTIMATORS;
 use crate::error::{Error, Result, shown};
 use crate::graph::{Graph, TensorId};
 use crate::tensor::Shape;
@@ -117,14 +118,37 @@ impl Model {
     /// for a pixel model. What the ControlNet adds is multiplied with `scale`. Fails if it belongs
     /// to another model.
     pub fn with_control(self, path: &Path, scale: f64) -> Result<Model> {
+        let control = open_control(path, self.network.as_ref(), &self.name)?;
+        self.steered(path, control, scale)
+    }
+
+    /// This model steered by the conditional score estimator inside the program for `task`, as
+    /// [`Operator::task`](crate::operator::Operator::task) writes it. Fails if there is none, or if
+    /// this model is not `photo`.
+    pub fn with_shipped_control(self, task: &str, scale: f64) -> Result<Model> {
+        let mut tasks = Vec::new();
+        for (path, bytes) in ESTIMATORS {
+            let file = Checkpoint::of_bytes(path, bytes)?;
+            let control = (config_of_file(&file)?, vec![file]);
+            match origin_of(&control.1)? {
+                Some(origin) if origin.task == task => return self.steered(Path::new(path), control, scale),
+                origin => tasks.extend(origin.map(|o| o.task)),
+            }
+        }
+        let there = match tasks[..] {
+            [] => "this build has no estimators: it was made without the feature `shipped`".to_string(),
+            _ => format!("the estimators inside the program are for {}, not for {task}", tasks.join(" and ")),
+        };
+        Err(Error::Invalid(format!("{there}; train one with dmap train-cse")))
+    }
+
+    fn steered(self, path: &Path, (config, files): (ControlConfig, Vec<Checkpoint>), scale: f64) -> Result<Model> {
         if !scale.is_finite() {
             return Err(Error::Invalid(format!(
                 "the scale of a ControlNet is {scale}, expected a number; 1 is the scale of its training"
             )));
         }
-        let name = &self.name;
-        let (config, files) = open_control(path, self.network.as_ref(), name)?;
-        let origin = origin_of(&files)?;
+        let (name, origin) = (&self.name, origin_of(&files)?);
         if let Some(origin) = &origin
             && origin.model_sha256 != self.weights.files_sha256()?
         {

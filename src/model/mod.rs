@@ -42,7 +42,8 @@ use crate::noise::{Draw, NoiseKey, fill_normal};
 use crate::tensor::Shape;
 use crate::weights::{Checkpoint, Weights, hexadecimal};
 use sha2::{Digest, Sha256};
-use shipped::{PHOTO, TINY_LATENT};
+pub(crate) use shipped::PHOTO;
+use shipped::TINY_LATENT;
 use std::path::Path;
 use std::sync::Arc;
 

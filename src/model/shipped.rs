@@ -1,9 +1,9 @@
-//! The two priors inside the program. The feature `shipped` includes their bytes, which are
+//! The two priors and the estimators inside the program. The feature `shipped` includes their bytes, which are
 //! separate packages.
 
 use crate::error::{Error, Result};
 
-/// Files of a prior: (path inside its folder, content).
+/// Files of a prior or of estimators: (path inside its folder, content).
 type Files = &'static [(&'static str, &'static [u8])];
 
 /// The pixel prior (weights/photo).
@@ -20,6 +20,13 @@ fn files(prior: &str) -> Files {
 fn files(_: &str) -> Files {
     &[]
 }
+
+/// The conditional score estimators of [`PHOTO`] (weights/photo-cse). None in a build without the
+/// feature `shipped`.
+#[cfg(feature = "shipped")]
+pub const ESTIMATORS: Files = dmap_cse_photo::FILES;
+#[cfg(not(feature = "shipped"))]
+pub const ESTIMATORS: Files = &[];
 
 /// A file of a prior. Fails in a build without the feature `shipped`.
 pub fn file(prior: &str, path: &str) -> Result<&'static [u8]> {

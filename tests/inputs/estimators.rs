@@ -210,6 +210,46 @@ fn estimators_that_do_not_fit_are_refused_in_a_sentence() {
 }
 
 #[test]
+fn the_estimators_inside_the_program_belong_to_its_pixel_prior_and_two_tasks() {
+    let i = Inputs::new();
+    let rows = [
+        i.row(
+            "a task without one",
+            "photo",
+            "--task sr2",
+            2,
+            "are for sr4 and gaussian-blur:size=61,sigma=3, not for sr2; train one with dmap train-cse",
+        ),
+        i.row("another task of the kind", "photo", "--task gaussian-blur:sigma=2", 2, "not for gaussian-blur:size=61"),
+        i.row(
+            "another model",
+            "photo",
+            &format!("--task sr4 --model {PIXELS}"),
+            2,
+            "trained for the model photo, which",
+        ),
+        i.row("a latent model", "photo", "--task sr4 --model tiny-latent", 2, "trained for the model photo, which"),
+        i.row(
+            "from in latents",
+            OF_LATENTS,
+            &format!("--task sr2 --model {LATENTS} --method cse:from=2"),
+            2,
+            "from needs",
+        ),
+    ];
+    check_refusals(&i, &rows[..4]);
+    check(&rows[4..]);
+    check(
+        &["sr4", "gaussian-blur"]
+            .map(|task| i.row("theirs", "photo", &format!("--task {task} --method cse:from=2"), 0, "residual")),
+    );
+    let arguments = ["demo", "--cse", "--task", "sr8"].map(String::from);
+    let o = dmap(&[&arguments[..], &["--out".into(), i.folder.string("demo")]].concat());
+    assert!(o.status.code() == Some(2) && text(&o).contains("not for sr8"), "{}", text(&o));
+    assert!(!i.folder.path("demo").exists());
+}
+
+#[test]
 fn estimators_that_fit_restore_and_are_recorded() {
     let i = Inputs::new();
     let trained = i.file("trained.safetensors", CONFIG, Some(&origin(PIXELS)));
