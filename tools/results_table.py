@@ -5,11 +5,13 @@
     python tools/results_table.py budget benches/records/2026-11-30-epyc-2core/budget.tsv
     python tools/results_table.py peers benches/records/2026-11-30-epyc-2core/peers.tsv
     python tools/results_table.py samples benches/records/2026-11-30-epyc-2core/samples.tsv
+    python tools/results_table.py estimators benches/records/2026-11-30-epyc-2core/estimators.tsv
 
 Replaces the text between `<!-- results -->` and `<!-- end of results -->` in README.md, or between
 the same marks of the other names. `results` has one table per noise: a method is shown over the
 photographs that every method of the table restored. `budget` compares levels and views of DPIR at
-equal passes, `peers` methods at equal passes and several noises, `samples` samplers at equal passes.
+equal passes, `peers` methods at equal passes and several noises, `samples` samplers at equal passes,
+`estimators` methods with and without a conditional score estimator.
 """
 
 import collections
@@ -159,10 +161,37 @@ def samples(rows):
     return markdown(head, table)
 
 
+def estimators(rows):
+    """What a conditional score estimator changes, photograph by photograph."""
+    runs = collections.defaultdict(dict)
+    for row in rows:
+        method, *estimator = row["method"].split("+")
+        runs[row["task"].split(":")[0], method, row["steps"]].setdefault((bool(estimator), row["samples"] != "1"), {})[row["photo"]] = row
+    table = []
+    for (task, method, steps), cells in runs.items():
+        for is_with in (False, True):
+            one, many = cells.get((is_with, False), {}), cells.get((is_with, True), {})
+            if not one:
+                continue
+            error = lambda values: statistics.stdev(values) / len(values) ** 0.5
+            psnr = [float(r["psnr"]) for r in one.values()]
+            plain, gain = cells.get((False, False), {}), "-"
+            if is_with and plain:
+                gains = [float(r["psnr"]) - float(plain[p]["psnr"]) for p, r in one.items() if p in plain]
+                gain = f"{statistics.mean(gains):+.2f} ± {error(gains):.2f}"
+            figures = [f"{statistics.mean(psnr):.2f} ± {error(psnr):.2f}", gain, f"{mean(one.values(), 'ssim'):.3f}"]
+            figures.append(f"{mean(one.values(), 'residual_ratio'):.2f}")
+            figures.append(f"{mean(many.values(), 'deviation'):.3f}" if many else "-")
+            figures += [f"{mean(one.values(), 'passes'):.0f}", str(len(one))]
+            table.append([task, f"`{method}`, {steps} levels", "yes" if is_with else "no", *figures])
+    head = ["task", "method", "CSE", "PSNR", "gain", "SSIM", "residual / noise", "standard deviation", "passes", "photos"]
+    return markdown(head, table)
+
+
 def main():
     what, *paths = sys.argv[1:]
     rows = [row for path in paths for row in csv.DictReader(open(path), delimiter="\t")]
-    lines = {"results": results, "budget": budget, "peers": peers, "samples": samples}[what](rows)
+    lines = {"results": results, "budget": budget, "peers": peers, "samples": samples, "estimators": estimators}[what](rows)
     text = README.read_text()
     before, rest = text.split(f"<!-- {what} -->")
     after = rest.split(f"<!-- end of {what} -->")[1]
