@@ -99,7 +99,13 @@ pub(super) fn tile_pixels<S: Simd>(vectors: usize, left: usize) -> usize {
         (false, 1) => 10,
         (false, _) => 6,
     };
-    // Two pixels leave half of the multipliers idle, so eight are two fours.
+    tile_rows(largest, left)
+}
+
+/// Rows of the next register tile: at most `largest`, and not more than are left.
+#[inline(always)]
+pub(super) fn tile_rows(largest: usize, left: usize) -> usize {
+    // Two rows leave half of the multipliers idle, so eight are two fours.
     let largest = if left == 8 && largest == 6 { 4 } else { largest };
     [largest, 4, 2, 1].into_iter().find(|&q| q <= left).unwrap_or(1)
 }

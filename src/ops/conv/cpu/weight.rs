@@ -5,7 +5,7 @@
 //! band of pixels passes: each pixel needs V vector loads of x and P broadcasts of dy for P * V
 //! multiply-adds. x has zeros around it, so that no tap leaves it.
 
-use super::line::{load, store};
+use super::line::{load, store, tile_rows};
 use pulp::{Simd, WithSimd};
 
 /// Pixels of a band: its columns of x and dy stay in a typical first-level cache.
@@ -43,19 +43,21 @@ impl WithSimd for WeightSums<'_> {
                 while i < ci {
                     let (valid, mut o) = ((2 * lanes).min(ci - i), 0);
                     while o < outputs {
-                        let p = match outputs - o {
-                            8 => 4,
-                            left => [6, 4, 2, 1].into_iter().find(|&p| p <= left).unwrap_or(1),
-                        };
-                        let tile = Tile { tap, rows: rows.clone(), i, o };
-                        match (p, valid == 2 * lanes, valid <= lanes) {
-                            (6, true, _) => self.add::<S, 6, 2, true>(simd, tile, valid),
-                            (6, _, true) => self.add::<S, 6, 1, false>(simd, tile, valid),
-                            (6, ..) => self.add::<S, 6, 2, false>(simd, tile, valid),
-                            (4, true, _) => self.add::<S, 4, 2, true>(simd, tile, valid),
-                            (4, ..) => self.add::<S, 4, 2, false>(simd, tile, valid),
-                            (2, ..) => self.add::<S, 2, 2, false>(simd, tile, valid),
-                            _ => self.add::<S, 1, 2, false>(simd, tile, valid),
+                        let (p, tile) = (tile_rows(6, outputs - o), Tile { tap, rows: rows.clone(), i, o });
+                        macro_rules! add {
+                            ($p:literal) => {
+                                match valid {
+                                    valid if valid == 2 * lanes => self.add::<S, $p, 2, true>(simd, tile, valid),
+                                    valid if valid > lanes => self.add::<S, $p, 2, false>(simd, tile, valid),
+                                    _ => self.add::<S, $p, 1, false>(simd, tile, valid),
+                                }
+                            };
+                        }
+                        match p {
+                            6 => add!(6),
+                            4 => add!(4),
+                            2 => add!(2),
+                            _ => add!(1),
                         }
                         o += p;
                     }

@@ -186,35 +186,72 @@ pub(super) fn run_rows<'b, S: Simd>(
             unsafe { transform_patch(simd, pixels, ci, patches.as_mut_ptr().add(k * ci), plane) };
         }
         for block in blocks.clone() {
-            let width = block.vectors * S::F32_LANES;
-            let together = (SUMS / (PRODUCTS * width)).next_multiple_of(tile_pixels::<S>(block.vectors, usize::MAX));
-            sums.resize(sums.len().max(PRODUCTS * together * width), 0.0);
+            let largest = tile_pixels::<S>(block.vectors, usize::MAX);
+            let together = (SUMS / (PRODUCTS * block.vectors * S::F32_LANES)).next_multiple_of(largest);
             for k in (0..count).step_by(together) {
                 let here = together.min(count - k);
-                for product in 0..PRODUCTS {
-                    let patches = &patches[product * plane + k * ci..][..here * ci];
-                    let weights = &block.values[product * ci * width..][..ci * width];
-                    let sums = &mut sums[product * here * width..][..here * width];
-                    let mut p = 0;
-                    while p < here {
-                        let tile = tile_pixels::<S>(block.vectors, here - p);
-                        let sums = &mut sums[p * width..];
-                        tile_sums(simd, (block.vectors, tile), &[patches], p * ci, ci, ci, weights, sums);
-                        p += tile;
-                    }
-                }
+                multiply(simd, &block, &patches[k * ci..], (ci, plane), here, &mut sums);
                 for p in 0..here {
                     let patch = first + k + p;
-                    let (row, column) = (2 * (patch / pairs), 2 * (patch % pairs));
-                    for v in (0..width).step_by(S::F32_LANES) {
-                        let of_patch = outputs_of_patch(simd, &sums, p * width + v, here * width);
-                        for (y, line) in of_patch.into_iter().enumerate().take(rows - row) {
-                            for (x, value) in line.into_iter().enumerate().take(wo - column) {
-                                outputs.finish(simd, block.first + v, value, (row + y) * wo + column + x);
-                            }
-                        }
-                    }
+                    store_patch(
+                        simd,
+                        &block,
+                        &sums,
+                        (p, here),
+                        (2 * (patch / pairs), 2 * (patch % pairs)),
+                        wo,
+                        outputs,
+                    );
                 }
+            }
+        }
+    }
+}
+
+/// The products of `count` patches with the weights of a block, summed over the channels:
+/// (PRODUCTS, count, channels of the block). The channels of a patch are `ci` apart, the transform
+/// positions `plane`.
+#[inline(always)]
+fn multiply<S: Simd>(
+    simd: S,
+    block: &Block<'_>,
+    patches: &[f32],
+    (ci, plane): (usize, usize),
+    count: usize,
+    sums: &mut Vec<f32>,
+) {
+    let width = block.vectors * S::F32_LANES;
+    sums.resize(sums.len().max(PRODUCTS * count * width), 0.0);
+    for product in 0..PRODUCTS {
+        let patches = &patches[product * plane..][..count * ci];
+        let weights = &block.values[product * ci * width..][..ci * width];
+        let sums = &mut sums[product * count * width..][..count * width];
+        let mut p = 0;
+        while p < count {
+            let tile = tile_pixels::<S>(block.vectors, count - p);
+            tile_sums(simd, (block.vectors, tile), &[patches], p * ci, ci, ci, weights, &mut sums[p * width..]);
+            p += tile;
+        }
+    }
+}
+
+/// Stores the outputs of patch `p` of `count`, whose first one lies at this row and column.
+#[inline(always)]
+fn store_patch<S: Simd>(
+    simd: S,
+    block: &Block<'_>,
+    sums: &[f32],
+    (p, count): (usize, usize),
+    (row, column): (usize, usize),
+    columns: usize,
+    outputs: &mut Outputs<'_>,
+) {
+    let (width, rows) = (block.vectors * S::F32_LANES, outputs.pixels() / columns);
+    for v in (0..width).step_by(S::F32_LANES) {
+        let of_patch = outputs_of_patch(simd, sums, p * width + v, count * width);
+        for (y, line) in of_patch.into_iter().enumerate().take(rows - row) {
+            for (x, value) in line.into_iter().enumerate().take(columns - column) {
+                outputs.finish(simd, block.first + v, value, (row + y) * columns + column + x);
             }
         }
     }
