@@ -26,6 +26,9 @@ struct Arguments {
     /// Memory budget in MiB.
     #[arg(long)]
     memory: Option<u64>,
+    /// A line for each op and shape.
+    #[arg(long)]
+    shapes: bool,
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -52,5 +55,5 @@ fn main() -> anyhow::Result<()> {
     }
     e.write(t, &vec![300.0; a.batch])?;
     e.run()?;
-    per_op::print(&mut e, a.repeat)
+    per_op::print(&mut e, a.repeat, a.shapes)
 }

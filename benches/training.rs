@@ -2,7 +2,7 @@
 //!
 //!     cargo bench --bench training -- --size 64 --batch 8
 //!
-//! `tools/peers/train_step.py` takes the same step in PyTorch.
+//! `tools/peers/train_step.py` runs this next to PyTorch in turn.
 
 mod per_op;
 
@@ -26,6 +26,9 @@ struct Arguments {
     /// Memory budget in MiB.
     #[arg(long)]
     memory: Option<u64>,
+    /// A line for each op and shape.
+    #[arg(long)]
+    shapes: bool,
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -42,5 +45,5 @@ fn main() -> anyhow::Result<()> {
     let image: Vec<f32> = (0..a.size * a.size * 3).map(|i| (i * 7919 % 255) as f32 / 127.5 - 1.0).collect();
     let example = |k: usize| Example { image: image.clone(), condition: image.clone(), timestep: 100 * (k % 10) };
     trainer.step_on(&[(0..a.batch).map(example).collect()])?;
-    per_op::print(trainer.executor(), a.repeat)
+    per_op::print(trainer.executor(), a.repeat, a.shapes)
 }

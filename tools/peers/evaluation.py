@@ -47,6 +47,27 @@ def torch_side(size, repeat, threads, compiled):
     print(f"median {statistics.median(times):.4f} s (min {min(times):.4f}, max {max(times):.4f}), torch {torch.__version__}")
 
 
+def newest(bench):
+    """The newest binary of a bench."""
+    binaries = [b for b in glob.glob(str(ROOT / f"target/release/deps/{bench}-*")) if "." not in os.path.basename(b)]
+    return max(binaries, key=os.path.getmtime, default=None) or sys.exit("no bench binary: run cargo build --release --benches first")
+
+
+def compare(sides, rounds, threads):
+    """Runs the two commands in turn; prints each run, the medians and the ratios."""
+    os.environ["RAYON_NUM_THREADS"] = str(threads)
+    results = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, command in sides.items():
+            results[name].append(measured(command))
+            print(f"{name:8} {results[name][-1][1]:7.0f} MiB peak, {results[name][-1][2]}", flush=True)
+    seconds = {name: statistics.median(r[0] for r in rows) for name, rows in results.items()}
+    memory = {name: statistics.median(r[1] for r in rows) for name, rows in results.items()}
+    ratios = [a[0] / b[0] for a, b in zip(results["dmap"], results["PyTorch"])]
+    print(f"time   dmap {seconds['dmap']:.4f} s, PyTorch {seconds['PyTorch']:.4f} s; ratio by rounds {', '.join(f'{r:.2f}' for r in ratios)}")
+    print(f"memory dmap {memory['dmap']:.0f} MiB, PyTorch {memory['PyTorch']:.0f} MiB; ratio {memory['dmap'] / memory['PyTorch']:.2f}")
+
+
 def measured(command):
     """Seconds (the median that the process prints) and peak resident MiB of one process."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -69,25 +90,12 @@ def main():
     args = p.parse_args()
     if args.torch_side:
         return torch_side(args.size, args.repeat, args.threads, args.compile)
-    binaries = [b for b in glob.glob(str(ROOT / "target/release/deps/evaluation-*")) if "." not in os.path.basename(b)]
-    dmap = args.dmap or max(binaries, key=os.path.getmtime, default=None)
-    if not dmap:
-        sys.exit("no bench binary: run cargo build --release --benches first")
     common = ["--size", str(args.size), "--repeat", str(args.repeat)]
     sides = {
-        "dmap": [dmap, *common],
+        "dmap": [args.dmap or newest("evaluation"), *common],
         "PyTorch": [sys.executable, __file__, "--torch-side", *common, "--threads", str(args.threads)] + ["--compile"] * args.compile,
     }
-    results = {name: [] for name in sides}
-    for _ in range(args.rounds):
-        for name, command in sides.items():
-            results[name].append(measured(command))
-            print(f"{name:8} {results[name][-1][1]:7.0f} MiB peak, {results[name][-1][2]}")
-    seconds = {name: statistics.median(r[0] for r in rows) for name, rows in results.items()}
-    memory = {name: statistics.median(r[1] for r in rows) for name, rows in results.items()}
-    ratios = [a[0] / b[0] for a, b in zip(results["dmap"], results["PyTorch"])]
-    print(f"time   dmap {seconds['dmap']:.4f} s, PyTorch {seconds['PyTorch']:.4f} s; ratio by rounds {', '.join(f'{r:.2f}' for r in ratios)}")
-    print(f"memory dmap {memory['dmap']:.0f} MiB, PyTorch {memory['PyTorch']:.0f} MiB; ratio {memory['dmap'] / memory['PyTorch']:.2f}")
+    compare(sides, args.rounds, args.threads)
 
 
 if __name__ == "__main__":
