@@ -118,6 +118,8 @@ pub struct Trainer<'a> {
     prior: Prior,
     alpha_bar: Vec<f64>,
     pub(super) step: usize,
+    /// The first micro-batch of a step, prepared during the one before, with the number of the step.
+    ahead: Option<(u32, Vec<Example>)>,
 }
 
 impl<'a> Trainer<'a> {
@@ -150,6 +152,7 @@ impl<'a> Trainer<'a> {
             prior,
             alpha_bar,
             step: 0,
+            ahead: None,
         };
         trainer.write_initial(start)?;
         Ok(trainer)
@@ -218,20 +221,21 @@ impl<'a> Trainer<'a> {
             image: Shape::new(1, h, w, prior.image_channels()),
             seed: self.settings.seed,
         };
-        let batch_of = |k: u32| source.batch(step, k * batch..(k + 1) * batch);
-        let mut examples = batch_of(0)?;
+        let batch_of = |step: u32, k: u32| source.batch(step, k * batch..(k + 1) * batch);
+        let mut examples = match self.ahead.take() {
+            Some((of_step, examples)) if of_step == step => examples,
+            _ => batch_of(step, 0)?,
+        };
         let mut loss = 0.0;
         for k in 0..count {
-            // The next images are prepared while the device computes.
-            let next;
-            (loss, next) = std::thread::scope(|scope| {
-                let next = (k + 1 < count).then(|| scope.spawn(|| batch_of(k + 1)));
+            // The next images, perhaps those of the next step, are prepared while the device computes.
+            (loss, examples) = std::thread::scope(|scope| {
+                let next = scope.spawn(|| if k + 1 < count { batch_of(step, k + 1) } else { batch_of(step + 1, 0) });
                 let loss = loss + self.run(&examples, k as usize)?;
-                let next = next.map_or(Ok(Vec::new()), |next| next.join().expect("preparing images does not panic"));
-                Ok::<_, Error>((loss, next?))
+                Ok::<_, Error>((loss, next.join().expect("preparing images does not panic")?))
             })?;
-            examples = next;
         }
+        self.ahead = Some((step + 1, examples));
         self.report(loss)
     }
 
