@@ -227,7 +227,8 @@ fn train(flags: &TrainCse, trainer: &mut Trainer<'_>, steps: usize) -> Result<bo
     let save = |trainer: &Trainer<'_>| trainer.save(&flags.out);
     loop {
         let report = trainer.step()?;
-        // The loss of one step depends on its noise levels; the mean of the last hundred shows the trend.
+        // The loss of one step depends on its noise levels; the mean of the last hundred shows the
+        // trend.
         let mean = smooth.map_or(report.loss, |s| s + (report.loss - s) / 100.0);
         smooth = Some(mean);
         bar.set_message(format!("loss {mean:.5}"));

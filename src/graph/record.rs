@@ -320,8 +320,8 @@ pub trait Op: std::fmt::Debug + Send + Sync {
     /// Floating-point operations of one run, 2 per multiply-add.
     fn flops(&self, inputs: &[Shape], outputs: &[Shape]) -> u64;
 
-    /// Pairs (input, output): the output may take over the input's memory. Each element is read before
-    /// it is written, by the same thread.
+    /// Pairs (input, output): the output may take over the input's memory. Each element is read
+    /// before it is written, by the same thread.
     fn in_place(&self) -> &'static [(usize, usize)] {
         &[]
     }

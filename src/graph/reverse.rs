@@ -56,8 +56,8 @@ impl Reverse<'_> {
         self.given[i] = Some(gradient);
     }
 
-    /// Gives the gradient with respect to input `i`, if it is wanted: the output of `op`, whose inputs
-    /// are `inputs` and then, if there is one, the gradient that it adds to.
+    /// Gives the gradient with respect to input `i`, if it is wanted: the output of `op`, whose
+    /// inputs are `inputs` and then, if there is one, the gradient that it adds to.
     pub fn give_sum(&mut self, i: usize, op: impl Op + 'static, inputs: &[TensorId]) -> Result<()> {
         if self.wants(i) {
             let inputs: Vec<TensorId> = inputs.iter().copied().chain(self.accumulate(i)).collect();

@@ -1,5 +1,5 @@
-//! The two priors and the estimators inside the program. The feature `shipped` includes their bytes, which are
-//! separate packages.
+//! The two priors and the estimators inside the program. The feature `shipped` includes their bytes,
+//! which are separate packages.
 
 use crate::error::{Error, Result};
 

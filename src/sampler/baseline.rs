@@ -23,8 +23,12 @@ pub fn baseline(operator: &dyn Operator, y: &Picture, state: &[f32], x: Shape) -
 pub fn baseline_on_canvas(operator: &dyn Operator, y: Picture, state: &[f32], image: Shape, canvas: Shape) -> Vec<f32> {
     let (_, naive) = baseline(operator, &y, state, image);
     let (w, h, c) = (canvas.w, canvas.h, image.c);
-    let from = |i: usize| (i / w).min(image.h - 1) * image.w + (i % w).min(image.w - 1);
-    (0..w * h).flat_map(|i| naive.values[from(i) * c..][..c].to_vec()).collect()
+    let mut continued = Vec::with_capacity(w * h * c);
+    for i in 0..w * h {
+        let from = (i / w).min(image.h - 1) * image.w + (i % w).min(image.w - 1);
+        continued.extend_from_slice(&naive.values[from * c..][..c]);
+    }
+    continued
 }
 
 /// Fills every missing pixel (`mask` 0) with the nearest known one, by a flood fill from the known

@@ -188,8 +188,8 @@ impl CpuProgram {
                 }
                 let tensor = self.graph.home(tensor_of(i));
                 match (overwritten.get(&tensor), &self.outside[tensor.0 as usize]) {
-                    // SAFETY: the plan was verified: no output of this step lies in the memory of this
-                    // input, or the slot was left empty above.
+                    // SAFETY: the plan was verified: no output of this step lies in the memory of
+                    // this input, or the slot was left empty above.
                     (Some(&memory), _) => unsafe {
                         std::slice::from_raw_parts(memory, self.graph.shape(tensor).numel())
                     },
