@@ -2,7 +2,7 @@
 //! `dw[o, tap, i] = sum over p of dy[p, o] x[stride p + tap - pad, i]`, over the pixels p of all
 //! items. It can add to an existing gradient, so micro-batches need no memory of their own.
 
-use super::cpu::weight::WeightSums;
+use super::cpu::weight::WeightGradient;
 use super::problem::{Padding, multiply_adds};
 use super::weight_launch::CudaWeightVjp;
 use crate::ops::prelude::*;
@@ -90,7 +90,7 @@ impl ConvWeightVjp {
         let row = kernel * kernel * ci;
         let rows = (co / 2).clamp(12, 64);
         dw.par_chunks_mut(rows * row).enumerate().for_each(|(k, dw)| {
-            Arch::new().dispatch(WeightSums {
+            Arch::new().dispatch(WeightGradient {
                 kernel,
                 stride,
                 channels: (ci, co),

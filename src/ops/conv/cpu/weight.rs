@@ -13,7 +13,7 @@ const PIXELS: usize = 256;
 
 /// `dw[o, tap, i] += sum over y, x of dy[y, x, o] wide[stride y + tap row, stride x + tap column, i]`
 /// for consecutive output channels of one item.
-pub(in super::super) struct WeightSums<'a> {
+pub(in super::super) struct WeightGradient<'a> {
     pub kernel: usize,
     pub stride: usize,
     /// Input channels, output channels.
@@ -29,7 +29,7 @@ pub(in super::super) struct WeightSums<'a> {
     pub dw: &'a mut [f32],
 }
 
-impl WithSimd for WeightSums<'_> {
+impl WithSimd for WeightGradient<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
@@ -77,7 +77,7 @@ struct Tile {
     o: usize,
 }
 
-impl WeightSums<'_> {
+impl WeightGradient<'_> {
     /// Adds the products of a tile of P output channels and `valid` input channels, which V vectors
     /// hold; WHOLE if they fill them.
     #[inline(always)]
