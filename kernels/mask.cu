@@ -1,5 +1,6 @@
 // y[p, c] = x[p, c] mask[p], which is its own VJP. All pixels of the batch are seen as one row; a
-// thread takes one value at a time.
+// thread takes one value at a time. `channels` neighbouring values share one value of the mask: all
+// channels of a pixel, or 1 if the mask has the shape of x.
 #include "include/view.cuh"
 
 struct MaskParams { ViewOut y; View x, mask; i64 count; int channels; };

@@ -166,7 +166,7 @@ template <class S, int SIDE> struct WeightTile {
                 }
             }
         };
-        if (p.splits == 1 && p.addend) {
+        if (p.addend) {
             each([&](i64 at, float& first, float& second) {
                 const Words2 added = load_words2(p.addend + at);
                 first += bits_float(added.w[0]);
@@ -218,7 +218,7 @@ KERNEL(conv_weight_simt, ConvWeightParams, 256, 2) {
         for (int j = 0; j < 4; j++) {
             if (o0 + tm + i >= p.co || column0 + tn + j >= p.row()) continue;
             const i64 to = i64(o0 + tm + i) * p.row() + column0 + tn + j;
-            out[to] = sum[i][j] + (p.splits == 1 && p.addend ? p.addend[to] : 0.0f);
+            out[to] = sum[i][j] + (p.addend ? p.addend[to] : 0.0f);
         }
     }
 }

@@ -1,11 +1,12 @@
-//! `y = m x` with one value of m per pixel
+//! `y = m x` with one value of m per pixel, or one per value of x
 //!
 //! VJP: dx = m dy, the same op. The mask belongs to the known operator and has no gradient.
 
 use super::prelude::*;
 use crate::backend::cpu::parallel::for_item_chunks;
 
-/// Product with a mask. Inputs: x (n, h, w, c), mask (n, h, w, 1). Output (n, h, w, c).
+/// Product with a mask. Inputs: x (n, h, w, c), mask (n, h, w, 1) or (n, h, w, c). Output (n, h, w,
+/// c).
 #[derive(Debug, Clone)]
 pub struct Mask;
 
@@ -16,7 +17,8 @@ impl Op for Mask {
     fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
         expect_inputs(inputs, 2)?;
         let x = inputs[0].shape;
-        expect_shape(inputs[1], Shape { c: 1, ..x })?;
+        let channels = if inputs[1].shape.c == x.c { x.c } else { 1 };
+        expect_shape(inputs[1], Shape { c: channels, ..x })?;
         Ok(vec![single("", x)])
     }
     fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
@@ -30,7 +32,7 @@ impl Op for Mask {
         inputs[0].numel() as u64
     }
     fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
-        let (c, x, mask) = (launch.input_shapes[0].c, launch.inputs[0], launch.inputs[1]);
+        let (c, x, mask) = (values_per_mask(&launch.input_shapes), launch.inputs[0], launch.inputs[1]);
         let all = launch.outputs[0].len();
         for_item_chunks(launch.outputs[0], all, |_, at, out| {
             for (i, o) in out.iter_mut().enumerate() {
@@ -41,9 +43,14 @@ impl Op for Mask {
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (x, mask, y) = (r.inputs[0], r.inputs[1], r.outputs[0]);
         let count = y.shape.numel();
-        let channels = y.shape.c;
+        let channels = values_per_mask(&[x.shape, mask.shape]);
         let params = kernels::MaskParams { y: y.into(), x: x.into(), mask: mask.into(), count, channels };
         r.each(kernels::MASK, count, 1, params);
         Ok(())
     }
+}
+
+/// Neighbouring values of x that share one value of the mask.
+fn values_per_mask(inputs: &[Shape]) -> usize {
+    inputs[0].c / inputs[1].c
 }

@@ -8,6 +8,7 @@ use crate::ops::adamw_step::AdamWStep;
 use crate::ops::add::{Add, Scale};
 use crate::ops::attention::{Attention, CrossAttention};
 use crate::ops::axis_filter::AxisFilter;
+use crate::ops::channel_mix::ChannelMix;
 use crate::ops::concat::{ChannelPad, ChannelSlice, Concat};
 use crate::ops::conjugate_gradient::{InnerProduct, RatioStep};
 use crate::ops::conv::{Conv, ConvWeightVjp};
@@ -15,6 +16,7 @@ use crate::ops::crop::{Crop, ZeroPad};
 use crate::ops::diagonal_gaussian::DiagonalGaussian;
 use crate::ops::embedding::Embedding;
 use crate::ops::filter2d::Filter2d;
+use crate::ops::fourier::Fourier;
 use crate::ops::geglu::Geglu;
 use crate::ops::group_norm::{GroupNorm, GroupNormWeightVjp};
 use crate::ops::layer_norm::{LayerNorm, LayerNormWeightVjp};
@@ -22,14 +24,18 @@ use crate::ops::learned_noise::LearnedNoise;
 use crate::ops::linear::Linear;
 use crate::ops::linear_combination::LinearCombination;
 use crate::ops::mask::Mask;
+use crate::ops::modulus::Modulus;
 use crate::ops::norm::{ResidualNorm, SquaredNorm, SquaredSum};
 use crate::ops::normal_noise::NormalNoise;
 use crate::ops::pixel_sum::PixelSum;
 use crate::ops::pointwise::{Clamp, Gelu, Silu};
+use crate::ops::quantise::Quantise;
 use crate::ops::resample::{Pool, Upsample};
+use crate::ops::sparse_product::SparseProduct;
 use crate::ops::spectral_step::SpectralStep;
 use crate::ops::sphere_projection::{GuidedStep, SphereProjection};
 use crate::ops::storage_copy::StorageCopy;
+use crate::ops::thin_edges::ThinEdges;
 use crate::ops::timestep_embedding::TimestepEmbedding;
 use crate::tensor::Shape;
 
@@ -110,6 +116,7 @@ case_ops!(
     Add,
     Attention,
     AxisFilter,
+    ChannelMix,
     ChannelPad,
     ChannelSlice,
     Clamp,
@@ -121,6 +128,7 @@ case_ops!(
     DiagonalGaussian,
     Embedding,
     Filter2d,
+    Fourier,
     Geglu,
     Gelu,
     GroupNorm,
@@ -133,18 +141,22 @@ case_ops!(
     Linear,
     LinearCombination,
     Mask,
+    Modulus,
     NormalNoise,
     PixelSum,
     Pool,
+    Quantise,
     RatioStep,
     ResidualNorm,
     Scale,
     Silu,
+    SparseProduct,
     SpectralStep,
     SphereProjection,
     SquaredNorm,
     SquaredSum,
     StorageCopy,
+    ThinEdges,
     TimestepEmbedding,
     Upsample,
     ZeroPad,

@@ -2,6 +2,9 @@
 
 use crate::real::{Real, silu, zero};
 use dmap::graph::Shape;
+use dmap::ops::axis_filter::Axis;
+use dmap::ops::fourier::{Fourier, Parts};
+use std::f64::consts::TAU;
 
 pub fn conv<T: Real>(x: &[T], s: Shape, w: &[T], k: usize, stride: usize, bias: &[T], addend: Option<&[T]>) -> Vec<T> {
     let (co, pad) = (bias.len(), (k / 2) as isize);
@@ -131,12 +134,16 @@ pub fn resample<T: Real>(x: &[T], s: Shape, up: bool, gain: f64) -> Vec<T> {
     out
 }
 
-/// Cross-correlation after reflection without the edge.
-pub fn filter2d<T: Real>(x: &[T], s: Shape, kernel: &[T], k: usize) -> Vec<T> {
+/// Cross-correlation after reflection without the edge, or of an image that repeats.
+pub fn filter2d<T: Real>(x: &[T], s: Shape, kernel: &[T], k: usize, circular: bool) -> Vec<T> {
     let reflect = |i: isize, n: usize| {
         let mut i = i;
         loop {
-            if i < 0 {
+            if circular && i < 0 {
+                i += n as isize;
+            } else if circular && i >= n as isize {
+                i -= n as isize;
+            } else if i < 0 {
                 i = -i;
             } else if i >= n as isize {
                 i = 2 * (n as isize - 1) - i;
@@ -190,4 +197,51 @@ pub fn moved<T: Real>(z: &[T], direction: &[T], length: impl Fn(usize) -> T, ite
     let zeros = vec![zero::<T>(); direction.len()];
     let norms = distance(direction, &zeros, items);
     (0..z.len()).map(|i| z[i] + length(i / item) * direction[i] / norms[i / item]).collect()
+}
+
+/// The centred orthonormal transform by its sum. Real and imaginary parts are halves of the
+/// channels.
+pub fn fourier<T: Real>(op: &Fourier, x: &[T], s: Shape) -> Vec<T> {
+    let along_height = op.axis == Axis::Height;
+    let (from, to) = (if along_height { s.h } else { s.w }, op.extent);
+    let (n, channels) = (from.max(to), if op.from == Parts::Real { s.c } else { s.c / 2 });
+    let o = if along_height { Shape { h: to, ..s } } else { Shape { w: to, ..s } };
+    let o = Shape { c: if op.to == Parts::Real { channels } else { 2 * channels }, ..o };
+    let at = |index: usize| {
+        let (c, j, i, item) = (index % o.c, index / o.c % o.w, index / o.c / o.w % o.h, index / o.item());
+        let k = (if along_height { i } else { j } + (n - to) / 2) as f64 - (n / 2) as f64;
+        let mut sum = zero::<T>();
+        for t in 0..from {
+            let place = (t + (n - from) / 2) as f64 - (n / 2) as f64;
+            let angle = TAU * place * k / n as f64 * if op.inverse { 1.0 } else { -1.0 };
+            let (row, column) = if along_height { (t, j) } else { (i, t) };
+            let start = ((item * s.h + row) * s.w + column) * s.c + c % channels;
+            let re = x[start];
+            let im = if op.from == Parts::Complex { x[start + channels] } else { zero() };
+            let (sin, cos) = angle.sin_cos();
+            sum += match c < channels {
+                true => T::of(cos) * re - T::of(sin) * im,
+                false => T::of(sin) * re + T::of(cos) * im,
+            };
+        }
+        sum / T::of((n as f64).sqrt())
+    };
+    (0..o.numel()).map(at).collect()
+}
+
+/// Magnitudes that exceed the two neighbours in the gradient's direction, by angles in degrees.
+pub fn thin_edges<T: Real>(a: &[T], b: &[T], s: Shape) -> Vec<T> {
+    let magnitude = |k: usize| (a[k] * a[k] + b[k] * b[k] + T::of(1e-6)).sqrt();
+    let at = |k: usize| {
+        let (n, i, j) = (k / s.item(), (k / s.w % s.h) as f64, (k % s.w) as f64);
+        let degrees = (b[k].value().atan2(a[k].value()).to_degrees() / 45.0).round() * 45.0;
+        let is_larger = |sign: f64| {
+            let row = i + sign * degrees.to_radians().sin().round();
+            let column = j + sign * degrees.to_radians().cos().round();
+            let is_inside = row >= 0.0 && column >= 0.0 && row < s.h as f64 && column < s.w as f64;
+            !is_inside || magnitude(k) > magnitude((n * s.h + row as usize) * s.w + column as usize)
+        };
+        if is_larger(1.0) && is_larger(-1.0) { magnitude(k) } else { zero() }
+    };
+    (0..s.numel()).map(at).collect()
 }

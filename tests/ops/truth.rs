@@ -72,8 +72,32 @@ pub fn truth<T: Real>(case: &Case, values: &[Vec<T>]) -> Option<Vec<Vec<T>>> {
         CaseOp::Crop(op) => window(x[0], s, op.h, op.w),
         CaseOp::ZeroPad(op) => window(x[0], s, op.h, op.w),
         CaseOp::AxisFilter(op) => axis_filter(op, x[0], s),
-        CaseOp::Filter2d(_) => r::filter2d(x[0], s, x[1], shapes[1].h),
-        CaseOp::Mask(_) => (0..s.numel()).map(|k| x[0][k] * x[1][k / s.c]).collect(),
+        CaseOp::Filter2d(op) => {
+            r::filter2d(x[0], s, x[1], shapes[1].h, op.boundary == dmap::ops::filter2d::Boundary::Circular)
+        }
+        CaseOp::Mask(_) => (0..s.numel()).map(|k| x[0][k] * x[1][k * shapes[1].numel() / s.numel()]).collect(),
+        CaseOp::ChannelMix(op) => {
+            let mix =
+                |p: &[T], row: &Vec<f32>| row.iter().zip(p).fold(zero(), |sum: T, (&m, &x)| sum + T::of(m.into()) * x);
+            x[0].chunks(s.c).flat_map(|p| op.rows.iter().map(|row| mix(p, row)).collect::<Vec<_>>()).collect()
+        }
+        CaseOp::Fourier(op) => r::fourier(op, x[0], s),
+        CaseOp::Modulus(_) => {
+            let modulus = |p: &[T]| {
+                let (re, im) = p.split_at(s.c / 2);
+                re.iter().zip(im).map(|(&a, &b)| (a * a + b * b).sqrt()).collect::<Vec<_>>()
+            };
+            x[0].chunks(s.c).flat_map(modulus).collect()
+        }
+        CaseOp::Quantise(op) => quantise(&op.steps, x[0], s),
+        CaseOp::ThinEdges(_) => r::thin_edges(x[0], x[1], s),
+        CaseOp::SparseProduct(op) => {
+            let of = |item: &[T], row: &Vec<(usize, f32)>| {
+                row.iter().fold(zero(), |sum: T, &(j, m)| sum + T::of(m.into()) * item[j])
+            };
+            let rows = &op.matrix.rows;
+            x[0].chunks(s.item()).flat_map(|item| rows.iter().map(|row| of(item, row)).collect::<Vec<_>>()).collect()
+        }
         CaseOp::DiagonalGaussian(_) => {
             let c = s.c / 2;
             let at = |k: usize, half: usize| x[0][k / c * s.c + half * c + k % c];
@@ -187,6 +211,16 @@ fn axis_filter<T: Real>(op: &AxisFilter, x: &[T], s: Shape) -> Vec<T> {
         sum
     };
     (0..s.n * h * w * s.c).map(at).collect()
+}
+
+/// Multiples of the steps of blocks of 8x8.
+fn quantise<T: Real>(steps: &[f32], x: &[T], s: Shape) -> Vec<T> {
+    let at = |k: usize| {
+        let (c, j, i) = (k % s.c, k / s.c % s.w, k / s.c / s.w % s.h);
+        let step = f64::from(steps[(i % 8 * 8 + j % 8) * s.c + c]);
+        T::of(step * (x[k].value() / step).round())
+    };
+    (0..s.numel()).map(at).collect()
 }
 
 fn linear_combination<T: Real>(op: &LinearCombination, x: &[&[T]], shapes: &[Shape]) -> Vec<T> {

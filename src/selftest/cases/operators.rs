@@ -2,14 +2,20 @@
 
 use crate::ops::add::{Add, Scale};
 use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
+use crate::ops::channel_mix::ChannelMix;
 use crate::ops::concat::{ChannelPad, ChannelSlice, Concat};
 use crate::ops::crop::{Crop, ZeroPad};
 use crate::ops::diagonal_gaussian::DiagonalGaussian;
 use crate::ops::embedding::Embedding;
-use crate::ops::filter2d::Filter2d;
+use crate::ops::filter2d::{Boundary, Filter2d};
+use crate::ops::fourier::{Fourier, Parts};
 use crate::ops::mask::Mask;
+use crate::ops::modulus::Modulus;
 use crate::ops::pointwise::{Clamp, Gelu, Silu};
+use crate::ops::quantise::Quantise;
 use crate::ops::resample::{Pool, Upsample};
+use crate::ops::sparse_product::SparseProduct;
+use crate::ops::thin_edges::ThinEdges;
 use crate::ops::timestep_embedding::TimestepEmbedding;
 use crate::selftest::case::{Case, CaseOp, Input, Values};
 use crate::tensor::Shape;
@@ -40,6 +46,53 @@ fn uneven_taps() -> Taps {
 fn filter(name: &str, axis: Axis, taps: Taps, x: Shape) -> Case {
     let side = if axis == Axis::Height { "rows" } else { "columns" };
     of_image(&format!("axis_filter {name}{side}"), AxisFilter { axis, taps: Arc::new(taps) }, x)
+}
+
+/// A transform of `from` values along one axis to `to` values; the other axis has five pixels.
+fn fourier(axis: Axis, (from, to): (usize, usize), parts: [Parts; 2], inverse: bool) -> Case {
+    let c = if parts[0] == Parts::Real { 3 } else { 6 };
+    let x = if axis == Axis::Height { Shape::new(2, from, 5, c) } else { Shape::new(2, 5, from, c) };
+    let name = format!("fourier {axis:?} of {from}, {to} out, {:?} to {:?}", parts[0], parts[1]);
+    of_image(&name, Fourier { axis, extent: to, inverse, from: parts[0], to: parts[1] }, x)
+}
+
+/// Cases of the ops that operators consist of.
+fn of_operators() -> Vec<Case> {
+    use Parts::{Complex, Real};
+    let s = Shape::new;
+    let two = |name: &str, op: CaseOp, x: Shape| {
+        Case::new(format!("{name} {x}"), op, vec![Input::single(x), Input::single(x)], &[0, 1])
+    };
+    let rows = |count: usize, c: usize| -> Vec<Vec<f32>> {
+        (0..count).map(|i| (0..c).map(|j| 0.5 - 0.25 * (3 * i + j) as f32).collect()).collect()
+    };
+    let matrix = Arc::new(Taps {
+        rows: vec![vec![(3, 1.5)], vec![], vec![(0, -1.0), (104, 0.5), (7, 2.0)], vec![(104, 0.25)]],
+        inputs: ODD.item(),
+    });
+    let mut all = vec![
+        // Prime factors 2, 3, 5 and 7 and a prime extent; padding, cropping, odd differences.
+        fourier(Axis::Width, (24, 24), [Complex, Complex], false),
+        fourier(Axis::Height, (24, 36), [Real, Complex], false),
+        fourier(Axis::Width, (35, 20), [Complex, Real], true),
+        fourier(Axis::Height, (1, 1), [Complex, Complex], true),
+        fourier(Axis::Width, (13, 8), [Complex, Complex], false),
+        fourier(Axis::Height, (7, 16), [Real, Real], true),
+        of_image("modulus", Modulus, s(2, 3, 5, 6)),
+        two("thin_edges", ThinEdges.into(), s(2, 7, 9, 1)),
+        two("thin_edges", ThinEdges.into(), s(2, 16, 24, 1)),
+        of_image("sparse_product", SparseProduct { matrix, item: s(1, 1, 2, 2) }, ODD),
+    ];
+    // Steps from far below to far above the values. The gradient passes the op, which is not its
+    // derivative.
+    for (x, first, by) in [(s(2, 10, 19, 1), 0.01, 0.05), (s(2, 16, 24, 3), 0.1, 0.01)] {
+        let steps = (0..64 * x.c).map(|k| first + by * k as f32).collect();
+        all.push(Case::new(format!("quantise {x}"), Quantise { steps }, vec![Input::single(x)], &[]));
+    }
+    for (x, count) in [(ODD, 2), (s(2, 16, 24, 3), 1), (s(2, 16, 24, 1), 3)] {
+        all.push(of_image(&format!("channel_mix to {count}"), ChannelMix { rows: rows(count, x.c) }, x));
+    }
+    all
 }
 
 pub(super) fn cases() -> Vec<Case> {
@@ -90,12 +143,17 @@ pub(super) fn cases() -> Vec<Case> {
     }
     for (x, k) in [(s(2, 6, 5, 3), 7), (s(2, 16, 24, 3), 9)] {
         let inputs = |other: Shape| vec![Input::single(x), Input::single(other)];
-        all.push(Case::new(format!("filter2d {k}x{k} {x}"), Filter2d, inputs(s(2, k, k, 1)), &[0]));
+        for boundary in [Boundary::Reflect, Boundary::Circular] {
+            let name = format!("filter2d {k}x{k} {boundary} {x}");
+            all.push(Case::new(name, Filter2d { boundary }, inputs(s(2, k, k, 1)), &[0]));
+        }
         all.push(Case::new(format!("mask {x}"), Mask, inputs(Shape { c: 1, ..x }), &[0]));
+        all.push(Case::new(format!("mask of every value {x}"), Mask, inputs(x), &[0]));
     }
     for channels in [6, 64] {
         let t = vec![Input::single(Shape::rows(3, 1))];
         all.push(Case::new(format!("timestep_embedding {channels}"), TimestepEmbedding { channels }, t, &[]));
     }
+    all.extend(of_operators());
     all
 }

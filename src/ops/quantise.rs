@@ -1,0 +1,72 @@
+//! Rounding to steps that differ from place to place in blocks of 8x8, as JPEG rounds its
+//! coefficients: `y = s round(x / s)`
+//!
+//! The derivative is 0 almost everywhere and says nothing. VJP: dx = dy, that of the identity (the
+//! straight-through estimate, Bengio et al. 2013): y is x up to half a step.
+
+use super::prelude::*;
+use crate::backend::cpu::parallel::for_item_chunks;
+
+/// Side of a block in pixels.
+pub const BLOCK: usize = 8;
+
+/// Rounds halves to even. Input: x (n, h, w, c).
+#[derive(Debug, Clone)]
+pub struct Quantise {
+    /// The steps of a block, (8, 8, c), above 0.
+    pub steps: Vec<f32>,
+}
+
+/// Index of the step of value `k` of an image with `c` channels and `w` columns.
+fn step_of(k: usize, w: usize, h: usize, c: usize) -> usize {
+    let (row, column) = (k / c / w % h % BLOCK, k / c % w % BLOCK);
+    (row * BLOCK + column) * c + k % c
+}
+
+impl Op for Quantise {
+    fn name(&self) -> &'static str {
+        "quantise"
+    }
+    fn infer(&self, inputs: &[&Tensor]) -> Result<Vec<Output>, String> {
+        expect_inputs(inputs, 1)?;
+        let x = inputs[0].shape;
+        if self.steps.len() != BLOCK * BLOCK * x.c || self.steps.iter().any(|s| s.is_nan() || *s <= 0.0) {
+            return Err(format!("{} steps above 0 are needed, for 8x8 places and {} channels", 64 * x.c, x.c));
+        }
+        Ok(vec![single("", x)])
+    }
+    fn vjp(&self, r: &mut Reverse<'_>) -> Result<()> {
+        let dout = r.dout(0)?;
+        r.give(0, dout);
+        Ok(())
+    }
+    fn flops(&self, inputs: &[Shape], _: &[Shape]) -> u64 {
+        3 * inputs[0].numel() as u64
+    }
+    fn run_cpu(&self, launch: &mut CpuArguments<'_>) {
+        let (x, s) = (launch.inputs[0], launch.input_shapes[0]);
+        let all = launch.outputs[0].len();
+        for_item_chunks(launch.outputs[0], all, |_, at, out| {
+            for (k, y) in (at..).zip(out) {
+                let step = self.steps[step_of(k, s.w, s.h, s.c)];
+                *y = step * (x[k] / step).round_ties_even();
+            }
+        });
+    }
+    fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
+        let (x, y) = (r.inputs[0], r.outputs[0]);
+        let (s, count) = (x.shape, x.shape.numel());
+        let steps = r.table(&self.steps)?;
+        let params = kernels::QuantiseParams {
+            y: y.into(),
+            x: x.into(),
+            steps: steps.into(),
+            count,
+            h: s.h,
+            w: s.w,
+            channels: s.c,
+        };
+        r.each(kernels::QUANTISE, count, 1, params);
+        Ok(())
+    }
+}
