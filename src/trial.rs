@@ -6,8 +6,8 @@ use crate::graph::PlanOptions;
 use crate::image::Picture;
 use crate::metrics::{psnr, ssim};
 use crate::model::Model;
-use crate::operator::Operator;
-use crate::sampler::{Item, Measurement, Noise, Restorer, Settings, baseline};
+use crate::operator::{Operator, baseline};
+use crate::sampler::{Item, Measurement, Noise, Restorer, Settings};
 use crate::tensor::Shape;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -102,9 +102,7 @@ impl Trial<'_> {
             pictures.push(restored.picture);
         }
         let seconds = start.elapsed().as_secs_f64();
-        let shape = operator.measurement_shape(image);
-        let seen = Picture { width: shape.w, height: shape.h, values: measurement.y };
-        let (_, naive) = baseline(operator, &seen, &measurement.state, image);
+        let (_, naive) = baseline(operator, &measurement.y, &measurement.state, image);
         let spread = Spread::of(&pictures, truth);
         let picture = Picture { values: spread.mean, ..truth.clone() };
         Ok(Score {

@@ -2,11 +2,11 @@
 
 use dmap::graph::{Graph, Shape, TensorId};
 use dmap::image::Picture;
-use dmap::operator::{Observed, Operator, parse_task};
+use dmap::operator::{Observed, Operator, baseline, parse_task};
 use dmap::ops::mask::Mask;
 use dmap::ops::resample::Pool;
 use dmap::report::view;
-use dmap::sampler::{Measurer, baseline};
+use dmap::sampler::Measurer;
 
 /// Half the size, every third pixel lost.
 #[derive(Debug)]
@@ -39,9 +39,8 @@ fn of(operator: &dyn Operator, image: Shape) -> (&'static str, Picture, Picture)
     let state = operator.draw_state(image, 3).unwrap();
     let shape = operator.measurement_shape(image);
     let values = Measurer::new(operator, image).unwrap().apply(&vec![0.5; image.numel()], &state).unwrap();
-    let y = Picture { width: shape.w, height: shape.h, values };
-    let (name, naive) = baseline(operator, &y, &state, image);
-    (name, naive, view(operator, &y, &state, image))
+    let (name, naive) = baseline(operator, &values, &state, image);
+    (name, naive, view(operator, &operator.picture(&values, shape), &state, image))
 }
 
 #[test]

@@ -12,6 +12,7 @@ use dmap::metrics::psnr;
 use dmap::model::Model;
 use dmap::noise::{Draw, NoiseKey, fill_normal};
 use dmap::operator::{GaussianBlur, Observed, Operator, Spectrum, parse_task};
+use dmap::ops::filter2d::Boundary;
 use dmap::sampler::whitening::weights;
 use dmap::sampler::{Guidance, Item, Measurement, Measurer, Noise, Phases, Restorer, Settings, StepRule, WHITEN};
 use std::ops::ControlFlow;
@@ -237,7 +238,7 @@ impl Operator for OtherBlur {
 fn an_operator_from_outside_is_whitened_if_it_gives_a_spectrum() {
     let model = Model::shipped().unwrap();
     let image = Shape::new(1, 24, 24, 3);
-    let blur = || GaussianBlur { size: 9, sigma: 1.5 };
+    let blur = || GaussianBlur { size: 9, sigma: 1.5, boundary: Boundary::Reflect };
     let restored = |operator: Arc<dyn Operator>, method: &str| {
         let photo: Vec<f32> = (0..image.numel()).map(|i| (i as f32 * 0.1).sin() * 0.5).collect();
         let noise = Noise::Gaussian(0.025);

@@ -16,7 +16,7 @@ use dmap::model::{
 use dmap::operator::parse_task;
 use dmap::sampler::preset::Preset;
 use dmap::sampler::{Answer, MeasurementFile, Noise, parse_method};
-use dmap::weights::{Checkpoint, open_part};
+use dmap::weights::{Checkpoint, open_part, write_safetensors_with};
 use serde_json::{Map, Value, json};
 use std::cell::RefCell;
 use std::io::Write;
@@ -43,6 +43,8 @@ pub const TARGETS: &[Target] = &[
     ("tokenizer", tokenizer),
     ("measurement", measurement),
     ("preset", preset),
+    ("matrices", matrices),
+    ("networks", networks),
 ];
 
 /// Draws an input out of the bytes, as far as they reach.
@@ -513,6 +515,23 @@ fn masks_and_kernels(bytes: &[u8]) {
     for task in ["inpaint-mask:mask", "motion-blur:kernel"] {
         use_task(&format!("{task}={}", picture.display()));
     }
+}
+
+fn matrices(bytes: &[u8]) {
+    use_task(&format!("matrix:file={},width=3,height=2", file("matrix.mtx", bytes).display()));
+}
+
+/// The bytes are the JSON file. Its weights, `net.safetensors`, are sound.
+fn networks(bytes: &[u8]) {
+    let weights = path("net.safetensors");
+    let tensors = [
+        ("head.weight", vec![4, 3, 3, 3], &[0.1; 108][..]),
+        ("head.bias", vec![4], &[0.0; 4]),
+        ("tail.weight", vec![1, 4, 1, 1], &[0.5; 4]),
+        ("tail.bias", vec![1], &[0.2]),
+    ];
+    write_safetensors_with(&weights, &tensors, &[]).expect("a file");
+    use_task(&format!("network:file={}", file("net.json", bytes).display()));
 }
 
 /// Noise that was read is written so that it is read again.

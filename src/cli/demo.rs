@@ -69,6 +69,7 @@ pub(super) fn run(flags: Demo) -> anyhow::Result<ExitCode> {
         noise: Some(noise),
         seed: flags.seed,
         samples: 1,
+        restarts: 1,
         batch: 1,
         read: ReadOptions::default(),
         label: None,

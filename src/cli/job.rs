@@ -22,6 +22,8 @@ pub(super) struct Job {
     pub noise: Option<Noise>,
     pub seed: u64,
     pub samples: u32,
+    /// Runs per sample, of which the best is kept.
+    pub restarts: u32,
     pub batch: usize,
     /// Options for reading photos, including the crop.
     pub read: ReadOptions,

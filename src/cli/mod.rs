@@ -31,6 +31,7 @@ mod restore;
 mod sampler_flags;
 mod seconds;
 mod selftest;
+mod settle;
 mod train_cse;
 mod tune;
 

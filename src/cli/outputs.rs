@@ -6,8 +6,9 @@ use super::pending::Pending;
 use crate::error::{Error, Result, shown};
 use crate::image::{Picture, write_png};
 use crate::metrics::{psnr, ssim};
+use crate::operator::baseline;
 use crate::report::{ImageResult, comparison, view};
-use crate::sampler::{Answer, Measurement, Measurer, Restoration, baseline, method};
+use crate::sampler::{Answer, Measurement, Measurer, Restoration, method};
 use crate::tensor::Shape;
 use crate::weights::write_safetensors_with;
 
@@ -22,9 +23,9 @@ fn doubtful(answer: Answer) -> f64 {
     }
 }
 
-/// Suffix of the file names of a sample; empty if there is only one sample.
-pub(super) fn suffix(job: &Job, sample: u32) -> String {
-    if job.samples == 1 { String::new() } else { format!("-{}", sample + 1) }
+/// Suffix of the file names of one of `count` runs; empty if there is only one.
+pub(super) fn suffix(count: u32, run: u32) -> String {
+    if count == 1 { String::new() } else { format!("-{}", run + 1) }
 }
 
 /// Writes the pictures of one image, then its result.json.
@@ -56,7 +57,8 @@ pub(super) fn write_results(
     let image = p.image;
     let state = &p.measurement.state;
     write(&p.y, "measurement.png")?;
-    let mut tensors = vec![("y", vec![1, p.y.height, p.y.width, 3], &p.measurement.y[..])];
+    let y = job.operator.measurement_shape(image);
+    let mut tensors = vec![("y", vec![1, y.h, y.w, y.c], &p.measurement.y[..])];
     if let Some(s) = job.operator.state_shape(image) {
         tensors.push(("state", vec![1, s.h, s.w, s.c], &state[..]));
     }
@@ -66,7 +68,7 @@ pub(super) fn write_results(
     let mut mean = Picture { width: image.w, height: image.h, values: vec![0.0; image.item()] };
     for (k, sample) in p.done.iter().enumerate() {
         if job.samples > 1 {
-            write(&sample.picture, &format!("restored{}.png", suffix(job, k as u32)))?;
+            write(&sample.picture, &format!("restored{}.png", suffix(job.samples, k as u32)))?;
         }
         let share = 1.0 / p.done.len() as f32;
         mean.values.iter_mut().zip(&sample.picture.values).for_each(|(m, v)| *m += share * v);
@@ -82,7 +84,7 @@ pub(super) fn write_results(
     }
     write(&mean, name)?;
 
-    let (baseline, naive) = baseline(job.operator.as_ref(), &p.y, state, image);
+    let (baseline, naive) = baseline(job.operator.as_ref(), &p.measurement.y, state, image);
     let against = |picture: &Picture| p.truth.as_ref().map(|t| psnr(picture, t)).filter(|v| v.is_finite());
     let over = (p.measurement.noise_norm > 0.0).then(|| residual / p.measurement.noise_norm);
     let is_guided = !p.done[0].residuals.is_empty();
@@ -105,6 +107,8 @@ pub(super) fn write_results(
         psnr_baseline: against(&naive),
         ssim: p.truth.as_ref().map(|t| ssim(&mean, t)),
         residual,
+        residual_restarts: (p.tried.len() > p.done.len()).then(|| p.tried.clone()),
+        form: p.form,
         added_noise_norm: p.added_noise_norm,
         residual_over_noise: over,
         warning,

@@ -22,6 +22,10 @@ pub(super) struct Pending {
     pub measurement: Measurement,
     pub y: Picture,
     pub done: Vec<Restoration>,
+    /// Residuals of all restarts.
+    pub tried: Vec<f64>,
+    /// What was done to a restored image to fit the truth or the first sample.
+    pub form: Option<&'static str>,
     pub seconds: f64,
     /// Keeps other processes out of the image's folder.
     pub claim: Option<File>,

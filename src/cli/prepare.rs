@@ -5,8 +5,8 @@ use super::inputs::Input;
 use super::job::Job;
 use super::pending::Pending;
 use crate::error::{Error, Result, shown};
-use crate::image::{Photo, Picture};
-use crate::operator::{Observed, StateOrigin};
+use crate::image::Photo;
+use crate::operator::StateOrigin;
 use crate::report::Recipe;
 use crate::sampler::{Measurement, MeasurementFile, Noise};
 use crate::tensor::Shape;
@@ -26,22 +26,35 @@ pub(super) fn prepare(job: &Job, input: &Input, recipe: Recipe) -> Result<Pendin
         measurement,
         y,
         done: Vec::new(),
+        tried: Vec::new(),
+        form: None,
         seconds: 0.0,
         claim: None,
     };
     if job.measurement {
         let given = read_measurement(job, &input.path)?;
-        let image = operator.image_shape(Shape::new(1, given.y.height, given.y.width, 3));
+        let image = operator.image_shape(given.shape);
         operator.check(image)?;
-        let mut values = given.y.values.clone();
-        if let Observed::Mask(mask) = operator.observed(&given.state) {
-            // Missing pixels were not measured, whatever the picture shows there: they are set to
-            // 0.
-            values.chunks_mut(3).zip(mask).filter(|(_, m)| **m == 0.0).for_each(|(v, _)| v.fill(0.0));
+        let expected = operator.measurement_shape(image);
+        if expected != given.shape {
+            return Err(Error::Invalid(format!(
+                "{}: a measurement of {} pixels and {} channels is none of task {}, whose nearest has {} and {}",
+                shown(&input.path),
+                extents(given.shape),
+                given.shape.c,
+                operator.task(),
+                extents(expected),
+                expected.c
+            )));
         }
-        let noise_norm = given.noise.expected_norm(&values, operator.observed(&given.state));
+        let y = operator.picture(&given.y, given.shape);
+        let (mut values, len) = (given.y, given.shape.numel());
+        // Missing values were not measured, whatever the picture shows there: they are set to 0.
+        let observed = operator.observed(&given.state);
+        values.iter_mut().enumerate().filter(|(i, _)| !observed.includes(*i, len)).for_each(|(_, v)| *v = 0.0);
+        let noise_norm = given.noise.expected_norm(&values, observed);
         let measurement = Measurement { y: values, state: given.state, noise_norm };
-        return Ok(pending(image, measurement, given.y, given.grey, given.noise));
+        return Ok(pending(image, measurement, y, given.grey, given.noise));
     }
     let Photo { picture: truth, grey, note } = Photo::read_with(&input.path, &job.read)?;
     if let Some(note) = note.filter(|_| !job.json) {
@@ -51,30 +64,46 @@ pub(super) fn prepare(job: &Job, input: &Input, recipe: Recipe) -> Result<Pendin
     let noise = job.noise_or_default();
     let simulated = if grey { Measurement::simulate_grey } else { Measurement::simulate };
     let (measurement, drawn) = simulated(operator, image, &truth.values, noise, job.seed)?;
-    let shape = operator.measurement_shape(image);
-    let y = Picture { width: shape.w, height: shape.h, values: measurement.y.clone() };
+    let y = operator.picture(&measurement.y, operator.measurement_shape(image));
     Ok(Pending { truth: Some(truth), added_noise_norm: Some(drawn), ..pending(image, measurement, y, grey, noise) })
 }
 
 /// A measurement that was read from a file.
 struct Given {
-    y: Picture,
+    y: Vec<f32>,
+    /// Shape of y (n = 1).
+    shape: Shape,
     grey: bool,
     state: Vec<f32>,
     noise: Noise,
 }
 
-/// Reads a measurement: a picture, or a safetensors file with `y` (1, h, w, 3) and the operator's
+fn extents(shape: Shape) -> String {
+    format!("{}x{}", shape.w, shape.h)
+}
+
+/// Reads a measurement: a picture, or a safetensors file with `y` (1, h, w, c) and the operator's
 /// `state`.
 fn read_measurement(job: &Job, path: &Path) -> Result<Given> {
     let operator = job.operator.as_ref();
     if path.extension().is_some_and(|e| e == "safetensors") {
         return read_measurement_file(job, path);
     }
-    let Photo { picture: y, grey, .. } = Photo::read_with(path, &job.read)?;
-    let image = operator.image_shape(Shape::new(1, y.height, y.width, 3));
+    if !operator.measures_pictures() {
+        let reason = "its values do not fit into a picture; give them as y (1,H,W,1 or 3) of a safetensors file, such as \
+                      the measurement.safetensors of a former run";
+        return Err(Error::Invalid(format!("{}: a measurement of {}: {reason}", shown(path), operator.task())));
+    }
+    let Photo { picture, grey, .. } = Photo::read_with(path, &job.read)?;
+    let image = operator.image_shape(Shape::new(1, picture.height, picture.width, 3));
     let state = own_state(job, path, image)?;
-    Ok(Given { y, grey, state, noise: job.noise_or_default() })
+    let shape = Shape::new(1, picture.height, picture.width, operator.measurement_shape(image).c);
+    let y = match shape.c {
+        1 => picture.grey().values.into_iter().step_by(3).collect(),
+        _ => picture.values,
+    };
+    // One channel does not say whether the image is grey.
+    Ok(Given { y, shape, grey: grey && shape.c == 3, state, noise: job.noise_or_default() })
 }
 
 /// The state that follows from the task alone. Fails if the task draws its mask or kernel at
@@ -111,5 +140,5 @@ fn read_measurement_file(job: &Job, path: &Path) -> Result<Given> {
         Some(state) => state,
         None => own_state(job, path, image)?,
     };
-    Ok(Given { y: file.y, grey: file.grey, state, noise })
+    Ok(Given { y: file.y, shape: file.shape, grey: file.grey, state, noise })
 }

@@ -7,6 +7,7 @@ use super::outputs::{suffix, write_results};
 use super::pending::Pending;
 use super::prepare::prepare;
 use super::recipe::recipe_of;
+use super::settle::settle;
 use super::{interrupted, make_folder};
 use crate::error::{Error, ErrorKind, Result, shown};
 use crate::report::Recipe;
@@ -62,7 +63,8 @@ impl Queue<'_> {
                         self.flush()?;
                     }
                     self.waiting.push(pending);
-                    if self.waiting.len() * self.job.samples as usize >= self.job.batch {
+                    let runs = (self.job.samples * self.job.restarts) as usize;
+                    if self.waiting.len() * runs >= self.job.batch {
                         self.flush()?;
                     }
                 }
@@ -115,7 +117,8 @@ impl Queue<'_> {
         }
         let Some((_, restorer)) = &self.ready else { return Ok(()) };
         let (memory, canvas) = (restorer.memory(), restorer.picture_canvas());
-        for pending in waiting {
+        for mut pending in waiting {
+            settle(self.job, &mut pending);
             match write_results(self.job, &pending, memory, canvas) {
                 Ok(()) => self.finished += 1,
                 Err(e) => self.lose(&[shown(&pending.input.path)], e)?,
@@ -128,7 +131,8 @@ impl Queue<'_> {
     /// index in `waiting`.
     fn restore(&mut self, waiting: &mut [Pending]) -> Result<()> {
         let (job, image) = (self.job, waiting[0].image);
-        let units: Vec<(usize, u32)> = (0..waiting.len()).flat_map(|i| (0..job.samples).map(move |s| (i, s))).collect();
+        let runs = job.samples * job.restarts;
+        let units: Vec<(usize, u32)> = (0..waiting.len()).flat_map(|i| (0..runs).map(move |s| (i, s))).collect();
         let batch = Shape { n: job.batch.min(units.len()), ..image };
         if self.ready.as_ref().is_none_or(|(shape, _)| *shape != batch) {
             self.ready = None;
@@ -243,7 +247,7 @@ fn sample_batch(
                 Vec::new()
             });
             for (&(i, sample), picture) in part.iter().zip(pictures) {
-                let name = format!("step-{:04}{}.png", now.step, suffix(job, sample));
+                let name = format!("step-{:04}{}.png", now.step, suffix(job.samples * job.restarts, sample));
                 if let Err(e) = picture.write_png(&job.out.join(&waiting[i].input.name).join(name)) {
                     complain!("dmap: {e}");
                 }

@@ -19,6 +19,7 @@ pub fn recipe_of(job: &Job, input: &Path) -> Result<Recipe> {
         noise: job.noise.map(|n| n.to_string()),
         seed: job.seed,
         samples: job.samples,
+        restarts: job.restarts,
         model_sha256: job.model_sha256.clone(),
         prompt: job.prompt.clone(),
         label: job.label,

@@ -12,7 +12,7 @@ use super::{make_folder, quantity};
 use crate::error::{Error, Result};
 use crate::image::{MOST_PIXELS, ReadOptions};
 use crate::model::{Model, Prior};
-use crate::operator::{Operator, StateOrigin, parse_task};
+use crate::operator::{Operator, parse_task};
 use crate::sampler::{MeasurementFile, Noise};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -57,6 +57,10 @@ pub struct Restore {
     /// Samples per measurement; their mean and standard deviation are written too
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000), help_heading = "Sampling")]
     samples: u32,
+    /// Runs per sample with other starts; the one with the smallest residual is kept [default: 1,
+    /// for phase-retrieval 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100), help_heading = "Sampling")]
+    restarts: Option<u32>,
     /// As many noise levels as these seconds per sample allow, measured on the first input
     #[arg(long, value_name = "S", conflicts_with_all = ["passes", "steps", "preset"], help_heading = "Sampling")]
     seconds: Option<f64>,
@@ -95,12 +99,11 @@ pub struct Restore {
     json: bool,
 }
 
-/// SHA-256 of the file that a task reads its mask or kernel from.
+/// SHA-256 of the files that a task reads, such as that of its mask or kernel, with spaces between
+/// them. None if it reads none.
 pub(super) fn task_file_sha256(operator: &dyn Operator) -> Result<Option<String>> {
-    match operator.state_origin() {
-        StateOrigin::File(path) => sha256(path).map(Some),
-        StateOrigin::None | StateOrigin::Drawn { .. } => Ok(None),
-    }
+    let hashes: Vec<String> = operator.files().iter().map(|path| sha256(path)).collect::<Result<_>>()?;
+    Ok((!hashes.is_empty()).then(|| hashes.join(" ")))
 }
 
 /// Checks a class label. Fails if the model has no classes or too few.
@@ -152,6 +155,7 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
     let mut job = Job {
         task_file_sha256: task_file_sha256(operator.as_ref())?,
         settings: flags.sampler.settings(&model, operator.as_ref(), usual_noise, flags.samples)?,
+        restarts: flags.restarts.unwrap_or(operator.restarts()),
         operator,
         device: flags.device.open()?,
         plan: flags.device.plan()?,

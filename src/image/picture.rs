@@ -76,6 +76,29 @@ impl Picture {
         Picture { width, height, values }
     }
 
+    /// A map along the width and then one along the height. `rows` and `columns` have, for every
+    /// position of the output, the positions that it reads with their weights.
+    pub fn along_axes(&self, rows: &[Vec<(usize, f32)>], columns: &[Vec<(usize, f32)>]) -> Picture {
+        let (height, width) = (rows.len(), columns.len());
+        let mut narrow = vec![0f32; self.height * width * 3];
+        for i in 0..self.height {
+            for (j, taps) in columns.iter().enumerate() {
+                for c in 0..3 {
+                    narrow[(i * width + j) * 3 + c] =
+                        taps.iter().map(|&(k, w)| w * self.values[(i * self.width + k) * 3 + c]).sum();
+                }
+            }
+        }
+        let mut values = vec![0f32; height * width * 3];
+        for (i, taps) in rows.iter().enumerate() {
+            let out = &mut values[i * width * 3..(i + 1) * width * 3];
+            for &(k, w) in taps {
+                out.iter_mut().zip(&narrow[k * width * 3..]).for_each(|(o, v)| *o += w * v);
+            }
+        }
+        Picture { width, height, values }
+    }
+
     /// Clamps all values to [-1, 1].
     pub fn clamped(mut self) -> Picture {
         self.values.iter_mut().for_each(|v| *v = v.clamp(-1.0, 1.0));

@@ -3,10 +3,11 @@
 use super::spectrum::Spectrum;
 use crate::error::Result;
 use crate::graph::{Graph, TensorId};
+use crate::image::Picture;
 use crate::tensor::Shape;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// A known map from images to measurements, both in [-1, 1].
+/// A known map from images in [-1, 1] to measurements. Most measurements are images in [-1, 1] too.
 pub trait Operator: std::fmt::Debug + Send + Sync {
     /// The task with its options, as the user writes it on the command line.
     fn task(&self) -> String;
@@ -36,6 +37,14 @@ pub trait Operator: std::fmt::Debug + Send + Sync {
     /// The origin of the state.
     fn state_origin(&self) -> StateOrigin<'_> {
         StateOrigin::None
+    }
+
+    /// The files that the task reads. What they contain is part of what a result was made from.
+    fn files(&self) -> Vec<PathBuf> {
+        match self.state_origin() {
+            StateOrigin::File(path) => vec![path.into()],
+            StateOrigin::None | StateOrigin::Drawn { .. } => Vec::new(),
+        }
     }
 
     /// Fails if `state` is not valid for one image of shape `x`. The caller has checked the number
@@ -76,6 +85,39 @@ pub trait Operator: std::fmt::Debug + Send + Sync {
     fn is_linear(&self) -> bool {
         true
     }
+
+    /// True if a picture file can hold a measurement: y is in [-1, 1] with one or three channels.
+    fn measures_pictures(&self) -> bool {
+        true
+    }
+
+    /// A measurement y of `shape` (n = 1) as a picture to look at. By default y itself, where one
+    /// channel is grey.
+    fn picture(&self, y: &[f32], shape: Shape) -> Picture {
+        let values = match shape.c {
+            1 => y.iter().flat_map(|&v| [v; 3]).collect(),
+            _ => y.to_vec(),
+        };
+        Picture { width: shape.w, height: shape.h, values }
+    }
+
+    /// Name and picture of a naive restoration of an image of shape `x` (n = 1). None if it follows
+    /// from the picture of the measurement, see [`baseline`](super::baseline()).
+    fn naive(&self, _y: &[f32], _state: &[f32], _x: Shape) -> Option<(&'static str, Picture)> {
+        None
+    }
+
+    /// Runs per sample with other starts. The one whose residual is smallest is kept. More than 1
+    /// where methods often end in a wrong maximum.
+    fn restarts(&self) -> u32 {
+        1
+    }
+
+    /// Images with the same measurement as `x`, each with what was done to it. A restored image is
+    /// compared with the truth in the form that fits best.
+    fn equivalents(&self, _x: &Picture) -> Vec<(&'static str, Picture)> {
+        Vec::new()
+    }
 }
 
 /// The origin of an operator's state.
@@ -99,7 +141,7 @@ pub enum StateOrigin<'a> {
 pub enum Observed<'a> {
     /// All values.
     All,
-    /// The values of all pixels where this mask, (h, w) of y, is not 0.
+    /// The values where this mask is not 0. It is (h, w) for all channels of y, or (h, w, c).
     Mask(&'a [f32]),
 }
 

@@ -5,17 +5,39 @@
 //! from the seed and saved with the measurement, so that y and A(x) always belong to the same
 //! operator.
 
+mod baseline;
 mod blur;
+mod chain;
+mod colour;
+mod compressed_sensing;
 mod contract;
+mod edge;
 mod inpaint;
+mod jpeg;
+mod kernel_blur;
+mod matrix;
+mod network;
+mod phase_retrieval;
 mod resize;
+mod separable_blur;
 mod singular;
 mod spectrum;
 
-pub use blur::{GaussianBlur, MotionBlur, gaussian_taps, motion_kernel};
+pub(crate) use baseline::baseline_on_canvas;
+pub use baseline::{baseline, nearest_fill};
+pub use chain::Chain;
+pub use colour::{Colorize, Demosaic, Hdr};
+pub use compressed_sensing::CompressedSensing;
 pub use contract::{Observed, Operator, StateOrigin};
+pub use edge::Edge;
 pub use inpaint::{Inpaint, Masked};
-pub use resize::{SuperResolution, cubic_taps, resize_cubic};
+pub use jpeg::Jpeg;
+pub use kernel_blur::{AnisotropicBlur, MotionBlur, motion_kernel};
+pub use matrix::Matrix;
+pub use network::NetworkOperator;
+pub use phase_retrieval::PhaseRetrieval;
+pub use resize::{Resize, SuperResolution, cubic_taps, resize_cubic};
+pub use separable_blur::{GaussianBlur, UniformBlur, gaussian_taps};
 pub use spectrum::{Spectrum, Transform};
 
 use crate::error::{Error, Result, nearest};
@@ -59,17 +81,41 @@ pub const OPERATORS: &[OperatorRow] = &[
         parse: resize::parse,
     },
     OperatorRow {
+        name: "sr-average",
+        about: "means over squares of pixels",
+        options: "factor=4",
+        parse: resize::parse_average,
+    },
+    OperatorRow {
+        name: "sr-bicubic",
+        about: "cubic down-sampling as PyTorch does it, with or without antialias, or as MATLAB does it (sr)",
+        options: "factor=4,like=pytorch|pytorch-aliased|matlab",
+        parse: resize::parse_bicubic,
+    },
+    OperatorRow {
         name: "gaussian-blur",
-        about: "Gaussian blur, reflecting at the boundary",
-        options: "size=61,sigma=3",
-        parse: blur::parse_gaussian,
+        about: "Gaussian blur",
+        options: "size=61,sigma=3,boundary=reflect|circular",
+        parse: separable_blur::parse_gaussian,
+    },
+    OperatorRow {
+        name: "uniform-blur",
+        about: "means over squares around every pixel",
+        options: "size=9,boundary=reflect|circular",
+        parse: separable_blur::parse_uniform,
+    },
+    OperatorRow {
+        name: "anisotropic-blur",
+        about: "Gaussian blur with one sigma along a direction (degrees, counter-clockwise) and another across it",
+        options: "size=9,sigma=20,across=1,angle=0,boundary=reflect|circular",
+        parse: kernel_blur::parse_anisotropic,
     },
     OperatorRow {
         name: "motion-blur",
         about: "blur along a random path; length in kernel sizes, spread of the angle in radians. Or by a picture of the \
                 point spread function: what a point of the image becomes (y = x * kernel, a convolution)",
-        options: "size=61,length=0.5,spread=0.6,kernel=FILE",
-        parse: blur::parse_motion,
+        options: "size=61,length=0.5,spread=0.6,kernel=FILE,boundary=reflect|circular",
+        parse: kernel_blur::parse_motion,
     },
     OperatorRow {
         name: "inpaint-box",
@@ -89,11 +135,76 @@ pub const OPERATORS: &[OperatorRow] = &[
         options: "mask=FILE",
         parse: inpaint::parse_mask,
     },
+    OperatorRow {
+        name: "colorize",
+        about: "a grey picture: the luma or the mean of the channels",
+        options: "weights=luma|mean",
+        parse: colour::parse_colorize,
+    },
+    OperatorRow {
+        name: "demosaic",
+        about: "one channel per pixel, as a sensor under a Bayer filter sees it",
+        options: "",
+        parse: |_| Ok(Arc::new(Demosaic)),
+    },
+    OperatorRow {
+        name: "hdr",
+        about: "the range is stretched and clipped",
+        options: "gain=2",
+        parse: colour::parse_hdr,
+    },
+    OperatorRow {
+        name: "jpeg",
+        about: "compressed with this quality; the gradient passes the rounding, an approximation",
+        options: "quality=25",
+        parse: jpeg::parse,
+    },
+    OperatorRow {
+        name: "compressed-sensing",
+        about: "this share of the Walsh-Hadamard coefficients of every block",
+        options: "block=32,kept=0.25",
+        parse: compressed_sensing::parse,
+    },
+    OperatorRow {
+        name: "phase-retrieval",
+        about: "the moduli of the Fourier transform of the image within zeros, oversampling/8 of its size on each side",
+        options: "oversampling=2",
+        parse: phase_retrieval::parse,
+    },
+    OperatorRow {
+        name: "edge",
+        about: "thin edges: the first half of Canny's method",
+        options: "",
+        parse: |_| Ok(Arc::new(Edge)),
+    },
+    OperatorRow {
+        name: "matrix",
+        about: "a sparse matrix, in Matrix Market's format, of a column per pixel",
+        options: "file=FILE,width=W,height=H",
+        parse: matrix::parse,
+    },
+    OperatorRow {
+        name: "network",
+        about: "convolutions, from a JSON file that names their weights",
+        options: "file=FILE.json",
+        parse: network::parse,
+    },
     OperatorRow { name: "denoise", about: "nothing but noise", options: "", parse: |_| Ok(Arc::new(Denoise)) },
 ];
 
 /// Words that other software uses for tasks, with the names of these tasks here.
 const OTHER_NAMES: &[(&str, &str)] = &[
+    ("mosaic", "demosaic"),
+    ("bayer", "demosaic"),
+    ("color", "colorize"),
+    ("colour", "colorize"),
+    ("aniso", "anisotropic-blur"),
+    ("uniform", "uniform-blur"),
+    ("hadamard", "compressed-sensing"),
+    ("cs_", "compressed-sensing"),
+    ("phase", "phase-retrieval"),
+    ("jpg", "jpeg"),
+    ("canny", "edge"),
     ("bicubic", "sr"),
     ("super", "sr"),
     ("upscal", "sr"),
@@ -125,9 +236,33 @@ fn meant_task(name: &str) -> String {
     }
 }
 
-/// Parses a task such as `sr4` or `gaussian-blur:sigma=2`. Fails on an unknown name; the error then
-/// suggests a known name.
+/// True if a task begins with the name of an operator.
+fn starts_with_name(task: &str) -> bool {
+    let name = task.split([':', '+']).next().unwrap_or_default();
+    let is_factor = |f: &str| !f.is_empty() && f.bytes().all(|b| b.is_ascii_digit());
+    OPERATORS.iter().any(|o| o.name == name) || name.strip_prefix("sr").is_some_and(is_factor)
+}
+
+/// True if the + at `at` ends a task. It may also be part of a file's name or of a number.
+fn is_seam(task: &str, at: usize) -> bool {
+    let option = task[..at].rsplit([',', ':']).next().unwrap_or_default();
+    let is_file = ["kernel=", "mask=", "file="].iter().any(|key| option.starts_with(key));
+    let after = &task[at + 1..];
+    starts_with_name(after) || !is_file && !after.starts_with(|c: char| c.is_ascii_digit())
+}
+
+/// Parses a task such as `sr4` or `gaussian-blur:sigma=2`, or several with a `+` between them, of
+/// which each sees what the one before makes. Fails on an unknown name; the error then suggests a
+/// known name.
 pub fn parse_task(task: &str) -> Result<Arc<dyn Operator>> {
+    let seam = task.match_indices('+').rev().find(|(at, _)| is_seam(task, *at));
+    match seam {
+        Some((at, _)) => Ok(Arc::new(Chain::new(parse_task(&task[..at])?, parse_one(&task[at + 1..])?)?)),
+        None => parse_one(task),
+    }
+}
+
+fn parse_one(task: &str) -> Result<Arc<dyn Operator>> {
     let name = task.split(':').next().unwrap_or_default();
     let factor = name.strip_prefix("sr").filter(|s| s.starts_with(|c: char| c.is_ascii_digit()));
     let name = factor.map_or(name, |_| "sr");

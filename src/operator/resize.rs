@@ -1,8 +1,8 @@
-//! Super-resolution by the anti-aliased cubic resize that the papers of this field use.
+//! Super-resolution: images are made smaller by a whole factor.
 
 use super::contract::Operator;
 use super::spectrum::Spectrum;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
 use crate::image::Picture;
 use crate::ops::axis_filter::Taps;
@@ -10,22 +10,96 @@ use crate::options::Options;
 use crate::tensor::Shape;
 use std::sync::Arc;
 
-/// `A(x)`: anti-aliased cubic down-sampling by a whole factor, with `4 factor` taps per axis.
+/// `A(x)`: down-sampling by a whole factor.
 #[derive(Debug)]
 pub struct SuperResolution {
     /// Down-sampling factor of height and width.
     pub factor: usize,
+    /// How a pixel follows from those around it.
+    pub form: Resize,
+}
+
+/// Forms of down-sampling. They differ at the border, and the last two within the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Resize {
+    /// The anti-aliased cubic resize of the papers of this field, [`cubic_taps`]; the task `sr`.
+    Cubic,
+    /// The same, as the task `sr-bicubic:like=matlab`.
+    Matlab,
+    /// PyTorch's `interpolate` with `mode="bicubic", antialias=True`: at the border the taps that
+    /// lie outside are left out.
+    PyTorch,
+    /// The same without `antialias`: four taps of the kernel with a = -3/4, and the edge repeated.
+    PyTorchAliased,
+    /// The mean over squares of `factor` pixels. At the end of an axis a part of a square is left
+    /// out.
+    Average,
+}
+
+/// Keys' cubic kernel; a is its slope at 1.
+fn keys(x: f64, a: f64) -> f64 {
+    let x = x.abs();
+    if x <= 1.0 {
+        ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
+    } else if x <= 2.0 {
+        ((a * x - 5.0 * a) * x + 8.0 * a) * x - 4.0 * a
+    } else {
+        0.0
+    }
 }
 
 /// Keys' cubic kernel with a = -1/2.
 fn cubic(x: f64) -> f64 {
-    let x = x.abs();
-    if x <= 1.0 {
-        (1.5 * x - 2.5) * x * x + 1.0
-    } else if x <= 2.0 {
-        ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
-    } else {
-        0.0
+    keys(x, -0.5)
+}
+
+/// A row of taps of these weights; those at one position are added up.
+fn added_up(weights: impl IntoIterator<Item = (usize, f64)>) -> Vec<(usize, f32)> {
+    let mut row: Vec<(usize, f32)> = Vec::new();
+    for (j, w) in weights {
+        match row.iter_mut().find(|r| r.0 == j) {
+            Some(r) => r.1 += w as f32,
+            None => row.push((j, w as f32)),
+        }
+    }
+    row
+}
+
+impl Resize {
+    /// Number of positions that `inputs` positions give.
+    fn outputs(self, inputs: usize, factor: usize) -> usize {
+        match self {
+            Resize::Cubic | Resize::Matlab => inputs.div_ceil(factor),
+            Resize::PyTorch | Resize::PyTorchAliased | Resize::Average => inputs / factor,
+        }
+    }
+
+    fn taps(self, inputs: usize, factor: usize) -> Taps {
+        let (outputs, scale) = (self.outputs(inputs, factor), factor as f64);
+        let aliased = |o: usize| {
+            let centre = scale * (o as f64 + 0.5) - 0.5;
+            let first = centre.floor() as isize - 1;
+            let edge = |j: isize| j.clamp(0, inputs as isize - 1) as usize;
+            added_up((first..first + 4).map(|j| (edge(j), keys(centre - j as f64, -0.75))))
+        };
+        let anti_aliased = |o: usize| {
+            let centre = scale * (o as f64 + 0.5);
+            let first = (centre - 2.0 * scale + 0.5).max(0.0) as usize;
+            let end = ((centre + 2.0 * scale + 0.5) as usize).min(inputs);
+            let weight = |j: usize| cubic((j as f64 - centre + 0.5) / scale);
+            let total: f64 = (first..end).map(weight).sum();
+            (first..end).map(|j| (j, (weight(j) / total) as f32)).collect()
+        };
+        let rows = match self {
+            Resize::Cubic | Resize::Matlab => return cubic_taps(inputs, outputs, 1.0 / scale),
+            Resize::PyTorch => (0..outputs).map(anti_aliased).collect(),
+            Resize::PyTorchAliased => (0..outputs).map(aliased).collect(),
+            Resize::Average => (0..outputs)
+                .map(|o| (o * factor..(o + 1) * factor).map(|j| (j, 1.0 / factor as f32)).collect())
+                .collect(),
+        };
+        Taps { rows, inputs }
     }
 }
 
@@ -44,17 +118,11 @@ pub fn cubic_taps(inputs: usize, outputs: usize, scale: f64) -> Taps {
         let weights: Vec<(isize, f64)> =
             candidates.map(|j| (j, widened * cubic(widened * (centre - j as f64)))).collect();
         let total: f64 = weights.iter().map(|w| w.1).sum();
-        let mut row: Vec<(usize, f32)> = Vec::new();
-        for (j, w) in weights.into_iter().filter(|(_, w)| *w != 0.0) {
+        let mirrored = |j: isize| {
             let around = j.rem_euclid(2 * inputs as isize) as usize;
-            let j = if around < inputs { around } else { 2 * inputs - 1 - around };
-            let w = (w / total) as f32;
-            match row.iter_mut().find(|r| r.0 == j) {
-                Some(r) => r.1 += w,
-                None => row.push((j, w)),
-            }
-        }
-        row
+            if around < inputs { around } else { 2 * inputs - 1 - around }
+        };
+        added_up(weights.into_iter().filter(|(_, w)| *w != 0.0).map(|(j, w)| (mirrored(j), w / total)))
     });
     Taps { rows: rows.collect(), inputs }
 }
@@ -63,44 +131,54 @@ pub fn cubic_taps(inputs: usize, outputs: usize, scale: f64) -> Taps {
 pub fn resize_cubic(x: &Picture, height: usize, width: usize) -> Picture {
     let rows = cubic_taps(x.height, height, height as f64 / x.height as f64);
     let columns = cubic_taps(x.width, width, width as f64 / x.width as f64);
-    let mut narrow = vec![0f32; x.height * width * 3];
-    for i in 0..x.height {
-        for (j, taps) in columns.rows.iter().enumerate() {
-            for c in 0..3 {
-                narrow[(i * width + j) * 3 + c] =
-                    taps.iter().map(|&(k, w)| w * x.values[(i * x.width + k) * 3 + c]).sum();
-            }
-        }
-    }
-    let mut values = vec![0f32; height * width * 3];
-    for (i, taps) in rows.rows.iter().enumerate() {
-        let out = &mut values[i * width * 3..(i + 1) * width * 3];
-        for &(k, w) in taps {
-            out.iter_mut().zip(&narrow[k * width * 3..]).for_each(|(o, v)| *o += w * v);
-        }
-    }
-    Picture { width, height, values }
+    x.along_axes(&rows.rows, &columns.rows)
 }
 
 pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Operator>> {
     let factor = options.text("factor").and_then(|f| f.parse().ok()).filter(|f| (2..=64).contains(f));
     let factor = factor.ok_or_else(|| options.error("write sr with a factor from 2 to 64, such as sr4"))?;
-    Ok(Arc::new(SuperResolution { factor }))
+    Ok(Arc::new(SuperResolution { factor, form: Resize::Cubic }))
+}
+
+pub(super) fn parse_average(options: &mut Options) -> Result<Arc<dyn Operator>> {
+    Ok(Arc::new(SuperResolution { factor: options.count("factor", 4, 2..=64)?, form: Resize::Average }))
+}
+
+pub(super) fn parse_bicubic(options: &mut Options) -> Result<Arc<dyn Operator>> {
+    let factor = options.count("factor", 4, 2..=64)?;
+    let forms = [Resize::PyTorch, Resize::PyTorchAliased, Resize::Matlab];
+    let form = forms[options.choice("like", &["pytorch", "pytorch-aliased", "matlab"])?];
+    Ok(Arc::new(SuperResolution { factor, form }))
 }
 
 impl SuperResolution {
     /// The maps along height and width of images of shape `x`.
     fn maps(&self, x: Shape) -> [Taps; 2] {
-        [x.h, x.w].map(|n| cubic_taps(n, n.div_ceil(self.factor), 1.0 / self.factor as f64))
+        [x.h, x.w].map(|n| self.form.taps(n, self.factor))
     }
 }
 
 impl Operator for SuperResolution {
     fn task(&self) -> String {
-        format!("sr{}", self.factor)
+        let factor = self.factor;
+        match self.form {
+            Resize::Cubic => format!("sr{factor}"),
+            Resize::Average => format!("sr-average:factor={factor}"),
+            Resize::Matlab => format!("sr-bicubic:factor={factor},like=matlab"),
+            Resize::PyTorch => format!("sr-bicubic:factor={factor},like=pytorch"),
+            Resize::PyTorchAliased => format!("sr-bicubic:factor={factor},like=pytorch-aliased"),
+        }
+    }
+    fn check(&self, x: Shape) -> Result<()> {
+        let y = self.measurement_shape(x);
+        if y.h.min(y.w) > 0 {
+            return Ok(());
+        }
+        Err(Error::Invalid(format!("{}: an image of {}x{} pixels is too small", self.task(), x.w, x.h)))
     }
     fn measurement_shape(&self, x: Shape) -> Shape {
-        Shape { h: x.h.div_ceil(self.factor), w: x.w.div_ceil(self.factor), ..x }
+        let [h, w] = [x.h, x.w].map(|n| self.form.outputs(n, self.factor));
+        Shape { h, w, ..x }
     }
     fn image_shape(&self, y: Shape) -> Shape {
         Shape { h: y.h * self.factor, w: y.w * self.factor, ..y }

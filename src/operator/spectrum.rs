@@ -17,9 +17,10 @@ pub enum Transform {
     /// [`Taps::cosine_transform`](crate::ops::axis_filter::Taps::cosine_transform): coefficient (k,
     /// l) is the frequency (pi k / h, pi l / w) in radians per pixel.
     Cosine,
-    /// The right singular vectors of a map along each axis: coefficient (k, l) belongs to singular
-    /// value k of the map along the height and l of the map along the width, the largest first.
-    /// There are fewer coefficients than pixels if the operator sees only a part of the image.
+    /// The right singular vectors of a map along each axis: coefficient (k, l) belongs to vector k
+    /// of the height and l of the width. Of a [separable](Spectrum::separable) operator the vectors
+    /// with the largest singular values are first, and there are fewer coefficients than pixels if
+    /// the operator sees only a part of the image.
     Axes,
 }
 
@@ -30,6 +31,7 @@ enum Kind<'a> {
     Pixels(Power<'a>),
     Cosine(Power<'a>),
     Axes(Maps<'a>, Decomposed),
+    Basis(Maps<'a>, Power<'a>),
 }
 
 /// The last decomposition: image shape, singular values and vectors. Transform and power share it.
@@ -45,8 +47,8 @@ type Decomposed = RefCell<Option<(Shape, [Singular; 2])>>;
 /// A spectrum in the cosine transform may be approximate. A blur that reflects without repeating
 /// the edge is diagonal there except for a border as wide as its kernel. If its kernel has no
 /// symmetry, it also mixes the phases of a frequency and its mirror image. The power of such an
-/// operator is the diagonal of `T A A^T T^T`; `tests/spectrum.rs` states how far `T A^T A` is from
-/// it.
+/// operator is the diagonal of `T A A^T T^T`; `tests/operators/spectrum.rs` states how far `T A^T A`
+/// is from it.
 pub struct Spectrum<'a>(Kind<'a>);
 
 impl<'a> Spectrum<'a> {
@@ -69,12 +71,21 @@ impl<'a> Spectrum<'a> {
         Spectrum(Kind::Axes(Box::new(maps), RefCell::default()))
     }
 
+    /// A spectrum in a basis of the operator's own. `maps(x)` gives its orthonormal vectors along
+    /// the height and along the width as rows, `power(x, state)` |A|^2 at each pair of them.
+    pub fn basis(
+        maps: impl Fn(Shape) -> [Taps; 2] + 'a,
+        power: impl Fn(Shape, &[f32]) -> Vec<f64> + 'a,
+    ) -> Spectrum<'a> {
+        Spectrum(Kind::Basis(Box::new(maps), Box::new(power)))
+    }
+
     /// The transform in which A is diagonal.
     pub fn transform(&self) -> Transform {
         match &self.0 {
             Kind::Pixels(_) => Transform::Pixels,
             Kind::Cosine(_) => Transform::Cosine,
-            Kind::Axes(..) => Transform::Axes,
+            Kind::Axes(..) | Kind::Basis(..) => Transform::Axes,
         }
     }
 
@@ -85,6 +96,7 @@ impl<'a> Spectrum<'a> {
             Kind::Pixels(_) => None,
             Kind::Cosine(_) => Some([x.h, x.w].map(Taps::cosine_transform)),
             Kind::Axes(maps, last) => Some(decomposed(maps, last, x).map(|axis| axis.vectors)),
+            Kind::Basis(maps, _) => Some(maps(x)),
         }
     }
 
@@ -93,7 +105,7 @@ impl<'a> Spectrum<'a> {
     /// finite.
     pub fn power(&self, x: Shape, state: &[f32]) -> Result<Vec<f64>> {
         let (power, rows, columns) = match &self.0 {
-            Kind::Pixels(power) | Kind::Cosine(power) => (power(x, state), x.h, x.w),
+            Kind::Pixels(power) | Kind::Cosine(power) | Kind::Basis(_, power) => (power(x, state), x.h, x.w),
             Kind::Axes(maps, last) => {
                 let [rows, columns] = decomposed(maps, last, x).map(|axis| axis.values);
                 let power = rows.iter().flat_map(|r| columns.iter().map(move |c| (r * c).powi(2))).collect();

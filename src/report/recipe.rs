@@ -25,6 +25,8 @@ pub struct Recipe {
     pub seed: u64,
     /// Number of samples of this measurement.
     pub samples: u32,
+    /// Runs per sample, of which the best was kept.
+    pub restarts: u32,
     /// SHA-256 over names, shapes and a part of the values of the model's tensors.
     pub model_sha256: String,
     /// The prompt of a latent model.

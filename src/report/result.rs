@@ -36,6 +36,13 @@ pub struct ImageResult {
     pub ssim: Option<f64>,
     /// || A(x) - y || of the restored image in [-1, 1] units (mean over samples).
     pub residual: f64,
+    /// Residuals of all restarts of all samples; none without restarts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub residual_restarts: Option<Vec<f64>>,
+    /// What was done to the restored image, which changes nothing in the measurement, to fit the
+    /// truth or the first sample.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub form: Option<&'static str>,
     /// Norm of the noise that was added, in [-1, 1] units.
     pub added_noise_norm: Option<f64>,
     /// The residual divided by the expected norm of the noise; none without noise.

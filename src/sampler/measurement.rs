@@ -66,7 +66,7 @@ impl Measurement {
     ) -> Result<(Measurement, f64)> {
         let one_for_all = |y: &mut [f32], observed: Observed<'_>| {
             noise.apply(y, seed, observed);
-            y.chunks_mut(image.c).for_each(|pixel| pixel.fill(pixel[0]));
+            y.chunks_mut(operator.measurement_shape(image).c).for_each(|pixel| pixel.fill(pixel[0]));
         };
         simulate(operator, image, x, one_for_all, noise, seed)
     }

@@ -3,20 +3,21 @@
 
 use super::measurement::Noise;
 use crate::error::{Error, Result};
-use crate::image::Picture;
 use crate::operator::{Operator, StateOrigin};
 use crate::tensor::Shape;
 use crate::weights::Checkpoint;
 use std::path::Path;
 
-/// Largest |y| that is accepted, in [-1, 1] units. Larger values are refused: they are far beyond
-/// any noise that the program can add.
-const LARGEST_VALUE: f32 = 1000.0;
+/// Largest |y| that is accepted. Larger values are refused: they are far beyond any noise that the
+/// program can add, and beyond the moduli of large images.
+const LARGEST_VALUE: f32 = 10_000.0;
 
 /// A `measurement.safetensors`.
 pub struct MeasurementFile {
-    /// The measurement y, in [-1, 1] plus noise.
-    pub y: Picture,
+    /// The measurement y.
+    pub y: Vec<f32>,
+    /// Its shape (n = 1).
+    pub shape: Shape,
     /// True if the measured photo had one channel.
     pub grey: bool,
     /// The task that measured it, if the file names it.
@@ -27,19 +28,19 @@ pub struct MeasurementFile {
 }
 
 impl MeasurementFile {
-    /// Opens a safetensors file with a tensor `y` of shape (1, height, width, 3). The tensor
+    /// Opens a safetensors file with a tensor `y` of shape (1, height, width, 1 or 3). The tensor
     /// `state` and the metadata `task`, `noise` and `grey` are optional.
     pub fn read(path: &Path) -> Result<MeasurementFile> {
         let file = Checkpoint::open(path)?;
         let shape = file.tensors.get("y").map(|t| t.shape.clone()).unwrap_or_default();
-        let [1, height, width, 3] = shape[..] else {
-            return Err(file.error(format!("tensor y should have shape (1, height, width, 3) but has {shape:?}")));
+        let [1, height, width, channels @ (1 | 3)] = shape[..] else {
+            return Err(file.error(format!("tensor y should have shape (1, height, width, 1 or 3) but has {shape:?}")));
         };
         if height == 0 || width == 0 {
             return Err(file.error(format!("tensor y has no values: its shape is {shape:?}")));
         }
-        let values = file.values("y")?;
-        if let Some(v) = values.iter().find(|v| v.abs() > LARGEST_VALUE) {
+        let y = file.values("y")?;
+        if let Some(v) = y.iter().find(|v| v.abs() > LARGEST_VALUE) {
             return Err(file.error(format!("tensor y holds {v}; a measurement in [-1, 1] plus noise is expected")));
         }
         let recorded = |key: &str| file.metadata.get(key).cloned();
@@ -50,12 +51,12 @@ impl MeasurementFile {
                 Some(text.parse().map_err(|_: Error| file.error(format!("its noise is {text}, not a noise")))?)
             }
         };
-        Ok(MeasurementFile { y: Picture { width, height, values }, grey, task, noise, file })
+        Ok(MeasurementFile { y, shape: Shape::new(1, height, width, channels), grey, task, noise, file })
     }
 
     /// Shape of the image that was measured (n = 1).
     pub fn image_shape(&self, operator: &dyn Operator) -> Shape {
-        operator.image_shape(Shape::new(1, self.y.height, self.y.width, 3))
+        operator.image_shape(self.shape)
     }
 
     /// Fails if the file names another task. If the task reads its mask or kernel from a file, only

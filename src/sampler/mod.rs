@@ -7,7 +7,6 @@
 //! ```
 
 mod auto;
-mod baseline;
 pub mod batch;
 mod builder;
 pub mod chain;
@@ -31,8 +30,6 @@ pub mod step;
 pub mod through;
 pub mod whitening;
 
-pub(crate) use baseline::baseline_on_canvas;
-pub use baseline::{baseline, nearest_fill};
 pub use builder::RestorerBuilder;
 pub use chain::Chain;
 pub use condition::check_condition;

@@ -4,8 +4,8 @@ use crate::error::Result;
 use crate::image::{Photo, Picture, ReadOptions};
 use crate::model::Prior;
 use crate::noise::{Draw, NoiseKey, Stream};
-use crate::operator::{Operator, resize_cubic};
-use crate::sampler::{Measurement, Noise, baseline_on_canvas};
+use crate::operator::{Operator, baseline_on_canvas, resize_cubic};
+use crate::sampler::{Measurement, Noise};
 use crate::tensor::Shape;
 use image::{RgbImage, imageops};
 use rayon::prelude::*;
@@ -115,10 +115,8 @@ impl Source<'_> {
         // Mask, kernel and noise differ from image to image.
         let seed = u64::from(random.word()) << 32 | u64::from(random.word());
         let (measurement, _) = Measurement::simulate(self.operator, self.image, &x.values, self.noise, seed)?;
-        let shape = self.operator.measurement_shape(self.image);
-        let y = Picture { width: shape.w, height: shape.h, values: measurement.y };
         let canvas = self.prior.picture_canvas(self.image);
-        let condition = baseline_on_canvas(self.operator, y, &measurement.state, self.image, canvas);
+        let condition = baseline_on_canvas(self.operator, &measurement.y, &measurement.state, self.image, canvas);
         Ok(Example { image: x.values, condition, timestep })
     }
 }
@@ -258,8 +256,7 @@ mod tests {
         let operator = parse_task("sr4").unwrap();
         for x in batch("sr4", 0.0) {
             let (m, _) = Measurement::simulate(operator.as_ref(), image, &x.image, Noise::Gaussian(0.0), 0).unwrap();
-            let y = Picture { width: 4, height: 4, values: m.y };
-            assert_eq!(x.condition, baseline_on_canvas(operator.as_ref(), y, &m.state, image, image));
+            assert_eq!(x.condition, baseline_on_canvas(operator.as_ref(), &m.y, &m.state, image, image));
             assert!(x.condition != x.image);
         }
         let noise: Vec<Vec<f32>> = (batch("denoise", 0.1).iter())

@@ -12,6 +12,7 @@ mod flags;
 mod folder_copy;
 mod hostile_weights;
 mod measurements;
+mod operators;
 mod outputs;
 mod overflow;
 mod photos;

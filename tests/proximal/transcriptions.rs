@@ -8,8 +8,8 @@ use dmap::compare::relative_error;
 use dmap::graph::{PlanOptions, Shape};
 use dmap::model::Model;
 use dmap::noise::Draw;
-use dmap::operator::Operator;
-use dmap::sampler::{Item, Measurement, Restorer, Settings, baseline};
+use dmap::operator::{Operator, baseline};
+use dmap::sampler::{Item, Measurement, Restorer, Settings};
 use std::ops::ControlFlow;
 
 /// An 8x8 image left for right (bit 0) and upside down (bit 1).
@@ -152,9 +152,7 @@ fn start(method: &str, operator: &dyn Operator, p: &Problem, m: &Measurement, im
     let n = normal(0, Draw::Start, image.numel());
     match method {
         "dpir" | "dpir with views" | "red-diff" => {
-            let shape = operator.measurement_shape(image);
-            let y = dmap::image::Picture { width: shape.w, height: shape.h, values: m.y.clone() };
-            baseline(operator, &y, &m.state, image).1.values.into_iter().map(f64::from).collect()
+            baseline(operator, &m.y, &m.state, image).1.values.into_iter().map(f64::from).collect()
         }
         "ddrm" => {
             // As the paper starts: ybar + sqrt(sigma^2 - a^2) n, or sigma n.

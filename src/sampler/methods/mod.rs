@@ -117,7 +117,7 @@ pub const METHODS: &[MethodRow] = &[
     },
     MethodRow {
         name: "ddrm",
-        about: "a step along each singular vector, as the noise of the measurement allows; all tasks but motion-blur, pixel models",
+        about: "a step along each singular vector, as the noise of the measurement allows; tasks whose singular vectors are known, pixel models",
         options: "eta=0.85,etab=1",
         search: &[("eta", &["0", "0.25", "0.5", "0.7", "0.85", "1"]), ("etab", &["0.25", "0.5", "0.75", "1"])],
         steps: 28,

@@ -4,11 +4,9 @@ use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::{Graph, Plan, PlanOptions};
-use crate::image::Picture;
 use crate::model::Model;
 use crate::noise::{Draw, NoiseKey, fill_normal};
-use crate::operator::Operator;
-use crate::sampler::baseline::baseline_on_canvas;
+use crate::operator::{Operator, baseline_on_canvas};
 use crate::sampler::batch::Batch;
 use crate::sampler::chain::Machine;
 use crate::sampler::condition::check_condition;
@@ -287,10 +285,8 @@ impl Restorer {
     /// The naive restoration of an item's measurement, which is also what a conditional score
     /// estimator reads: (h, w, c) of the picture canvas.
     fn naive(&self, item: &Item) -> Vec<f32> {
-        let (one, y) = (Shape { n: 1, ..self.image }, self.measurer.measurement_shape());
-        let y = Picture { width: y.w, height: y.h, values: item.measurement.y.clone() };
-        let operator = self.operator.as_ref();
-        baseline_on_canvas(operator, y, &item.measurement.state, one, self.picture_canvas())
+        let (one, m) = (Shape { n: 1, ..self.image }, &item.measurement);
+        baseline_on_canvas(self.operator.as_ref(), &m.y, &m.state, one, self.picture_canvas())
     }
 
     /// Advice to the user when values are no longer finite. `largest` is the largest |x| at the
