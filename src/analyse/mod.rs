@@ -1,5 +1,5 @@
 //! The three findings of Xu et al. (ICLR 2025) about diffusion posterior sampling, measured on
-//! priors whose posterior is known.
+//! priors whose posterior is known, and on networks.
 //!
 //! ```text
 //!     prior (mixture, increments) + operator --> Problem --> Levels: denoiser, posterior, chains
@@ -32,6 +32,7 @@ pub mod increments;
 pub mod laws;
 pub mod linear;
 pub mod mixture;
+pub mod network;
 pub mod operators;
 pub mod options;
 pub mod plot;
