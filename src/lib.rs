@@ -124,6 +124,7 @@
 //! ```
 #![deny(missing_docs)]
 
+pub mod analyse;
 pub mod backend;
 #[cfg(feature = "cli")]
 pub mod cli;

@@ -38,6 +38,10 @@ pub enum Draw {
     Training,
     /// The choice of a training image: photograph, crop, colours, noise level.
     Augmentation,
+    /// A signal of a prior whose posterior is known, with its measurement.
+    Signal,
+    /// A chain, or a draw of the posterior, of such a prior.
+    Analysis,
     /// Sample j of an estimate of x_0.
     Estimate(u32),
     /// A purpose in a repeated pass at one level: its word, and the number of the pass, from 1 on.
@@ -56,6 +60,8 @@ impl Draw {
             Draw::Travel => 5,
             Draw::Training => 6,
             Draw::Augmentation => 7,
+            Draw::Signal => 8,
+            Draw::Analysis => 9,
             Draw::Estimate(j) => 0x100 + j,
             Draw::Repeated(word, round) => word + (round << 16),
         }

@@ -10,6 +10,7 @@ macro_rules! complain {
     ($($line:tt)*) => { crate::cli::print_complaint(format_args!($($line)*)) };
 }
 
+mod analyse;
 mod bench;
 mod cse_flags;
 mod demo;
@@ -64,6 +65,8 @@ enum Command {
     TrainCse(Box<train_cse::TrainCse>),
     /// Print memory, work and launches of one step, without weights or a GPU
     Plan(plan::PlanArguments),
+    /// Measure three findings about DPS: its score, the score's mean, the diversity of its samples
+    Analyse(Box<analyse::Analyse>),
     /// Evaluate model, residual and gradient once, from and to safetensors files
     Eval(eval::Eval),
     /// Show what a weight file is
@@ -84,6 +87,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Tune(tune) => tune::run(*tune),
         Command::TrainCse(train) => train_cse::run(*train),
         Command::Plan(plan) => plan::run(plan),
+        Command::Analyse(analyse) => analyse::run(*analyse),
         Command::Eval(eval) => eval::run(eval),
         Command::Info(info) => info::run(info),
         Command::Selftest(selftest) => selftest::run(selftest),

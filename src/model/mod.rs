@@ -42,8 +42,7 @@ use crate::noise::{Draw, NoiseKey, fill_normal};
 use crate::tensor::Shape;
 use crate::weights::{Checkpoint, Weights, hexadecimal};
 use sha2::{Digest, Sha256};
-pub(crate) use shipped::PHOTO;
-use shipped::TINY_LATENT;
+pub(crate) use shipped::{PHOTO, TINY_LATENT};
 use std::path::Path;
 use std::sync::Arc;
 

@@ -82,7 +82,7 @@ impl Phase {
     }
 
     /// True if it reads the condition image of a conditional score estimator.
-    pub(super) fn reads_condition(&self) -> bool {
+    pub fn reads_condition(&self) -> bool {
         self.condition.is_some()
     }
 
