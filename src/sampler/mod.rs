@@ -29,6 +29,7 @@ pub mod settings;
 pub mod setup;
 pub mod step;
 pub mod through;
+mod trace;
 pub mod whitening;
 
 pub(crate) use baseline::baseline_on_canvas;
@@ -52,3 +53,4 @@ pub use settings::Settings;
 pub use setup::Setup;
 pub use step::spectral::{SingularVectors, SpectralLevel};
 pub use step::{Estimate, Posterior, Scalar, Step};
+pub use trace::Trace;
