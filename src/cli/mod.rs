@@ -27,6 +27,7 @@ mod prepare;
 mod quantity;
 mod queue;
 mod recipe;
+mod reported;
 mod restore;
 mod sampler_flags;
 mod seconds;

@@ -7,7 +7,7 @@ use super::pending::Pending;
 use crate::error::{Error, Result, shown};
 use crate::image::{Photo, Picture};
 use crate::operator::{Observed, StateOrigin};
-use crate::report::Recipe;
+use crate::report::{Recipe, StepLog};
 use crate::sampler::{Measurement, MeasurementFile, Noise};
 use crate::tensor::Shape;
 use std::path::Path;
@@ -27,6 +27,7 @@ pub(super) fn prepare(job: &Job, input: &Input, recipe: Recipe) -> Result<Pendin
         y,
         done: Vec::new(),
         seconds: 0.0,
+        steps: StepLog::default(),
         claim: None,
     };
     if job.measurement {
