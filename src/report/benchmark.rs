@@ -1,6 +1,6 @@
 //! The page about a run of `dmap bench`: a table per kind of row, with bars.
 
-use super::html::{Html, bar, figure, table};
+use super::html::{Html, bar, figure, recorded, table};
 use super::page::page;
 use serde_json::Value;
 
@@ -19,8 +19,8 @@ pub struct BenchmarkRow {
     pub error: Option<String>,
 }
 
-/// The page. `machine` describes device and precision.
-pub fn benchmark_page(machine: &str, rows: &[BenchmarkRow]) -> String {
+/// The page. `machine` is the row of device and precision.
+pub fn benchmark_page(machine: &BenchmarkRow, rows: &[BenchmarkRow]) -> String {
     let mut kinds: Vec<&str> = Vec::new();
     rows.iter().for_each(|r| {
         if !kinds.contains(&r.kind.as_str()) {
@@ -29,10 +29,18 @@ pub fn benchmark_page(machine: &str, rows: &[BenchmarkRow]) -> String {
     });
     let section = |kind: &&str| {
         let rows: Vec<&BenchmarkRow> = rows.iter().filter(|r| r.kind == *kind).collect();
-        let heading = Html::element("h2", &[], format!("{kind}: {} rows", rows.len()).as_str());
+        let heading = Html::element("h2", &[], format!("{kind} ({})", rows.len()).as_str());
         Html::joined([heading, table_of(&rows)])
     };
-    page("dmap bench", Html::element("p", &[], machine), kinds.iter().map(section).collect::<Vec<_>>())
+    let machine = format!("{}, {}", machine.name, facts(&machine.values, |_| true));
+    page("dmap bench", Html::element("p", &[], machine.as_str()), kinds.iter().map(section).collect::<Vec<_>>())
+}
+
+/// The values of an object whose keys are `wanted`, as one line.
+fn facts(values: &Value, wanted: impl Fn(&str) -> bool) -> String {
+    let values = values.as_object().into_iter().flatten().filter(|(key, value)| !value.is_null() && wanted(key));
+    let fact = |(key, value): (&String, &Value)| format!("{}: {}", key.replace('_', " "), recorded(key, value));
+    values.map(fact).collect::<Vec<_>>().join(", ")
 }
 
 fn table_of(rows: &[&BenchmarkRow]) -> Html {
@@ -40,17 +48,13 @@ fn table_of(rows: &[&BenchmarkRow]) -> Html {
     let longest = rows.iter().filter_map(|r| time(r)).map(|t| t.0).fold(0.0, f64::max);
     let unit = rows.iter().find_map(|r| time(r)).map_or("time", |t| t.1);
     let of_row = |row: &&BenchmarkRow| {
-        let rest = |(key, value): (&String, &Value)| {
-            let shown = value.as_f64().map_or_else(|| value.to_string(), figure);
-            (!value.is_null() && !TIMES.iter().any(|(time, _)| time == key))
-                .then(|| format!("{}: {shown}", key.replace('_', " ")))
-        };
-        let rest: Vec<String> = row.values.as_object().into_iter().flatten().filter_map(rest).collect();
+        let is_time = |key: &str| TIMES.iter().any(|(time, _)| *time == key);
+        let rest = facts(&row.values, |key| !is_time(key));
         let (length, number) = match time(row) {
             Some((value, _)) => (bar(value / longest), figure(value)),
             None => (Html::default(), "-".into()),
         };
-        let rest = row.error.clone().unwrap_or(rest.join(", "));
+        let rest = row.error.clone().unwrap_or(rest);
         vec![Html::text(&row.name), length, Html::text(&number), Html::text(&rest)]
     };
     table(&["name", "", unit, "more"], rows.iter().map(of_row).collect::<Vec<_>>())

@@ -1,9 +1,10 @@
 //! HTML that can't be broken by what it shows: every text and every attribute is escaped here.
 
-use crate::error::Result;
+use crate::error::{Result, readable};
 use crate::image::Picture;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
 
 /// A piece of a page.
 #[derive(Clone, Debug, Default)]
@@ -151,6 +152,20 @@ pub fn figure(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
+/// A value of a JSON object, such as a `result.json`, as people read it. Numbers whose key ends with
+/// `_bytes` are amounts of memory.
+pub fn recorded(key: &str, value: &Value) -> String {
+    match value {
+        Value::Null => "-".into(),
+        Value::String(text) => text.clone(),
+        Value::Bool(is) => if *is { "yes" } else { "no" }.into(),
+        Value::Number(n) if key.ends_with("_bytes") => n.as_f64().map_or(n.to_string(), |bytes| readable(bytes as u64)),
+        Value::Number(n) if n.is_f64() => n.as_f64().map_or(n.to_string(), figure),
+        Value::Array(items) => items.iter().map(|item| recorded(key, item)).collect::<Vec<_>>().join(" x "),
+        other => other.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +176,20 @@ mod tests {
         let made = Html::element("p", &[("title", hostile)], hostile);
         let safe = "&lt;script&gt;alert(1)&lt;/script&gt;&quot;&amp;&#39;\u{fffd}[31m{{script}}";
         assert_eq!(made.as_str(), format!("<p title=\"{safe}\">{safe}</p>\n"));
+    }
+
+    #[test]
+    fn recorded_values_are_read_by_their_kind() {
+        let shown = |key, json: &str| recorded(key, &serde_json::from_str(json).unwrap());
+        assert_eq!(
+            [shown("seed", "7"), shown("psnr", "23.6149"), shown("size", "[24, 16]")],
+            ["7", "23.61", "24 x 16"]
+        );
+        assert_eq!(
+            [shown("l2_bytes", "2048.0"), shown("clip", "true"), shown("label", "null")],
+            ["2.0 KiB", "yes", "-"]
+        );
+        assert_eq!(shown("task", "\"<sr2>\""), "<sr2>");
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod view;
 pub use benchmark::{BenchmarkRow, benchmark_page};
 pub use chart::Chart;
 pub use comparison::comparison;
-pub use html::{Html, bar, captioned, compared, definitions, figure, picture, table};
+pub use html::{Html, bar, captioned, compared, definitions, figure, picture, recorded, table};
 pub use page::{check_place, page, write_page};
 pub use recipe::Recipe;
 pub use restoration::{RestorationReport, ShownImage};

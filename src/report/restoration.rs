@@ -1,7 +1,7 @@
 //! The page about a run of `dmap restore`: one section per image, then the memory of a step.
 
 use super::chart::Chart;
-use super::html::{Html, captioned, compared, definitions, figure, table};
+use super::html::{Html, captioned, compared, definitions, figure, recorded, table};
 use super::page::page;
 use super::step_log::StepLog;
 use crate::error::{Result, readable};
@@ -248,20 +248,9 @@ fn curves(image: &ShownImage<'_>) -> Html {
 
 /// Names and values of a `result.json`, without its lists over steps.
 fn settings(result: &Value) -> Vec<(&str, String)> {
-    let written = |key: &str, value: &Value| match value {
-        Value::Null => "-".into(),
-        Value::String(text) => text.clone(),
-        Value::Bool(is) => if *is { "yes" } else { "no" }.into(),
-        Value::Number(n) if key.ends_with("_bytes") => n.as_u64().map_or(n.to_string(), readable),
-        Value::Number(n) if n.is_f64() => n.as_f64().map_or(n.to_string(), figure),
-        Value::Array(items) => {
-            items.iter().map(|v| v.as_f64().map_or(v.to_string(), |v| v.to_string())).collect::<Vec<_>>().join(" x ")
-        }
-        other => other.to_string(),
-    };
     let is_list = |key: &str| matches!(key, "residuals" | "psnr_samples");
     let all = result.as_object().into_iter().flatten();
-    all.filter(|(key, _)| !is_list(key)).map(|(key, value)| (key.as_str(), written(key, value))).collect()
+    all.filter(|(key, _)| !is_list(key)).map(|(key, value)| (key.as_str(), recorded(key, value))).collect()
 }
 
 /// The ranges of positions where it is true.

@@ -22,8 +22,8 @@ pub struct Progress<'a> {
     /// Residual norm of each item as it was last reported, in [-1, 1] units: of the whitened
     /// residual if the method whitens it.
     pub residual: &'a [f32],
-    /// What a run with [`Settings::traced`](super::Settings::traced) keeps of this step, with one
-    /// entry per item of the batch.
+    /// What a run whose [`Settings`](super::Settings) are traced keeps of this step, with one entry
+    /// per item of the batch.
     pub trace: Option<&'a Trace>,
     pub(super) machine: &'a Machine,
     pub(super) device: &'a Device,

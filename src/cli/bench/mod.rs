@@ -138,9 +138,8 @@ pub(super) fn run(flags: Bench) -> anyhow::Result<ExitCode> {
     rows.print("machine", &device.name(), Ok(machine), |m| format!("storage {}, TF32 {}", m.storage, m.tf32))?;
     let measured = measure(&flags, &device, &plan, free, &mut rows);
     if let Some(report) = &flags.report {
-        let (machine, measured) = rows.printed.split_at(1);
-        let machine = machine.iter().map(|row| format!("{} {}", row.name, row.values)).collect::<String>();
-        write_page(report, &benchmark_page(&machine, measured))?;
+        let (machine, measured) = rows.printed.split_first().expect("the machine is the first row");
+        write_page(report, &benchmark_page(machine, measured))?;
         complain!("look at {}", shown(report));
     }
     measured?;
