@@ -67,9 +67,24 @@ impl Trial<'_> {
     /// Measures and restores photos. Photos of one size share a restorer. `go_on` is asked after
     /// every step; if it breaks, the error is [`Error::Cancelled`](crate::Error::Cancelled).
     pub fn run(&self, truths: &[Picture], go_on: impl Fn() -> ControlFlow<()>) -> Result<Vec<Score>> {
-        let mut ready: Option<(Shape, Restorer)> = None;
         let mut scores = Vec::new();
-        for truth in truths {
+        self.run_each(truths, go_on, |_, score| {
+            scores.push(score.clone());
+            Ok(())
+        })?;
+        Ok(scores)
+    }
+
+    /// The same, and gives each photo's number and score to `each` as soon as it is restored. An
+    /// error of `each` ends the run.
+    pub fn run_each(
+        &self,
+        truths: &[Picture],
+        go_on: impl Fn() -> ControlFlow<()>,
+        mut each: impl FnMut(usize, &Score) -> Result<()>,
+    ) -> Result<()> {
+        let mut ready: Option<(Shape, Restorer)> = None;
+        for (k, truth) in truths.iter().enumerate() {
             let image = Shape::new(1, truth.height, truth.width, 3);
             let restorer = match &mut ready {
                 Some((shape, restorer)) if *shape == image => restorer,
@@ -79,9 +94,9 @@ impl Trial<'_> {
                     &mut ready.insert((image, new)).1
                 }
             };
-            scores.push(self.score(truth, image, restorer, &go_on)?);
+            each(k, &self.score(truth, image, restorer, &go_on)?)?;
         }
-        Ok(scores)
+        Ok(())
     }
 
     fn score(

@@ -304,6 +304,56 @@ fn a_run_can_be_stepped_and_stopped() {
     assert!(matches!(stopped, Err(dmap::Error::Cancelled)) && seen == 2);
 }
 
+/// A run whose steps are watched gives the same image, and what it keeps agrees with x and with the
+/// bounds of a step.
+#[test]
+fn a_traced_run_gives_the_same_image_and_tells_its_steps() {
+    let model = Model::shipped().unwrap();
+    let (operator, image, items) = photo_items("sr2");
+    let (image, steps, share) = (Shape { n: 2, ..image }, 4, 0.3);
+    let usual = Settings::parse("dmap:k=2,step=polyak:0.3", &model.network.prior()).unwrap().steps(steps);
+    let (device, plan) = (Device::cpu(), PlanOptions::default());
+    let levels = usual.setup(&model, operator.as_ref(), image, plan, &device).unwrap().levels();
+    let restorer =
+        |traced| Restorer::new(&model, &operator, &usual.clone().traced(traced), image, plan, &device).unwrap();
+
+    let (mut plain, mut traced) = (restorer(false), restorer(true));
+    let mut run = plain.start(&items[..2]).unwrap();
+    while let Some(now) = run.step().unwrap() {
+        assert!(now.trace.is_none() && now.estimates().unwrap().is_none());
+    }
+    let expected = run.finish().unwrap();
+
+    let canvas = traced.canvas().item();
+    let mut run = traced.start(&items[..2]).unwrap();
+    let mut before: Option<Vec<f32>> = None;
+    while let Some(now) = run.step().unwrap() {
+        let (x, level, trace) = (now.x().unwrap(), levels[steps - now.step], now.trace.unwrap());
+        let estimates = now.estimates().unwrap().unwrap();
+        assert_eq!((now.sigma, estimates.len()), (level.sigma(), 2));
+        for (k, x) in x.chunks(canvas).enumerate() {
+            let far = |from: &[f32]| rms(x.iter().zip(from).map(|(a, b)| f64::from(a - b)));
+            if let Some(before) = &before {
+                let moved = far(&before[k * canvas..][..canvas]);
+                assert!((moved - f64::from(trace.change[k])).abs() < 1e-4 * moved, "step {}", now.step);
+            }
+            assert!(estimates[k].values.iter().all(|v| v.abs() <= 1.0), "it is clamped");
+            // At the last level no step is taken, and the estimate becomes the image.
+            if level.is_last() {
+                assert!(trace.descent.is_empty() && far(&estimates[k].values) < 1e-4);
+            } else {
+                let (length, most) = (f64::from(trace.descent[k]), share * level.posterior_sigma);
+                assert!(length > 0.0 && length < 1.0001 * most, "step {}: {length}, at most {most}", now.step);
+                assert!(now.step > 1 || far(&estimates[k].values) > 0.1, "x still has noise");
+            }
+        }
+        before = Some(x);
+    }
+    for (a, b) in run.finish().unwrap().iter().zip(&expected) {
+        assert!(a.picture == b.picture && a.residuals == b.residuals);
+    }
+}
+
 #[test]
 fn what_cannot_work_is_refused_in_a_sentence() {
     let model = Model::shipped().unwrap();

@@ -166,6 +166,29 @@ fn a_hostile_pickle_is_refused_and_not_run() {
     assert!(refusal("x.bin", b"\x80\x02}.").contains("a pickle that torch.save did not write"));
 }
 
+/// PyTorch under Python 2 wrote an OrderedDict as a call with a list of lists [name, tensor].
+#[test]
+fn a_dict_that_is_made_from_a_list_of_pairs_is_read() {
+    let storage = b"((U\x07storagectorch\nFloatStorage\nU\x010U\x06cuda:0K\x04NtQ";
+    let tensor = |offset: u8| {
+        let layout = [b'K', offset, b'K', 2, 0x85, b'K', 1, 0x85, 0x89, b'N', b't', b'R'];
+        [&b"ctorch._utils\n_rebuild_tensor_v2\n"[..], storage, &layout].concat()
+    };
+    let pair = |name: &[u8], offset| [&b"](U\x01"[..], name, &tensor(offset), b"e"].concat();
+    let head = b"\x80\x02ccollections\nOrderedDict\n](";
+    let pickle = [&head[..], &pair(b"a", 0), &pair(b"b", 2), b"e\x85R."].concat();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("old.pth");
+    std::fs::write(&path, archive(&pickle)).unwrap();
+    let file = Checkpoint::open(&path).unwrap();
+    assert_eq!(file.tensors.keys().collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(file.values("b").unwrap(), [0.0, 0.0]);
+    // Lists that lie in each other, or in themselves, grow by one pair per item and not without end.
+    let nested = b"\x80\x02ccollections\nOrderedDict\n]q\x05(h\x05h\x05eq\x06\x85R.";
+    std::fs::write(&path, archive(nested)).unwrap();
+    assert!(Checkpoint::open(&path).err().unwrap().to_string().contains("no tensors"));
+}
+
 #[test]
 fn a_configuration_that_lies_is_refused() {
     let file = data("adm_a.safetensors");

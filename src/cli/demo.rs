@@ -76,6 +76,8 @@ pub(super) fn run(flags: Demo) -> anyhow::Result<ExitCode> {
         measurement: false,
         save_every: None,
         overwrite: true,
+        report: None,
+        lpips: None,
         json: false,
         prompt: None,
         precision: flags.device.precision(),

@@ -3,6 +3,7 @@
 use crate::backend::Device;
 use crate::graph::PlanOptions;
 use crate::image::ReadOptions;
+use crate::metrics::Lpips;
 use crate::model::Model;
 use crate::operator::Operator;
 use crate::sampler::{Noise, Settings};
@@ -31,6 +32,10 @@ pub(super) struct Job {
     pub measurement: bool,
     pub save_every: Option<usize>,
     pub overwrite: bool,
+    /// The page to write about the run.
+    pub report: Option<PathBuf>,
+    /// LPIPS with the weights that the user gave.
+    pub lpips: Option<Lpips>,
     pub json: bool,
     pub prompt: Option<String>,
     pub precision: &'static str,

@@ -16,6 +16,7 @@ mod cse_flags;
 mod demo;
 mod device;
 mod eval;
+mod eval_set;
 mod info;
 mod inputs;
 mod job;
@@ -28,6 +29,7 @@ mod prepare;
 mod quantity;
 mod queue;
 mod recipe;
+mod reported;
 mod restore;
 mod sampler_flags;
 mod seconds;
@@ -69,6 +71,8 @@ enum Command {
     Analyse(Box<analyse::Analyse>),
     /// Evaluate model, residual and gradient once, from and to safetensors files
     Eval(eval::Eval),
+    /// Restore a folder of photos in the setting of a public benchmark and print the metrics
+    EvalSet(Box<eval_set::EvalSet>),
     /// Show what a weight file is
     Info(info::Info),
     /// Check the kernels of a device against the CPU
@@ -89,6 +93,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Plan(plan) => plan::run(plan),
         Command::Analyse(analyse) => analyse::run(*analyse),
         Command::Eval(eval) => eval::run(eval),
+        Command::EvalSet(eval_set) => eval_set::run(*eval_set),
         Command::Info(info) => info::run(info),
         Command::Selftest(selftest) => selftest::run(selftest),
         Command::Bench(bench) => bench::run(bench),

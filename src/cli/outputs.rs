@@ -5,7 +5,7 @@ use super::make_folder;
 use super::pending::Pending;
 use crate::error::{Error, Result, shown};
 use crate::image::{Picture, write_png};
-use crate::metrics::{psnr, ssim};
+use crate::metrics::{LpipsRange, psnr, ssim};
 use crate::operator::baseline;
 use crate::report::{ImageResult, comparison, view};
 use crate::sampler::{Answer, Measurement, Measurer, Restoration, method};
@@ -28,13 +28,24 @@ pub(super) fn suffix(count: u32, run: u32) -> String {
     if count == 1 { String::new() } else { format!("-{}", run + 1) }
 }
 
+/// A restored image as it was written.
+pub(super) struct Finished {
+    pub result: ImageResult,
+    /// The restored image, or the mean of several samples.
+    pub restored: Picture,
+    /// The measurement as people look at it.
+    pub seen: Picture,
+    /// The standard deviation of several samples, as a picture.
+    pub deviation: Option<Picture>,
+}
+
 /// Writes the pictures of one image, then its result.json.
 pub(super) fn write_results(
     job: &Job,
     p: &Pending,
     (arena_bytes, weight_bytes): (u64, u64),
     canvas: Shape,
-) -> Result<()> {
+) -> Result<Finished> {
     let folder = job.out.join(&p.input.name);
     make_folder(&folder)?;
     let finished = folder.join("result.json");
@@ -73,8 +84,9 @@ pub(super) fn write_results(
         let share = 1.0 / p.done.len() as f32;
         mean.values.iter_mut().zip(&sample.picture.values).for_each(|(m, v)| *m += share * v);
     }
-    if job.samples > 1 {
-        write(&standard_deviation(&p.done, &mean), "restored-standard-deviation.png")?;
+    let deviation = (job.samples > 1).then(|| standard_deviation(&p.done, &mean));
+    if let Some(deviation) = &deviation {
+        write(deviation, "restored-standard-deviation.png")?;
     }
     let name = if job.samples > 1 { "restored-mean.png" } else { "restored.png" };
     let mut residual = p.done.iter().map(|s| s.residual).sum::<f64>() / p.done.len() as f64;
@@ -106,6 +118,8 @@ pub(super) fn write_results(
         baseline,
         psnr_baseline: against(&naive),
         ssim: p.truth.as_ref().map(|t| ssim(&mean, t)),
+        lpips: lpips_of(job, p, &mean),
+        lpips_network: job.lpips.as_ref().map(|l| l.name()),
         residual,
         residual_restarts: (p.tried.len() > p.done.len()).then(|| p.tried.clone()),
         form: p.form,
@@ -122,11 +136,9 @@ pub(super) fn write_results(
     };
     let decibel = |v: Option<f64>| v.map_or(String::new(), |v| format!(" {v:.2} dB"));
     let mut panels: Vec<(String, Picture)> = p.truth.iter().map(|t| ("truth".to_string(), t.clone())).collect();
-    panels.push((
-        format!("measurement{}", decibel(result.psnr_baseline)),
-        view(job.operator.as_ref(), &p.y, state, image),
-    ));
-    panels.push((format!("{}{}", method::name(job.settings.method.as_ref()), decibel(result.psnr)), mean));
+    let seen = view(job.operator.as_ref(), &p.y, state, image);
+    panels.push((format!("measurement{}", decibel(result.psnr_baseline)), seen.clone()));
+    panels.push((format!("{}{}", method::name(job.settings.method.as_ref()), decibel(result.psnr)), mean.clone()));
     let page = comparison(&panels, &result.residuals, p.added_noise_norm);
     write_png(&folder.join("comparison.png"), &page)?;
     result.write(&finished)?;
@@ -137,8 +149,9 @@ pub(super) fn write_results(
             (Some(psnr), Some(naive)) => format!("{psnr:.2} dB ({baseline} {naive:.2} dB), "),
             _ => String::new(),
         };
+        let lpips = result.lpips.map_or(String::new(), |v| format!("LPIPS {v:.3}, "));
         say!(
-            "{}: {quality}residual {:.2}, {:.1} s -> {}",
+            "{}: {quality}{lpips}residual {:.2}, {:.1} s -> {}",
             shown(&p.input.path),
             result.residual,
             p.seconds,
@@ -148,7 +161,15 @@ pub(super) fn write_results(
             say!("{}: {warning}", shown(&p.input.path))?;
         }
     }
-    Ok(())
+    Ok(Finished { result, restored: mean, seen, deviation })
+}
+
+/// LPIPS of the restored image, if its weights were given and the truth is known. A picture that is
+/// too small for the network has none, and a line says so.
+fn lpips_of(job: &Job, p: &Pending, restored: &Picture) -> Option<f64> {
+    let (lpips, truth) = (job.lpips.as_ref()?, p.truth.as_ref()?);
+    let distance = lpips.distance(restored, truth, LpipsRange::EightBit, 0);
+    distance.inspect_err(|e| complain!("dmap: {}: {e}", shown(&p.input.path))).ok()
 }
 
 /// Standard deviation of the samples at each value, as a picture: black is 0, white is a quarter of

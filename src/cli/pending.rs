@@ -2,7 +2,7 @@
 
 use super::inputs::Input;
 use crate::image::Picture;
-use crate::report::Recipe;
+use crate::report::{Recipe, StepLog};
 use crate::sampler::{Measurement, Noise, Restoration};
 use crate::tensor::Shape;
 use std::fs::File;
@@ -27,6 +27,8 @@ pub(super) struct Pending {
     /// What was done to a restored image to fit the truth or the first sample.
     pub form: Option<&'static str>,
     pub seconds: f64,
+    /// The steps of the first sample, if the run writes a page about them.
+    pub steps: StepLog,
     /// Keeps other processes out of the image's folder.
     pub claim: Option<File>,
 }

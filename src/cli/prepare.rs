@@ -7,7 +7,7 @@ use super::pending::Pending;
 use crate::error::{Error, Result, shown};
 use crate::image::Photo;
 use crate::operator::StateOrigin;
-use crate::report::Recipe;
+use crate::report::{Recipe, StepLog};
 use crate::sampler::{Measurement, MeasurementFile, Noise};
 use crate::tensor::Shape;
 use std::path::Path;
@@ -29,6 +29,7 @@ pub(super) fn prepare(job: &Job, input: &Input, recipe: Recipe) -> Result<Pendin
         tried: Vec::new(),
         form: None,
         seconds: 0.0,
+        steps: StepLog::default(),
         claim: None,
     };
     if job.measurement {

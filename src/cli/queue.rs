@@ -7,10 +7,11 @@ use super::outputs::{suffix, write_results};
 use super::pending::Pending;
 use super::prepare::prepare;
 use super::recipe::recipe_of;
+use super::reported::{add_earlier, add_finished, note_step, write_report};
 use super::settle::settle;
 use super::{interrupted, make_folder};
 use crate::error::{Error, ErrorKind, Result, shown};
-use crate::report::Recipe;
+use crate::report::{Recipe, RestorationReport, StepLog};
 use crate::sampler::{Item, Restoration, Restorer};
 use crate::tensor::Shape;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -25,10 +26,21 @@ use std::time::Instant;
 /// unless the device itself has failed. The exit code is 2 if only inputs were at fault, 1 if
 /// anything else failed, 130 after Ctrl-C.
 pub(super) fn restore_all(job: &Job, inputs: &[Input]) -> Result<ExitCode> {
-    let mut queue = Queue { job, waiting: Vec::new(), ready: None, finished: 0, bad: 0, failed: 0 };
-    match queue.run(inputs) {
-        Err(Error::Cancelled) => return Ok(ExitCode::from(ErrorKind::Cancelled.exit_code())),
-        other => other?,
+    let report = job.report.as_ref().map(|_| RestorationReport::new());
+    let mut queue = Queue { job, waiting: Vec::new(), ready: None, finished: 0, bad: 0, failed: 0, report };
+    let start = Instant::now();
+    let ended = queue.run(inputs);
+    // What is finished is reported, whatever ended the run.
+    let reported = match (queue.report.take(), &job.report) {
+        (Some(report), Some(path)) => write_report(job, report, path, start.elapsed().as_secs_f64()),
+        _ => Ok(()),
+    };
+    match ended {
+        Err(Error::Cancelled) => {
+            reported.unwrap_or_else(|e| complain!("dmap: {e}"));
+            return Ok(ExitCode::from(ErrorKind::Cancelled.exit_code()));
+        }
+        other => other.and(reported)?,
     }
     let Queue { finished, bad, failed, .. } = queue;
     if bad + failed == 0 {
@@ -49,6 +61,7 @@ struct Queue<'a> {
     finished: usize,
     bad: usize,
     failed: usize,
+    report: Option<RestorationReport>,
 }
 
 impl Queue<'_> {
@@ -57,7 +70,11 @@ impl Queue<'_> {
     fn run(&mut self, inputs: &[Input]) -> Result<()> {
         for input in inputs {
             match read(self.job, input) {
-                Ok(None) => {}
+                Ok(None) => {
+                    if let Some(report) = &mut self.report {
+                        add_earlier(report, self.job, input).unwrap_or_else(|e| complain!("dmap: {e}"));
+                    }
+                }
                 Ok(Some(pending)) => {
                     if self.waiting.first().is_some_and(|w| w.image != pending.image) {
                         self.flush()?;
@@ -85,6 +102,11 @@ impl Queue<'_> {
             (_, ErrorKind::Failure) => self.failed += names.len(),
         }
         let said = e.to_string();
+        if let Some(report) = &mut self.report {
+            // Many reasons begin with the name, which has a column of its own.
+            let reason = |name: &str| said.strip_prefix(&format!("{name}: ")).unwrap_or(&said).to_string();
+            names.iter().for_each(|name| report.add_failure(name, &reason(name)));
+        }
         complain!("dmap: {}", if said.contains(&who) { said } else { format!("{who}: {said}") });
         Ok(())
     }
@@ -120,7 +142,12 @@ impl Queue<'_> {
         for mut pending in waiting {
             settle(self.job, &mut pending);
             match write_results(self.job, &pending, memory, canvas) {
-                Ok(()) => self.finished += 1,
+                Ok(finished) => {
+                    self.finished += 1;
+                    if let Some(report) = &mut self.report {
+                        add_finished(report, &pending, &finished).unwrap_or_else(|e| complain!("dmap: {e}"));
+                    }
+                }
                 Err(e) => self.lose(&[shown(&pending.input.path)], e)?,
             }
         }
@@ -136,7 +163,11 @@ impl Queue<'_> {
         let batch = Shape { n: job.batch.min(units.len()), ..image };
         if self.ready.as_ref().is_none_or(|(shape, _)| *shape != batch) {
             self.ready = None;
+            let start = Instant::now();
             let restorer = Restorer::new(&job.model, &job.operator, &job.settings, batch, job.plan, &job.device)?;
+            if let Some(report) = &mut self.report {
+                report.add_restorer(&restorer, start.elapsed().as_secs_f64());
+            }
             let canvas = restorer.picture_canvas();
             if (canvas.h, canvas.w) != (image.h, image.w) && !job.json {
                 say!(
@@ -160,14 +191,19 @@ impl Queue<'_> {
                 })
                 .collect();
             let start = Instant::now();
-            let restored = sample_batch(job, restorer, &items, part, waiting).map_err(|e| match e {
+            let (restored, logs) = sample_batch(job, restorer, &items, part, waiting).map_err(|e| match e {
                 Error::NotFinite { item: Some(k), reason } => Error::NotFinite { item: Some(part[k].0), reason },
                 other => other,
             })?;
             let seconds = start.elapsed().as_secs_f64() / part.len() as f64;
-            for (&(i, _), restoration) in part.iter().zip(restored) {
-                waiting[i].done.push(restoration);
-                waiting[i].seconds += seconds;
+            for ((&(i, sample), restoration), log) in part.iter().zip(restored).zip(logs) {
+                let pending = &mut waiting[i];
+                // Of the first sample, the run that is kept.
+                if sample < job.restarts && pending.done.iter().all(|run| restoration.residual < run.residual) {
+                    pending.steps = log;
+                }
+                pending.done.push(restoration);
+                pending.seconds += seconds;
             }
         }
         Ok(())
@@ -223,24 +259,30 @@ fn claim(folder: &Path) -> Result<File> {
     }
 }
 
+/// Restores one batch. Gives each restored image with the log of its steps, which is empty unless
+/// the run is traced.
 fn sample_batch(
     job: &Job,
     restorer: &mut Restorer,
     items: &[Item],
     part: &[(usize, u32)],
     waiting: &[Pending],
-) -> Result<Vec<Restoration>> {
+) -> Result<(Vec<Restoration>, Vec<StepLog>)> {
     let bar = if job.json { ProgressBar::hidden() } else { ProgressBar::new(job.settings.steps as u64) };
     let style = ProgressStyle::with_template("{prefix} [{bar:30}] step {pos}/{len}, residual {msg}, {eta} left");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
     bar.set_prefix(waiting[part[0].0].input.name.clone());
     bar.set_message("-");
+    let mut logs = vec![StepLog::default(); part.len()];
+    let wanted: Vec<Option<Shape>> = part.iter().map(|&(i, s)| (s < job.restarts).then(|| waiting[i].image)).collect();
+    let mut before = Instant::now();
     let result = restorer.restore(items, |now| {
         bar.set_position(now.step as u64);
         let mean = now.residual.iter().sum::<f32>() / now.residual.len() as f32;
         if mean.is_finite() {
             bar.set_message(format!("{mean:.2}"));
         }
+        note_step(&mut logs, &now, before.elapsed().as_secs_f64() / part.len() as f64, &wanted);
         if job.save_every.is_some_and(|k| now.step % k == 0) {
             let pictures = now.pictures().unwrap_or_else(|e| {
                 complain!("dmap: {e}");
@@ -253,8 +295,9 @@ fn sample_batch(
                 }
             }
         }
+        before = Instant::now();
         if interrupted().load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     bar.finish_and_clear();
-    result
+    Ok((result?, logs))
 }

@@ -11,8 +11,10 @@ use super::seconds::passes_in;
 use super::{make_folder, quantity};
 use crate::error::{Error, Result};
 use crate::image::{MOST_PIXELS, ReadOptions};
+use crate::metrics::Lpips;
 use crate::model::{Model, Prior};
 use crate::operator::{Operator, parse_task};
+use crate::report::check_place;
 use crate::sampler::{MeasurementFile, Noise};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -94,6 +96,14 @@ pub struct Restore {
     /// Restore images again that are finished already
     #[arg(long, help_heading = "Output")]
     overwrite: bool,
+    /// Write a page about the run: pictures to compare, curves over the steps, memory and times.
+    /// It stands by itself and needs no network
+    #[arg(long, value_name = "FILE.html", help_heading = "Output")]
+    report: Option<PathBuf>,
+    /// Report LPIPS too, with these weights: features of AlexNet or VGG16 as torchvision saves them
+    /// and LPIPS's lin weights, in one file or in two (give the flag twice)
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    lpips: Vec<PathBuf>,
     /// Print each result as one line of JSON
     #[arg(long, help_heading = "Output")]
     json: bool,
@@ -148,6 +158,11 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
         let reason = "--size crops photos; a measurement is restored whole: leave --size or --measurement out";
         return Err(Error::Invalid(reason.into()).into());
     }
+    if flags.measurement && !flags.lpips.is_empty() {
+        let reason = "--lpips compares with the truth, which a measurement does not have: leave one of the two out";
+        return Err(Error::Invalid(reason.into()).into());
+    }
+    let lpips = if flags.lpips.is_empty() { None } else { Some(Lpips::open(&flags.lpips)?) };
     let operator = parse_task(&flags.task)?;
     let model = Model::open_with_prompt(&flags.model, flags.prompt.as_deref())?;
     let model = flags.cse.on(model, operator.as_ref())?;
@@ -175,6 +190,8 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
         measurement: flags.measurement,
         save_every: flags.save_every,
         overwrite: flags.overwrite,
+        report: flags.report,
+        lpips,
         json: flags.json,
         prompt: flags.prompt,
         precision: flags.device.precision(),
@@ -183,6 +200,10 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
         let passes = passes_in(seconds, &job, &inputs)?;
         let sampler = flags.sampler.within(passes);
         job.settings = sampler.settings(&job.model, job.operator.as_ref(), usual_noise, flags.samples)?;
+    }
+    job.settings.traced = job.report.is_some();
+    if let Some(report) = &job.report {
+        check_place(report)?;
     }
     let is_new = !job.out.exists();
     make_folder(&job.out)?;

@@ -35,6 +35,29 @@ impl Picture {
         write_png(path, &self.to_rgb8())
     }
 
+    /// The bytes of a PNG file.
+    pub fn png(&self) -> Result<Vec<u8>> {
+        png_bytes(&DynamicImage::ImageRgb8(self.to_rgb8())).map_err(Error::Invalid)
+    }
+
+    /// The picture reduced by a triangle filter until no side has more than `side` pixels; a
+    /// smaller one as it is.
+    pub fn at_most(&self, side: usize) -> Picture {
+        let largest = self.width.max(self.height);
+        if largest <= side {
+            return self.clone();
+        }
+        let [w, h] = [self.width, self.height].map(|v| (v * side / largest).max(1));
+        self.resize_triangle(w, h)
+    }
+
+    /// Resizes the picture in 8 bits by a triangle filter, which widens where the picture is
+    /// reduced, so that nothing aliases.
+    pub fn resize_triangle(&self, width: usize, height: usize) -> Picture {
+        let (w, h) = (width as u32, height as u32);
+        Picture::from_rgb8(&image::imageops::resize(&self.to_rgb8(), w, h, image::imageops::FilterType::Triangle))
+    }
+
     /// Writes the mean of the channels as a grey PNG. The file appears complete or not at all.
     pub fn write_grey_png(&self, path: &Path) -> Result<()> {
         let bytes = self.clone().grey().to_rgb8().into_raw().into_iter().step_by(3).collect();
@@ -112,11 +135,13 @@ pub fn write_png(path: &Path, rgb: &RgbImage) -> Result<()> {
 }
 
 fn encode_png(path: &Path, picture: &DynamicImage) -> Result<()> {
+    write_whole(path, &png_bytes(picture).map_err(|reason| Error::Image { path: path.into(), reason })?)
+}
+
+fn png_bytes(picture: &DynamicImage) -> Result<Vec<u8>, String> {
     let mut bytes = Cursor::new(Vec::new());
-    picture
-        .write_to(&mut bytes, image::ImageFormat::Png)
-        .map_err(|e| Error::Image { path: path.into(), reason: format!("can't be encoded: {e}") })?;
-    write_whole(path, bytes.get_ref())
+    picture.write_to(&mut bytes, image::ImageFormat::Png).map_err(|e| format!("can't be encoded: {e}"))?;
+    Ok(bytes.into_inner())
 }
 
 /// Writes to a temporary file in the same folder, then renames it, so that no partial file is ever

@@ -1,11 +1,23 @@
-//! Reports on restored images: `result.json` and the side-by-side picture.
+//! Reports on restored images: `result.json`, the side-by-side picture and HTML pages.
 
+mod benchmark;
+mod chart;
 mod comparison;
+mod html;
+mod page;
 mod recipe;
+mod restoration;
 mod result;
+mod step_log;
 mod view;
 
+pub use benchmark::{BenchmarkRow, benchmark_page};
+pub use chart::Chart;
 pub use comparison::comparison;
+pub use html::{Html, bar, captioned, compared, definitions, figure, picture, recorded, table};
+pub use page::{check_place, page, write_page};
 pub use recipe::Recipe;
+pub use restoration::{RestorationReport, ShownImage};
 pub use result::ImageResult;
+pub use step_log::StepLog;
 pub use view::view;

@@ -34,6 +34,10 @@ pub struct ImageResult {
     pub psnr_baseline: Option<f64>,
     /// Structural similarity.
     pub ssim: Option<f64>,
+    /// LPIPS distance to the true image, of pictures in 8 bits; none without its weights.
+    pub lpips: Option<f64>,
+    /// The network of LPIPS: `alex` or `vgg`.
+    pub lpips_network: Option<&'static str>,
     /// || A(x) - y || of the restored image in [-1, 1] units (mean over samples).
     pub residual: f64,
     /// Residuals of all restarts of all samples; none without restarts.

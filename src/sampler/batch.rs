@@ -1,5 +1,6 @@
 //! A batch of measurements in host memory.
 
+use super::trace::Trace;
 use crate::noise::{Draw, KEY_WORDS, NoiseKey};
 
 /// A batch of measurements in host memory. Each field holds the values of all items, one item after
@@ -34,6 +35,8 @@ pub struct Batch {
     pub is_frozen: Vec<bool>,
     /// Residual norm of each item, as it was last reported.
     pub residual: Vec<f32>,
+    /// What a traced run keeps of its last step; none for a run that is not traced.
+    pub trace: Option<Trace>,
 }
 
 impl Batch {

@@ -171,6 +171,9 @@ impl Chain<'_> {
         if p.reported.is_some() {
             self.unread = Some(k);
         }
+        if let Some(trace) = self.batch.as_deref_mut().and_then(|b| b.trace.as_mut()) {
+            trace.read(&p.traced, e)?;
+        }
         keep_states(self.machine, k)
     }
 

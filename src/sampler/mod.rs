@@ -28,6 +28,7 @@ pub mod settings;
 pub mod setup;
 pub mod step;
 pub mod through;
+mod trace;
 pub mod whitening;
 
 pub use builder::RestorerBuilder;
@@ -49,3 +50,4 @@ pub use settings::Settings;
 pub use setup::Setup;
 pub use step::spectral::{SingularVectors, SpectralLevel};
 pub use step::{Estimate, Posterior, Scalar, Step};
+pub use trace::Trace;

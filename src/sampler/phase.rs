@@ -2,6 +2,7 @@
 
 use super::batch::Batch;
 use super::level::Moment;
+use super::trace::Traced;
 use crate::error::Result;
 use crate::executor::Executor;
 use crate::graph::{Graph, TensorId};
@@ -60,6 +61,7 @@ pub struct Phase {
     pub(super) states: Vec<StateUse>,
     pub(super) reported: Option<TensorId>,
     pub(super) outputs: Vec<(&'static str, TensorId)>,
+    pub(super) traced: Traced,
     pub(super) t: TensorId,
     pub(super) labels: Option<TensorId>,
     pub(super) condition: Option<TensorId>,

@@ -1,6 +1,7 @@
 //! The progress of a run, and x as a picture.
 
 use super::chain::Machine;
+use super::trace::Trace;
 use crate::backend::Device;
 use crate::error::Result;
 use crate::executor::Executor;
@@ -16,9 +17,14 @@ pub struct Progress<'a> {
     pub step: usize,
     /// Steps in all.
     pub steps: usize,
+    /// Noise level at which the step began: sigma in VE coordinates of images in [-1, 1].
+    pub sigma: f64,
     /// Residual norm of each item as it was last reported, in [-1, 1] units: of the whitened
     /// residual if the method whitens it.
     pub residual: &'a [f32],
+    /// What a run whose [`Settings`](super::Settings) are traced keeps of this step, with one entry
+    /// per item of the batch.
+    pub trace: Option<&'a Trace>,
     pub(super) machine: &'a Machine,
     pub(super) device: &'a Device,
     pub(super) shape: Shape,
@@ -31,6 +37,15 @@ impl Progress<'_> {
         let x = self.x()?;
         let _turn = self.device.turn();
         x.chunks(self.shape.item()).map(|x| picture(self.decoder, self.shape, x)).collect()
+    }
+
+    /// The estimates of the clean image at this step as pictures of the canvas size, not cropped.
+    /// Latents are decoded. None for a run that is not traced and for methods that make none.
+    pub fn estimates(&self) -> Result<Option<Vec<Picture>>> {
+        let Some(trace) = self.trace.filter(|t| !t.estimate.is_empty()) else { return Ok(None) };
+        let _turn = self.device.turn();
+        let decoded = trace.estimate.chunks(self.shape.item()).map(|x| picture(self.decoder, self.shape, x));
+        decoded.collect::<Result<_>>().map(Some)
     }
 
     /// x of the whole batch as it is now, (n, h, w, c) of the canvas. Each call reads it from the

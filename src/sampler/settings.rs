@@ -34,12 +34,17 @@ pub struct Settings {
     /// If true, the estimate of x_0 is clamped to [-1, 1], with gradient 0 where it is clamped.
     /// Ignored for latent models.
     pub clip: bool,
+    /// If true, a run keeps estimates and lengths of steps for reports (see
+    /// [`Progress::trace`](super::Progress::trace)). They take some memory and a copy from the
+    /// device per step; the restored image is the same.
+    pub traced: bool,
 }
 
 impl Settings {
     /// A method at `steps` noise levels.
     pub fn new(method: Arc<dyn Method>, steps: usize) -> Settings {
-        Settings { method, steps, variance: Variance::default(), spacing: Spacing::default(), eta: 1.0, clip: true }
+        let (variance, spacing) = (Variance::default(), Spacing::default());
+        Settings { method, steps, variance, spacing, eta: 1.0, clip: true, traced: false }
     }
 
     /// The same at `steps` noise levels.
@@ -65,6 +70,11 @@ impl Settings {
     /// The same with the estimate of x_0 clamped to [-1, 1], or not.
     pub fn clip(self, clip: bool) -> Settings {
         Settings { clip, ..self }
+    }
+
+    /// The same with what a report shows of each step kept, or not.
+    pub fn traced(self, traced: bool) -> Settings {
+        Settings { traced, ..self }
     }
 
     /// Settings for a method such as `dmap` or `dps:step=polyak:0.3`, with the number of noise
@@ -144,6 +154,7 @@ impl Settings {
             prior,
             variance: self.variance,
             clip: self.clip,
+            traced: self.traced,
             plan,
             device,
         })

@@ -28,6 +28,8 @@ pub struct Setup<'a> {
     pub variance: Variance,
     /// If true, the estimate of x_0 of a pixel model is clamped to [-1, 1].
     pub clip: bool,
+    /// If true, graphs keep what a report shows of a step.
+    pub traced: bool,
     /// Storage type and memory budget.
     pub plan: PlanOptions,
     /// The device to run on.

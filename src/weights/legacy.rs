@@ -31,7 +31,7 @@ pub(super) fn open(source: Source) -> Result<Contents, String> {
     let Value::List(keys) = keys.value else { return Err("its list of storages is missing; download it again".into()) };
     let mut places = HashMap::new();
     let mut start = at as u64;
-    for key in keys.borrow().iter() {
+    for key in keys.texts.borrow().iter() {
         let &(number, elements) = object
             .storages
             .get(key)

@@ -171,10 +171,21 @@ impl<'a> Machine<'a> {
             Some(Value::Opaque) => return Ok(()),
             _ => return Err("its pickle is damaged (no list)".into()),
         };
-        let texts = items.into_iter().filter_map(|v| if let Value::Text(t) = v { Some(t) } else { None });
-        let texts: Vec<_> = texts.collect();
-        self.keep(texts.len())?;
-        list.borrow_mut().extend(texts);
+        if let [Value::Text(name), Value::Tensor(tensor)] = &items[..] {
+            *list.named.borrow_mut() = Some((name.clone(), tensor.clone()));
+        }
+        for item in items {
+            match item {
+                Value::Text(text) => list.texts.borrow_mut().push(text),
+                // A list may be its own item, so nothing of it stays borrowed.
+                Value::List(inner) => {
+                    let named = inner.named.borrow().clone();
+                    list.pairs.borrow_mut().extend(named);
+                }
+                _ => continue,
+            }
+            self.keep(1)?;
+        }
         Ok(())
     }
     fn reduce(&mut self) -> Result<(), String> {

@@ -1,7 +1,8 @@
 //! Names and calls that a pickle may contain: the functions that rebuild tensors, and classes of
 //! plain data, whose objects are skipped. No function is ever run.
 
-use super::pickle_value::{Global, PickledTensor, Storage, Value};
+use super::pickle_value::{Dict, Global, PickledTensor, Storage, Value};
+use std::cell::RefCell;
 use std::rc::Rc;
 
 /// Maximum number of dimensions of a tensor.
@@ -47,6 +48,10 @@ pub(super) fn call(callable: &Value, arguments: &Value) -> Result<Value, String>
         };
     };
     match (global, &arguments.items[..]) {
+        (Global::Dict, [Value::List(list)]) => {
+            let entries = list.pairs.borrow().iter().map(|(k, t)| (k.clone(), Value::Tensor(t.clone()))).collect();
+            Ok(Value::Dict(Rc::new(Dict { entries: RefCell::new(entries), ..Dict::default() })))
+        }
         (Global::Dict, _) => Ok(Value::Dict(Rc::default())),
         (Global::Data | Global::ElementType(_), _) => Ok(Value::Opaque),
         (Global::RebuildParameter, [tensor @ Value::Tensor(_), ..]) => Ok(tensor.clone()),

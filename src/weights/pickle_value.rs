@@ -84,13 +84,23 @@ pub(super) enum Value {
     Int(i64),
     Text(Rc<str>),
     Tuple(Rc<Tuple>),
-    /// A list. Only its texts are stored: tensors in lists have no names.
-    List(Rc<RefCell<Vec<Rc<str>>>>),
+    List(Rc<List>),
     Dict(Rc<Dict>),
     Global(Global),
     Storage(Rc<Storage>),
     Tensor(Rc<PickledTensor>),
     Mark,
+}
+
+/// A list. Its texts are stored, and what an OrderedDict of Python 2 is made from: a list of lists
+/// [name, tensor]. Other tensors in lists have no names.
+#[derive(Debug, Default)]
+pub(super) struct List {
+    pub texts: RefCell<Vec<Rc<str>>>,
+    /// The content, if it is [name, tensor].
+    pub(super) named: RefCell<Option<(Rc<str>, Rc<PickledTensor>)>>,
+    /// The contents of those of its items that are [name, tensor].
+    pub(super) pairs: RefCell<Vec<(Rc<str>, Rc<PickledTensor>)>>,
 }
 
 /// A dict. Only dicts and tensors under text keys are stored.

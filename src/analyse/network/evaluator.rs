@@ -4,13 +4,11 @@ use super::NetworkProblem;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::TensorId;
-use crate::image::Picture;
 use crate::model::Model;
 use crate::noise::{Draw, NoiseKey, fill_normal};
+use crate::operator::baseline_on_canvas;
 use crate::sampler::batch::Batch;
-use crate::sampler::{
-    Guidance, Level, Moment, Phase, Phases, Schedule, Settings, Setup, baseline_on_canvas, check_condition,
-};
+use crate::sampler::{Guidance, Level, Moment, Phase, Phases, Schedule, Settings, Setup, check_condition};
 use crate::tensor::Shape;
 
 /// What a network says at x_t.
@@ -113,10 +111,8 @@ fn batch(problem: &NetworkProblem<'_>, setup: &Setup<'_>, phase: &Phase) -> Batc
     let m = problem.measurement;
     let condition = match phase.reads_condition() {
         true => {
-            let y = setup.measurement_shape();
-            let y = Picture { width: y.w, height: y.h, values: m.y.clone() };
             let canvas = setup.prior.picture_canvas(problem.image);
-            baseline_on_canvas(problem.operator.as_ref(), y, &m.state, problem.image, canvas)
+            baseline_on_canvas(problem.operator.as_ref(), &m.y, &m.state, problem.image, canvas)
         }
         false => Vec::new(),
     };

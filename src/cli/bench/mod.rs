@@ -7,9 +7,13 @@ mod predict;
 mod steps;
 
 use super::device::DeviceFlags;
-use crate::error::{Error, Result};
+use crate::backend::Device;
+use crate::error::{Error, Result, shown};
+use crate::graph::PlanOptions;
 use crate::model::Model;
+use crate::report::{BenchmarkRow, benchmark_page, check_place, write_page};
 use serde::Serialize;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Flags of `dmap bench`.
@@ -44,6 +48,9 @@ pub struct Bench {
     /// Print one JSON object per row
     #[arg(long)]
     json: bool,
+    /// Write a page with the rows as tables with bars; it stands by itself and needs no network
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
 }
 
 /// The values of `--only`.
@@ -53,6 +60,8 @@ const KINDS: [&str; 3] = ["ops", "steps", "nodes"];
 struct Rows {
     json: bool,
     failed: usize,
+    /// The rows so far, for the page.
+    printed: Vec<BenchmarkRow>,
 }
 
 #[derive(Serialize)]
@@ -80,6 +89,13 @@ impl Rows {
         };
         self.failed += usize::from(failure.is_some());
         let error = failure.as_ref().map(|e| e.to_string());
+        let kept = values.as_ref().map(serde_json::to_value).transpose();
+        self.printed.push(BenchmarkRow {
+            kind: row.into(),
+            name: name.into(),
+            values: kept.map_err(|e| Error::Invalid(e.to_string()))?.unwrap_or_default(),
+            error: error.clone(),
+        });
         if self.json {
             let line = Line { row, name, values, error };
             say!("{}", serde_json::to_string(&line).map_err(|e| Error::Invalid(e.to_string()))?)?;
@@ -106,9 +122,12 @@ pub(super) fn run(flags: Bench) -> anyhow::Result<ExitCode> {
     if let Some(unknown) = flags.only.iter().find(|o| !KINDS.contains(&o.as_str())) {
         return Err(Error::Invalid(format!("--only {unknown}: {} can be chosen", KINDS.join(", "))).into());
     }
+    if let Some(report) = &flags.report {
+        check_place(report)?;
+    }
     let (device, plan) = (flags.device.open()?, flags.device.plan()?);
     let free = device.free_bytes()?;
-    let mut rows = Rows { json: flags.json, failed: 0 };
+    let mut rows = Rows { json: flags.json, failed: 0, printed: Vec::new() };
     let machine = Machine {
         version: env!("CARGO_PKG_VERSION"),
         nvrtc: crate::backend::cuda::images::NVRTC_VERSION,
@@ -117,9 +136,27 @@ pub(super) fn run(flags: Bench) -> anyhow::Result<ExitCode> {
         multiprocessors: device.chip().map(|l| l.multiprocessors),
     };
     rows.print("machine", &device.name(), Ok(machine), |m| format!("storage {}, TF32 {}", m.storage, m.tf32))?;
+    let measured = measure(&flags, &device, &plan, free, &mut rows);
+    if let Some(report) = &flags.report {
+        let (machine, measured) = rows.printed.split_first().expect("the machine is the first row");
+        write_page(report, &benchmark_page(machine, measured))?;
+        complain!("look at {}", shown(report));
+    }
+    measured?;
+    Ok(if rows.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Measures and prints the rows that the flags select.
+fn measure(
+    flags: &Bench,
+    device: &Device,
+    plan: &PlanOptions,
+    free: Option<u64>,
+    rows: &mut Rows,
+) -> anyhow::Result<()> {
     let wanted = |kind: &str| flags.only.is_empty() || flags.only.iter().any(|o| o == kind);
     if wanted("ops") {
-        ops::run(&flags, &plan, &device, &mut rows)?;
+        ops::run(flags, plan, device, rows)?;
     }
     if wanted("steps") || wanted("nodes") {
         let model = match Model::open_or_shipped(&flags.model) {
@@ -127,11 +164,11 @@ pub(super) fn run(flags: Bench) -> anyhow::Result<ExitCode> {
             Err(_) => Model::architecture(&flags.model)?.with_random_weights(),
         };
         if wanted("steps") {
-            steps::run(&flags, &model, &device, free, &mut rows)?;
+            steps::run(flags, &model, device, free, rows)?;
         }
         if wanted("nodes") {
-            nodes::run(&flags, &model, &device, &mut rows)?;
+            nodes::run(flags, &model, device, rows)?;
         }
     }
-    Ok(if rows.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(())
 }

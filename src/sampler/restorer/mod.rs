@@ -16,6 +16,7 @@ use crate::sampler::phases::Phases;
 use crate::sampler::progress::{Decoder, Progress};
 use crate::sampler::settings::Settings;
 use crate::sampler::step::spectral::power;
+use crate::sampler::trace::Trace;
 use crate::sampler::whitening::weights;
 use crate::tensor::{Dtype, Shape};
 use std::ops::ControlFlow;
@@ -144,6 +145,11 @@ impl Restorer {
         self.executors().into_iter().map(|e| e.plan()).collect()
     }
 
+    /// The names of the method's phases, in the order of [`Restorer::plans`].
+    pub fn phase_names(&self) -> Vec<&'static str> {
+        self.machine.phases().iter().map(|p| p.name).collect()
+    }
+
     /// One executor per phase of the method, in the order of [`Restorer::plans`].
     pub fn executors(&self) -> Vec<&Executor> {
         self.machine.executors()
@@ -260,6 +266,7 @@ impl Restorer {
             noise_sigma: filled.iter().map(|i| i.measurement.noise_variance(self.operator.as_ref()).sqrt()).collect(),
             is_frozen: vec![false; n],
             residual: vec![f32::NAN; n],
+            trace: self.settings.traced.then(Trace::default),
         };
         let turn = self.device.turn();
         self.machine.begin(&batch)?;

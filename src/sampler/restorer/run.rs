@@ -47,6 +47,9 @@ impl Run<'_> {
         // must wait until it is done.
         let device = self.restorer.device.clone();
         let turn = device.turn();
+        if let Some(trace) = &mut self.batch.trace {
+            trace.begin_step();
+        }
         let mut chain = self.restorer.machine.chain(self.left, &mut self.batch);
         self.restorer.settings.method.run(&mut chain)?;
         chain.finish()?;
@@ -61,6 +64,12 @@ impl Run<'_> {
         if let Some(i) = self.batch.residual.iter().position(|r| r.is_infinite()) {
             return Err(self.not_finite(i, "the residual is infinite"));
         }
+        if let Some(trace) = &mut self.batch.trace {
+            let mut x = vec![0.0; self.batch.x.len()];
+            self.restorer.machine.read_state("x", &mut x)?;
+            trace.measure_change(&self.batch.x, &x, self.restorer.canvas.item());
+            self.batch.x = x;
+        }
         // Reading x stalls the device, so x is checked only every few steps.
         if step % FINITE_EVERY == 0 || self.left == 0 {
             self.restorer.machine.read_state("x", &mut self.batch.x)?;
@@ -73,7 +82,9 @@ impl Run<'_> {
         Ok(Some(Progress {
             step,
             steps: self.restorer.settings.steps,
+            sigma: self.restorer.machine.levels()[self.left].sigma(),
             residual: &self.batch.residual[..self.count],
+            trace: self.batch.trace.as_ref(),
             machine: &self.restorer.machine,
             device: &self.restorer.device,
             shape: self.restorer.canvas,

@@ -13,6 +13,7 @@ pub mod spectral;
 use super::level::Moment;
 use super::phase::{COLUMNS, Column, MeasurementInputs, Phase, StateUse};
 use super::setup::Setup;
+use super::trace::Traced;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
 use crate::noise::Draw;
@@ -62,6 +63,7 @@ pub struct Step<'a> {
     measurement: Option<MeasurementInputs>,
     reported: Option<TensorId>,
     outputs: Vec<(&'static str, TensorId)>,
+    traced: Traced,
     /// Outputs of the network, one per evaluation.
     evaluations: Vec<TensorId>,
     gradients: usize,
@@ -85,6 +87,7 @@ impl<'a> Step<'a> {
             measurement: None,
             reported: None,
             outputs: Vec::new(),
+            traced: Traced::default(),
             evaluations: Vec::new(),
             gradients: 0,
         }
@@ -169,7 +172,9 @@ impl<'a> Step<'a> {
             return Err(Error::Invalid(reason));
         }
         let next = self.states.iter().filter_map(|s| s.next);
-        let outputs = next.chain(self.reported).chain(self.outputs.iter().map(|o| o.1)).collect::<Vec<_>>();
+        let traced = self.traced.descents.iter().map(|d| d.0).chain(self.traced.estimate);
+        let named = self.outputs.iter().map(|o| o.1);
+        let outputs = next.chain(self.reported).chain(named).chain(traced).collect::<Vec<_>>();
         outputs.into_iter().for_each(|o| self.graph.output(o));
         Ok(Phase {
             name,
@@ -184,6 +189,7 @@ impl<'a> Step<'a> {
             measurement: self.measurement,
             reported: self.reported,
             outputs: self.outputs,
+            traced: self.traced,
             items: self.setup.image.n,
             passes: self.evaluations.len() + self.gradients,
         })

@@ -54,6 +54,9 @@ impl Step<'_> {
         if self.setup.clip && prior.latent.is_none() {
             x0 = self.graph.one(Clamp { low: -1.0, high: 1.0 }, "x0.clip", &[x0])?;
         }
+        if self.setup.traced {
+            self.traced.estimate.get_or_insert(x0);
+        }
         Ok(Estimate { x, output, x0, variance })
     }
 

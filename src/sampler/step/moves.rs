@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::graph::{TensorId, backward};
 use crate::noise::{Draw, KEY_WORDS};
 use crate::ops::adamw::{AdamW, BETAS};
+use crate::ops::norm::ResidualNorm;
 use crate::ops::normal_noise::NormalNoise;
 use crate::ops::sphere_projection::{GuidedStep, SphereProjection};
 use crate::sampler::guidance::StepRule;
@@ -79,7 +80,8 @@ impl Step<'_> {
                 self.scalar(move |m| rate * (m.level.alpha_bar_before / m.level.alpha_bar).sqrt()),
                 self.constant(0.0),
             ];
-            return self.adam_step(from, ["guidance.m", "guidance.v"], gradient, rates, betas, |m| m.earlier);
+            let moved = self.adam_step(from, ["guidance.m", "guidance.v"], gradient, rates, betas, |m| m.earlier)?;
+            return self.with_traced_length(from, moved);
         }
         let length = self.scalar(move |m| match rule {
             StepRule::Polyak(share) => share * m.level.radius,
@@ -88,7 +90,17 @@ impl Step<'_> {
         });
         let normalised = matches!(rule, StepRule::Polyak(_));
         let op = GuidedStep { step: length.0, floor: self.noise_norm().0, normalised };
-        self.graph.one(op, "step", &[from, gradient, objective, self.coefficients])
+        let moved = self.graph.one(op, "step", &[from, gradient, objective, self.coefficients])?;
+        self.with_traced_length(from, moved)
+    }
+
+    /// `moved`, whose distance from `from` a traced run keeps.
+    fn with_traced_length(&mut self, from: TensorId, moved: TensorId) -> Result<TensorId> {
+        if self.setup.traced {
+            let length = self.graph.one(ResidualNorm, "step.length", &[moved, from])?;
+            self.traced.descents.push((length, self.graph.shape(from).item()));
+        }
+        Ok(moved)
     }
 
     /// The point of a sphere nearest to x: `centre + radius (x - centre) / || x - centre ||`, per

@@ -1,0 +1,295 @@
+//! `dmap eval-set`: restores a folder of photos in the setting of a public benchmark and prints
+//! PSNR, SSIM and LPIPS.
+
+use super::device::DeviceFlags;
+use super::inputs::expand;
+use super::{interrupted, make_folder};
+use crate::error::{Error, ErrorKind, Result, shown};
+use crate::image::{Photo, Picture, write_whole};
+use crate::metrics::{Comparison, Lpips, LpipsRange, Values};
+use crate::model::Model;
+use crate::operator::{Operator, parse_task};
+use crate::sampler::{Answer, Noise, Settings};
+use crate::trial::{Score, Trial};
+use clap::ValueEnum;
+use serde::Serialize;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+
+const EXAMPLES: &str = "\
+Examples:
+  dmap eval-set DIV2K_valid_HR/ --preset deepinv-deblur --model drunet.pt --out deblur
+  dmap eval-set photos/ --preset deepinv-inpaint --method ddrm --lpips alexnet.pth --lpips alex.pth --out inpaint";
+
+/// A setting of a public benchmark.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum PresetFlag {
+    /// div2k_gaussian_deblurring: Gaussian blur with sigma 2, noise 0.05, 16 pixels left out
+    DeepinvDeblur,
+    /// div2k_inpainting_easy: 30 % of the pixels are kept, no noise
+    DeepinvInpaint,
+    /// div2k_super_resolution_2x: bicubic down-sampling by 2, no noise
+    DeepinvSr2,
+}
+
+/// The setting of a preset.
+#[derive(Serialize, Clone, Copy, Debug)]
+struct PresetRow {
+    /// Its name on the public leaderboard.
+    benchmark: &'static str,
+    task: &'static str,
+    noise: f64,
+    /// Pixels that the metrics leave out at each side.
+    border: usize,
+    /// Side in pixels to which the photos are resized; the ratio of their sides is not kept.
+    side: usize,
+}
+
+impl PresetFlag {
+    fn row(self) -> PresetRow {
+        let row = |benchmark, task, noise, border| PresetRow { benchmark, task, noise, border, side: 256 };
+        match self {
+            PresetFlag::DeepinvDeblur => row("div2k_gaussian_deblurring", "gaussian-blur:size=15,sigma=2", 0.05, 16),
+            PresetFlag::DeepinvInpaint => row("div2k_inpainting_easy", "inpaint-random:missing=0.7", 0.0, 0),
+            PresetFlag::DeepinvSr2 => row("div2k_super_resolution_2x", "sr2", 0.0, 0),
+        }
+    }
+}
+
+/// Flags of `dmap eval-set`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct EvalSet {
+    /// Photos, folders or patterns
+    #[arg(required = true)]
+    photos: Vec<PathBuf>,
+    /// The benchmark
+    #[arg(long, value_enum)]
+    preset: PresetFlag,
+    /// Method with its options as for `dmap restore`
+    #[arg(long, default_value = "auto")]
+    method: String,
+    /// Noise levels visited [default: tuned per method and kind of model]
+    #[arg(long)]
+    steps: Option<usize>,
+    /// As many noise levels as this number of network passes per image allows
+    #[arg(long, value_name = "N", conflicts_with = "steps", value_parser = clap::value_parser!(u32).range(1..))]
+    passes: Option<u32>,
+    /// Only the first N photos, in order of name
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// Seed of mask, measurement noise and sampler, the same for every photo
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Weight file of the prior, or folder of a latent model in diffusers layout; `photo` and
+    /// `tiny-latent` are inside the program
+    #[arg(long, default_value = "photo")]
+    model: String,
+    /// Report LPIPS too, with these weights, as for `dmap restore`
+    #[arg(long, value_name = "FILE")]
+    lpips: Vec<PathBuf>,
+    #[command(flatten)]
+    device: DeviceFlags,
+    /// Folder for results.json, results.csv and the restored images
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+}
+
+/// The figures of one photo.
+#[derive(Serialize, Clone, Debug)]
+struct PhotoRow {
+    photo: String,
+    psnr: f64,
+    ssim: f64,
+    lpips: Option<f64>,
+    /// PSNR of the naive restoration, of all pixels in 8 bits.
+    psnr_baseline: f64,
+    residual_over_noise: Option<f64>,
+    seconds: f64,
+}
+
+/// Mean and standard error over photos.
+#[derive(Serialize, Clone, Copy, Debug)]
+struct Mean {
+    mean: f64,
+    /// Standard error of the mean; none for a single photo.
+    standard_error: Option<f64>,
+}
+
+impl Mean {
+    fn of(values: impl Iterator<Item = f64>) -> Option<Mean> {
+        let values: Vec<f64> = values.collect();
+        let count = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / count;
+        let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+        let standard_error = (values.len() > 1).then(|| (squares / (count - 1.0) / count).sqrt());
+        (!values.is_empty()).then_some(Mean { mean, standard_error })
+    }
+
+    fn shown(self, decimals: usize) -> String {
+        let error = self.standard_error.map_or(String::new(), |e| format!(" ± {e:.decimals$}"));
+        format!("{:.decimals$}{error}", self.mean)
+    }
+}
+
+/// `results.json`.
+#[derive(Serialize, Debug)]
+struct Results {
+    #[serde(flatten)]
+    preset: PresetRow,
+    model: String,
+    model_sha256: String,
+    method: String,
+    steps: usize,
+    seed: u64,
+    device: String,
+    version: &'static str,
+    lpips_network: Option<&'static str>,
+    photos_asked: usize,
+    psnr: Option<Mean>,
+    ssim: Option<Mean>,
+    lpips: Option<Mean>,
+    seconds: Option<Mean>,
+    photos: Vec<PhotoRow>,
+}
+
+pub(super) fn run(flags: EvalSet) -> anyhow::Result<ExitCode> {
+    let preset = flags.preset.row();
+    let mut inputs = expand(&flags.photos)?;
+    inputs.truncate(flags.limit.map_or(usize::MAX, |n| n as usize));
+    let lpips = if flags.lpips.is_empty() { None } else { Some(Lpips::open(&flags.lpips)?) };
+    let operator = parse_task(preset.task)?;
+    let noise = Noise::Gaussian(preset.noise);
+    let model = Model::open_or_shipped(&flags.model)?;
+    let settings = settings(&flags, &model, operator.as_ref(), noise)?;
+    let (device, plan) = (flags.device.open()?, flags.device.plan()?);
+    make_folder(&flags.out)?;
+    say!("{} by {} on {}", preset.benchmark, settings.method.method(), device.name_and_reason())?;
+    let truths = inputs.iter().map(|input| read(&input.path, preset.side)).collect::<Result<Vec<_>>>()?;
+    let seed = flags.seed;
+    let trial = Trial { model: &model, operator: &operator, settings, noise, seed, samples: 1, plan, device: &device };
+    let go_on = || match interrupted().load(Ordering::SeqCst) {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    };
+    let mut rows = Vec::new();
+    let ended = trial.run_each(&truths, go_on, |k, score| {
+        let row = row_of(&inputs[k].name, score, &truths[k], preset, lpips.as_ref())?;
+        score.picture.write_png(&flags.out.join(format!("{}.png", inputs[k].name)))?;
+        let lpips = row.lpips.map_or(String::new(), |v| format!(", LPIPS {v:.4}"));
+        say!("{:30} {:.2} dB, SSIM {:.4}{lpips}, {:.1} s", row.photo, row.psnr, row.ssim, row.seconds)?;
+        rows.push(row);
+        Ok(())
+    });
+    let results = Results {
+        preset,
+        model: model.name.clone(),
+        model_sha256: model.sha256()?,
+        method: trial.settings.method.method(),
+        steps: trial.settings.steps,
+        seed,
+        device: device.name(),
+        version: env!("CARGO_PKG_VERSION"),
+        lpips_network: lpips.as_ref().map(|l| l.name()),
+        photos_asked: inputs.len(),
+        psnr: Mean::of(rows.iter().map(|r| r.psnr)),
+        ssim: Mean::of(rows.iter().map(|r| r.ssim)),
+        lpips: Mean::of(rows.iter().filter_map(|r| r.lpips)),
+        seconds: Mean::of(rows.iter().map(|r| r.seconds)),
+        photos: rows,
+    };
+    write_results(&flags.out, &results)?;
+    match ended {
+        Err(Error::Cancelled) => Ok(ExitCode::from(ErrorKind::Cancelled.exit_code())),
+        Err(e) => Err(e.into()),
+        Ok(()) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// The settings that the flags select.
+fn settings(flags: &EvalSet, model: &Model, operator: &dyn Operator, noise: Noise) -> Result<Settings> {
+    let prior = model.network.prior();
+    let passes = flags.passes.map(|n| n as usize);
+    let mut settings = match &flags.method[..] {
+        "auto" => Settings::auto(Answer::Map, model, operator, noise, passes)?,
+        typed => {
+            let settings = Settings::parse(typed, &prior)?;
+            match passes {
+                Some(passes) => settings.within(passes, model)?,
+                None => settings,
+            }
+        }
+    };
+    settings.steps = flags.steps.unwrap_or(settings.steps);
+    settings.check_conditioned(model)?;
+    settings.check(&prior, operator)?;
+    Ok(settings)
+}
+
+/// A photo, resized by a triangle filter that widens with the reduction, as the benchmarks do.
+fn read(path: &Path, side: usize) -> Result<Picture> {
+    Ok(Photo::read(path)?.picture.resize_triangle(side, side))
+}
+
+/// The figures of a restored photo, as the benchmark computes them.
+fn row_of(name: &str, score: &Score, truth: &Picture, preset: PresetRow, lpips: Option<&Lpips>) -> Result<PhotoRow> {
+    let comparison = Comparison::COLOUR.values(Values::Float).border(preset.border);
+    let psnr = comparison.psnr(&score.picture, truth)?;
+    let of_lpips = |l: &Lpips| l.distance(&score.picture, truth, LpipsRange::MinMax, preset.border);
+    Ok(PhotoRow {
+        photo: name.into(),
+        // The benchmark adds 1e-8 to the mean squared error, which limits PSNR to 80 dB.
+        psnr: -10.0 * (10f64.powf(-psnr / 10.0) + 1e-8).log10(),
+        ssim: comparison.ssim(&score.picture, truth)?,
+        lpips: lpips.map(of_lpips).transpose()?,
+        psnr_baseline: score.baseline,
+        residual_over_noise: Some(score.residual_ratio).filter(|r| r.is_finite()),
+        seconds: score.seconds,
+    })
+}
+
+fn write_results(folder: &Path, results: &Results) -> Result<()> {
+    let text = serde_json::to_string_pretty(results).map_err(|e| Error::Invalid(e.to_string()))?;
+    write_whole(&folder.join("results.json"), (text + "\n").as_bytes())?;
+    let number = |v: Option<f64>| v.map_or(String::new(), |v| v.to_string());
+    let mut table = String::from("photo,psnr,ssim,lpips,psnr_baseline,residual_over_noise,seconds\n");
+    for r in &results.photos {
+        let (lpips, residual) = (number(r.lpips), number(r.residual_over_noise));
+        // Quotes inside a quoted field are doubled.
+        let name = r.photo.replace('"', "\"\"");
+        table += &format!("\"{name}\",{},{},{lpips},{},{residual},{}\n", r.psnr, r.ssim, r.psnr_baseline, r.seconds);
+    }
+    write_whole(&folder.join("results.csv"), table.as_bytes())?;
+    let shown_mean = |mean: Option<Mean>, decimals| mean.map_or(String::from("-"), |m| m.shown(decimals));
+    let lpips = results.lpips.map_or(String::new(), |m| format!(", LPIPS {}", m.shown(4)));
+    say!(
+        "{} of {} photos: {} dB, SSIM {}{lpips} -> {}",
+        results.photos.len(),
+        results.photos_asked,
+        shown_mean(results.psnr, 2),
+        shown_mean(results.ssim, 4),
+        shown(folder)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mean_and_standard_error() {
+        let mean = Mean::of([1.0, 2.0, 6.0].into_iter()).unwrap();
+        // Variance 7, divided by 3 photos.
+        assert!((mean.mean - 3.0).abs() < 1e-12 && (mean.standard_error.unwrap() - (7f64 / 3.0).sqrt()).abs() < 1e-12);
+        assert!(Mean::of([1.0].into_iter()).unwrap().standard_error.is_none() && Mean::of([].into_iter()).is_none());
+    }
+
+    #[test]
+    fn every_preset_names_a_task() {
+        for preset in PresetFlag::value_variants() {
+            parse_task(preset.row().task).unwrap();
+        }
+    }
+}
