@@ -238,7 +238,7 @@ impl Operator for OtherBlur {
 fn an_operator_from_outside_is_whitened_if_it_gives_a_spectrum() {
     let model = Model::shipped().unwrap();
     let image = Shape::new(1, 24, 24, 3);
-    let blur = || GaussianBlur { size: 9, sigma: 1.5, boundary: Boundary::Reflect };
+    let blur = || GaussianBlur { size: 9, sigma: 1.5, boundary: Some(Boundary::Reflect) };
     let restored = |operator: Arc<dyn Operator>, method: &str| {
         let photo: Vec<f32> = (0..image.numel()).map(|i| (i as f32 * 0.1).sin() * 0.5).collect();
         let noise = Noise::Gaussian(0.025);

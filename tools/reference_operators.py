@@ -1,10 +1,12 @@
-"""Writes tests/data/operators.safetensors: a picture, and what PyTorch and kornia make of it.
+"""Writes tests/data/operators.safetensors: a picture, and what PyTorch, deepinv and kornia make of
+it.
 
     python tools/reference_operators.py
 
-Needs torch, kornia and safetensors. `x` is (1, h, w, 3) in [-1, 1]; the outputs are (1, h', w', c).
+Needs torch, deepinv, kornia and safetensors. `x` is (1, h, w, 3) in [-1, 1]; the outputs are (1, h', w', c).
 """
 
+import deepinv
 import kornia
 import torch
 import torch.nn.functional as F
@@ -25,6 +27,11 @@ def main():
             # With the scale given, the positions are those of a factor, whatever is left over.
             y = F.interpolate(x[..., : size[0] * factor, : size[1] * factor], size=size, mode="bicubic", antialias=antialias)
             tensors[f"sr-bicubic:factor={factor},like={name}"] = last(y)
+    even = x[..., :26, :34]
+    down = deepinv.physics.Downsampling(img_size=(3, 26, 34), filter="bicubic", factor=2, padding="circular")
+    tensors["sr-bicubic:factor=2,like=deepinv"] = last(down.A(even))
+    blur = deepinv.physics.Blur(filter=deepinv.physics.functional.gaussian_blur(psf_size=(15, 15), sigma=2.0), padding="valid")
+    tensors["gaussian-blur:size=15,sigma=2,boundary=valid"] = last(blur.A(x))
     tensors["edge"] = last(kornia.filters.canny((x + 1) / 2)[0])
     save_file(tensors, "tests/data/operators.safetensors")
 

@@ -2,9 +2,9 @@
 //!
 //! Coverage of the highest posterior density: the true signal is covered if log p(x | y) of it
 //! reaches the level that the share 0.9 of the samples reaches. All samples weigh the same: with
-//! weights in proportion to p(x | y), as in the published code, one sample takes all the weight, and
-//! an exact sampler seems to cover next to nothing. Truth and M exact samples have one law, so an
-//! exact sampler covers in the share ceil(0.9 M) / (M + 1).
+//! weights in proportion to p(x | y), as in the published code, one sample takes all the weight,
+//! and an exact sampler seems to cover next to nothing. Truth and M exact samples have one law, so
+//! an exact sampler covers in the share ceil(0.9 M) / (M + 1).
 //!
 //! The gap to the best mean: 10 log10 of the squared error of the mean of M samples over that of
 //! E[x | y], averaged over signals. For exact samples it is about 10 log10(1 + 1/M).

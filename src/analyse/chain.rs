@@ -1,7 +1,7 @@
 //! Sampling chains on a prior whose posterior is known, in f64, without a network.
 //!
-//! The denoiser E[x0 | x_t] and its Jacobian sqrt(abar) / bbar Cov[x0 | x_t] are those of the prior,
-//! so what a chain gets wrong is its own.
+//! The denoiser E[x0 | x_t] and its Jacobian sqrt(abar) / bbar Cov[x0 | x_t] are those of the
+//! prior, so what a chain gets wrong is its own.
 
 use super::linear::{Symmetric, dot, norm};
 use super::mixture::normals;
@@ -19,8 +19,8 @@ pub enum ChainMethod {
     /// Ancestral sampling with the exact score of p_t(x_t | y).
     Ancestral,
     /// Diffusion posterior sampling: ancestral sampling of the prior with variance beta_t, minus
-    /// zeta times the gradient of || A(x0) - y ||. The rule of Zach et al., zeta' / sqrt(||r||^2 / 2)
-    /// times the gradient of ||r||^2 / 2, is the same with zeta = sqrt(2) zeta'.
+    /// zeta times the gradient of || A(x0) - y ||. The rule of Zach et al., zeta' / sqrt(||r||^2 /
+    /// 2) times the gradient of ||r||^2 / 2, is the same with zeta = sqrt(2) zeta'.
     Dps {
         /// The factor of the gradient.
         zeta: f64,

@@ -7,12 +7,12 @@
 //!     x | w ~ N(Q^-1 h, Q^-1),   Q = P + D^T diag(1/w) D
 //! ```
 //!
-//! Increments of the Bernoulli-Laplace law are u_i = v_i l_i with l_i | w_i ~ N(0, w_i). Each v_i is
-//! drawn with all of u integrated out. With the likelihood of u, exp(-u^T M u / 2 + g^T u), M = D^-T
-//! P D^-1, g = D^-T h, and q = v w, let S = (M^-1 + diag(q))^-1 and s = S M^-1 g. Raising q_i by d
-//! multiplies the integral by (1 + d S_ii)^(-1/2) exp(d s_i^2 / (1 + d S_ii) / 2), and S and s change
-//! by rank one: S - d / (1 + d S_ii) S_i S_i^T, s - d s_i / (1 + d S_ii) S_i. With q = 0 they are M
-//! and g, so no inverse is ever formed.
+//! Increments of the Bernoulli-Laplace law are u_i = v_i l_i with l_i | w_i ~ N(0, w_i). Each v_i
+//! is drawn with all of u integrated out. With the likelihood of u, exp(-u^T M u / 2 + g^T u), M =
+//! D^-T P D^-1, g = D^-T h, and q = v w, let S = (M^-1 + diag(q))^-1 and s = S M^-1 g. Raising q_i
+//! by d multiplies the integral by (1 + d S_ii)^(-1/2) exp(d s_i^2 / (1 + d S_ii) / 2), and S and s
+//! change by rank one: S - d / (1 + d S_ii) S_i S_i^T, s - d s_i / (1 + d S_ii) S_i. With q = 0
+//! they are M and g, so no inverse is ever formed.
 
 use super::laws::{Law, increments, probability, running_sums};
 use super::linear::{Cholesky, Symmetric};

@@ -12,8 +12,8 @@ pub struct Symmetric {
 }
 
 impl Symmetric {
-    /// The matrix of `n` x `n` values `of(row, column)`, column <= row, with the narrowest band that
-    /// holds all that are not zero.
+    /// The matrix of `n` x `n` values `of(row, column)`, column <= row, with the narrowest band
+    /// that holds all that are not zero.
     pub fn new(n: usize, of: impl Fn(usize, usize) -> f64) -> Symmetric {
         let widest = (0..n).filter_map(|i| (0..i).find(|&j| of(i, j) != 0.0).map(|j| i - j)).max();
         let mut matrix = Symmetric::zero(n, widest.unwrap_or(0));

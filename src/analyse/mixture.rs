@@ -1,7 +1,7 @@
 //! Mixtures of normal distributions: every score and every posterior is a formula.
 //!
-//! Component k is w_k N(mu_k, S_k), given by its precision S_k^-1. Under the likelihood exp(-x^T P x
-//! / 2 + h^T x) it becomes, by completing the square,
+//! Component k is w_k N(mu_k, S_k), given by its precision S_k^-1. Under the likelihood exp(-x^T P
+//! x / 2 + h^T x) it becomes, by completing the square,
 //!
 //! ```text
 //!     C_k = (S_k^-1 + P)^-1,   m_k = C_k (S_k^-1 mu_k + h)

@@ -16,7 +16,8 @@
 //! # fn main() -> dmap::Result<()> {
 //! let problem = Problem::new("gaussian", "identity", 25.0, 60, 0)?;
 //! let options = Options { signals: 4, points: 6, ..Options::usual(Finding::ScoreError, false) };
-//! let report = analyse(&problem, Finding::ScoreError, &options, &|_, _| ControlFlow::Continue(()))?;
+//! let go_on = |_, _| ControlFlow::Continue(());
+//! let report = analyse(&problem, Finding::ScoreError, &options, &go_on)?;
 //! // With its largest step size DPS is farther from the posterior score than the prior's score is.
 //! assert_eq!(report.claims[4].verdict, Verdict::Holds);
 //! # Ok(())

@@ -21,7 +21,8 @@ pub trait ExactPrior: Send + Sync + std::fmt::Debug {
     /// A draw of p(x).
     fn draw(&self, random: &mut Stream) -> Vec<f64>;
 
-    /// log p(x). Of a prior with atoms, the density with respect to Lebesgue measure plus the atoms.
+    /// log p(x). Of a prior with atoms, the density with respect to Lebesgue measure plus the
+    /// atoms.
     fn log_density(&self, x: &[f64]) -> f64;
 
     /// The posterior under a likelihood of precision P, for any information. P is factorised once.
@@ -58,8 +59,8 @@ pub fn of_noisy(alpha_bar: f64) -> (f64, f64) {
     (alpha_bar / noise, alpha_bar.sqrt() / noise)
 }
 
-/// The score of p_t at x_t by Tweedie's formula: (sqrt(abar) x0 - x_t) / bbar, where x0 is E[x | x_t]
-/// or, for the score of p_t(x_t | y), E[x | x_t, y].
+/// The score of p_t at x_t by Tweedie's formula: (sqrt(abar) x0 - x_t) / bbar, where x0 is E[x |
+/// x_t] or, for the score of p_t(x_t | y), E[x | x_t, y].
 pub fn score(x_t: &[f64], x0: &[f64], alpha_bar: f64) -> Vec<f64> {
     let (signal, noise) = (alpha_bar.sqrt(), 1.0 - alpha_bar);
     x_t.iter().zip(x0).map(|(x, x0)| (signal * x0 - x) / noise).collect()

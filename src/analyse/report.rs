@@ -1,5 +1,5 @@
-//! The report of an analysis: a table, the claims that it decides, and a plot, as text, JSON, CSV and
-//! SVG.
+//! The report of an analysis: a table, the claims that it decides, and a plot, as text, JSON, CSV
+//! and SVG.
 
 use super::plot::Plot;
 use super::statistics::{Estimate, Verdict};

@@ -5,8 +5,8 @@
 //! an exact draw of p(x | y): its x_t have the law p(x_t | y) at every level, as those of ancestral
 //! sampling with the exact score have in the limit of many levels.
 //!
-//! DPS as a score: a step of a chain, x_{t-1} = a x0 + b x_t - zeta g + noise with the gradient g of
-//! || A(x0(x_t)) - y ||, is an ancestral step with eps + zeta g / c_t, c_t = beta_t / sqrt((1 -
+//! DPS as a score: a step of a chain, x_{t-1} = a x0 + b x_t - zeta g + noise with the gradient g
+//! of || A(x0(x_t)) - y ||, is an ancestral step with eps + zeta g / c_t, c_t = beta_t / sqrt((1 -
 //! beta_t) bbar_t). As published, beta_t is that of a chain of 1000 levels.
 
 use super::chain::Levels;

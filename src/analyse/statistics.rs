@@ -24,8 +24,8 @@ impl Estimate {
         Estimate::with_error(mean, (variance / n).sqrt(), values.len() - 1)
     }
 
-    /// The jackknife of a statistic: `of(None)` is its value over all of `count` units, `of(Some(i))`
-    /// without unit i.
+    /// The jackknife of a statistic: `of(None)` is its value over all of `count` units,
+    /// `of(Some(i))` without unit i.
     pub fn jackknife(count: usize, of: impl Fn(Option<usize>) -> f64) -> Estimate {
         let left_out: Vec<f64> = (0..count).map(|i| of(Some(i))).collect();
         let n = count as f64;
@@ -93,8 +93,8 @@ impl Verdict {
         }
     }
 
-    /// Of a claim about several cases: it holds if it holds in all, and does not hold if it fails in
-    /// one.
+    /// Of a claim about several cases: it holds if it holds in all, and does not hold if it fails
+    /// in one.
     pub fn all(verdicts: &[Verdict]) -> Verdict {
         match () {
             () if verdicts.contains(&Verdict::DoesNotHold) => Verdict::DoesNotHold,
@@ -110,7 +110,8 @@ fn normal_quantile() -> f64 {
 }
 
 /// The 0.975 quantile of Student's distribution: exact for 1 and 2 degrees of freedom, else the
-/// Cornish-Fisher expansion, whose error is below 0.02 at 3 degrees and falls with its fourth power.
+/// Cornish-Fisher expansion, whose error is below 0.02 at 3 degrees and falls with its fourth
+/// power.
 fn student_quantile(freedom: usize) -> f64 {
     let (z, n) = (normal_quantile(), freedom as f64);
     match freedom {

@@ -1,4 +1,5 @@
-//! `dmap analyse`: the three findings about DPS, on priors whose posterior is known and on networks.
+//! `dmap analyse`: the three findings about DPS, on priors whose posterior is known and on
+//! networks.
 
 use super::device::DeviceFlags;
 use super::{interrupted, make_folder, quantity};
@@ -40,16 +41,16 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(15);
 #[command(after_help = EXAMPLES)]
 pub struct Analyse {
     /// score-error: distance of scores from the posterior score; score-mean: their mean, which is
-    /// zero for a conditional score; diversity: standard deviation of samples; calibration: coverage
-    /// of the truth and the error of the samples' mean
+    /// zero for a conditional score; diversity: standard deviation of samples; calibration:
+    /// coverage of the truth and the error of the samples' mean
     #[arg(value_enum)]
     finding: FindingFlag,
     /// A prior whose posterior is known (listed below), or a network: `photo`, `tiny-latent`, a
     /// weight file or a folder
     #[arg(long, default_value = "gaussian", help_heading = "Problem")]
     prior: String,
-    /// identity, convolution, sample or fourier; for a network a task such as sr4 [default: identity,
-    /// for a network sr4]
+    /// identity, convolution, sample or fourier; for a network a task such as sr4 [default:
+    /// identity, for a network sr4]
     #[arg(long, help_heading = "Problem")]
     operator: Option<String>,
     /// Level of the signals over the noise in dB, for a prior with a known posterior [default: 25]
@@ -76,8 +77,8 @@ pub struct Analyse {
     /// Noise levels at which scores are compared
     #[arg(long, value_name = "N", help_heading = "Sampling")]
     points: Option<usize>,
-    /// Step sizes of DPS in score-error and score-mean: factors of the gradient of ||A(x0) - y|| in a
-    /// chain of 1000 levels
+    /// Step sizes of DPS in score-error and score-mean: factors of the gradient of ||A(x0) - y|| in
+    /// a chain of 1000 levels
     #[arg(long, value_name = "ZETA,..", value_delimiter = ',', help_heading = "Sampling")]
     zeta: Vec<f64>,
     /// Step size of DPS's chains in diversity and calibration [default: the best of a search]
@@ -102,8 +103,8 @@ pub struct Analyse {
     /// Seed of everything that is drawn
     #[arg(long, default_value_t = 0, help_heading = "Sampling")]
     seed: u64,
-    /// Conditional score estimator that is measured, for a network: a file or folder; `photo` is the
-    /// one inside the program for the task
+    /// Conditional score estimator that is measured, for a network: a file or folder; `photo` is
+    /// the one inside the program for the task
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     cse: Option<PathBuf>,
     /// A conditional model that stands for the posterior in score-error of a network

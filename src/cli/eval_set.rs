@@ -51,9 +51,11 @@ impl PresetFlag {
     fn row(self) -> PresetRow {
         let row = |benchmark, task, noise, border| PresetRow { benchmark, task, noise, border, side: 256 };
         match self {
-            PresetFlag::DeepinvDeblur => row("div2k_gaussian_deblurring", "gaussian-blur:size=15,sigma=2", 0.05, 16),
+            PresetFlag::DeepinvDeblur => {
+                row("div2k_gaussian_deblurring", "gaussian-blur:size=15,sigma=2,boundary=valid", 0.05, 16)
+            }
             PresetFlag::DeepinvInpaint => row("div2k_inpainting_easy", "inpaint-random:missing=0.7", 0.0, 0),
-            PresetFlag::DeepinvSr2 => row("div2k_super_resolution_2x", "sr2", 0.0, 0),
+            PresetFlag::DeepinvSr2 => row("div2k_super_resolution_2x", "sr-bicubic:factor=2,like=deepinv", 0.0, 0),
         }
     }
 }

@@ -9,13 +9,16 @@ use num_complex::Complex64;
 use std::f64::consts::PI;
 
 /// Taps of a blur along an axis of `n` pixels: the weights, an odd number, belong to the offsets
-/// around a pixel.
-pub(super) fn blur_taps(n: usize, weights: &[f64], boundary: Boundary) -> Taps {
+/// around a pixel. Without a boundary there are only the pixels around which all weights lie inside.
+pub(super) fn blur_taps(n: usize, weights: &[f64], boundary: Option<Boundary>) -> Taps {
     let radius = (weights.len() / 2) as isize;
     let row = |i: usize| {
         let mut row: Vec<(usize, f32)> = Vec::new();
         for (offset, &weight) in (-radius..).zip(weights) {
-            let j = boundary.source(i as isize + offset, n);
+            let j = match boundary {
+                Some(boundary) => boundary.source(i as isize + offset, n),
+                None => (i as isize + offset + radius) as usize,
+            };
             match row.iter_mut().find(|r| r.0 == j) {
                 Some(r) => r.1 += weight as f32,
                 None => row.push((j, weight as f32)),
@@ -23,7 +26,8 @@ pub(super) fn blur_taps(n: usize, weights: &[f64], boundary: Boundary) -> Taps {
         }
         row
     };
-    Taps { rows: (0..n).map(row).collect(), inputs: n }
+    let outputs = if boundary.is_some() { n } else { n.saturating_sub(2 * radius as usize) };
+    Taps { rows: (0..outputs).map(row).collect(), inputs: n }
 }
 
 /// Weights of a normalised Gaussian, cut at 4 sigma and at `size`, an odd number of pixels.

@@ -38,7 +38,7 @@ fn hadamard(n: usize, block: usize) -> Taps {
     let size = (block as f64).sqrt().recip() as f32;
     let row = |i: usize| {
         let start = i / block * block;
-        let sign = |j: usize| if (i % block & j).count_ones() % 2 == 0 { size } else { -size };
+        let sign = |j: usize| if ((i % block) & j).count_ones() % 2 == 0 { size } else { -size };
         (0..block).map(|j| (start + j, sign(j))).collect()
     };
     Taps { rows: (0..n).map(row).collect(), inputs: n }

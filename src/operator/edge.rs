@@ -40,7 +40,7 @@ impl Operator for Edge {
         let (mean, slope) = ([1.0, 2.0, 1.0], [-1.0, 0.0, 1.0]);
         // From [-1, 1] to [0, 1] the slopes are halved. What is added has no slope.
         let luma = g.one(ChannelMix { rows: vec![LUMA.map(|w| 0.5 * w).to_vec()] }, "operator.luma", &[x])?;
-        let taps = |n: usize| Arc::new(blur_taps(n, &gaussian_weights(5, 1.0), Boundary::Reflect));
+        let taps = |n: usize| Arc::new(blur_taps(n, &gaussian_weights(5, 1.0), Some(Boundary::Reflect)));
         let luma = g.along_axes("operator.blur", luma, [taps(shape.h), taps(shape.w)])?;
         let of = |rows, columns| [Arc::new(sobel(shape.h, rows)), Arc::new(sobel(shape.w, columns))];
         let along = g.along_axes("operator.along-width", luma, of(mean, slope))?;

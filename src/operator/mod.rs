@@ -88,20 +88,20 @@ pub const OPERATORS: &[OperatorRow] = &[
     },
     OperatorRow {
         name: "sr-bicubic",
-        about: "cubic down-sampling as PyTorch does it, with or without antialias, or as MATLAB does it (sr)",
-        options: "factor=4,like=pytorch|pytorch-aliased|matlab",
+        about: "cubic down-sampling as PyTorch does it, with or without antialias, as MATLAB (sr) or as deepinv",
+        options: "factor=4,like=pytorch|pytorch-aliased|matlab|deepinv",
         parse: resize::parse_bicubic,
     },
     OperatorRow {
         name: "gaussian-blur",
         about: "Gaussian blur",
-        options: "size=61,sigma=3,boundary=reflect|circular",
+        options: "size=61,sigma=3,boundary=reflect|circular|valid",
         parse: separable_blur::parse_gaussian,
     },
     OperatorRow {
         name: "uniform-blur",
         about: "means over squares around every pixel",
-        options: "size=9,boundary=reflect|circular",
+        options: "size=9,boundary=reflect|circular|valid",
         parse: separable_blur::parse_uniform,
     },
     OperatorRow {

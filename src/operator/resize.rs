@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
 use crate::image::Picture;
 use crate::ops::axis_filter::Taps;
+use crate::ops::filter2d::Boundary;
 use crate::options::Options;
 use crate::tensor::Shape;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ pub struct SuperResolution {
     pub form: Resize,
 }
 
-/// Forms of down-sampling. They differ at the border, and the last two within the image.
+/// Forms of down-sampling. They differ at the border, and some also within the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Resize {
@@ -32,6 +33,9 @@ pub enum Resize {
     PyTorch,
     /// The same without `antialias`: four taps of the kernel with a = -3/4, and the edge repeated.
     PyTorchAliased,
+    /// deepinv's `Downsampling` with its bicubic filter: `4 factor` taps around the middle of the
+    /// first two pixels of every square, and the other side of the image beyond the border.
+    Deepinv,
     /// The mean over squares of `factor` pixels. At the end of an axis a part of a square is left
     /// out.
     Average,
@@ -71,7 +75,7 @@ impl Resize {
     fn outputs(self, inputs: usize, factor: usize) -> usize {
         match self {
             Resize::Cubic | Resize::Matlab => inputs.div_ceil(factor),
-            Resize::PyTorch | Resize::PyTorchAliased | Resize::Average => inputs / factor,
+            Resize::PyTorch | Resize::PyTorchAliased | Resize::Deepinv | Resize::Average => inputs / factor,
         }
     }
 
@@ -91,10 +95,18 @@ impl Resize {
             let total: f64 = (first..end).map(weight).sum();
             (first..end).map(|j| (j, (weight(j) / total) as f32)).collect()
         };
+        let circular = |o: usize| {
+            let offsets = 1 - 2 * factor as isize..=2 * factor as isize;
+            let weight = |d: isize| cubic((d as f64 - 0.5) / scale);
+            let total: f64 = offsets.clone().map(weight).sum();
+            let place = |d: isize| Boundary::Circular.source((o * factor) as isize + d, inputs);
+            added_up(offsets.map(|d| (place(d), weight(d) / total)))
+        };
         let rows = match self {
             Resize::Cubic | Resize::Matlab => return cubic_taps(inputs, outputs, 1.0 / scale),
             Resize::PyTorch => (0..outputs).map(anti_aliased).collect(),
             Resize::PyTorchAliased => (0..outputs).map(aliased).collect(),
+            Resize::Deepinv => (0..outputs).map(circular).collect(),
             Resize::Average => (0..outputs)
                 .map(|o| (o * factor..(o + 1) * factor).map(|j| (j, 1.0 / factor as f32)).collect())
                 .collect(),
@@ -146,8 +158,8 @@ pub(super) fn parse_average(options: &mut Options) -> Result<Arc<dyn Operator>> 
 
 pub(super) fn parse_bicubic(options: &mut Options) -> Result<Arc<dyn Operator>> {
     let factor = options.count("factor", 4, 2..=64)?;
-    let forms = [Resize::PyTorch, Resize::PyTorchAliased, Resize::Matlab];
-    let form = forms[options.choice("like", &["pytorch", "pytorch-aliased", "matlab"])?];
+    let forms = [Resize::PyTorch, Resize::PyTorchAliased, Resize::Matlab, Resize::Deepinv];
+    let form = forms[options.choice("like", &["pytorch", "pytorch-aliased", "matlab", "deepinv"])?];
     Ok(Arc::new(SuperResolution { factor, form }))
 }
 
@@ -167,6 +179,7 @@ impl Operator for SuperResolution {
             Resize::Matlab => format!("sr-bicubic:factor={factor},like=matlab"),
             Resize::PyTorch => format!("sr-bicubic:factor={factor},like=pytorch"),
             Resize::PyTorchAliased => format!("sr-bicubic:factor={factor},like=pytorch-aliased"),
+            Resize::Deepinv => format!("sr-bicubic:factor={factor},like=deepinv"),
         }
     }
     fn check(&self, x: Shape) -> Result<()> {

@@ -1,5 +1,5 @@
-//! The analyses of DPS on priors whose posterior is known: the priors against formulas, integrals and
-//! finite differences, the findings, and the program.
+//! The analyses of DPS on priors whose posterior is known: the priors against formulas, integrals
+//! and finite differences, the findings, and the program.
 
 mod findings;
 mod network;

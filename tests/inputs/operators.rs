@@ -4,12 +4,13 @@
 use crate::table::{Folder, check, dmap, json, row, text};
 
 /// Tasks that need no file, with sides of 32 pixels.
-const TASKS: [&str; 12] = [
+const TASKS: [&str; 13] = [
     "sr-average:factor=2",
     "sr-bicubic:factor=2",
     "uniform-blur:size=5",
     "anisotropic-blur:size=5,sigma=2,angle=30",
     "gaussian-blur:size=9,sigma=1,boundary=circular",
+    "uniform-blur:size=5,boundary=valid",
     "colorize",
     "demosaic",
     "hdr",
@@ -68,8 +69,18 @@ fn impossible_options_and_measurements_of_tasks_are_refused() {
         with("a quality of 0", "jpeg:quality=0", &[], "quality is 0, expected a whole number from 1 to 100"),
         with("a block of 12", "compressed-sensing:block=12", &[], "block is 12, expected a power of two"),
         with("blocks that do not fit", "compressed-sensing:block=16", &[], "is not made of blocks of 16x16"),
-        with("another boundary", "uniform-blur:boundary=zero", &[], "boundary is zero, expected reflect or circular"),
-        with("another resize", "sr-bicubic:like=opencv", &[], "expected pytorch or pytorch-aliased or matlab"),
+        with(
+            "another boundary",
+            "uniform-blur:boundary=zero",
+            &[],
+            "boundary is zero, expected reflect or circular or valid",
+        ),
+        with(
+            "another resize",
+            "sr-bicubic:like=opencv",
+            &[],
+            "expected pytorch or pytorch-aliased or matlab or deepinv",
+        ),
         with("a factor above the size", "sr-average:factor=32", &[], "an image of 20x20 pixels is too small"),
         with("a gain below 1", "hdr:gain=0.5", &[], "gain is 0.5, expected a number from 1 to 100"),
         with("DDRM with JPEG", "jpeg", &["--method", "ddrm"], "which jpeg:quality=25 does not give"),

@@ -9,7 +9,7 @@ use dmap::operator::{OPERATORS, OperatorRow, parse_task};
 use dmap::ops::filter2d::Boundary;
 use dmap::weights::Weights;
 
-const TASKS: [&str; 27] = [
+const TASKS: [&str; 30] = [
     "sr2",
     "sr3",
     "sr4",
@@ -28,6 +28,9 @@ const TASKS: [&str; 27] = [
     "sr-bicubic:factor=3,like=matlab",
     "gaussian-blur:size=9,sigma=1.5,boundary=circular",
     "uniform-blur",
+    "uniform-blur:size=5,boundary=valid",
+    "gaussian-blur:size=9,sigma=1.5,boundary=valid",
+    "sr-bicubic:factor=3,like=deepinv",
     "uniform-blur:size=5,boundary=circular",
     "anisotropic-blur:size=15,sigma=4,across=0.7,angle=30",
     "anisotropic-blur:boundary=circular",
@@ -161,7 +164,7 @@ fn motion_kernels_sum_to_one_and_follow_their_seed() {
 
 #[test]
 fn gaussian_blur_is_cut_at_four_sigma_as_published() {
-    let taps = dmap::operator::gaussian_taps(100, 61, 3.0, Boundary::Reflect);
+    let taps = dmap::operator::gaussian_taps(100, 61, 3.0, Some(Boundary::Reflect));
     assert_eq!(taps.rows[50].len(), 25);
     // Whole-sample reflection: position 1 left of the edge is pixel 1, so pixel 0 counts once.
     let edge: Vec<_> = taps.rows[0].iter().map(|t| t.0).collect();

@@ -161,6 +161,7 @@ fn singular_vectors_of_separable_operators_are_exact() {
         ("sr3", 31, 22),
         ("sr-average:factor=3", 31, 22),
         ("uniform-blur:size=5", 31, 22),
+        ("gaussian-blur:size=9,sigma=1.5,boundary=valid", 31, 22),
         ("gaussian-blur:size=9,sigma=1.5,boundary=circular", 31, 22),
         (GAUSSIAN, 40, 28),
         ("gaussian-blur:sigma=3", 70, 64),

@@ -1,6 +1,6 @@
-//! Values of operators against other software and against what they should do: resizing and edges against
-//! PyTorch and kornia, JPEG against a codec, transforms against slow sums, the VJPs of those that are
-//! not linear against differences.
+//! Values of operators against other software and against what they should do: resizing, blur and
+//! edges against PyTorch, deepinv and kornia, JPEG against a codec, transforms against slow sums, the
+//! VJPs of those that are not linear against differences.
 
 use dmap::backend::Device;
 use dmap::executor::Executor;
@@ -51,30 +51,27 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[test]
-fn resizing_and_edges_are_those_of_pytorch_and_kornia() {
+fn resizing_blur_and_edges_are_those_of_pytorch_deepinv_and_kornia() {
     let file =
         Checkpoint::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/operators.safetensors"))).unwrap();
     let x = file.values("x").unwrap();
     let mut seen = 0;
     for task in file.tensors.keys().filter(|name| *name != "x") {
         let operator = parse_task(task).unwrap();
-        let (whole, expected) = (Shape::new(1, 26, 35, 3), file.values(task).unwrap());
-        let y = measured(operator.as_ref(), whole, &x);
-        let extents = operator.measurement_shape(whole);
-        assert_eq!(file.tensors[task].shape, [1, extents.h, extents.w, extents.c], "{task}");
-        // The reference leaves out what is left over, before it reads the border.
+        // The reference leaves out what a factor leaves over.
         let factor = [2, 3, 4].into_iter().find(|f| task.contains(&format!("factor={f}"))).unwrap_or(1);
-        let border = |n: usize| if n % factor == 0 { 0 } else { 2 };
-        let inside = |k: &usize| {
-            let (row, column) = (k / extents.c / extents.w, k / extents.c % extents.w);
-            row + border(26) < extents.h && column + border(35) < extents.w
-        };
-        let pick = |v: &[f32]| (0..v.len()).filter(inside).map(|k| v[k]).collect::<Vec<_>>();
-        let difference = largest_difference(&pick(&y), &pick(&expected));
+        let whole = Picture { width: 35, height: 26, values: x.clone() };
+        let part = whole.part(0, 0, 35 / factor * factor, 26 / factor * factor);
+        let image = Shape::new(1, part.height, part.width, 3);
+        let (y, expected) = (measured(operator.as_ref(), image, &part.values), file.values(task).unwrap());
+        let extents = operator.measurement_shape(image);
+        assert_eq!(file.tensors[task].shape, [1, extents.h, extents.w, extents.c], "{task}");
+        assert_eq!(operator.image_shape(extents), image, "{task}");
+        let difference = largest_difference(&y, &expected);
         assert!(difference < 2e-6, "{task}: {difference}");
         seen += 1;
     }
-    assert_eq!(seen, 7);
+    assert_eq!(seen, 9);
 }
 
 #[test]

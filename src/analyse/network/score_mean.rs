@@ -1,6 +1,6 @@
-//! Means of scores over the chains that they drive: for each estimator, chains of ancestral sampling
-//! with its score, over seeds. At the first timestep all chains have the same x_T ~ N(0, I), which is
-//! p(x_T | y) but for the last trace of the image.
+//! Means of scores over the chains that they drive: for each estimator, chains of ancestral
+//! sampling with its score, over seeds. At the first timestep all chains have the same x_T ~ N(0,
+//! I), which is p(x_T | y) but for the last trace of the image.
 
 use super::NetworkProblem;
 use super::evaluator::{Evaluator, ancestral_step, noise};
