@@ -14,6 +14,7 @@ use crate::error::{Error, Result, shown};
 use crate::image::{Photo, ReadOptions};
 use crate::model::{Model, PHOTO, TINY_LATENT};
 use crate::operator::{Operator, parse_task};
+use crate::report::{analysis_page, check_place, write_page};
 use crate::sampler::{Measurement, Noise};
 use crate::tensor::Shape;
 use clap::ValueEnum;
@@ -118,6 +119,9 @@ pub struct Analyse {
     /// Folder for FINDING-PRIOR-OPERATOR.json, .csv and .svg
     #[arg(long, value_name = "FOLDER", help_heading = "Output")]
     out: Option<PathBuf>,
+    /// Write a page about the analysis
+    #[arg(long, value_name = "FILE.html", help_heading = "Output")]
+    report: Option<PathBuf>,
     /// Print the report as JSON
     #[arg(long, help_heading = "Output")]
     json: bool,
@@ -147,6 +151,9 @@ pub(super) fn run(flags: Analyse) -> anyhow::Result<ExitCode> {
     if let Some(out) = flags.out.as_ref().filter(|out| out.exists()) {
         make_folder(out)?;
     }
+    if let Some(page) = &flags.report {
+        check_place(page)?;
+    }
     let last = Mutex::new(Instant::now());
     interrupted();
     let watch = |done: usize, count: usize| {
@@ -165,7 +172,11 @@ pub(super) fn run(flags: Analyse) -> anyhow::Result<ExitCode> {
         None => of_network(&flags, &watch)?,
     };
     let write = |out: &PathBuf| make_folder(out).and_then(|()| report.write(out));
-    let written = flags.out.as_ref().map_or(Ok(Vec::new()), write)?;
+    let mut written = flags.out.as_ref().map_or(Ok(Vec::new()), write)?;
+    if let Some(page) = &flags.report {
+        write_page(page, &analysis_page(&report))?;
+        written.push(page.clone());
+    }
     match flags.json {
         true => say!("{}", report.json()?)?,
         false => {

@@ -1,5 +1,6 @@
 //! Reports on restored images: `result.json`, the side-by-side picture and HTML pages.
 
+mod analysis;
 mod benchmark;
 mod chart;
 mod comparison;
@@ -11,6 +12,7 @@ mod result;
 mod step_log;
 mod view;
 
+pub use analysis::analysis_page;
 pub use benchmark::{BenchmarkRow, benchmark_page};
 pub use chart::Chart;
 pub use comparison::comparison;

@@ -15,7 +15,9 @@ fn an_analysis_prints_and_writes_what_it_found() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("new");
     let flags = ["score-error", "--prior", "mixture", "--operator", "sample", "--signals", "3", "--points", "5"];
-    let printed = dmap(&[&flags[..], &["--out", out.to_str().unwrap()]].concat());
+    let page = folder.path().join("page.html");
+    let places = ["--out", out.to_str().unwrap(), "--report", page.to_str().unwrap()];
+    let printed = dmap(&[&flags[..], &places].concat());
     assert!(printed.status.success(), "{}", text(&printed));
     for phrase in ["timestep", "Claim 1", "95 % interval", "score-error-mixture-sample.svg"] {
         assert!(text(&printed).contains(phrase), "{phrase}: {}", text(&printed));
@@ -31,6 +33,10 @@ fn an_analysis_prints_and_writes_what_it_found() {
     assert!(svg.matches("<polyline").count() == 6 && svg.trim_end().ends_with("</svg>"), "{svg}");
     assert!(!svg.contains("NaN") && !svg.contains("inf"));
     assert_eq!(std::fs::read_dir(&out).unwrap().count(), 3, "nothing half written is left");
+    let page = std::fs::read_to_string(page).unwrap();
+    let phrases = ["Claim 1", "data:image/svg+xml;base64,", "timestep", "dmap analyse score-error", "</html>"];
+    assert!(phrases.iter().all(|phrase| page.contains(phrase)) && !page.contains("src=\"http"), "{page}");
+    assert_eq!(page.matches("<tr>").count(), 6, "a head and five rows");
     // JSON on standard output is the same report.
     let again = dmap(&[&flags[..], &["--json"]].concat());
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&again.stdout).unwrap(), json);
@@ -52,6 +58,7 @@ fn bad_input_is_one_sentence() {
         (&["score-mean", "--zeta", "0"], "it has to be above 0"),
         (&["diversity", "--levels", "1001"], "take 2 to 1000"),
         (&["diversity", "--out", file], "is a file; give a folder"),
+        (&["diversity", "--report", "."], "it is a folder; give the name of an HTML file"),
         (&["diversity", "--cse", "photo"], "--cse is for networks"),
         (&["diversity", "--snr", "9999"], "take 0 to 60"),
         (&["calibration", "--prior", "photo"], "calibration needs a prior whose posterior is known"),

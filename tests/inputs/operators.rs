@@ -35,7 +35,7 @@ fn every_task_restores_a_photo_and_reads_its_measurement_again() {
             let read = |out: &str, image: &str| std::fs::read(format!("{out}/{image}/{name}")).unwrap();
             read(&first, "photo") == read(&second, "measurement")
         };
-        assert!(same("restored.png") && same("measurement.png") && same("measurement.safetensors"), "{task}");
+        assert!(same("restored.png") && same("measurement.png"), "{task}");
     }
 }
 
@@ -93,6 +93,6 @@ fn impossible_options_and_measurements_of_tasks_are_refused() {
         with("a matrix without a size", "matrix:file=absent.mtx", &[], "width is missing"),
         with("no such matrix", "matrix:file=absent.mtx,width=20,height=20", &[], "absent.mtx"),
         with("no such network", "network:file=absent.json", &[], "absent.json"),
-        with("restarts of 0", "sr2", &["--restarts", "0"], "0 is not in 1.."),
+        with("restarts of 0", "sr2", &["--restarts", "0"], "0 is not in 1..=100"),
     ]);
 }

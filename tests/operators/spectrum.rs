@@ -32,7 +32,7 @@ const SPECTRA: [(&str, f64); 15] = [
     ("compressed-sensing:block=4,kept=0.4", 1e-6),
     ("uniform-blur:size=5", 0.33),
     ("uniform-blur:size=5,boundary=circular", 0.37),
-    ("anisotropic-blur:size=9,sigma=3,angle=20", 0.39),
+    ("anisotropic-blur:size=9,sigma=3,angle=20", 0.41),
     ("gaussian-blur:size=9,sigma=1.5,boundary=circular", 0.33),
 ];
 
