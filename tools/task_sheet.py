@@ -1,4 +1,4 @@
-"""Draws demo/tasks.png: what every task makes of the demonstration photo, and the photo restored.
+"""Draws demo/tasks.jpg: what every task makes of the demonstration photo, and the photo restored.
 
     python tools/task_sheet.py target/release/dmap
 
@@ -40,7 +40,7 @@ def main():
         for i, name in enumerate(["measurement.png", "restored.png"]):
             picture = Image.open(out / "photo" / name).convert("RGB").resize((SIDE, SIDE), Image.NEAREST)
             sheet.paste(picture, (left + i * (SIDE + GAP), top + LABEL))
-    sheet.save("demo/tasks.png", optimize=True)
+    sheet.save("demo/tasks.jpg", quality=90)
 
 
 if __name__ == "__main__":
