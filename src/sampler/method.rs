@@ -16,7 +16,7 @@ use std::fmt::Debug;
 pub enum Start {
     /// Normal noise of the first (noisiest) level.
     Noise,
-    /// The [baseline](super::baseline): bicubic resizing, the nearest known pixels, or y itself.
+    /// The [baseline](crate::operator::baseline()): bicubic resizing, the nearest known pixels, or y itself.
     /// For pixel models only.
     Baseline,
 }
