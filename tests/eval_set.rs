@@ -40,4 +40,17 @@ fn a_folder_is_restored_and_its_figures_are_those_of_the_pictures() {
     let table = std::fs::read_to_string(path("out/results.csv")).unwrap();
     assert_eq!(table.lines().count(), 3);
     assert!(table.lines().nth(1).unwrap().starts_with("\"\"\"0\"\"\","), "{table}");
+
+    // Results stay unless they are to be replaced; a bad photo does not stop the others.
+    let other = |flags: &[&str]| {
+        let base = ["eval-set", &photos, "--preset", "deepinv-sr2", "--steps", "1", "--device", "cpu", "--out", &out];
+        let o = Command::new(env!("CARGO_BIN_EXE_dmap")).args([&base[..], flags].concat()).output().unwrap();
+        (o.status.code(), String::from_utf8_lossy(&[o.stdout, o.stderr].concat()).into_owned())
+    };
+    let (code, said) = other(&[]);
+    assert!(code == Some(2) && said.contains("holds results; give another --out, or --overwrite"), "{said}");
+    assert_eq!(std::fs::read_to_string(path("out/results.csv")).unwrap(), table);
+    std::fs::write(path("photos/a.png"), "no picture").unwrap();
+    let (code, said) = other(&["--overwrite"]);
+    assert!(code == Some(2) && said.contains("a.png") && said.contains("3 of 4 photos"), "{said}");
 }

@@ -160,7 +160,11 @@ fn a_report_that_cannot_be_written_is_refused_before_the_work() {
     let photo = f.picture("photo.png", 16, 16);
     std::fs::create_dir(f.path("folder")).unwrap();
     let (folder, below) = (f.string("folder"), f.string("photo.png/page.html"));
-    for (report, words) in [(&folder, "it is a folder"), (&below, "photo.png can't be made")] {
+    for (report, words) in [
+        (&folder, "it is a folder"),
+        (&below, "photo.png can't be made"),
+        (&photo, "no page of dmap and is not overwritten"),
+    ] {
         for command in [&["restore", &photo, "--task", "sr2", "--out", &f.string("out")][..], &["bench"]] {
             let o = dmap(&[command, &["--report", report]].concat());
             let said = text(&o);

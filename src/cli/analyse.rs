@@ -55,7 +55,7 @@ pub struct Analyse {
     #[arg(long, help_heading = "Problem")]
     operator: Option<String>,
     /// Level of the signals over the noise in dB, for a prior with a known posterior [default: 25]
-    #[arg(long, value_name = "DB", help_heading = "Problem")]
+    #[arg(long, allow_negative_numbers = true, value_name = "DB", help_heading = "Problem")]
     snr: Option<f64>,
     /// The photo that is measured, for a network
     #[arg(long, value_name = "FILE", help_heading = "Problem")]
@@ -80,14 +80,20 @@ pub struct Analyse {
     points: Option<usize>,
     /// Step sizes of DPS in score-error and score-mean: factors of the gradient of ||A(x0) - y|| in
     /// a chain of 1000 levels
-    #[arg(long, value_name = "ZETA,..", value_delimiter = ',', help_heading = "Sampling")]
+    #[arg(
+        long,
+        allow_negative_numbers = true,
+        value_name = "ZETA,..",
+        value_delimiter = ',',
+        help_heading = "Sampling"
+    )]
     zeta: Vec<f64>,
     /// Step size of DPS's chains in diversity and calibration [default: the best of a search]
-    #[arg(long, value_name = "ZETA", help_heading = "Sampling")]
+    #[arg(long, allow_negative_numbers = true, value_name = "ZETA", help_heading = "Sampling")]
     dps_zeta: Option<f64>,
     /// Step size of DMAP's chains, in sigma space [default: the best of a search; calibration of a
     /// prior without formulas leaves DMAP out]
-    #[arg(long, value_name = "ZETA", help_heading = "Sampling")]
+    #[arg(long, allow_negative_numbers = true, value_name = "ZETA", help_heading = "Sampling")]
     dmap_zeta: Option<f64>,
     /// Leave DMAP out of diversity and calibration
     #[arg(long, conflicts_with = "dmap_zeta", help_heading = "Sampling")]
@@ -190,6 +196,21 @@ pub(super) fn run(flags: Analyse) -> anyhow::Result<ExitCode> {
 impl Analyse {
     /// The usual options, with the flags that were given.
     fn options(&self, usual: Options) -> Result<Options> {
+        let finding = self.finding.finding();
+        match finding {
+            Finding::ScoreError | Finding::ScoreMean => {
+                let of_chains = [
+                    ("--dps-zeta", self.dps_zeta.is_some()),
+                    ("--dmap-zeta", self.dmap_zeta.is_some()),
+                    ("--no-dmap", self.no_dmap),
+                ];
+                Analyse::refuse(&of_chains, "is for diversity and calibration")?;
+            }
+            Finding::Diversity | Finding::Calibration => {
+                let of_scores = [("--zeta", !self.zeta.is_empty()), ("--points", self.points.is_some())];
+                Analyse::refuse(&of_scores, "is for score-error and score-mean")?;
+            }
+        }
         let options = Options {
             zetas: if self.zeta.is_empty() { usual.zetas } else { self.zeta.clone() },
             signals: self.signals.unwrap_or(usual.signals),
@@ -201,7 +222,7 @@ impl Analyse {
             dps_zeta: self.dps_zeta,
             dmap_zeta: self.dmap_zeta,
         };
-        options.check(self.finding.finding())?;
+        options.check(finding)?;
         Ok(options)
     }
 

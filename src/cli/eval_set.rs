@@ -2,7 +2,7 @@
 //! PSNR, SSIM and LPIPS.
 
 use super::device::DeviceFlags;
-use super::inputs::expand;
+use super::inputs::{Input, expand};
 use super::{interrupted, make_folder};
 use crate::error::{Error, ErrorKind, Result, shown};
 use crate::image::{Photo, Picture, write_whole};
@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 
 const EXAMPLES: &str = "\
 Examples:
-  dmap eval-set DIV2K_valid_HR/ --preset deepinv-deblur --model drunet.pt --out deblur
+  dmap eval-set DIV2K_valid_HR/ --preset deepinv-deblur --model 256x256_diffusion_uncond.pt --out deblur
   dmap eval-set photos/ --preset deepinv-inpaint --method ddrm --lpips alexnet.pth --lpips alex.pth --out inpaint";
 
 /// A setting of a public benchmark.
@@ -97,6 +97,9 @@ pub struct EvalSet {
     /// Folder for results.json, results.csv and the restored images
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
+    /// Replace the results of an earlier run in this folder
+    #[arg(long)]
+    overwrite: bool,
 }
 
 /// The figures of one photo.
@@ -167,9 +170,15 @@ pub(super) fn run(flags: EvalSet) -> anyhow::Result<ExitCode> {
     let model = Model::open_or_shipped(&flags.model)?;
     let settings = settings(&flags, &model, operator.as_ref(), noise)?;
     let (device, plan) = (flags.device.open()?, flags.device.plan()?);
+    let (truths, bad) = read_all(&mut inputs, preset.side)?;
+    let is_new = !flags.out.exists();
     make_folder(&flags.out)?;
+    if !flags.overwrite && flags.out.join("results.json").exists() {
+        let reason = format!("{} holds results; give another --out, or --overwrite", shown(&flags.out));
+        return Err(Error::Invalid(reason).into());
+    }
     say!("{} by {} on {}", preset.benchmark, settings.method.method(), device.name_and_reason())?;
-    let truths = inputs.iter().map(|input| read(&input.path, preset.side)).collect::<Result<Vec<_>>>()?;
+    interrupted();
     let seed = flags.seed;
     let trial = Trial { model: &model, operator: &operator, settings, noise, seed, samples: 1, plan, device: &device };
     let go_on = || match interrupted().load(Ordering::SeqCst) {
@@ -185,6 +194,14 @@ pub(super) fn run(flags: EvalSet) -> anyhow::Result<ExitCode> {
         rows.push(row);
         Ok(())
     });
+    if rows.is_empty() && matches!(ended, Err(Error::Cancelled)) {
+        if is_new {
+            // Removes the folder, which is empty.
+            let _ = std::fs::remove_dir(&flags.out);
+        }
+        complain!("dmap: stopped before the first photo was restored; nothing is written");
+        return Ok(ExitCode::from(ErrorKind::Cancelled.exit_code()));
+    }
     let results = Results {
         preset,
         model: model.name.clone(),
@@ -195,7 +212,7 @@ pub(super) fn run(flags: EvalSet) -> anyhow::Result<ExitCode> {
         device: device.name(),
         version: env!("CARGO_PKG_VERSION"),
         lpips_network: lpips.as_ref().map(|l| l.name()),
-        photos_asked: inputs.len(),
+        photos_asked: inputs.len() + bad,
         psnr: Mean::of(rows.iter().map(|r| r.psnr)),
         ssim: Mean::of(rows.iter().map(|r| r.ssim)),
         lpips: Mean::of(rows.iter().filter_map(|r| r.lpips)),
@@ -206,7 +223,28 @@ pub(super) fn run(flags: EvalSet) -> anyhow::Result<ExitCode> {
     match ended {
         Err(Error::Cancelled) => Ok(ExitCode::from(ErrorKind::Cancelled.exit_code())),
         Err(e) => Err(e.into()),
+        Ok(()) if bad > 0 => Ok(ExitCode::from(ErrorKind::BadInput.exit_code())),
         Ok(()) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Reads the photos. Those that can't be read are reported, counted and left out. Fails if none is
+/// left.
+fn read_all(inputs: &mut Vec<Input>, side: usize) -> Result<(Vec<Picture>, usize)> {
+    let (mut truths, count) = (Vec::new(), inputs.len());
+    inputs.retain(|input| match read(&input.path, side) {
+        Ok(truth) => {
+            truths.push(truth);
+            true
+        }
+        Err(e) => {
+            complain!("dmap: {e}");
+            false
+        }
+    });
+    match truths.is_empty() {
+        true => Err(Error::Invalid("none of the photos can be read".into())),
+        false => Ok((truths, count - inputs.len())),
     }
 }
 

@@ -9,7 +9,7 @@ use super::recipe::sha256;
 use super::sampler_flags::SamplerFlags;
 use super::seconds::passes_in;
 use super::{make_folder, quantity};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::image::{MOST_PIXELS, ReadOptions};
 use crate::metrics::Lpips;
 use crate::model::{Model, Prior};
@@ -41,7 +41,7 @@ pub struct Restore {
     #[arg(long, value_name = "SIGMA|poisson:RATE", help_heading = "Problem")]
     noise: Option<String>,
     /// The inputs are measurements: pictures, or measurement.safetensors of an earlier run, or such
-    /// a file of your own with y (1,H,W,3) in [-1,1] and, for a mask or kernel, state (1,h,w,1). x
+    /// a file of your own with y (1,H,W,1 or 3) in [-1,1] and, for a mask or kernel, state (1,h,w,1). x
     /// is correlated with a kernel in state
     #[arg(long, help_heading = "Problem")]
     measurement: bool,
@@ -197,12 +197,16 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
         precision: flags.device.precision(),
     };
     if let Some(seconds) = flags.seconds {
-        let passes = passes_in(seconds, &job, &inputs)?;
+        // The seconds of a sample are those of all its restarts.
+        let passes = passes_in(seconds / f64::from(job.restarts), &job, &inputs)?;
         let sampler = flags.sampler.within(passes);
         job.settings = sampler.settings(&job.model, job.operator.as_ref(), usual_noise, flags.samples)?;
     }
     job.settings.traced = job.report.is_some();
     if let Some(report) = &job.report {
+        if *report == job.out {
+            return Err(Error::Invalid(format!("--report {}: it is the folder of --out", shown(report))).into());
+        }
         check_place(report)?;
     }
     let is_new = !job.out.exists();

@@ -1,7 +1,7 @@
 //! Operators on the channels of a pixel: one channel in place of three, one of three per pixel, and
 //! a range that is too short.
 
-use super::contract::{Observed, Operator};
+use super::contract::{Observed, Operator, check_colour};
 use crate::error::Result;
 use crate::graph::{Graph, TensorId};
 use crate::ops::add::Scale;
@@ -54,6 +54,9 @@ impl Operator for Colorize {
     fn image_shape(&self, y: Shape) -> Shape {
         Shape { c: 3, ..y }
     }
+    fn check(&self, x: Shape) -> Result<()> {
+        check_colour(self, x)
+    }
     fn build(&self, g: &mut Graph, x: TensorId, _: Option<TensorId>) -> Result<TensorId> {
         let weights = if self.luma { LUMA } else { [1.0 / 3.0; 3] };
         g.one(ChannelMix { rows: vec![weights.to_vec()] }, "operator.grey", &[x])
@@ -63,6 +66,9 @@ impl Operator for Colorize {
 impl Operator for Demosaic {
     fn task(&self) -> String {
         "demosaic".into()
+    }
+    fn check(&self, x: Shape) -> Result<()> {
+        check_colour(self, x)
     }
     fn state_shape(&self, x: Shape) -> Option<Shape> {
         Some(x)

@@ -1,7 +1,7 @@
 //! The trait of measurement operators.
 
 use super::spectrum::Spectrum;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Graph, TensorId};
 use crate::image::Picture;
 use crate::tensor::Shape;
@@ -128,7 +128,8 @@ pub enum StateOrigin<'a> {
     None,
     /// It is drawn from a seed.
     Drawn {
-        /// The task that reads the state from a file instead, as it is written.
+        /// The task that reads the state from a file instead, as it is written. Empty if there is
+        /// none.
         given: &'static str,
     },
     /// It is read from this file.
@@ -152,5 +153,13 @@ impl Observed<'_> {
             Observed::All => true,
             Observed::Mask(mask) => mask[i / (len / mask.len())] != 0.0,
         }
+    }
+}
+
+/// Fails if images of shape `x` have not the three channels of a colour image.
+pub(super) fn check_colour(operator: &dyn Operator, x: Shape) -> Result<()> {
+    match x.c {
+        3 => Ok(()),
+        c => Err(Error::Invalid(format!("{} measures three channels, what it gets has {c}", operator.task()))),
     }
 }

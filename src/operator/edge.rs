@@ -2,7 +2,7 @@
 
 use super::blur::{blur_taps, gaussian_weights};
 use super::colour::LUMA;
-use super::contract::Operator;
+use super::contract::{Operator, check_colour};
 use crate::error::Result;
 use crate::graph::{Graph, TensorId};
 use crate::image::Picture;
@@ -34,6 +34,9 @@ impl Operator for Edge {
     }
     fn image_shape(&self, y: Shape) -> Shape {
         Shape { c: 3, ..y }
+    }
+    fn check(&self, x: Shape) -> Result<()> {
+        check_colour(self, x)
     }
     fn build(&self, g: &mut Graph, x: TensorId, _: Option<TensorId>) -> Result<TensorId> {
         let shape = g.shape(x);

@@ -1,6 +1,6 @@
 //! JPEG: what is left of an image after it was compressed (ITU-T T.81).
 
-use super::contract::Operator;
+use super::contract::{Operator, check_colour};
 use crate::error::Result;
 use crate::graph::{Graph, TensorId};
 use crate::ops::add::Add;
@@ -83,6 +83,9 @@ fn doubled(n: usize) -> Taps {
 impl Operator for Jpeg {
     fn task(&self) -> String {
         format!("jpeg:quality={}", self.quality)
+    }
+    fn check(&self, x: Shape) -> Result<()> {
+        check_colour(self, x)
     }
     fn build(&self, g: &mut Graph, x: TensorId, _: Option<TensorId>) -> Result<TensorId> {
         let image = g.shape(x);

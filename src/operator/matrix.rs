@@ -58,8 +58,12 @@ fn read(path: &Path) -> Result<Taps> {
         ["%%matrixmarket", "matrix", "coordinate", "real" | "integer", "general" | "symmetric"]
     );
     if !is_known {
-        let reason = "expected the header of a real sparse matrix, '%%MatrixMarket matrix coordinate real general'";
-        return Err(error(1, reason));
+        let reason = format!(
+            "expected the header of a real sparse matrix, '%%MatrixMarket matrix coordinate KIND FORM' with KIND real or \
+             integer and FORM general or symmetric, found '{}'",
+            words.iter().map(|w| readable_word(w)).collect::<Vec<_>>().join(" ")
+        );
+        return Err(error(1, &reason));
     }
     let is_symmetric = words[4] == "symmetric";
     let mut taps = None;
@@ -109,9 +113,17 @@ fn read(path: &Path) -> Result<Taps> {
     }
     match taps {
         Some(_) if found < stated => Err(error(last, &format!("the file ends after {found} of {stated} entries"))),
+        Some(taps) if taps.rows.iter().flatten().all(|entry| entry.1 == 0.0) => {
+            Err(error(last, "the matrix is 0 everywhere: it measures nothing"))
+        }
         Some(taps) => Ok(taps),
         None => Err(error(last, "the file ends before the sizes of the matrix")),
     }
+}
+
+/// At most twenty printable characters of a word.
+fn readable_word(word: &str) -> String {
+    word.chars().filter(|c| !c.is_control()).take(20).collect()
 }
 
 impl Matrix {

@@ -247,7 +247,7 @@ fn starts_with_name(task: &str) -> bool {
 fn is_seam(task: &str, at: usize) -> bool {
     let option = task[..at].rsplit([',', ':']).next().unwrap_or_default();
     let is_file = ["kernel=", "mask=", "file="].iter().any(|key| option.starts_with(key));
-    let after = &task[at + 1..];
+    let after = task[at + 1..].trim_start();
     starts_with_name(after) || !is_file && !after.starts_with(|c: char| c.is_ascii_digit())
 }
 
@@ -257,12 +257,16 @@ fn is_seam(task: &str, at: usize) -> bool {
 pub fn parse_task(task: &str) -> Result<Arc<dyn Operator>> {
     let seam = task.match_indices('+').rev().find(|(at, _)| is_seam(task, *at));
     match seam {
+        Some((at, _)) if task[..at].trim().is_empty() || task[at + 1..].trim().is_empty() => {
+            Err(Error::Invalid(format!("task {task}: a task is missing beside a +")))
+        }
         Some((at, _)) => Ok(Arc::new(Chain::new(parse_task(&task[..at])?, parse_one(&task[at + 1..])?)?)),
         None => parse_one(task),
     }
 }
 
 fn parse_one(task: &str) -> Result<Arc<dyn Operator>> {
+    let task = task.trim();
     let name = task.split(':').next().unwrap_or_default();
     let factor = name.strip_prefix("sr").filter(|s| s.starts_with(|c: char| c.is_ascii_digit()));
     let name = factor.map_or(name, |_| "sr");

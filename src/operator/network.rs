@@ -1,6 +1,6 @@
 //! An operator that the user gives as a network of convolutions.
 
-use super::contract::{Operator, StateOrigin};
+use super::contract::{Operator, StateOrigin, check_colour};
 use crate::error::{Error, Result, shown};
 use crate::graph::{Graph, TensorId};
 use crate::ops::conv::Conv;
@@ -87,8 +87,12 @@ pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Operator>> {
 /// The file of the weights, and the layers.
 fn read(path: &Path) -> Result<(PathBuf, Vec<Layer>)> {
     let error = |reason: String| Error::Invalid(format!("{}: {reason}", shown(path)));
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    let found: Description = serde_json::from_str(&text).map_err(|e| error(e.to_string()))?;
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let found: Description =
+        serde_json::from_slice(&bytes).map_err(|e| error(format!("it is not the JSON file of a network: {e}")))?;
+    if found.layers.is_empty() {
+        return Err(error("it has no layers".into()));
+    }
     // The weights lie beside the JSON file.
     let file = path.with_file_name(&found.weights);
     let weights = Checkpoint::open(&file)?;
@@ -97,7 +101,10 @@ fn read(path: &Path) -> Result<(PathBuf, Vec<Layer>)> {
     for (k, step) in found.layers.iter().enumerate() {
         let wrong = |reason: &str| error(format!("layer {}: {reason}", k + 1));
         let layer = match (step.conv.as_deref(), step.act.as_deref(), step.resize.as_deref()) {
-            (Some(name), None, None) => conv(&weights, name, step.stride.unwrap_or(1), channels)?,
+            (Some(name), None, None) => match step.stride.unwrap_or(1) {
+                stride @ (1 | 2) => conv(&weights, name, stride, channels)?,
+                other => return Err(wrong(&format!("stride {other}; 1 and 2 are possible"))),
+            },
             (None, Some("relu"), None) => Layer::Relu,
             (None, Some("silu"), None) => Layer::Silu,
             (None, Some("gelu"), None) => Layer::Gelu,
@@ -129,11 +136,11 @@ fn read(path: &Path) -> Result<(PathBuf, Vec<Layer>)> {
 
 fn conv(file: &Checkpoint, name: &str, stride: usize, channels: usize) -> Result<Layer> {
     let (weight_name, bias_name) = (format!("{name}.weight"), format!("{name}.bias"));
-    let shape = file.tensors.get(&weight_name).map(|t| t.shape.clone()).unwrap_or_default();
+    let Some(shape) = file.tensors.get(&weight_name).map(|t| t.shape.clone()) else {
+        return Err(file.error(format!("it has no tensor {weight_name}, which the JSON file names")));
+    };
     let (out, kernel) = match shape[..] {
-        [out, c, k, l] if c == channels && k == l && (k == 3 && stride <= 2 || k == 1 && stride == 1) && stride > 0 => {
-            (out, k)
-        }
+        [out, c, k, l] if c == channels && k == l && (k == 3 || k == 1 && stride == 1) => (out, k),
         _ => {
             return Err(file.error(format!(
                 "tensor {weight_name} should have shape (any, {channels}, k, k) with k = 3, or 1 with stride 1, but has \
@@ -194,6 +201,7 @@ impl Operator for NetworkOperator {
         vec![self.file.clone().into(), self.weights.clone()]
     }
     fn check(&self, x: Shape) -> Result<()> {
+        check_colour(self, x)?;
         self.shape(x).map(|_| ()).map_err(|reason| Error::Invalid(format!("{}: {reason}", self.task())))
     }
     fn build(&self, g: &mut Graph, x: TensorId, _: Option<TensorId>) -> Result<TensorId> {

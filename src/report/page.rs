@@ -33,12 +33,22 @@ pub fn page(title: &str, introduction: Html, sections: impl IntoIterator<Item = 
     text + left
 }
 
+/// What a page says of itself.
+const GENERATOR: &str = "<meta name=\"generator\" content=\"dmap\">";
+
 /// Checks, before any work is done, that a report can be written to `path`; makes its folder. Fails
-/// if `path` is a folder or its folder can't be made or written to.
+/// if `path` is a folder, or a file that is no page of this program, or if its folder can't be made
+/// or written to.
 pub fn check_place(path: &Path) -> Result<()> {
     let refuse = |reason: String| Err(Error::Invalid(format!("--report {}: {reason}", shown(path))));
     if path.is_dir() || path.file_name().is_none() {
         return refuse("it is a folder; give the name of an HTML file".into());
+    }
+    if path.exists() {
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        if !String::from_utf8_lossy(&bytes[..bytes.len().min(1024)]).contains(GENERATOR) {
+            return refuse("this file is no page of dmap and is not overwritten; give another name".into());
+        }
     }
     let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if let Err(e) = std::fs::create_dir_all(folder) {

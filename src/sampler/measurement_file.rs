@@ -32,7 +32,9 @@ impl MeasurementFile {
     /// `state` and the metadata `task`, `noise` and `grey` are optional.
     pub fn read(path: &Path) -> Result<MeasurementFile> {
         let file = Checkpoint::open(path)?;
-        let shape = file.tensors.get("y").map(|t| t.shape.clone()).unwrap_or_default();
+        let Some(shape) = file.tensors.get("y").map(|t| t.shape.clone()) else {
+            return Err(file.error("it has no tensor y; a measurement is y of shape (1, height, width, 1 or 3)"));
+        };
         let [1, height, width, channels @ (1 | 3)] = shape[..] else {
             return Err(file.error(format!("tensor y should have shape (1, height, width, 1 or 3) but has {shape:?}")));
         };

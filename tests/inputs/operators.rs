@@ -17,7 +17,7 @@ const TASKS: [&str; 13] = [
     "jpeg:quality=20",
     "compressed-sensing:block=8",
     "edge",
-    "gaussian-blur:size=9,sigma=1+sr2+colorize",
+    "gaussian-blur:size=9,sigma=1 + sr2 + colorize",
 ];
 
 #[test]
@@ -89,6 +89,9 @@ fn impossible_options_and_measurements_of_tasks_are_refused() {
         with("a chain with an unknown end", "sr2+blurr", &[], "unknown task"),
         with("moduli as a picture", "phase-retrieval", &given, "its values do not fit into a picture"),
         with("edges as a picture", "edge", &given, "its values do not fit into a picture"),
+        with("JPEG of one channel", "colorize+jpeg", &[], "measures three channels, what it gets has 1"),
+        with("no end", "sr2+", &[], "task sr2+: a task is missing beside a +"),
+        with("no start", "+sr2", &[], "a task is missing beside a +"),
         with("no matrix", "matrix", &[], "write matrix:file=FILE.mtx,width=W,height=H"),
         with("a matrix without a size", "matrix:file=absent.mtx", &[], "width is missing"),
         with("no such matrix", "matrix:file=absent.mtx,width=20,height=20", &[], "absent.mtx"),

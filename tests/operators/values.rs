@@ -279,9 +279,14 @@ fn a_matrix_from_a_file_multiplies_every_channel() {
         ("%%MatrixMarket matrix coordinate real general\n3 6 1\n1 1 nan\n", "line 3: expected a row"),
         ("%%MatrixMarket matrix coordinate real general\n3 6 2\n1 1 1\n", "ends after 1 of 2 entries"),
         ("%%MatrixMarket matrix coordinate real general\n3 6 1\n1 1 1\n1 2 1\n", "line 4: more than the stated 1"),
-        ("%%MatrixMarket matrix coordinate real general\n3 5 0\n", "5 columns, an image of 3x2 6 pixels"),
+        ("%%MatrixMarket matrix coordinate real general\n3 5 1\n1 1 1\n", "5 columns, an image of 3x2 6 pixels"),
         ("%%MatrixMarket matrix coordinate real general\n99999999999 6 1\n", "line 2: 99999999999 rows"),
         ("%%MatrixMarket matrix coordinate real general\n", "ends before the sizes"),
+        ("%%MatrixMarket matrix coordinate real general\n3 6 1\n1 1 0\n", "the matrix is 0 everywhere"),
+        (
+            "%%MatrixMarket matrix coordinate pattern general\n3 6 0\n",
+            "found '%%matrixmarket matrix coordinate pattern",
+        ),
     ];
     for (text, expected) in bad {
         std::fs::write(&file, text).unwrap();
@@ -334,8 +339,8 @@ fn a_network_from_files_convolves_as_it_says() {
     assert!(vjp(operator.as_ref(), image, &x, &g).iter().any(|v| v.abs() > 0.01));
     for (layers, expected) in [
         (r#"{"conv": "tail"}"#, "tail.weight should have shape (any, 3, k, k)"),
-        (r#"{"conv": "nose"}"#, "nose.weight should have shape"),
-        (r#"{"conv": "head", "stride": 3}"#, "stride 3"),
+        (r#"{"conv": "nose"}"#, "no tensor nose.weight"),
+        (r#"{"conv": "head", "stride": 3}"#, "layer 1: stride 3; 1 and 2 are possible"),
         (r#"{"conv": "head"}"#, "gives 4 channels; a measurement has 1 or 3"),
         (r#"{"act": "tanh"}"#, "layer 1: act tanh; relu, silu, gelu and clamp are known"),
         (r#"{"act": "relu", "stride": 2}"#, "layer 1: only a conv has a stride"),
