@@ -197,6 +197,19 @@ pub fn readable(bytes: u64) -> String {
     }
 }
 
+/// A number as people read it: four significant digits.
+pub(crate) fn figure(value: f64) -> String {
+    let size = value.abs();
+    if value == 0.0 || !value.is_finite() {
+        return value.to_string();
+    }
+    if !(1e-3..1e6).contains(&size) {
+        return format!("{value:.2e}");
+    }
+    let decimals = (3 - size.log10().floor() as i32).max(0) as usize;
+    format!("{value:.decimals$}")
+}
+
 /// The known name most similar to `name`; none if `known` is empty.
 pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let alike = |k: &str| strsim::jaro_winkler(name, k);
@@ -206,6 +219,12 @@ pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_have_four_digits() {
+        let shown = [0.0, 0.025, 1.0, 23.6149, 123456.0, 2.5e-7, f64::NAN].map(figure);
+        assert_eq!(shown, ["0", "0.02500", "1.000", "23.61", "123456", "2.50e-7", "NaN"]);
+    }
 
     #[test]
     fn an_error_is_one_line_without_control_characters() {

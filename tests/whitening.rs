@@ -11,7 +11,7 @@ use dmap::image::{Photo, Picture};
 use dmap::metrics::psnr;
 use dmap::model::Model;
 use dmap::noise::{Draw, NoiseKey, fill_normal};
-use dmap::operator::{GaussianBlur, Observed, Operator, Spectrum, parse_task};
+use dmap::operator::{AxisKernel, Observed, Operator, SeparableBlur, Spectrum, parse_task};
 use dmap::ops::filter2d::Boundary;
 use dmap::sampler::whitening::weights;
 use dmap::sampler::{Guidance, Item, Measurement, Measurer, Noise, Phases, Restorer, Settings, StepRule, WHITEN};
@@ -220,7 +220,7 @@ fn steps_as_published_and_what_is_no_blur_take_the_plain_norm() {
 
 /// A blur of somebody else's, which gives its spectrum or not.
 #[derive(Debug)]
-struct OtherBlur(GaussianBlur, bool);
+struct OtherBlur(SeparableBlur, bool);
 
 impl Operator for OtherBlur {
     fn task(&self) -> String {
@@ -238,7 +238,7 @@ impl Operator for OtherBlur {
 fn an_operator_from_outside_is_whitened_if_it_gives_a_spectrum() {
     let model = Model::shipped().unwrap();
     let image = Shape::new(1, 24, 24, 3);
-    let blur = || GaussianBlur { size: 9, sigma: 1.5, boundary: Some(Boundary::Reflect) };
+    let blur = || SeparableBlur { kernel: AxisKernel::Gaussian(1.5), size: 9, boundary: Some(Boundary::Reflect) };
     let restored = |operator: Arc<dyn Operator>, method: &str| {
         let photo: Vec<f32> = (0..image.numel()).map(|i| (i as f32 * 0.1).sin() * 0.5).collect();
         let noise = Noise::Gaussian(0.025);

@@ -12,9 +12,10 @@
 use super::chain::ChainMethod;
 use super::plot::{Axis, Plot, Point, Scale, Series};
 use super::problem::Problem;
-use super::report::{Claim, Report, Row, figures};
+use super::report::{Claim, Report, Row};
 use super::samples::{ABOUT_METHODS, Sampled, mean, squared_error};
 use super::statistics::Estimate;
+use crate::error::figure;
 
 /// The level of the coverage.
 pub const LEVEL: f64 = 0.9;
@@ -84,10 +85,10 @@ pub fn report(problem: &Problem, found: &Sampled, prior: String, operator: Strin
                 verdict: below.above(-nominal),
                 because: format!(
                     "coverage {}, 95 % interval {} to {}, where exact draws have {}",
-                    figures(coverage.mean),
-                    figures(coverage.low),
-                    figures(coverage.high),
-                    figures(nominal)
+                    figure(coverage.mean),
+                    figure(coverage.low),
+                    figure(coverage.high),
+                    figure(nominal)
                 ),
             });
         }
@@ -103,7 +104,7 @@ pub fn report(problem: &Problem, found: &Sampled, prior: String, operator: Strin
         "{} signals, {count} samples of each; coverage with uniform weights and Wilson's 95 % interval. The gap of exact \
          draws is about {} dB.",
         found.signals.len(),
-        figures(floor)
+        figure(floor)
     )];
     notes.push(ABOUT_METHODS.into());
     if prior == "bernoulli-laplace" {

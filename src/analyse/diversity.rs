@@ -5,9 +5,10 @@
 
 use super::chain::ChainMethod;
 use super::plot::{Axis, Plot, Point, Scale, Series};
-use super::report::{Claim, Report, Row, figures};
+use super::report::{Claim, Report, Row};
 use super::samples::{ABOUT_METHODS, Sampled, mean, mean_standard_deviation, squared_error};
 use super::statistics::Estimate;
+use crate::error::figure;
 
 /// The claim about diversity of a method, whose ratio to the reference's has this logarithm.
 pub fn claim(name: &str, log_ratio: &Estimate, reference: &str) -> Claim {
@@ -18,9 +19,9 @@ pub fn claim(name: &str, log_ratio: &Estimate, reference: &str) -> Claim {
         verdict: below.above(0.0),
         because: format!(
             "their standard deviation is {} times as large, 95 % interval {} to {}",
-            figures(log_ratio.mean.exp()),
-            figures(log_ratio.low.exp()),
-            figures(log_ratio.high.exp())
+            figure(log_ratio.mean.exp()),
+            figure(log_ratio.low.exp()),
+            figure(log_ratio.high.exp())
         ),
     }
 }

@@ -3,7 +3,7 @@
 
 use super::plot::Plot;
 use super::statistics::{Estimate, Verdict};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, figure};
 use crate::image::write_whole;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Value, json};
@@ -142,16 +142,7 @@ fn shown(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
         Value::String(s) => s.clone(),
-        Value::Number(n) if n.is_f64() => figures(n.as_f64().unwrap_or(f64::NAN)),
+        Value::Number(n) if n.is_f64() => figure(n.as_f64().unwrap_or(f64::NAN)),
         other => other.to_string(),
-    }
-}
-
-/// A number with four digits that count.
-pub fn figures(v: f64) -> String {
-    match v.abs() {
-        0.0 => "0".into(),
-        a if !(1e-4..1e5).contains(&a) => format!("{v:.2e}"),
-        a => format!("{v:.*}", (3 - a.log10().floor() as i32).max(0) as usize),
     }
 }

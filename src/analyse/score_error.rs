@@ -15,10 +15,10 @@ use super::options::Options;
 use super::plot::{Axis, Plot, Point, Scale, Series};
 use super::prior::epsilon;
 use super::problem::Problem;
-use super::report::{Claim, Report, Row, figures};
+use super::report::{Claim, Report, Row};
 use super::statistics::{Estimate, Verdict};
 use super::work::{Watch, in_parallel};
-use crate::error::Result;
+use crate::error::{Result, figure};
 use crate::model::NoiseSchedule;
 use crate::sampler::{Schedule, Spacing};
 
@@ -198,9 +198,9 @@ fn claims(found: &Distances, from: usize) -> Vec<Claim> {
         let verdict = ratio.above(0.0);
         let because = format!(
             "its squared distance is {} times as large, 95 % interval {} to {}",
-            figures(ratio.mean.exp()),
-            figures(ratio.low.exp()),
-            figures(ratio.high.exp())
+            figure(ratio.mean.exp()),
+            figure(ratio.low.exp()),
+            figure(ratio.high.exp())
         );
         let claim = match estimator {
             Estimator::Dps(zeta) => {

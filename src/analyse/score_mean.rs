@@ -16,11 +16,11 @@ use super::options::Options;
 use super::plot::{Axis, Plot, Point, Scale, Series};
 use super::prior::epsilon;
 use super::problem::Problem;
-use super::report::{Claim, Report, Row, figures};
+use super::report::{Claim, Report, Row};
 use super::score_error::{ComparedLevel, Estimator, TRAINING_LEVELS, compared_levels, dps_epsilon};
 use super::statistics::{Estimate, Verdict};
 use super::work::{Watch, in_parallel};
-use crate::error::Result;
+use crate::error::{Result, figure};
 use crate::model::NoiseSchedule;
 use crate::sampler::{Schedule, Spacing};
 
@@ -174,7 +174,7 @@ pub fn report(found: &[Scores], x_t: &str, prior: String, operator: String, sett
             "{} samples of {x_t}. Claims are about the first timestep, {first}; a mean differs from zero if the jackknife's \
              95 % interval of its share lies above 0. Ratios of a mean of zero are about {}.",
             found[0].epsilon.len(),
-            figures(zero)
+            figure(zero)
         ),
         "The published columns are those of mean_score.py: one x_t, the absolute mean over channels, its mean and \
          standard deviation over positions; this is not a mean over x_t."
@@ -190,11 +190,11 @@ fn claims(found: &[(&Scores, &Mean)]) -> Vec<Claim> {
         let share = &mean.share;
         let because = format!(
             "ratio {} +- {}, share of the mean {}, 95 % interval {} to {}",
-            figures(mean.ratio.mean),
-            figures(mean.ratio.standard_error),
-            figures(share.mean),
-            figures(share.low),
-            figures(share.high)
+            figure(mean.ratio.mean),
+            figure(mean.ratio.standard_error),
+            figure(share.mean),
+            figure(share.low),
+            figure(share.high)
         );
         let (claim, verdict) = match scores.estimator {
             Estimator::Posterior | Estimator::Cse => {

@@ -112,7 +112,7 @@ fn read_measurement(job: &Job, path: &Path) -> Result<Given> {
 fn own_state(job: &Job, path: &Path, image: Shape) -> Result<Vec<f32>> {
     let operator = job.operator.as_ref();
     if let StateOrigin::Drawn { given } = operator.state_origin() {
-        let other = if given.is_empty() { String::new() } else { format!("write --task {given}, or ") };
+        let other = given.map_or(String::new(), |task| format!("write --task {task}, or "));
         return Err(Error::Invalid(format!(
             "{}: task {} draws a mask or kernel at random, which is not the one of this measurement; {other}give the \
              measurement.safetensors that brings it",

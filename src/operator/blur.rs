@@ -81,17 +81,18 @@ pub(super) fn odd(options: &mut Options, key: &str, default: usize) -> Result<us
     }
 }
 
+/// The values of the option `boundary`. None: y only where the whole kernel lies inside.
+const BOUNDARIES: [(&str, Option<Boundary>); 3] =
+    [("reflect", Some(Boundary::Reflect)), ("circular", Some(Boundary::Circular)), ("valid", None)];
+
 /// The option `boundary`.
-pub(super) fn boundary(options: &mut Options) -> Result<Boundary> {
-    let choices = [Boundary::Reflect, Boundary::Circular];
-    Ok(choices[options.choice("boundary", &choices.map(|b| b.to_string()).each_ref().map(String::as_str))?])
+pub(super) fn boundary(options: &mut Options) -> Result<Option<Boundary>> {
+    Ok(BOUNDARIES[options.choice("boundary", &BOUNDARIES.map(|b| b.0))?].1)
 }
 
 /// The end of a task's text: nothing for the usual boundary, so that the names of former results
 /// stay valid.
-pub(super) fn written(boundary: Boundary) -> &'static str {
-    match boundary {
-        Boundary::Reflect => "",
-        Boundary::Circular => ",boundary=circular",
-    }
+pub(super) fn written(boundary: Option<Boundary>) -> String {
+    let name = BOUNDARIES.into_iter().skip(1).find(|b| b.1 == boundary);
+    name.map_or(String::new(), |(name, _)| format!(",boundary={name}"))
 }

@@ -51,9 +51,6 @@ impl Operator for Colorize {
     fn measurement_shape(&self, x: Shape) -> Shape {
         Shape { c: 1, ..x }
     }
-    fn image_shape(&self, y: Shape) -> Shape {
-        Shape { c: 3, ..y }
-    }
     fn check(&self, x: Shape) -> Result<()> {
         check_colour(self, x)
     }

@@ -91,7 +91,7 @@ impl Operator for CompressedSensing {
         Ok(mask)
     }
     fn state_origin(&self) -> StateOrigin<'_> {
-        StateOrigin::Drawn { given: "" }
+        StateOrigin::Drawn { given: None }
     }
     fn check_state(&self, _: Shape, mask: &[f32]) -> Result<()> {
         match mask.iter().find(|v| **v != 0.0 && **v != 1.0) {

@@ -17,9 +17,9 @@ pub trait Operator: std::fmt::Debug + Send + Sync {
         x
     }
 
-    /// Shape of the image that gives a measurement of shape `y`.
+    /// Shape of the image that gives a measurement of shape `y`; images have three channels.
     fn image_shape(&self, y: Shape) -> Shape {
-        y
+        Shape { c: 3, ..y }
     }
 
     /// Shape of the operator's state (a mask or kernel) for images of shape `x`. None if the
@@ -128,9 +128,8 @@ pub enum StateOrigin<'a> {
     None,
     /// It is drawn from a seed.
     Drawn {
-        /// The task that reads the state from a file instead, as it is written. Empty if there is
-        /// none.
-        given: &'static str,
+        /// The task that reads the state from a file instead, as it is written, if there is one.
+        given: Option<&'static str>,
     },
     /// It is read from this file.
     File(&'a Path),

@@ -32,9 +32,6 @@ impl Operator for Edge {
     fn measurement_shape(&self, x: Shape) -> Shape {
         Shape { c: 1, ..x }
     }
-    fn image_shape(&self, y: Shape) -> Shape {
-        Shape { c: 3, ..y }
-    }
     fn check(&self, x: Shape) -> Result<()> {
         check_colour(self, x)
     }

@@ -110,7 +110,7 @@ impl Operator for Inpaint {
     fn state_origin(&self) -> StateOrigin<'_> {
         match &self.masked {
             Masked::File(file) => StateOrigin::File(file.as_ref()),
-            Masked::Box(_) | Masked::Random(_) => StateOrigin::Drawn { given: "inpaint-mask:mask=FILE" },
+            Masked::Box(_) | Masked::Random(_) => StateOrigin::Drawn { given: Some("inpaint-mask:mask=FILE") },
         }
     }
 

@@ -1,5 +1,6 @@
 //! JPEG: what is left of an image after it was compressed (ITU-T T.81).
 
+use super::colour::LUMA;
 use super::contract::{Operator, check_colour};
 use crate::error::Result;
 use crate::graph::{Graph, TensorId};
@@ -24,12 +25,12 @@ pub struct Jpeg {
 }
 
 /// Steps of the luma and of the colours at quality 50 (tables K.1 and K.2), row by row.
-const LUMA: [u16; 64] = [
+const LUMA_STEPS: [u16; 64] = [
     16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51,
     87, 80, 62, 18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92, 49, 64, 78, 87, 103, 121, 120, 101,
     72, 92, 95, 98, 112, 100, 103, 99,
 ];
-const COLOURS: [u16; 64] = [
+const COLOUR_STEPS: [u16; 64] = [
     17, 18, 24, 47, 99, 99, 99, 99, 18, 21, 26, 66, 99, 99, 99, 99, 24, 26, 56, 99, 99, 99, 99, 99, 47, 66, 99, 99, 99,
     99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99, 99,
     99, 99, 99, 99, 99, 99,
@@ -100,17 +101,17 @@ impl Operator for Jpeg {
         };
         // JPEG counts from 0 to 255 and subtracts 128, so luma in [-1, 1] lies half a level lower.
         let scaled = |row: [f32; 3]| row.map(|w| 127.5 * w).to_vec();
-        let luma = g.one(ChannelMix { rows: vec![scaled([0.299, 0.587, 0.114])] }, "operator.luma", &[x])?;
+        let luma = g.one(ChannelMix { rows: vec![scaled(LUMA)] }, "operator.luma", &[x])?;
         let one = Shape { c: 1, ..g.shape(luma) };
         let half = g.constant("half a level", one, vec![0.5; one.numel()]);
         let luma = g.one(Add { scale: -1.0 }, "operator.luma.levels", &[luma, half])?;
-        let luma = self.rounded(g, "operator.luma", luma, &LUMA)?;
+        let luma = self.rounded(g, "operator.luma", luma, &LUMA_STEPS)?;
         let luma = g.one(Add { scale: 1.0 }, "operator.luma.decoded", &[luma, half])?;
 
         let colours = vec![scaled([-0.168736, -0.331264, 0.5]), scaled([0.5, -0.418688, -0.081312])];
         let colours = g.one(ChannelMix { rows: colours }, "operator.colours", &[x])?;
         let colours = g.along_axes("operator.halved", colours, whole.map(|n| Arc::new(halved(n))))?;
-        let colours = self.rounded(g, "operator.colours", colours, &COLOURS)?;
+        let colours = self.rounded(g, "operator.colours", colours, &COLOUR_STEPS)?;
         let colours = g.along_axes("operator.doubled", colours, whole.map(|n| Arc::new(doubled(n / 2))))?;
 
         let level = 1.0 / 127.5;

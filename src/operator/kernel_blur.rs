@@ -1,6 +1,6 @@
 //! Blurs by a kernel of two dimensions: motion blur, and Gaussians that differ along two directions.
 
-use super::blur::{boundary, kernel_power, odd, written};
+use super::blur::{self, kernel_power, odd, written};
 use super::contract::{Operator, StateOrigin};
 use super::spectrum::Spectrum;
 use crate::error::{Error, Result};
@@ -97,6 +97,12 @@ fn check_size(operator: &dyn Operator, size: usize, x: Shape) -> Result<()> {
     )))
 }
 
+/// The option `boundary`, of a kernel of two dimensions.
+fn boundary(options: &mut Options) -> Result<Boundary> {
+    let valid = "boundary=valid is for gaussian-blur and uniform-blur; reflect and circular are possible";
+    blur::boundary(options)?.ok_or_else(|| options.error(valid))
+}
+
 pub(super) fn parse_motion(options: &mut Options) -> Result<Arc<dyn Operator>> {
     if let Some(file) = options.text("kernel") {
         let (width, height, mut values) = read_grey(file.as_ref())?;
@@ -156,7 +162,7 @@ impl Operator for AnisotropicBlur {
             self.sigma,
             self.across,
             self.angle,
-            written(self.boundary)
+            written(Some(self.boundary))
         )
     }
     fn check(&self, x: Shape) -> Result<()> {
@@ -181,7 +187,7 @@ impl Operator for MotionBlur {
             Some((file, _)) => format!("kernel={file}"),
             None => format!("size={},length={},spread={}", self.size, self.length, self.spread),
         };
-        format!("motion-blur:{options}{}", written(self.boundary))
+        format!("motion-blur:{options}{}", written(Some(self.boundary)))
     }
     fn state_shape(&self, x: Shape) -> Option<Shape> {
         Some(Shape::new(x.n, self.size, self.size, 1))
@@ -201,7 +207,7 @@ impl Operator for MotionBlur {
     fn state_origin(&self) -> StateOrigin<'_> {
         match &self.kernel {
             Some((file, _)) => StateOrigin::File(file.as_ref()),
-            None => StateOrigin::Drawn { given: "motion-blur:kernel=FILE" },
+            None => StateOrigin::Drawn { given: Some("motion-blur:kernel=FILE") },
         }
     }
     fn check_state(&self, _: Shape, kernel: &[f32]) -> Result<()> {

@@ -7,8 +7,8 @@
 
 mod baseline;
 mod blur;
-mod chain;
 mod colour;
+mod composition;
 mod compressed_sensing;
 mod contract;
 mod edge;
@@ -25,8 +25,8 @@ mod spectrum;
 
 pub(crate) use baseline::baseline_on_canvas;
 pub use baseline::{baseline, nearest_fill};
-pub use chain::Chain;
 pub use colour::{Colorize, Demosaic, Hdr};
+pub use composition::Composition;
 pub use compressed_sensing::CompressedSensing;
 pub use contract::{Observed, Operator, StateOrigin};
 pub use edge::Edge;
@@ -37,7 +37,7 @@ pub use matrix::Matrix;
 pub use network::NetworkOperator;
 pub use phase_retrieval::PhaseRetrieval;
 pub use resize::{Resize, SuperResolution, cubic_taps, resize_cubic};
-pub use separable_blur::{GaussianBlur, UniformBlur, gaussian_taps};
+pub use separable_blur::{AxisKernel, SeparableBlur};
 pub use spectrum::{Spectrum, Transform};
 
 use crate::error::{Error, Result, nearest};
@@ -260,7 +260,7 @@ pub fn parse_task(task: &str) -> Result<Arc<dyn Operator>> {
         Some((at, _)) if task[..at].trim().is_empty() || task[at + 1..].trim().is_empty() => {
             Err(Error::Invalid(format!("task {task}: a task is missing beside a +")))
         }
-        Some((at, _)) => Ok(Arc::new(Chain::new(parse_task(&task[..at])?, parse_one(&task[at + 1..])?)?)),
+        Some((at, _)) => Ok(Arc::new(Composition::new(parse_task(&task[..at])?, parse_one(&task[at + 1..])?)?)),
         None => parse_one(task),
     }
 }

@@ -24,10 +24,8 @@ pub struct SuperResolution {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Resize {
-    /// The anti-aliased cubic resize of the papers of this field, [`cubic_taps`]; the task `sr`.
+    /// The anti-aliased cubic resize of MATLAB and of the papers of this field, [`cubic_taps`].
     Cubic,
-    /// The same, as the task `sr-bicubic:like=matlab`.
-    Matlab,
     /// PyTorch's `interpolate` with `mode="bicubic", antialias=True`: at the border the taps that
     /// lie outside are left out.
     PyTorch,
@@ -74,7 +72,7 @@ impl Resize {
     /// Number of positions that `inputs` positions give.
     fn outputs(self, inputs: usize, factor: usize) -> usize {
         match self {
-            Resize::Cubic | Resize::Matlab => inputs.div_ceil(factor),
+            Resize::Cubic => inputs.div_ceil(factor),
             Resize::PyTorch | Resize::PyTorchAliased | Resize::Deepinv | Resize::Average => inputs / factor,
         }
     }
@@ -103,7 +101,7 @@ impl Resize {
             added_up(offsets.map(|d| (place(d), weight(d) / total)))
         };
         let rows = match self {
-            Resize::Cubic | Resize::Matlab => return cubic_taps(inputs, outputs, 1.0 / scale),
+            Resize::Cubic => return cubic_taps(inputs, outputs, 1.0 / scale),
             Resize::PyTorch => (0..outputs).map(anti_aliased).collect(),
             Resize::PyTorchAliased => (0..outputs).map(aliased).collect(),
             Resize::Deepinv => (0..outputs).map(circular).collect(),
@@ -158,7 +156,7 @@ pub(super) fn parse_average(options: &mut Options) -> Result<Arc<dyn Operator>> 
 
 pub(super) fn parse_bicubic(options: &mut Options) -> Result<Arc<dyn Operator>> {
     let factor = options.count("factor", 4, 2..=64)?;
-    let forms = [Resize::PyTorch, Resize::PyTorchAliased, Resize::Matlab, Resize::Deepinv];
+    let forms = [Resize::PyTorch, Resize::PyTorchAliased, Resize::Cubic, Resize::Deepinv];
     let form = forms[options.choice("like", &["pytorch", "pytorch-aliased", "matlab", "deepinv"])?];
     Ok(Arc::new(SuperResolution { factor, form }))
 }
@@ -176,7 +174,6 @@ impl Operator for SuperResolution {
         match self.form {
             Resize::Cubic => format!("sr{factor}"),
             Resize::Average => format!("sr-average:factor={factor}"),
-            Resize::Matlab => format!("sr-bicubic:factor={factor},like=matlab"),
             Resize::PyTorch => format!("sr-bicubic:factor={factor},like=pytorch"),
             Resize::PyTorchAliased => format!("sr-bicubic:factor={factor},like=pytorch-aliased"),
             Resize::Deepinv => format!("sr-bicubic:factor={factor},like=deepinv"),

@@ -1,6 +1,6 @@
 //! Blurs that are a blur along the height and one along the width: Gaussian and uniform.
 
-use super::blur::{axis_power, blur_taps, gaussian_weights, odd, written};
+use super::blur::{axis_power, blur_taps, boundary, gaussian_weights, odd, written};
 use super::contract::Operator;
 use super::spectrum::Spectrum;
 use crate::error::{Error, Result};
@@ -12,111 +12,71 @@ use crate::options::Options;
 use crate::tensor::Shape;
 use std::sync::Arc;
 
-/// `A(x)`: a Gaussian blur, cut at 4 sigma.
+/// `A(x)`: a blur by a kernel that is a product of one along the height and one along the width.
 #[derive(Debug)]
-pub struct GaussianBlur {
-    /// Kernel size in pixels; odd.
-    pub size: usize,
-    /// Standard deviation in pixels.
-    pub sigma: f64,
-    /// What continues the image beyond its border. None if y is only where the whole kernel lies
-    /// inside.
-    pub boundary: Option<Boundary>,
-}
-
-/// `A(x)`: the mean over a square.
-#[derive(Debug)]
-pub struct UniformBlur {
-    /// Side of the square in pixels; odd.
+pub struct SeparableBlur {
+    /// The kernel along either axis.
+    pub kernel: AxisKernel,
+    /// Its size in pixels; odd.
     pub size: usize,
     /// What continues the image beyond its border. None if y is only where the whole kernel lies
     /// inside.
     pub boundary: Option<Boundary>,
 }
 
-/// Taps of a normalised Gaussian along an axis of `n` pixels. It is cut at 4 sigma and at the
-/// kernel's size.
-pub fn gaussian_taps(n: usize, size: usize, sigma: f64, boundary: Option<Boundary>) -> Taps {
-    blur_taps(n, &gaussian_weights(size, sigma), boundary)
+/// The kernel of a blur along an axis.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum AxisKernel {
+    /// A Gaussian with this standard deviation in pixels, cut at 4 of them.
+    Gaussian(f64),
+    /// The mean.
+    Uniform,
 }
 
 pub(super) fn parse_gaussian(options: &mut Options) -> Result<Arc<dyn Operator>> {
-    let (size, sigma) = (odd(options, "size", 61)?, options.number("sigma", 3.0, 0.1..=30.0)?);
-    Ok(Arc::new(GaussianBlur { size, sigma, boundary: any_boundary(options)? }))
+    let size = odd(options, "size", 61)?;
+    let kernel = AxisKernel::Gaussian(options.number("sigma", 3.0, 0.1..=30.0)?);
+    Ok(Arc::new(SeparableBlur { kernel, size, boundary: boundary(options)? }))
 }
 
 pub(super) fn parse_uniform(options: &mut Options) -> Result<Arc<dyn Operator>> {
-    Ok(Arc::new(UniformBlur { size: odd(options, "size", 9)?, boundary: any_boundary(options)? }))
+    let size = odd(options, "size", 9)?;
+    Ok(Arc::new(SeparableBlur { kernel: AxisKernel::Uniform, size, boundary: boundary(options)? }))
 }
 
-/// The option `boundary`.
-fn any_boundary(options: &mut Options) -> Result<Option<Boundary>> {
-    let choices = [Some(Boundary::Reflect), Some(Boundary::Circular), None];
-    Ok(choices[options.choice("boundary", &["reflect", "circular", "valid"])?])
-}
-
-/// The end of a task's text.
-fn written_any(boundary: Option<Boundary>) -> &'static str {
-    boundary.map_or(",boundary=valid", written)
-}
-
-/// The power per frequency of a separable blur. At a border that the cosine transform does not
-/// continue in the same way it is approximate. A blur without a boundary has no square map, and its
-/// singular values in place of frequencies.
-fn blur_spectrum<'a>(boundary: Option<Boundary>, maps: impl Fn(Shape) -> [Taps; 2] + 'a) -> Spectrum<'a> {
-    if boundary.is_none() {
-        return Spectrum::separable(maps);
+impl SeparableBlur {
+    /// Weights of the kernel along an axis; they sum to 1.
+    fn weights(&self) -> Vec<f64> {
+        match self.kernel {
+            AxisKernel::Gaussian(sigma) => gaussian_weights(self.size, sigma),
+            AxisKernel::Uniform => vec![1.0 / self.size as f64; self.size],
+        }
     }
-    Spectrum::cosine(move |x, _| {
-        let [rows, columns] = maps(x).map(|taps| axis_power(&taps));
-        rows.iter().flat_map(|r| columns.iter().map(move |c| r * c)).collect()
-    })
-}
-
-/// What both blurs are: a kernel of an axis and a boundary.
-trait Separable: std::fmt::Debug + Send + Sync {
-    fn task(&self) -> String;
-    /// Weights of the kernel along an axis.
-    fn weights(&self) -> Vec<f64>;
-    fn boundary(&self) -> Option<Boundary>;
 
     /// Pixels that an axis loses.
     fn lost(&self) -> usize {
-        if self.boundary().is_some() { 0 } else { self.weights().len() - 1 }
+        if self.boundary.is_some() { 0 } else { self.weights().len() - 1 }
     }
+
+    /// The map along an axis of `n` pixels.
+    pub fn map(&self, n: usize) -> Taps {
+        blur_taps(n, &self.weights(), self.boundary)
+    }
+
     /// The maps along height and width of images of shape `x`.
     fn maps(&self, x: Shape) -> [Taps; 2] {
-        [x.h, x.w].map(|n| blur_taps(n, &self.weights(), self.boundary()))
+        [x.h, x.w].map(|n| self.map(n))
     }
 }
 
-impl Separable for GaussianBlur {
+impl Operator for SeparableBlur {
     fn task(&self) -> String {
-        format!("gaussian-blur:size={},sigma={}{}", self.size, self.sigma, written_any(self.boundary))
-    }
-    fn weights(&self) -> Vec<f64> {
-        gaussian_weights(self.size, self.sigma)
-    }
-    fn boundary(&self) -> Option<Boundary> {
-        self.boundary
-    }
-}
-
-impl Separable for UniformBlur {
-    fn task(&self) -> String {
-        format!("uniform-blur:size={}{}", self.size, written_any(self.boundary))
-    }
-    fn weights(&self) -> Vec<f64> {
-        vec![1.0 / self.size as f64; self.size]
-    }
-    fn boundary(&self) -> Option<Boundary> {
-        self.boundary
-    }
-}
-
-impl<B: Separable> Operator for B {
-    fn task(&self) -> String {
-        Separable::task(self)
+        let end = written(self.boundary);
+        match self.kernel {
+            AxisKernel::Gaussian(sigma) => format!("gaussian-blur:size={},sigma={sigma}{end}", self.size),
+            AxisKernel::Uniform => format!("uniform-blur:size={}{end}", self.size),
+        }
     }
     fn measurement_shape(&self, x: Shape) -> Shape {
         let [h, w] = [x.h, x.w].map(|n| n.saturating_sub(self.lost()));
@@ -129,17 +89,27 @@ impl<B: Separable> Operator for B {
         if self.lost() < x.h.min(x.w) {
             return Ok(());
         }
-        let task = Separable::task(self);
         Err(Error::Invalid(format!(
-            "{task}: no pixel of an image of {}x{} has the whole kernel around it; choose a smaller one",
-            x.w, x.h
+            "{}: no pixel of an image of {}x{} has the whole kernel around it; choose a smaller one",
+            self.task(),
+            x.w,
+            x.h
         )))
     }
     fn build(&self, g: &mut Graph, x: TensorId, _: Option<TensorId>) -> Result<TensorId> {
         g.along_axes("operator", x, self.maps(g.shape(x)).map(Arc::new))
     }
+
+    /// In the cosine transform, approximate at a border that the transform does not continue in the
+    /// same way. Without a boundary y is smaller than x, and has the singular vectors only.
     fn spectrum(&self) -> Option<Spectrum<'_>> {
-        Some(blur_spectrum(self.boundary(), |x| self.maps(x)))
+        if self.boundary.is_none() {
+            return self.singular_spectrum();
+        }
+        Some(Spectrum::cosine(|x, _| {
+            let [rows, columns] = self.maps(x).map(|taps| axis_power(&taps));
+            rows.iter().flat_map(|r| columns.iter().map(move |c| r * c)).collect()
+        }))
     }
     fn singular_spectrum(&self) -> Option<Spectrum<'_>> {
         Some(Spectrum::separable(|x| self.maps(x)))
@@ -147,7 +117,7 @@ impl<B: Separable> Operator for B {
 
     /// Without a boundary y lies in the middle, and its edge is repeated around it.
     fn naive(&self, y: &[f32], _: &[f32], x: Shape) -> Option<(&'static str, Picture)> {
-        if self.boundary().is_some() {
+        if self.boundary.is_some() {
             return None;
         }
         let small = self.measurement_shape(x);

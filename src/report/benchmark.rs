@@ -1,7 +1,8 @@
 //! The page about a run of `dmap bench`: a table per kind of row, with bars.
 
-use super::html::{Html, bar, figure, recorded, table};
+use super::html::{Html, bar, recorded, table};
 use super::page::page;
+use crate::error::figure;
 use serde_json::Value;
 
 /// The fields that bars show, of which each kind of row has one, and their units.

@@ -1,6 +1,6 @@
 //! HTML that can't be broken by what it shows: every text and every attribute is escaped here.
 
-use crate::error::{Result, readable};
+use crate::error::{Result, figure, readable};
 use crate::image::Picture;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -139,19 +139,6 @@ pub fn bar(share: f64) -> Html {
     Html::element("div", &[("class", "bar")], Html::element("i", &[("style", &width)], Html::default()))
 }
 
-/// A number as people read it: four significant digits.
-pub fn figure(value: f64) -> String {
-    let size = value.abs();
-    if value == 0.0 || !value.is_finite() {
-        return value.to_string();
-    }
-    if !(1e-3..1e6).contains(&size) {
-        return format!("{value:.2e}");
-    }
-    let decimals = (3 - size.log10().floor() as i32).max(0) as usize;
-    format!("{value:.decimals$}")
-}
-
 /// A value of a JSON object, such as a `result.json`, as people read it. Numbers whose key ends with
 /// `_bytes` are amounts of memory.
 pub fn recorded(key: &str, value: &Value) -> String {
@@ -190,11 +177,5 @@ mod tests {
             ["2.0 KiB", "yes", "-"]
         );
         assert_eq!(shown("task", "\"<sr2>\""), "<sr2>");
-    }
-
-    #[test]
-    fn numbers_have_four_digits() {
-        let shown = [0.0, 0.025, 1.0, 23.6149, 123456.0, 2.5e-7, f64::NAN].map(figure);
-        assert_eq!(shown, ["0", "0.02500", "1.000", "23.61", "123456", "2.50e-7", "NaN"]);
     }
 }

@@ -16,7 +16,7 @@ pub use analysis::analysis_page;
 pub use benchmark::{BenchmarkRow, benchmark_page};
 pub use chart::Chart;
 pub use comparison::comparison;
-pub use html::{Html, bar, captioned, compared, definitions, figure, picture, recorded, table};
+pub use html::{Html, bar, captioned, compared, definitions, picture, recorded, table};
 pub use page::{check_place, page, write_page};
 pub use recipe::Recipe;
 pub use restoration::{RestorationReport, ShownImage};

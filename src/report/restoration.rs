@@ -1,10 +1,10 @@
 //! The page about a run of `dmap restore`: one section per image, then the memory of a step.
 
 use super::chart::Chart;
-use super::html::{Html, captioned, compared, definitions, figure, recorded, table};
+use super::html::{Html, captioned, compared, definitions, recorded, table};
 use super::page::page;
 use super::step_log::StepLog;
-use crate::error::{Result, readable};
+use crate::error::{Result, figure, readable};
 use crate::image::Picture;
 use crate::sampler::Restorer;
 use crate::tensor::Shape;

@@ -5,7 +5,7 @@ use dmap::backend::Device;
 use dmap::executor::Executor;
 use dmap::graph::{Graph, PlanOptions, Shape, backward};
 use dmap::noise::{Draw, NoiseKey, fill_normal};
-use dmap::operator::{OPERATORS, OperatorRow, parse_task};
+use dmap::operator::{AxisKernel, OPERATORS, OperatorRow, SeparableBlur, parse_task};
 use dmap::ops::filter2d::Boundary;
 use dmap::weights::Weights;
 
@@ -164,7 +164,8 @@ fn motion_kernels_sum_to_one_and_follow_their_seed() {
 
 #[test]
 fn gaussian_blur_is_cut_at_four_sigma_as_published() {
-    let taps = dmap::operator::gaussian_taps(100, 61, 3.0, Some(Boundary::Reflect));
+    let kernel = AxisKernel::Gaussian(3.0);
+    let taps = SeparableBlur { kernel, size: 61, boundary: Some(Boundary::Reflect) }.map(100);
     assert_eq!(taps.rows[50].len(), 25);
     // Whole-sample reflection: position 1 left of the edge is pixel 1, so pixel 0 counts once.
     let edge: Vec<_> = taps.rows[0].iter().map(|t| t.0).collect();

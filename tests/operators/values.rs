@@ -232,7 +232,7 @@ fn every_value_of_a_mosaic_is_seen_once_in_its_colour_and_filled_from_its_channe
 }
 
 #[test]
-fn a_chain_is_one_operator_after_the_other() {
+fn a_composition_is_one_operator_after_the_other() {
     let image = Shape::new(1, 24, 32, 3);
     let x = picture(image);
     let y = measured(parse_task("gaussian-blur:sigma=1.5+sr4+colorize").unwrap().as_ref(), image, &x);
@@ -244,15 +244,15 @@ fn a_chain_is_one_operator_after_the_other() {
         shape = operator.measurement_shape(shape);
     }
     assert_eq!(y, by_hand);
-    let chain = parse_task("motion-blur:size=9+sr2").unwrap();
-    assert_eq!(chain.task(), "motion-blur:size=9,length=0.5,spread=0.6+sr2");
-    assert_eq!(chain.image_shape(chain.measurement_shape(image)), image);
-    let state = chain.draw_state(image, 3).unwrap();
-    assert_eq!(chain.state_shape(image).unwrap().numel(), state.len());
-    let (name, naive) = baseline(chain.as_ref(), &vec![0.25; 12 * 16 * 3], &state, image);
+    let both = parse_task("motion-blur:size=9+sr2").unwrap();
+    assert_eq!(both.task(), "motion-blur:size=9,length=0.5,spread=0.6+sr2");
+    assert_eq!(both.image_shape(both.measurement_shape(image)), image);
+    let state = both.draw_state(image, 3).unwrap();
+    assert_eq!(both.state_shape(image).unwrap().numel(), state.len());
+    let (name, naive) = baseline(both.as_ref(), &vec![0.25; 12 * 16 * 3], &state, image);
     assert!(name == "measurement" && naive.values.iter().all(|v| (v - 0.25).abs() < 1e-5), "{name}");
-    let both = parse_task("motion-blur+inpaint-random").unwrap_err().to_string();
-    assert!(both.contains("of a chain only one may"), "{both}");
+    let refused = parse_task("motion-blur+inpaint-random").unwrap_err().to_string();
+    assert!(refused.contains("and only one may"), "{refused}");
 }
 
 #[test]

@@ -9,43 +9,38 @@ use crate::tensor::Shape;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// `A(x) = B(A'(x))`. At most one of the two has a state, which is then the state of both.
+/// `A(x) = second(first(x))`. At most one of the two has a state, which is then the state of both.
 #[derive(Debug)]
-pub struct Chain {
-    /// A', which sees the image.
-    pub first: Arc<dyn Operator>,
-    /// B, which sees what the first one makes of it.
-    pub second: Arc<dyn Operator>,
+pub struct Composition {
+    /// Sees the image.
+    first: Arc<dyn Operator>,
+    /// Sees what the first one makes of it.
+    second: Arc<dyn Operator>,
+    /// True if the state is that of the second operator.
+    state_is_second: bool,
 }
 
-/// A small image, for questions whose answer does not depend on the size.
-const ANY: Shape = Shape::new(1, 256, 256, 3);
-
-impl Chain {
-    /// Fails if both operators have a state.
-    pub fn new(first: Arc<dyn Operator>, second: Arc<dyn Operator>) -> Result<Chain> {
-        if first.state_shape(ANY).is_some() && second.state_shape(ANY).is_some() {
-            return Err(Error::Invalid(format!(
-                "task {}+{}: both have a mask or kernel; of a chain only one may",
-                first.task(),
-                second.task()
-            )));
+impl Composition {
+    /// The operator that measures with `first`, and then measures that with `second`. Fails if both
+    /// have a state.
+    pub fn new(first: Arc<dyn Operator>, second: Arc<dyn Operator>) -> Result<Composition> {
+        // Whether there is a state does not depend on the size.
+        let has_state = |operator: &dyn Operator| operator.state_shape(Shape::new(1, 256, 256, 3)).is_some();
+        let state_is_second = has_state(second.as_ref());
+        if state_is_second && has_state(first.as_ref()) {
+            let tasks = format!("{}+{}", first.task(), second.task());
+            return Err(Error::Invalid(format!("task {tasks}: both have a mask or kernel, and only one may")));
         }
-        Ok(Chain { first, second })
-    }
-
-    /// True if the second operator has the state.
-    fn state_is_second(&self) -> bool {
-        self.second.state_shape(ANY).is_some()
+        Ok(Composition { first, second, state_is_second })
     }
 
     /// The states of both.
     fn states<'a>(&self, state: &'a [f32]) -> [&'a [f32]; 2] {
-        if self.state_is_second() { [&[], state] } else { [state, &[]] }
+        if self.state_is_second { [&[], state] } else { [state, &[]] }
     }
 }
 
-impl Operator for Chain {
+impl Operator for Composition {
     fn task(&self) -> String {
         format!("{}+{}", self.first.task(), self.second.task())
     }
@@ -60,7 +55,7 @@ impl Operator for Chain {
     }
     fn draw_state(&self, x: Shape, seed: u64) -> Result<Vec<f32>> {
         let seen = self.first.measurement_shape(x);
-        if self.state_is_second() { self.second.draw_state(seen, seed) } else { self.first.draw_state(x, seed) }
+        if self.state_is_second { self.second.draw_state(seen, seed) } else { self.first.draw_state(x, seed) }
     }
     fn state_origin(&self) -> StateOrigin<'_> {
         match self.first.state_origin() {
@@ -72,20 +67,20 @@ impl Operator for Chain {
         [self.first.files(), self.second.files()].concat()
     }
     fn check_state(&self, x: Shape, state: &[f32]) -> Result<()> {
-        match self.state_is_second() {
+        match self.state_is_second {
             true => self.second.check_state(self.first.measurement_shape(x), state),
             false => self.first.check_state(x, state),
         }
     }
     fn observed<'a>(&self, state: &'a [f32]) -> Observed<'a> {
-        if self.state_is_second() { self.second.observed(state) } else { self.second.observed(&[]) }
+        self.second.observed(self.states(state)[1])
     }
     fn check(&self, x: Shape) -> Result<()> {
         self.first.check(x)?;
         self.second.check(self.first.measurement_shape(x))
     }
     fn build(&self, g: &mut Graph, x: TensorId, state: Option<TensorId>) -> Result<TensorId> {
-        let (first, second) = if self.state_is_second() { (None, state) } else { (state, None) };
+        let (first, second) = if self.state_is_second { (None, state) } else { (state, None) };
         let seen = self.first.build(g, x, first)?;
         self.second.build(g, seen, second)
     }

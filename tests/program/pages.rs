@@ -1,43 +1,14 @@
 //! The pages of `--report`: they stand by themselves, show what there is, and nothing that a user
 //! names becomes markup.
 
+use crate::folder::{Folder, dmap, text};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use dmap::image::Picture;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Command;
 
-fn dmap(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_dmap")).args(arguments).output().unwrap()
-}
-
-fn text(out: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
-}
-
-struct Folder(tempfile::TempDir);
-
-impl Folder {
-    fn new() -> Self {
-        Folder(tempfile::tempdir().unwrap())
-    }
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-    fn string(&self, name: &str) -> String {
-        self.path(name).display().to_string()
-    }
-    /// A smooth picture; its folder is made.
-    fn picture(&self, name: &str, width: usize, height: usize) -> String {
-        std::fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
-        let value = |i: usize| ((i / 3 % width) as f32 * 0.3).sin() * 0.4 + ((i / 3 / width) as f32 * 0.2).cos() * 0.3;
-        let values = (0..width * height * 3).map(value).collect();
-        Picture { width, height, values }.write_png(&self.path(name)).unwrap();
-        self.string(name)
-    }
-    fn page(&self, name: &str) -> Page {
-        Page(std::fs::read_to_string(self.path(name)).unwrap())
-    }
+fn read(folder: &Folder, name: &str) -> Page {
+    Page(std::fs::read_to_string(folder.path(name)).unwrap())
 }
 
 struct Page(String);
@@ -94,7 +65,7 @@ fn a_page_shows_every_image_and_nothing_a_user_names_becomes_markup() {
     };
     let (out, plain) = (f.string("out"), f.string("plain"));
     run(&out, &["--report", &f.string("new/page.html")]);
-    let page = f.page("new/page.html");
+    let page = read(&f, "new/page.html");
     // Per image: measurement, truth, mean; mean, standard deviation, two samples; four estimates.
     assert_eq!(page.stands_by_itself(), vec![(24, 16); 2 * (3 + 4 + 4)]);
     assert!(page.count("&lt;script&gt;alert(1)&lt;/script&gt;.png") >= 3, "heading, table, settings");
@@ -122,7 +93,7 @@ fn a_page_shows_every_image_and_nothing_a_user_names_becomes_markup() {
     // A second run finds the images finished, and reads them from their folders.
     let said = run(&out, &["--report", &f.string("again.html")]);
     assert_eq!(said.matches("finished before").count(), 2, "{said}");
-    let again = f.page("again.html");
+    let again = read(&f, "again.html");
     assert_eq!(again.stands_by_itself(), vec![(24, 16); 2 * (3 + 4)]);
     assert_eq!(again.count("Restored by an earlier run"), 2);
     assert_eq!((again.points("|| A(x0) - y ||"), again.points("change of x")), (vec![4, 4], vec![]));
@@ -145,11 +116,11 @@ fn measurements_have_no_truth_and_latent_estimates_are_decoded() {
     let usual = ["--task", "inpaint-random:missing=0.5", "--steps", "3"];
     let latent = ["--model", "tiny-latent", "--method", "dps:step=polyak:0.2", "--out", &out, "--report", &page];
     run(&[&["restore", &photo], &usual[..], &latent].concat());
-    assert_eq!(f.page("latent.html").stands_by_itself(), vec![(32, 32); 3 + 3]);
+    assert_eq!(read(&f, "latent.html").stands_by_itself(), vec![(32, 32); 3 + 3]);
     let (y, page) = (f.string("out/photo/measurement.safetensors"), f.string("y.html"));
     let again = ["--measurement", "--method", "ddrm", "--out", &f.string("y"), "--report", &page];
     run(&[&["restore", &y], &usual[..], &again].concat());
-    let page = f.page("y.html");
+    let page = read(&f, "y.html");
     assert_eq!(page.stands_by_itself(), vec![(32, 32); 2 + 3]);
     assert_eq!((page.count("truth"), page.count("PSNR</dt>")), (0, 0));
 }
@@ -190,7 +161,7 @@ fn lpips_is_reported_with_the_weights_that_are_given() {
     let distance = result["lpips"].as_f64().unwrap();
     assert!(distance > 0.0 && distance < 1.0 && result["lpips_network"] == "vgg", "{result}");
     assert!(text(&o).contains(&format!("LPIPS {distance:.3}")), "{}", text(&o));
-    assert_eq!(f.page("v.html").count("LPIPS</dt>"), 2);
+    assert_eq!(read(&f, "v.html").count("LPIPS</dt>"), 2);
     // AlexNet takes no picture this small; the image is restored all the same.
     let o = run(&["--out", &f.string("alex"), "--lpips", &alex]);
     assert!(o.status.success() && text(&o).contains("31x31 pixels or more, found 16x16"), "{}", text(&o));
@@ -206,7 +177,7 @@ fn a_benchmark_has_a_page_with_a_bar_per_row() {
     let steps = ["bench", "--device", "cpu", "--only", "steps", "--size", "16", "--batch", "1,2", "--levels", "4"];
     let o = dmap(&[&steps[..], &["--report", &f.string("bench.html")]].concat());
     assert!(o.status.success(), "{}", text(&o));
-    let page = f.page("bench.html");
+    let page = read(&f, "bench.html");
     page.stands_by_itself();
     assert_eq!(page.count("<div class=\"bar\">"), 4, "two methods, two batches");
     assert_eq!(page.count("width:100.0%"), 1, "the longest");
@@ -233,7 +204,7 @@ fn after_ctrl_c_the_page_has_what_is_finished() {
     }
     Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap();
     assert_eq!(run.wait().unwrap().code(), Some(130));
-    let page = f.page("page.html");
+    let page = read(&f, "page.html");
     assert_eq!(page.stands_by_itself().len(), 3 + 6);
     assert_eq!(page.points("change of x"), [200]);
 }

@@ -1,16 +1,9 @@
-//! The program as a user meets it: results on disk, second runs, bad input, exit codes.
+//! Runs of `restore` and what lies around it: results on disk, second runs, bad input, exit codes.
 
-use dmap::image::{Photo, Picture};
+use crate::folder::{Folder, dmap, json, text};
+use dmap::image::Photo;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-
-fn dmap(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_dmap")).args(arguments).output().unwrap()
-}
-
-fn text(out: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
-}
+use std::process::Command;
 
 /// Runs what should fail: exit code 2, and one sentence with `words`.
 fn refused(arguments: &[&str], words: &str) {
@@ -19,34 +12,6 @@ fn refused(arguments: &[&str], words: &str) {
     assert_eq!(out.status.code(), Some(2), "{arguments:?}: {said}");
     assert!(said.contains(words), "{arguments:?}: {said}");
     assert!(!said.contains("panicked"), "{said}");
-}
-
-struct Folder(tempfile::TempDir);
-
-impl Folder {
-    fn new() -> Self {
-        Folder(tempfile::tempdir().unwrap())
-    }
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-    fn string(&self, name: &str) -> String {
-        self.path(name).display().to_string()
-    }
-    /// A smooth picture with an edge.
-    fn picture(&self, name: &str, width: usize, height: usize) -> String {
-        let value = |i: usize| {
-            let (x, y) = (i / 3 % width, i / 3 / width);
-            ((x as f32 * 0.3).sin() + (y as f32 * 0.2).cos()) * 0.3 + if x > width / 2 { 0.3 } else { -0.3 }
-        };
-        let values = (0..width * height * 3).map(value).collect();
-        Picture { width, height, values }.write_png(&self.path(name)).unwrap();
-        self.string(name)
-    }
-}
-
-fn json(path: &Path) -> serde_json::Value {
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
 #[test]
