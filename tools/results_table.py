@@ -6,12 +6,15 @@
     python tools/results_table.py peers benches/records/2026-11-30-epyc-2core/peers.tsv
     python tools/results_table.py samples benches/records/2026-11-30-epyc-2core/samples.tsv
     python tools/results_table.py estimators benches/records/2026-11-30-epyc-2core/estimators.tsv
+    python tools/results_table.py shots benches/records/2026-11-30-epyc-2core/estimators.tsv \
+        benches/records/2026-11-30-epyc-2core/shots.tsv
 
 Replaces the text between `<!-- results -->` and `<!-- end of results -->` in README.md, or between
 the same marks of the other names. `results` has one table per noise: a method is shown over the
 photographs that every method of the table restored. `budget` compares levels and views of DPIR at
 equal passes, `peers` methods at equal passes and several noises, `samples` samplers at equal passes,
-`estimators` methods with and without a conditional score estimator.
+`estimators` methods with and without a conditional score estimator, `shots` estimators of more and
+fewer photos.
 """
 
 import collections
@@ -188,10 +191,30 @@ def estimators(rows):
     return markdown(head, table)
 
 
+def shots(rows):
+    """DPS in sr4 by the number of photos that its estimator was trained with, photo by photo."""
+    runs = collections.defaultdict(dict)
+    for row in rows:
+        if row["task"] == "sr4" and row["method"].startswith("dps") and row["samples"] == "1":
+            trained = {"estimators": 100, "shots": 25}[row["file"]] if row["method"].endswith("+cse") else 0
+            runs[trained][row["photo"]] = float(row["psnr"])
+    error = lambda values: statistics.stdev(values) / len(values) ** 0.5
+    table, before = [], None
+    for trained, psnr in sorted(runs.items()):
+        gains = [psnr[p] - before[p] for p in psnr] if before else []
+        gain = f"{statistics.mean(gains):+.2f} ± {error(gains):.2f}" if gains else "-"
+        figure = f"{statistics.mean(psnr.values()):.2f} ± {error(list(psnr.values())):.2f}"
+        table.append([str(trained or "no estimator"), figure, gain])
+        before = psnr
+    return markdown(["photos of the training", "PSNR", "gain over the row above"], table)
+
+
 def main():
     what, *paths = sys.argv[1:]
-    rows = [row for path in paths for row in csv.DictReader(open(path), delimiter="\t")]
-    lines = {"results": results, "budget": budget, "peers": peers, "samples": samples, "estimators": estimators}[what](rows)
+    files = [(pathlib.Path(path).stem, csv.DictReader(open(path), delimiter="\t")) for path in paths]
+    rows = [{**row, "file": name} for name, reader in files for row in reader]
+    tables = {f.__name__: f for f in (results, budget, peers, samples, estimators, shots)}
+    lines = tables[what](rows)
     text = README.read_text()
     before, rest = text.split(f"<!-- {what} -->")
     after = rest.split(f"<!-- end of {what} -->")[1]

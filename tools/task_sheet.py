@@ -34,7 +34,8 @@ def main():
         noise = "0.1" if task == "denoise" else "0.01"
         command = [dmap, "restore", "demo/photo.png", "--size", str(SIDE), "--noise", noise, "--task", task, "--out", out]
         command += ["--method", METHODS[task]] if task in METHODS else []
-        print(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1], flush=True)
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+        print(task, next(line for line in said if " dB " in line), flush=True)
         left, top = k % ACROSS * (2 * SIDE + 3 * GAP) + GAP, k // ACROSS * (SIDE + LABEL + GAP)
         draw.text((left, top + 1), task, (32, 32, 32))
         for i, name in enumerate(["measurement.png", "restored.png"]):

@@ -27,8 +27,6 @@ use std::time::Instant;
 /// anything else failed, 130 after Ctrl-C.
 pub(super) fn restore_all(job: &Job, inputs: &[Input]) -> Result<ExitCode> {
     let report = job.report.as_ref().map(|_| RestorationReport::new());
-    // From here on Ctrl-C ends the run after a step, the first one included.
-    interrupted();
     let mut queue = Queue { job, waiting: Vec::new(), ready: None, finished: 0, bad: 0, failed: 0, report };
     let start = Instant::now();
     let ended = queue.run(inputs);

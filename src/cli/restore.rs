@@ -8,7 +8,7 @@ use super::queue::restore_all;
 use super::recipe::sha256;
 use super::sampler_flags::SamplerFlags;
 use super::seconds::passes_in;
-use super::{make_folder, quantity};
+use super::{interrupted, make_folder, quantity};
 use crate::error::{Error, Result, shown};
 use crate::image::{MOST_PIXELS, ReadOptions};
 use crate::metrics::Lpips;
@@ -147,6 +147,8 @@ fn noise_of(flags: &Restore, typed: Option<Noise>, inputs: &[Input]) -> Noise {
 }
 
 pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
+    // From here on Ctrl-C ends the run after a step, the first one included.
+    interrupted();
     let inputs = expand(&flags.inputs)?;
     let noise = flags.noise.as_deref().map(str::parse::<Noise>).transpose();
     // The message starts with "noise", so two dashes make it the name of the flag.

@@ -81,7 +81,10 @@ fn the_moduli_are_those_of_a_slow_transform_and_tell_nothing_of_what_is_equivale
         let (operator, x) = (parse_task(&task).unwrap(), picture(image));
         let (y, shape) = (measured(operator.as_ref(), image, &x), operator.measurement_shape(image));
         assert_eq!(operator.image_shape(shape), image, "{task}");
-        assert!(shape.h > h && shape.w > w);
+        // DPS adds a quarter of the side, rounded down, at each end where it oversamples by 2.
+        let border = |n: usize| (oversampling / 8.0 * n as f64) as usize;
+        assert_eq!((shape.h, shape.w), (h + 2 * border(h), w + 2 * border(w)));
+        assert!(oversampling != 2.0 || border(8) == 2 && border(12) == 3);
         for (k, &value) in y.iter().enumerate() {
             let (c, column, row) = (k % 3, k / 3 % shape.w, k / 3 / shape.w);
             let frequency = [row as f64 - (shape.h / 2) as f64, column as f64 - (shape.w / 2) as f64];
@@ -176,6 +179,31 @@ fn jpeg_is_what_a_codec_makes_of_a_picture() {
 }
 
 #[test]
+fn jpeg_rounds_the_mean_of_a_block_around_128() {
+    let image = Shape::new(1, 16, 16, 3);
+    let operator = parse_task("jpeg:quality=10").unwrap();
+    for level in [3.0, 60.0, 100.0, 127.0, 128.0, 180.0, 201.0] {
+        // The first coefficient is eight times the mean less 128; its step is 16 times 5.
+        let decoded = (128.0 + 80.0 * (8.0 * (level - 128.0) / 80.0f32).round() / 8.0).clamp(0.0, 255.0);
+        let y = measured(operator.as_ref(), image, &vec![level / 127.5 - 1.0; image.numel()]);
+        assert!(y.iter().all(|v| ((v + 1.0) * 127.5 - decoded).abs() < 1e-3), "{level}: {}, {decoded}", y[0]);
+    }
+}
+
+#[test]
+fn a_measurement_without_a_border_is_shown_in_the_middle() {
+    let (operator, image) = (parse_task("uniform-blur:size=5,boundary=valid").unwrap(), Shape::new(1, 9, 8, 3));
+    assert_eq!(operator.measurement_shape(image), Shape::new(1, 5, 4, 3));
+    let y: Vec<f32> = (0..5 * 4 * 3).map(|k| k as f32 / 60.0).collect();
+    let (name, naive) = baseline(operator.as_ref(), &y, &[], image);
+    assert_eq!((name, naive.width, naive.height), ("measurement", 8, 9));
+    for (k, v) in naive.values.iter().enumerate() {
+        let (row, column) = ((k / 24).saturating_sub(2).min(4), (k / 3 % 8).saturating_sub(2).min(3));
+        assert_eq!(*v, y[(row * 4 + column) * 3 + k % 3], "value {k}");
+    }
+}
+
+#[test]
 fn the_gradient_of_jpeg_passes_the_rounding() {
     // At the finest steps the rounding changes little, and A is nearly a linear map L: L^T g by the
     // VJP is what differences over many steps say.
@@ -218,6 +246,8 @@ fn every_value_of_a_mosaic_is_seen_once_in_its_colour_and_filled_from_its_channe
     let image = Shape::new(1, 6, 8, 3);
     let (operator, x) = (parse_task("demosaic").unwrap(), picture(image));
     let mask = operator.draw_state(image, 0).unwrap();
+    // Blue at (even, even), green beside it, red at (odd, odd), as deepinv has it.
+    assert_eq!((&mask[..6], &mask[8 * 3 + 3..][..3]), (&[0.0, 0.0, 1.0, 0.0, 1.0, 0.0][..], &[1.0, 0.0, 0.0][..]));
     let count = |c: usize| mask.iter().skip(c).step_by(3).filter(|&&m| m == 1.0).count();
     assert_eq!([count(0), count(1), count(2)], [12, 24, 12]);
     assert!(mask.chunks(3).all(|p| p.iter().sum::<f32>() == 1.0));
@@ -272,6 +302,10 @@ fn a_matrix_from_a_file_multiplies_every_channel() {
     let g: Vec<f32> = (0..9).map(|k| 1.0 - k as f32 * 0.3).collect();
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
     assert!((dot(&y, &g) - dot(&x, &vjp(operator.as_ref(), image, &x, &g))).abs() < 1e-5);
+    std::fs::write(&file, "%%MatrixMarket matrix coordinate integer symmetric\n6 6 2\n2 2 3\n6 1 -1\n").unwrap();
+    let symmetric = parse_task(&format!("matrix:file={},width=3,height=2", file.display())).unwrap();
+    let expected: Vec<f32> = (0..18).map(|k| [-x[15 + k % 3], 3.0 * x[k], 0.0, 0.0, 0.0, -x[k % 3]][k / 3]).collect();
+    assert!(largest_difference(&measured(symmetric.as_ref(), image, &x), &expected) < 1e-6);
     let bad = [
         ("%%MatrixMarket matrix array real general\n1 1\n1\n", "line 1: expected the header"),
         ("%%MatrixMarket matrix coordinate real general\n3 x 4\n", "line 2: expected the numbers"),

@@ -208,3 +208,25 @@ fn after_ctrl_c_the_page_has_what_is_finished() {
     assert_eq!(page.stands_by_itself().len(), 3 + 6);
     assert_eq!(page.points("change of x"), [200]);
 }
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_before_the_first_step_is_over_leaves_no_folder() {
+    use std::io::BufRead;
+    let f = Folder::new();
+    let (photo, out, page) = (f.picture("a.png", 128, 128), f.string("out"), f.string("page.html"));
+    let arguments = ["restore", &photo, "--task", "sr2", "--method", "sitcom", "--device", "cpu"];
+    let mut run = Command::new(env!("CARGO_BIN_EXE_dmap"))
+        .args([&arguments[..], &["--out", &out, "--report", &page]].concat())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    // The device is named before the first step, which takes twenty passes.
+    let mut line = String::new();
+    std::io::BufReader::new(run.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("on cpu"), "{line}");
+    Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(130));
+    assert!(!f.path("out").exists() && read(&f, "page.html").count("No image was restored") == 1);
+}
