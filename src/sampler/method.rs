@@ -16,8 +16,8 @@ use std::fmt::Debug;
 pub enum Start {
     /// Normal noise of the first (noisiest) level.
     Noise,
-    /// The [baseline](crate::operator::baseline()): bicubic resizing, the nearest known pixels, or y itself.
-    /// For pixel models only.
+    /// The [baseline](crate::operator::baseline()): bicubic resizing, the nearest known pixels, or y
+    /// itself. For pixel models only.
     Baseline,
 }
 

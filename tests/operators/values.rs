@@ -182,7 +182,7 @@ fn jpeg_is_what_a_codec_makes_of_a_picture() {
 fn jpeg_rounds_the_mean_of_a_block_around_128() {
     let image = Shape::new(1, 16, 16, 3);
     let operator = parse_task("jpeg:quality=10").unwrap();
-    for level in [3.0, 60.0, 100.0, 127.0, 128.0, 180.0, 201.0] {
+    for level in [4.0, 60.0, 100.0, 127.0, 128.0, 180.0, 201.0] {
         // The first coefficient is eight times the mean less 128; its step is 16 times 5.
         let decoded = (128.0 + 80.0 * (8.0 * (level - 128.0) / 80.0f32).round() / 8.0).clamp(0.0, 255.0);
         let y = measured(operator.as_ref(), image, &vec![level / 127.5 - 1.0; image.numel()]);

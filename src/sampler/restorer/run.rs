@@ -64,15 +64,14 @@ impl Run<'_> {
         if let Some(i) = self.batch.residual.iter().position(|r| r.is_infinite()) {
             return Err(self.not_finite(i, "the residual is infinite"));
         }
-        if let Some(trace) = &mut self.batch.trace {
+        // Reading x stalls the device, so x is checked only every few steps, unless it is traced.
+        if step % FINITE_EVERY == 0 || self.left == 0 || self.batch.trace.is_some() {
             let mut x = vec![0.0; self.batch.x.len()];
             self.restorer.machine.read_state("x", &mut x)?;
-            trace.measure_change(&self.batch.x, &x, self.restorer.canvas.item());
+            if let Some(trace) = &mut self.batch.trace {
+                trace.measure_change(&self.batch.x, &x, self.restorer.canvas.item());
+            }
             self.batch.x = x;
-        }
-        // Reading x stalls the device, so x is checked only every few steps.
-        if step % FINITE_EVERY == 0 || self.left == 0 {
-            self.restorer.machine.read_state("x", &mut self.batch.x)?;
             if let Some(i) = self.batch.x.iter().position(|v| !v.is_finite()) {
                 return Err(self.not_finite(i / self.restorer.canvas.item(), "x is not finite"));
             }
