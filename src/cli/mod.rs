@@ -20,6 +20,9 @@ mod eval_set;
 mod info;
 mod inputs;
 mod job;
+mod level_flags;
+mod losses;
+mod mean;
 mod old_flags;
 mod outputs;
 mod pending;
@@ -31,6 +34,7 @@ mod queue;
 mod recipe;
 mod reported;
 mod restore;
+mod results_folder;
 mod sampler_flags;
 mod seconds;
 mod selftest;
@@ -42,6 +46,7 @@ use crate::error::{Error, Result, shown};
 use clap::{Parser, Subcommand};
 use std::fmt;
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -118,6 +123,11 @@ pub(crate) fn interrupted() -> &'static AtomicBool {
         });
     });
     &FLAG
+}
+
+/// Whether a run takes its next step: not after Ctrl-C.
+pub(crate) fn go_on() -> ControlFlow<()> {
+    if interrupted().load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 fn print_line(line: fmt::Arguments<'_>) -> Result<()> {
