@@ -12,6 +12,7 @@ macro_rules! complain {
 
 mod analyse;
 mod bench;
+mod compare;
 mod cse_flags;
 mod demo;
 mod device;
@@ -66,6 +67,8 @@ enum Command {
     Demo(demo::Demo),
     /// Degrade photos with a task and restore them, or restore measurements
     Restore(Box<restore::Restore>),
+    /// Restore photos by several methods and say which restores them best
+    Compare(Box<compare::Compare>),
     /// Search the options of methods on photos, and write the best as a preset
     Tune(Box<tune::Tune>),
     /// Train a conditional score estimator for a task on photos
@@ -93,6 +96,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Demo(demo) => demo::run(demo),
         Command::Restore(restore) => restore::run(*restore),
+        Command::Compare(compare) => compare::run(*compare),
         Command::Tune(tune) => tune::run(*tune),
         Command::TrainCse(train) => train_cse::run(*train),
         Command::Plan(plan) => plan::run(plan),

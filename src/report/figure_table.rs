@@ -63,7 +63,7 @@ mod tests {
         };
         let found =
             FigureTable(vec![column("method", ["a", "longer"], None), column("dB", ["9.5 ± 0.1", "10.25"], Some(1))]);
-        let lines = ["method           dB", "a        9.5 ± 0.1", "longer       10.25*"];
+        let lines = ["method         dB", "a       9.5 ± 0.1", "longer      10.25*"];
         assert_eq!(found.text(), lines.join("\n"));
         assert_eq!(found.html().as_str().matches("<strong>").count(), 1);
         assert!(found.html().as_str().contains("<strong>10.25</strong>"));
