@@ -6,9 +6,9 @@
 
 It fails if the page asks for anything outside itself, if its script reports an error, if a moved
 handle or a menu does not change the picture, if a curve does not show its values, if a mark stands
-outside its row, if a phone gets the plot of a wide screen, if anything can be scrolled sideways on
-a narrow screen, or if the page without scripts hides a picture. With --screenshots it leaves
-pictures of the page: light, dark, on a phone, without scripts.
+outside its row, if a phone gets the plot of a wide screen, if anything can be scrolled sideways, or
+if the page without scripts hides a picture. With --screenshots it leaves pictures of the page:
+light, dark, on a tablet, on a phone, without scripts.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-DESK, PHONE = {"width": 1100, "height": 900}, {"width": 360, "height": 740}
+DESK, TABLET, PHONE = [{"width": w, "height": h} for w, h in [(1100, 900), (700, 900), (360, 740)]]
 SIDEWAYS = """() => {
   const wide = [...document.querySelectorAll('*')].filter((e) => {
     const box = e.getBoundingClientRect();
@@ -155,6 +155,7 @@ def main():
         for where, options in [
             ("light", {"viewport": DESK, "color_scheme": "light"}),
             ("dark", {"viewport": DESK, "color_scheme": "dark"}),
+            ("tablet", {"viewport": TABLET, "color_scheme": "light"}),
             ("phone", {"viewport": PHONE, "color_scheme": "light", "device_scale_factor": 2}),
         ]:
             page = opened(browser, url, checks, **options)
