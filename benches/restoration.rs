@@ -165,6 +165,7 @@ fn restore(
         noise: Noise::Gaussian(noise),
         seed: a.seed,
         samples: a.samples,
+        restarts: 1,
         plan: PlanOptions::default(),
         device: &Device::cpu(),
     };

@@ -7,7 +7,7 @@ use crate::image::Picture;
 use crate::metrics::{psnr, ssim};
 use crate::model::Model;
 use crate::operator::{Operator, baseline};
-use crate::sampler::{Item, Measurement, Noise, Restorer, Settings};
+use crate::sampler::{Item, Measurement, Noise, Restoration, Restorer, Settings};
 use crate::tensor::Shape;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -28,11 +28,44 @@ pub struct Trial<'a> {
     pub seed: u64,
     /// Samples per photo, at least 1.
     pub samples: u32,
+    /// Runs per sample, at least 1; the one with the smallest residual is kept.
+    pub restarts: u32,
     /// Storage type and memory budget.
     pub plan: PlanOptions,
     /// The device to run on.
     pub device: &'a Device,
 }
+
+/// A photo and its measurement, which every method that is tried on it gets.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Measured {
+    /// The photo.
+    pub truth: Picture,
+    /// True if the photo has one channel; what is restored then has one too.
+    pub grey: bool,
+    /// Its shape (n = 1).
+    pub image: Shape,
+    /// What is known of it.
+    pub measurement: Measurement,
+    /// Norm of the noise that was drawn, in [-1, 1] units.
+    pub drawn: f64,
+}
+
+impl Measured {
+    /// Measures a photo. The seed determines noise, mask and kernel; all channels of a grey photo
+    /// get the same noise.
+    pub fn new(operator: &dyn Operator, truth: Picture, grey: bool, noise: Noise, seed: u64) -> Result<Measured> {
+        let image = Shape::new(1, truth.height, truth.width, 3);
+        let simulate = if grey { Measurement::simulate_grey } else { Measurement::simulate };
+        let (measurement, drawn) = simulate(operator, image, &truth.values, noise, seed)?;
+        Ok(Measured { truth, grey, image, measurement, drawn })
+    }
+}
+
+/// The restorer of a trial, kept for the next photo of the same size.
+#[derive(Default)]
+pub struct Ready(Option<(Shape, Restorer)>);
 
 /// How well a photo was restored.
 #[derive(Clone, Debug)]
@@ -83,43 +116,50 @@ impl Trial<'_> {
         go_on: impl Fn() -> ControlFlow<()>,
         mut each: impl FnMut(usize, &Score) -> Result<()>,
     ) -> Result<()> {
-        let mut ready: Option<(Shape, Restorer)> = None;
+        let mut ready = Ready::default();
         for (k, truth) in truths.iter().enumerate() {
-            let image = Shape::new(1, truth.height, truth.width, 3);
-            let restorer = match &mut ready {
-                Some((shape, restorer)) if *shape == image => restorer,
-                _ => {
-                    let (settings, plan) = (&self.settings, self.plan);
-                    let new = Restorer::new(self.model, self.operator, settings, image, plan, self.device)?;
-                    &mut ready.insert((image, new)).1
-                }
-            };
-            each(k, &self.score(truth, image, restorer, &go_on)?)?;
+            let measured = Measured::new(self.operator.as_ref(), truth.clone(), false, self.noise, self.seed)?;
+            each(k, &self.score(&measured, &mut ready, &go_on)?)?;
         }
         Ok(())
     }
 
-    fn score(
-        &self,
-        truth: &Picture,
-        image: Shape,
-        restorer: &mut Restorer,
-        go_on: &impl Fn() -> ControlFlow<()>,
-    ) -> Result<Score> {
-        let operator = self.operator.as_ref();
-        let (measurement, drawn) = Measurement::simulate(operator, image, &truth.values, self.noise, self.seed)?;
+    /// Restores one photo from its measurement.
+    pub fn score(&self, measured: &Measured, ready: &mut Ready, go_on: &impl Fn() -> ControlFlow<()>) -> Result<Score> {
+        let Measured { truth, image, measurement, drawn, .. } = measured;
+        let (operator, image) = (self.operator.as_ref(), *image);
+        let restorer = match &mut ready.0 {
+            Some((shape, restorer)) if *shape == image => restorer,
+            _ => {
+                // The old one goes first: there may not be memory for both.
+                ready.0 = None;
+                let new = Restorer::new(self.model, self.operator, &self.settings, image, self.plan, self.device)?;
+                &mut ready.0.insert((image, new)).1
+            }
+        };
         let start = Instant::now();
         let (mut pictures, mut residual) = (Vec::new(), 0.0);
         for sample in 0..self.samples {
-            let item = Item::new(measurement.clone(), self.seed).sample(sample);
-            let restored = restorer.restore(&[item], |_| go_on())?.remove(0);
+            let mut run = |restart: u32| {
+                let item = Item::new(measurement.clone(), self.seed).sample(sample * self.restarts + restart);
+                Ok(restorer.restore(&[item], |_| go_on())?.remove(0))
+            };
+            let runs = (0..self.restarts.max(1)).map(&mut run).collect::<Result<Vec<_>>>()?;
+            let restored = least_residual(runs.into_iter()).expect("a sample has at least one run");
             residual += restored.residual / f64::from(self.samples);
-            pictures.push(restored.picture);
+            pictures.push(match nearest_form(operator, &restored.picture, truth) {
+                Some((_, form)) => form,
+                None => restored.picture,
+            });
         }
         let seconds = start.elapsed().as_secs_f64();
         let (_, naive) = baseline(operator, &measurement.y, &measurement.state, image);
         let spread = Spread::of(&pictures, truth);
-        let picture = Picture { values: spread.mean, ..truth.clone() };
+        let mut picture = Picture { values: spread.mean, ..truth.clone() };
+        if measured.grey {
+            picture = picture.grey();
+            residual = measurement.residual(operator, image, &picture)?;
+        }
         Ok(Score {
             psnr: psnr(&picture, truth),
             ssim: ssim(&picture, truth),
@@ -128,11 +168,25 @@ impl Trial<'_> {
             crps: spread.crps,
             baseline: psnr(&naive, truth),
             residual_ratio: residual / drawn,
-            passes: restorer.network_passes()? * self.samples as usize,
+            passes: restorer.network_passes()? * (self.samples * self.restarts) as usize,
             seconds,
             picture,
         })
     }
+}
+
+/// Of several runs of a sample the one whose residual is smallest; none of none.
+pub fn least_residual(runs: impl Iterator<Item = Restoration>) -> Option<Restoration> {
+    runs.reduce(|best, run| if run.residual < best.residual { run } else { best })
+}
+
+/// The form of `x`, among those with the same measurement, that is nearest to `other`, and what was
+/// done to it. None if it is x itself.
+pub fn nearest_form(operator: &dyn Operator, x: &Picture, other: &Picture) -> Option<(&'static str, Picture)> {
+    let as_it_is = psnr(x, other);
+    let forms = operator.equivalents(x).into_iter().map(|(what, form)| (psnr(&form, other), what, form));
+    let best = forms.max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (best.0 > as_it_is).then_some((best.1, best.2))
 }
 
 /// How samples lie around their mean and around the truth.
@@ -166,6 +220,20 @@ impl Spread {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operator::parse_task;
+
+    #[test]
+    fn an_image_is_brought_into_the_form_nearest_to_another() {
+        let operator = parse_task("phase-retrieval").unwrap();
+        let truth = Picture { width: 4, height: 2, values: (0..24).map(|k| k as f32 / 24.0 - 0.3).collect() };
+        assert!(nearest_form(operator.as_ref(), &truth, &truth).is_none());
+        for (what, form) in operator.equivalents(&truth) {
+            // Every form is its own inverse.
+            let (named, back) = nearest_form(operator.as_ref(), &form, &truth).unwrap();
+            assert_eq!((named, back.values), (what, truth.values.clone()));
+        }
+        assert!(nearest_form(parse_task("sr2").unwrap().as_ref(), &truth, &truth).is_none());
+    }
 
     #[test]
     fn draws_around_the_truth_score_better_than_a_point_that_misses_it() {

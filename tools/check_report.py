@@ -5,9 +5,10 @@
     python tools/check_report.py page.html [--screenshots FOLDER]
 
 It fails if the page asks for anything outside itself, if its script reports an error, if a moved
-handle does not change the picture, if a curve does not show its values, if anything can be scrolled
-sideways on a narrow screen, or if the page without scripts hides a picture. With --screenshots it
-leaves pictures of the page: light, dark, on a phone, without scripts.
+handle or a menu does not change the picture, if a curve does not show its values, if a mark stands
+outside its row, if a phone gets the plot of a wide screen, if anything can be scrolled sideways, or
+if the page without scripts hides a picture. With --screenshots it leaves pictures of the page:
+light, dark, on a tablet, on a phone, without scripts.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-DESK, PHONE = {"width": 1100, "height": 900}, {"width": 360, "height": 740}
+DESK, TABLET, PHONE = [{"width": w, "height": h} for w, h in [(1100, 900), (700, 900), (360, 740)]]
 SIDEWAYS = """() => {
   const wide = [...document.querySelectorAll('*')].filter((e) => {
     const box = e.getBoundingClientRect();
@@ -57,7 +58,7 @@ def quiet(page, url, checks, where):
 
 
 def slider(page, checks, where):
-    """The handle of each comparison changes what is seen, and each button the left picture."""
+    """The handle of each comparison changes what is seen, and so does each button and each menu."""
     for k, compare in enumerate(page.query_selector_all(".compare")):
         frame, handle = compare.query_selector(".frame"), compare.query_selector(".handle")
         frame.scroll_into_view_if_needed()
@@ -85,7 +86,42 @@ def slider(page, checks, where):
             buttons[1].click()
             checks.expect(shown() != before, f"{where}: another picture can be chosen")
             buttons[0].click()
+        menus(compare, frame, handle, checks, where)
         at(50)
+
+
+def menus(compare, frame, handle, checks, where):
+    """Every entry of a menu shows the picture of its name, on its side and not on the other."""
+    sides = compare.query_selector_all("select")
+    for menu, [mine, other, end] in zip(sides, [[".over", "img:not(.over)", 100], ["img:not(.over)", ".over", 0]]):
+        said = menu.get_attribute("aria-label")
+        entries = [option.inner_text() for option in menu.query_selector_all("option")]
+        first, kept = menu.input_value(), frame.query_selector(other).get_attribute("src")
+        handle.evaluate("(e, v) => { e.value = v; e.dispatchEvent(new Event('input')); }", str(end))
+        shown, shots = [], []
+        for k, name in enumerate(entries):
+            menu.select_option(index=k)
+            picture = frame.query_selector(mine)
+            picture.evaluate("e => e.decode()")
+            own = compare.query_selector_all("figure img")[k]
+            shown.append(picture.get_attribute("alt") == name and picture.get_attribute("src") == own.get_attribute("src"))
+            shots.append(frame.screenshot())
+        menu.select_option(first)
+        checks.expect(len(entries) > 2 and all(shown), f"{where}: the menu {said} shows {', '.join(entries)}")
+        checks.expect(len(set(shots)) == len(entries), f"{where}: the menu {said} changes what is seen")
+        checks.expect(frame.query_selector(other).get_attribute("src") == kept, f"{where}: and not the other side")
+
+
+def dots(page, checks, where):
+    """Every row of a chart of dots has its name, its mark inside the row, and its value."""
+    for chart in page.query_selector_all(".dots"):
+        for row in chart.query_selector_all("li:not(.axis)"):
+            name, value = [row.query_selector(part).inner_text() for part in (".name", ".written")]
+            track = row.query_selector(".track").bounding_box()
+            marks = [mark.bounding_box() for mark in row.query_selector_all(".dot, .mean")]
+            middle = lambda box: box["x"] + box["width"] / 2 - track["x"]
+            inside = all(-1 <= middle(box) <= track["width"] + 1 for box in marks)
+            checks.expect(name and value and marks and inside, f"{where}: {len(marks)} marks of {name}: {value}")
 
 
 def curves(page, checks, where):
@@ -119,11 +155,16 @@ def main():
         for where, options in [
             ("light", {"viewport": DESK, "color_scheme": "light"}),
             ("dark", {"viewport": DESK, "color_scheme": "dark"}),
+            ("tablet", {"viewport": TABLET, "color_scheme": "light"}),
             ("phone", {"viewport": PHONE, "color_scheme": "light", "device_scale_factor": 2}),
         ]:
             page = opened(browser, url, checks, **options)
             slider(page, checks, where)
             curves(page, checks, where)
+            dots(page, checks, where)
+            for plot in page.query_selector_all("picture img"):
+                is_own = plot.evaluate("e => e.currentSrc !== e.src")
+                checks.expect(is_own == (where == "phone"), f"{where}: a plot is drawn for its width")
             for details in page.query_selector_all("summary"):
                 details.click()
             page.set_viewport_size(options["viewport"])

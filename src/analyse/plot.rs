@@ -72,10 +72,21 @@ pub struct Plot {
     pub mark: Option<(f64, String)>,
 }
 
-const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 440.0;
-/// Left, right, top and bottom of the area of the values.
-const AREA: (f64, f64, f64, f64) = (76.0, 560.0, 48.0, 376.0);
+/// Where the parts of a drawing stand.
+struct Layout {
+    width: f64,
+    height: f64,
+    /// Left, right, top and bottom of the area of the values.
+    area: (f64, f64, f64, f64),
+    /// Left and top of the legend.
+    legend: (f64, f64),
+    /// The lines of the title.
+    title: Vec<String>,
+}
+
+/// Height of a line of the title or of the legend.
+const LINE: f64 = 20.0;
+
 /// About as many ticks on an axis.
 const TICKS: usize = 6;
 
@@ -164,26 +175,55 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-impl Plot {
-    /// The plot as an SVG document.
-    pub fn svg(&self) -> String {
-        let named = self.series.len() > 1;
-        let (left, mut right, top, bottom) = AREA;
-        if !named {
-            right = WIDTH - 24.0;
+/// A text in lines of at most `most` characters, unless a word is longer.
+fn wrapped(text: &str, most: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= most => *line += &format!(" {word}"),
+            _ => lines.push(word.into()),
         }
+    }
+    lines
+}
+
+impl Plot {
+    /// The plot as an SVG document, as wide as a page.
+    pub fn svg(&self) -> String {
+        let right = if self.series.len() > 1 { 560.0 } else { 736.0 };
+        let (area, legend) = ((76.0, right, 48.0, 376.0), (right + 14.0, 58.0));
+        self.drawn(&Layout { width: 760.0, height: 440.0, area, legend, title: vec![self.title.clone()] })
+    }
+
+    /// The plot as an SVG document, as wide as a phone, with the legend below it.
+    pub fn narrow_svg(&self) -> String {
+        let (width, title) = (360.0, wrapped(&self.title, 32));
+        let top = 28.0 + LINE * title.len() as f64;
+        let bottom = top + 260.0;
+        let below = if self.series.len() > 1 { LINE * self.series.len() as f64 } else { 0.0 };
+        let (area, legend) = ((72.0, width - 16.0, top, bottom), (72.0, bottom + 68.0));
+        self.drawn(&Layout { width, height: bottom + 60.0 + below, area, legend, title })
+    }
+
+    fn drawn(&self, layout: &Layout) -> String {
+        let named = self.series.len() > 1;
+        let Layout { width, height, area: (left, right, top, bottom), legend, title } = layout;
+        let (left, right, top, bottom) = (*left, *right, *top, *bottom);
         let points = || self.series.iter().flat_map(|s| &s.points);
         let x = Span::new(&self.x, points().map(|p| p.x), (left, right));
         let ends = points().flat_map(|p| [p.y, p.interval.0, p.interval.1]).chain(self.mark.iter().map(|m| m.0));
         let y = Span::new(&self.y, ends, (bottom, top));
         let mut out = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">\n<title>{0}</title>\n\
-             <style>{STYLE}</style>\n<rect class=\"paper\" width=\"{WIDTH}\" height=\"{HEIGHT}\"/>\n\
-             <text class=\"title\" x=\"{left}\" y=\"26\">{0}</text>\n",
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" role=\"img\">\n<title>{}</title>\n\
+             <style>{STYLE}</style>\n<rect class=\"paper\" width=\"{width}\" height=\"{height}\"/>\n",
             escaped(&self.title)
         );
         // Writing to a string does not fail.
         let mut put = |line: String| out.push_str(&(line + "\n"));
+        for (k, line) in title.iter().enumerate() {
+            let (from, at) = (if title.len() > 1 { 12.0 } else { left }, 26.0 + LINE * k as f64);
+            put(format!(r#"<text class="title" x="{from}" y="{at}">{}</text>"#, escaped(line)));
+        }
         for (value, label) in y.ticks(&self.y) {
             let Some(at) = y.at(value) else { continue };
             put(format!(r#"<line class="grid" x1="{left}" x2="{right}" y1="{at:.1}" y2="{at:.1}"/>"#));
@@ -234,12 +274,11 @@ impl Plot {
                 }
             }
             if named {
-                let at = top + 10.0 + 20.0 * k as f64;
+                let (from, at) = (legend.0, legend.1 + LINE * k as f64);
                 put(format!(
-                    r#"<line class="line" x1="{}" x2="{}" y1="{at}" y2="{at}"/><text x="{}" y="{}">{}</text>"#,
-                    right + 14.0,
-                    right + 34.0,
-                    right + 40.0,
+                    r#"<line class="line" x1="{from}" x2="{}" y1="{at}" y2="{at}"/><text x="{}" y="{}">{}</text>"#,
+                    from + 20.0,
+                    from + 26.0,
                     at + 4.0,
                     escaped(&series.name)
                 ));

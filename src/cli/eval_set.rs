@@ -3,20 +3,21 @@
 
 use super::device::DeviceFlags;
 use super::inputs::{Input, expand};
-use super::{interrupted, make_folder};
+use super::level_flags::LevelFlags;
+use super::mean::Mean;
+use super::results_folder::{ResultsFolder, csv_number, csv_text};
+use super::{go_on, interrupted};
 use crate::error::{Error, ErrorKind, Result, shown};
-use crate::image::{Photo, Picture, write_whole};
+use crate::image::{Photo, Picture};
 use crate::metrics::{Comparison, Lpips, LpipsRange, Values};
 use crate::model::Model;
-use crate::operator::{Operator, parse_task};
-use crate::sampler::{Answer, Noise, Settings};
+use crate::operator::parse_task;
+use crate::sampler::Noise;
 use crate::trial::{Score, Trial};
 use clap::ValueEnum;
 use serde::Serialize;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -73,12 +74,8 @@ pub struct EvalSet {
     /// Method with its options as for `dmap restore`
     #[arg(long, default_value = "auto")]
     method: String,
-    /// Noise levels visited [default: tuned per method and kind of model]
-    #[arg(long)]
-    steps: Option<usize>,
-    /// As many noise levels as this number of network passes per image allows
-    #[arg(long, value_name = "N", conflicts_with = "steps", value_parser = clap::value_parser!(u32).range(1..))]
-    passes: Option<u32>,
+    #[command(flatten)]
+    levels: LevelFlags,
     /// Only the first N photos, in order of name
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
@@ -115,30 +112,6 @@ struct PhotoRow {
     seconds: f64,
 }
 
-/// Mean and standard error over photos.
-#[derive(Serialize, Clone, Copy, Debug)]
-struct Mean {
-    mean: f64,
-    /// Standard error of the mean; none for a single photo.
-    standard_error: Option<f64>,
-}
-
-impl Mean {
-    fn of(values: impl Iterator<Item = f64>) -> Option<Mean> {
-        let values: Vec<f64> = values.collect();
-        let count = values.len() as f64;
-        let mean = values.iter().sum::<f64>() / count;
-        let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-        let standard_error = (values.len() > 1).then(|| (squares / (count - 1.0) / count).sqrt());
-        (!values.is_empty()).then_some(Mean { mean, standard_error })
-    }
-
-    fn shown(self, decimals: usize) -> String {
-        let error = self.standard_error.map_or(String::new(), |e| format!(" ± {e:.decimals$}"));
-        format!("{:.decimals$}{error}", self.mean)
-    }
-}
-
 /// `results.json`.
 #[derive(Serialize, Debug)]
 struct Results {
@@ -168,22 +141,23 @@ pub(super) fn run(flags: EvalSet) -> anyhow::Result<ExitCode> {
     let operator = parse_task(preset.task)?;
     let noise = Noise::Gaussian(preset.noise);
     let model = Model::open_or_shipped(&flags.model)?;
-    let settings = settings(&flags, &model, operator.as_ref(), noise)?;
+    let settings = flags.levels.settings(&flags.method, &model, operator.as_ref(), noise)?;
     let (device, plan) = (flags.device.open()?, flags.device.plan()?);
     let (truths, bad) = read_all(&mut inputs, preset.side)?;
-    let is_new = !flags.out.exists();
-    make_folder(&flags.out)?;
-    if !flags.overwrite && flags.out.join("results.json").exists() {
-        let reason = format!("{} holds results; give another --out, or --overwrite", shown(&flags.out));
-        return Err(Error::Invalid(reason).into());
-    }
+    let folder = ResultsFolder::open(&flags.out, flags.overwrite)?;
     say!("{} by {} on {}", preset.benchmark, settings.method.method(), device.name_and_reason())?;
     interrupted();
     let seed = flags.seed;
-    let trial = Trial { model: &model, operator: &operator, settings, noise, seed, samples: 1, plan, device: &device };
-    let go_on = || match interrupted().load(Ordering::SeqCst) {
-        true => ControlFlow::Break(()),
-        false => ControlFlow::Continue(()),
+    let trial = Trial {
+        model: &model,
+        operator: &operator,
+        settings,
+        noise,
+        seed,
+        samples: 1,
+        restarts: 1,
+        plan,
+        device: &device,
     };
     let mut rows = Vec::new();
     let ended = trial.run_each(&truths, go_on, |k, score| {
@@ -195,12 +169,7 @@ pub(super) fn run(flags: EvalSet) -> anyhow::Result<ExitCode> {
         Ok(())
     });
     if rows.is_empty() && matches!(ended, Err(Error::Cancelled)) {
-        if is_new {
-            // Removes the folder, which is empty.
-            let _ = std::fs::remove_dir(&flags.out);
-        }
-        complain!("dmap: stopped before the first photo was restored; nothing is written");
-        return Ok(ExitCode::from(ErrorKind::Cancelled.exit_code()));
+        return Ok(folder.stopped_before_the_first());
     }
     let results = Results {
         preset,
@@ -219,7 +188,7 @@ pub(super) fn run(flags: EvalSet) -> anyhow::Result<ExitCode> {
         seconds: Mean::of(rows.iter().map(|r| r.seconds)),
         photos: rows,
     };
-    write_results(&flags.out, &results)?;
+    write_results(&folder, &results)?;
     match ended {
         Err(Error::Cancelled) => Ok(ExitCode::from(ErrorKind::Cancelled.exit_code())),
         Err(e) => Err(e.into()),
@@ -248,26 +217,6 @@ fn read_all(inputs: &mut Vec<Input>, side: usize) -> Result<(Vec<Picture>, usize
     }
 }
 
-/// The settings that the flags select.
-fn settings(flags: &EvalSet, model: &Model, operator: &dyn Operator, noise: Noise) -> Result<Settings> {
-    let prior = model.network.prior();
-    let passes = flags.passes.map(|n| n as usize);
-    let mut settings = match &flags.method[..] {
-        "auto" => Settings::auto(Answer::Map, model, operator, noise, passes)?,
-        typed => {
-            let settings = Settings::parse(typed, &prior)?;
-            match passes {
-                Some(passes) => settings.within(passes, model)?,
-                None => settings,
-            }
-        }
-    };
-    settings.steps = flags.steps.unwrap_or(settings.steps);
-    settings.check_conditioned(model)?;
-    settings.check(&prior, operator)?;
-    Ok(settings)
-}
-
 /// A photo, resized by a triangle filter that widens with the reduction, as the benchmarks do.
 fn read(path: &Path, side: usize) -> Result<Picture> {
     Ok(Photo::read(path)?.picture.resize_triangle(side, side))
@@ -290,18 +239,14 @@ fn row_of(name: &str, score: &Score, truth: &Picture, preset: PresetRow, lpips: 
     })
 }
 
-fn write_results(folder: &Path, results: &Results) -> Result<()> {
-    let text = serde_json::to_string_pretty(results).map_err(|e| Error::Invalid(e.to_string()))?;
-    write_whole(&folder.join("results.json"), (text + "\n").as_bytes())?;
-    let number = |v: Option<f64>| v.map_or(String::new(), |v| v.to_string());
+fn write_results(folder: &ResultsFolder, results: &Results) -> Result<()> {
     let mut table = String::from("photo,psnr,ssim,lpips,psnr_baseline,residual_over_noise,seconds\n");
     for r in &results.photos {
-        let (lpips, residual) = (number(r.lpips), number(r.residual_over_noise));
-        // Quotes inside a quoted field are doubled.
-        let name = r.photo.replace('"', "\"\"");
-        table += &format!("\"{name}\",{},{},{lpips},{},{residual},{}\n", r.psnr, r.ssim, r.psnr_baseline, r.seconds);
+        let [lpips, residual] = [r.lpips, r.residual_over_noise].map(csv_number);
+        let photo = csv_text(&r.photo);
+        table += &format!("{photo},{},{},{lpips},{},{residual},{}\n", r.psnr, r.ssim, r.psnr_baseline, r.seconds);
     }
-    write_whole(&folder.join("results.csv"), table.as_bytes())?;
+    folder.write(results, &table)?;
     let shown_mean = |mean: Option<Mean>, decimals| mean.map_or(String::from("-"), |m| m.shown(decimals));
     let lpips = results.lpips.map_or(String::new(), |m| format!(", LPIPS {}", m.shown(4)));
     say!(
@@ -310,21 +255,13 @@ fn write_results(folder: &Path, results: &Results) -> Result<()> {
         results.photos_asked,
         shown_mean(results.psnr, 2),
         shown_mean(results.ssim, 4),
-        shown(folder)
+        shown(&folder.path)
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mean_and_standard_error() {
-        let mean = Mean::of([1.0, 2.0, 6.0].into_iter()).unwrap();
-        // Variance 7, divided by 3 photos.
-        assert!((mean.mean - 3.0).abs() < 1e-12 && (mean.standard_error.unwrap() - (7f64 / 3.0).sqrt()).abs() < 1e-12);
-        assert!(Mean::of([1.0].into_iter()).unwrap().standard_error.is_none() && Mean::of([].into_iter()).is_none());
-    }
 
     #[test]
     fn every_preset_names_a_task() {

@@ -12,6 +12,7 @@ macro_rules! complain {
 
 mod analyse;
 mod bench;
+mod compare;
 mod cse_flags;
 mod demo;
 mod device;
@@ -20,6 +21,9 @@ mod eval_set;
 mod info;
 mod inputs;
 mod job;
+mod level_flags;
+mod losses;
+mod mean;
 mod old_flags;
 mod outputs;
 mod pending;
@@ -31,6 +35,7 @@ mod queue;
 mod recipe;
 mod reported;
 mod restore;
+mod results_folder;
 mod sampler_flags;
 mod seconds;
 mod selftest;
@@ -42,6 +47,7 @@ use crate::error::{Error, Result, shown};
 use clap::{Parser, Subcommand};
 use std::fmt;
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -61,6 +67,8 @@ enum Command {
     Demo(demo::Demo),
     /// Degrade photos with a task and restore them, or restore measurements
     Restore(Box<restore::Restore>),
+    /// Restore photos by several methods and say which restores them best
+    Compare(Box<compare::Compare>),
     /// Search the options of methods on photos, and write the best as a preset
     Tune(Box<tune::Tune>),
     /// Train a conditional score estimator for a task on photos
@@ -88,6 +96,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Demo(demo) => demo::run(demo),
         Command::Restore(restore) => restore::run(*restore),
+        Command::Compare(compare) => compare::run(*compare),
         Command::Tune(tune) => tune::run(*tune),
         Command::TrainCse(train) => train_cse::run(*train),
         Command::Plan(plan) => plan::run(plan),
@@ -118,6 +127,11 @@ pub(crate) fn interrupted() -> &'static AtomicBool {
         });
     });
     &FLAG
+}
+
+/// Whether a run takes its next step: not after Ctrl-C.
+pub(crate) fn go_on() -> ControlFlow<()> {
+    if interrupted().load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 fn print_line(line: fmt::Arguments<'_>) -> Result<()> {

@@ -8,7 +8,7 @@ use crate::image::{Picture, write_png};
 use crate::metrics::{LpipsRange, psnr, ssim};
 use crate::operator::baseline;
 use crate::report::{ImageResult, comparison, view};
-use crate::sampler::{Answer, Measurement, Measurer, Restoration, method};
+use crate::sampler::{Answer, Restoration, method};
 use crate::tensor::Shape;
 use crate::weights::write_safetensors_with;
 
@@ -92,7 +92,7 @@ pub(super) fn write_results(
     let mut residual = p.done.iter().map(|s| s.residual).sum::<f64>() / p.done.len() as f64;
     if p.grey {
         mean = mean.grey();
-        residual = distance(job, image, &mean, &p.measurement)?;
+        residual = p.measurement.residual(job.operator.as_ref(), image, &mean)?;
     }
     write(&mean, name)?;
 
@@ -179,10 +179,4 @@ fn standard_deviation(samples: &[Restoration], mean: &Picture) -> Picture {
     // A quarter of the range, 0.5 in [-1, 1] units, is mapped to the whole range.
     let shown = |i: usize| 4.0 * (square(i) / (samples.len() as f32 - 1.0)).sqrt() - 1.0;
     Picture { values: (0..mean.values.len()).map(shown).collect(), ..mean.clone() }.clamped()
-}
-
-/// || A(x) - y ||
-fn distance(job: &Job, image: Shape, x: &Picture, m: &Measurement) -> Result<f64> {
-    let seen = Measurer::new(job.operator.as_ref(), image)?.apply(&x.values, &m.state)?;
-    Ok(seen.iter().zip(&m.y).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt())
 }

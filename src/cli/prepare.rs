@@ -10,6 +10,7 @@ use crate::operator::StateOrigin;
 use crate::report::{Recipe, StepLog};
 use crate::sampler::{Measurement, MeasurementFile, Noise};
 use crate::tensor::Shape;
+use crate::trial::Measured;
 use std::path::Path;
 
 /// Reads one input, and measures it if it is a photo.
@@ -61,10 +62,8 @@ pub(super) fn prepare(job: &Job, input: &Input, recipe: Recipe) -> Result<Pendin
     if let Some(note) = note.filter(|_| !job.json) {
         say!("{}: converted ({note})", shown(&input.path))?;
     }
-    let image = Shape::new(1, truth.height, truth.width, 3);
     let noise = job.noise_or_default();
-    let simulated = if grey { Measurement::simulate_grey } else { Measurement::simulate };
-    let (measurement, drawn) = simulated(operator, image, &truth.values, noise, job.seed)?;
+    let Measured { truth, image, measurement, drawn, .. } = Measured::new(operator, truth, grey, noise, job.seed)?;
     let y = operator.picture(&measurement.y, operator.measurement_shape(image));
     Ok(Pending { truth: Some(truth), added_noise_norm: Some(drawn), ..pending(image, measurement, y, grey, noise) })
 }

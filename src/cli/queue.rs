@@ -3,23 +3,22 @@
 
 use super::inputs::Input;
 use super::job::Job;
+use super::losses::Losses;
 use super::outputs::{suffix, write_results};
 use super::pending::Pending;
 use super::prepare::prepare;
 use super::recipe::recipe_of;
 use super::reported::{add_earlier, add_finished, note_step, write_report};
 use super::settle::settle;
-use super::{interrupted, make_folder};
+use super::{go_on, make_folder};
 use crate::error::{Error, ErrorKind, Result, shown};
 use crate::report::{Recipe, RestorationReport, StepLog};
 use crate::sampler::{Item, Restoration, Restorer};
 use crate::tensor::Shape;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fs::File;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// Restores every input. An input that can't be restored is reported and does not stop the others,
@@ -27,7 +26,7 @@ use std::time::Instant;
 /// anything else failed, 130 after Ctrl-C.
 pub(super) fn restore_all(job: &Job, inputs: &[Input]) -> Result<ExitCode> {
     let report = job.report.as_ref().map(|_| RestorationReport::new());
-    let mut queue = Queue { job, waiting: Vec::new(), ready: None, finished: 0, bad: 0, failed: 0, report };
+    let mut queue = Queue { job, waiting: Vec::new(), ready: None, finished: 0, losses: Losses::default(), report };
     let start = Instant::now();
     let ended = queue.run(inputs);
     // What is finished is reported, whatever ended the run.
@@ -42,15 +41,11 @@ pub(super) fn restore_all(job: &Job, inputs: &[Input]) -> Result<ExitCode> {
         }
         other => other.and(reported)?,
     }
-    let Queue { finished, bad, failed, .. } = queue;
-    if bad + failed == 0 {
-        return Ok(ExitCode::SUCCESS);
+    let Queue { finished, losses, .. } = queue;
+    if losses.count() > 0 && inputs.len() > 1 {
+        complain!("dmap: {} of {} inputs could not be restored, {finished} were", losses.count(), inputs.len());
     }
-    if inputs.len() > 1 {
-        complain!("dmap: {} of {} inputs could not be restored, {finished} were", bad + failed, inputs.len());
-    }
-    let kind = if failed > 0 { ErrorKind::Failure } else { ErrorKind::BadInput };
-    Ok(ExitCode::from(kind.exit_code()))
+    Ok(losses.exit_code())
 }
 
 /// Collects images of one size until a batch is full.
@@ -59,8 +54,7 @@ struct Queue<'a> {
     waiting: Vec<Pending>,
     ready: Option<(Shape, Restorer)>,
     finished: usize,
-    bad: usize,
-    failed: usize,
+    losses: Losses,
     report: Option<RestorationReport>,
 }
 
@@ -94,20 +88,10 @@ impl Queue<'_> {
     /// Reports and counts the images `names` that an error loses. Returns the error if it ends the
     /// run.
     fn lose(&mut self, names: &[String], e: Error) -> Result<()> {
-        let who = names.join(", ");
-        match (&e, e.kind()) {
-            (Error::Failed(reason), _) => return Err(Error::Failed(format!("{who}: {reason}"))),
-            (_, ErrorKind::Cancelled) => return Err(e),
-            (_, ErrorKind::BadInput) => self.bad += names.len(),
-            (_, ErrorKind::Failure) => self.failed += names.len(),
-        }
-        let said = e.to_string();
+        let said = self.losses.add(names, e)?;
         if let Some(report) = &mut self.report {
-            // Many reasons begin with the name, which has a column of its own.
-            let reason = |name: &str| said.strip_prefix(&format!("{name}: ")).unwrap_or(&said).to_string();
-            names.iter().for_each(|name| report.add_failure(name, &reason(name)));
+            names.iter().for_each(|name| report.add_failure(name, &said));
         }
-        complain!("dmap: {}", if said.contains(&who) { said } else { format!("{who}: {said}") });
         Ok(())
     }
 
@@ -296,7 +280,7 @@ fn sample_batch(
             }
         }
         before = Instant::now();
-        if interrupted().load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        go_on()
     });
     bar.finish_and_clear();
     Ok((result?, logs))

@@ -6,11 +6,20 @@ use super::outputs::Finished;
 use super::pending::Pending;
 use crate::error::{Error, Result, shown};
 use crate::image::{Photo, Picture};
-use crate::report::{RestorationReport, ShownImage, StepLog, view, write_page};
+use crate::report::{RestorationReport, ShownImage, StepLog, check_place, view, write_page};
 use crate::sampler::{MeasurementFile, Progress, method};
 use crate::tensor::Shape;
 use serde_json::Value;
 use std::path::Path;
+
+/// Checks, before any work is done, that a page can be written to `report` beside the results in
+/// the folder `out`.
+pub(super) fn check_report(report: &Path, out: &Path) -> Result<()> {
+    if report == out {
+        return Err(Error::Invalid(format!("--report {}: it is the folder of --out", shown(report))));
+    }
+    check_place(report)
+}
 
 /// Notes a step of a traced run, one log per item of the batch. Items with an image size in
 /// `wanted` get the estimates of about six steps.

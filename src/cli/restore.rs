@@ -6,15 +6,15 @@ use super::inputs::{Input, expand};
 use super::job::Job;
 use super::queue::restore_all;
 use super::recipe::sha256;
+use super::reported::check_report;
 use super::sampler_flags::SamplerFlags;
 use super::seconds::passes_in;
 use super::{interrupted, make_folder, quantity};
-use crate::error::{Error, Result, shown};
+use crate::error::{Error, Result};
 use crate::image::{MOST_PIXELS, ReadOptions};
 use crate::metrics::Lpips;
 use crate::model::{Model, Prior};
 use crate::operator::{Operator, parse_task};
-use crate::report::check_place;
 use crate::sampler::{MeasurementFile, Noise};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -206,10 +206,7 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
     }
     job.settings.traced = job.report.is_some();
     if let Some(report) = &job.report {
-        if *report == job.out {
-            return Err(Error::Invalid(format!("--report {}: it is the folder of --out", shown(report))).into());
-        }
-        check_place(report)?;
+        check_report(report, &job.out)?;
     }
     let is_new = !job.out.exists();
     make_folder(&job.out)?;

@@ -6,7 +6,7 @@ mod climb;
 use super::device::DeviceFlags;
 use super::inputs::expand;
 use super::sampler_flags::EstimateFlag;
-use super::{interrupted, quantity};
+use super::{go_on, interrupted, quantity};
 use crate::backend::Device;
 use crate::error::{Error, ErrorKind, Result, shown};
 use crate::graph::PlanOptions;
@@ -19,11 +19,9 @@ use crate::trial::{Score, Trial};
 use climb::{Start, climb};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -133,11 +131,8 @@ impl Search<'_> {
         let Tuning { model, seed, plan, device, answer, .. } = *self.tuning;
         let samples = if answer == Answer::Sample { 2 } else { 1 };
         let (operator, settings, noise) = (self.operator, settings.clone(), self.noise);
-        let trial = Trial { model, operator, settings, noise, seed, samples, plan, device };
-        let scores = trial.run(photos, || match interrupted().load(Ordering::SeqCst) {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        })?;
+        let trial = Trial { model, operator, settings, noise, seed, samples, restarts: 1, plan, device };
+        let scores = trial.run(photos, go_on)?;
         let mean = |of: fn(&Score) -> f64| scores.iter().map(of).sum::<f64>() / scores.len() as f64;
         Ok(Means { psnr: mean(|s| s.sample_psnr), crps: mean(|s| s.crps) })
     }

@@ -6,6 +6,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
+/// Largest side in pixels of pictures under a handle. Larger ones are reduced, or a page of a few
+/// photos would have hundreds of megabytes.
+const COMPARED: usize = 1024;
+
 /// A piece of a page.
 #[derive(Clone, Debug, Default)]
 pub struct Html(String);
@@ -104,18 +108,36 @@ fn caption_of(caption: &str) -> Html {
 
 /// Pictures of one size to compare: with a script each of `left` can be laid over `right` up to a
 /// handle; without one they stand side by side.
-pub fn compared(left: &[(&str, &Picture)], right: (&str, &Picture), most: usize) -> Result<Html> {
-    let figure = |side, (name, shown): (&str, &Picture)| -> Result<Html> {
-        let content = vec![picture(shown, name, most)?, caption_of(name)];
-        Ok(Html::element("figure", &[("data-side", side)], content))
-    };
-    let mut figures = left.iter().map(|&l| figure("left", l)).collect::<Result<Vec<_>>>()?;
-    figures.push(figure("right", right)?);
+pub fn compared(left: &[(&str, &Picture)], right: (&str, &Picture)) -> Result<Html> {
+    let mut figures = left.iter().map(|&l| of_side("left", l)).collect::<Result<Vec<_>>>()?;
+    figures.push(of_side("right", right)?);
     Ok(Html::element("div", &[("class", "compare")], figures))
+}
+
+/// Pictures of one size, of which any two can be compared as by [`compared`]: a menu on each side
+/// chooses one. `first` are the positions of the two that are shown first.
+pub fn compared_by_choice(pictures: &[(&str, &Picture)], first: [usize; 2]) -> Result<Html> {
+    let figures = pictures.iter().map(|&p| of_side("both", p)).collect::<Result<Vec<_>>>()?;
+    let [left, right] = first.map(|at| at.to_string());
+    Ok(Html::element("div", &[("class", "compare"), ("data-left", &left), ("data-right", &right)], figures))
+}
+
+/// A picture to compare; `side` says where it may be shown: `left`, `right` or `both`.
+fn of_side(side: &str, (name, shown): (&str, &Picture)) -> Result<Html> {
+    Ok(Html::element("figure", &[("data-side", side)], vec![picture(shown, name, COMPARED)?, caption_of(name)]))
 }
 
 /// A table. On a narrow screen each row is shown as a block, with the heads beside its cells.
 pub fn table(heads: &[&str], rows: impl IntoIterator<Item = Vec<Html>>) -> Html {
+    table_of("blocks", heads, rows)
+}
+
+/// A table of so few and short columns that it fits a narrow screen as it is.
+pub fn small_table(heads: &[&str], rows: impl IntoIterator<Item = Vec<Html>>) -> Html {
+    table_of("fits", heads, rows)
+}
+
+fn table_of(class: &str, heads: &[&str], rows: impl IntoIterator<Item = Vec<Html>>) -> Html {
     let head = heads.iter().map(|&head| Html::element("th", &[], head)).collect::<Vec<_>>();
     let row = |cells: Vec<Html>| {
         let cells = cells.into_iter().zip(heads).map(|(cell, head)| Html::element("td", &[("data-name", head)], cell));
@@ -123,7 +145,7 @@ pub fn table(heads: &[&str], rows: impl IntoIterator<Item = Vec<Html>>) -> Html 
     };
     let body = rows.into_iter().map(row).collect::<Vec<_>>();
     let head = Html::element("thead", &[], Html::element("tr", &[], head));
-    Html::element("table", &[], vec![head, Html::element("tbody", &[], body)])
+    Html::element("table", &[("class", class)], vec![head, Html::element("tbody", &[], body)])
 }
 
 /// Names with their values.
@@ -148,7 +170,11 @@ pub fn recorded(key: &str, value: &Value) -> String {
         Value::Bool(is) => if *is { "yes" } else { "no" }.into(),
         Value::Number(n) if key.ends_with("_bytes") => n.as_f64().map_or(n.to_string(), |bytes| readable(bytes as u64)),
         Value::Number(n) if n.is_f64() => n.as_f64().map_or(n.to_string(), figure),
-        Value::Array(items) => items.iter().map(|item| recorded(key, item)).collect::<Vec<_>>().join(" x "),
+        Value::Array(items) => {
+            // Whole numbers are the sides of a picture, others a list.
+            let between = if items.iter().all(Value::is_u64) { " x " } else { ", " };
+            items.iter().map(|item| recorded(key, item)).collect::<Vec<_>>().join(between)
+        }
         other => other.to_string(),
     }
 }
@@ -176,6 +202,6 @@ mod tests {
             [shown("l2_bytes", "2048.0"), shown("clip", "true"), shown("label", "null")],
             ["2.0 KiB", "yes", "-"]
         );
-        assert_eq!(shown("task", "\"<sr2>\""), "<sr2>");
+        assert_eq!([shown("task", "\"<sr2>\""), shown("zetas", "[0.05, 1.2]")], ["<sr2>", "0.05000, 1.200"]);
     }
 }

@@ -1,38 +1,56 @@
 "use strict";
 
 // Pictures that stand side by side are laid on top of each other: the left one is cut off at the
-// handle, and the restored one lies below it.
+// handle, and the right one lies below it.
 for (const compare of document.querySelectorAll(".compare")) {
   const figures = [...compare.querySelectorAll("figure")];
-  const below = figures.find((figure) => figure.dataset.side === "right");
-  const choices = figures.filter((figure) => figure !== below);
-  if (!below || choices.length === 0) continue;
+  const of = (side) => figures.filter((figure) => [side, "both"].includes(figure.dataset.side));
+  const [lefts, rights] = [of("left"), of("right")];
+  if (lefts.length === 0 || rights.length === 0) continue;
   const name = (figure) => figure.querySelector("figcaption").textContent;
-  const make = (tag, className) => Object.assign(document.createElement(tag), { className });
+  const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
+  const copy = (figure) => figure.querySelector("img").cloneNode();
 
-  const frame = make("div", "frame");
-  const over = choices[0].querySelector("img").cloneNode();
+  const frame = make("div", { className: "frame" });
+  const [over, below] = [copy(lefts[0]), copy(rights[0])];
   over.classList.add("over");
-  frame.append(below.querySelector("img"), over);
-  const handle = Object.assign(make("input", "handle"), { type: "range", min: 0, max: 100, step: 0.5, value: 50 });
-  handle.setAttribute("aria-label", "share of the left picture that is shown");
-  const sides = make("div", "sides");
-  const left = make("span", "choices");
-  const buttons = choices.map((figure) => {
-    const button = Object.assign(make("button", ""), { type: "button", textContent: name(figure) });
-    button.addEventListener("click", () => choose(figure, button));
-    return button;
-  });
-  left.append(...buttons);
-  const right = make("span", "faint");
-  right.textContent = name(below);
-  sides.append(left, right);
-
-  const choose = (figure, button) => {
-    over.src = figure.querySelector("img").src;
-    over.alt = name(figure);
-    buttons.forEach((other) => other.setAttribute("aria-pressed", String(other === button)));
+  frame.append(below, over);
+  const show = (picture, figure) => {
+    picture.src = figure.querySelector("img").src;
+    picture.alt = name(figure);
   };
+  const handle = make("input", { className: "handle", type: "range", min: 0, max: 100, step: 0.5, value: 50 });
+  handle.setAttribute("aria-label", "share of the left picture that is shown");
+
+  // A name where there is one picture, buttons for pictures of one side, a menu for those of both.
+  const chooser = (side, choices, picture) => {
+    const first = Number(compare.dataset[side] || 0);
+    if (choices.every((figure) => figure.dataset.side === "both")) {
+      const menu = make("select", {});
+      menu.setAttribute("aria-label", side + " picture");
+      menu.append(...choices.map((figure, k) => make("option", { value: k, textContent: name(figure) })));
+      const choose = () => show(picture, choices[menu.value]);
+      menu.addEventListener("change", choose);
+      menu.value = first;
+      choose();
+      return menu;
+    }
+    show(picture, choices[first]);
+    if (side === "right") return make("span", { className: "faint", textContent: name(choices[0]) });
+    const buttons = choices.map((figure) => make("button", { type: "button", textContent: name(figure) }));
+    const choose = (k) => {
+      show(picture, choices[k]);
+      buttons.forEach((button, other) => button.setAttribute("aria-pressed", String(other === k)));
+    };
+    buttons.forEach((button, k) => button.addEventListener("click", () => choose(k)));
+    choose(first);
+    const all = make("span", { className: "choices" });
+    all.append(...buttons);
+    return all;
+  };
+  const sides = make("div", { className: "sides" });
+  sides.append(chooser("left", lefts, over), chooser("right", rights, below));
+
   const move = () => {
     frame.style.setProperty("--at", handle.value + "%");
     for (const part of [handle, sides]) part.style.width = frame.clientWidth + "px";
@@ -52,7 +70,6 @@ for (const compare of document.querySelectorAll(".compare")) {
   });
   addEventListener("resize", move);
 
-  choose(choices[0], buttons[0]);
   figures.forEach((figure) => (figure.hidden = true));
   compare.classList.add("live");
   compare.append(frame, handle, sides);

@@ -1,6 +1,7 @@
 //! The page about a run of `dmap restore`: one section per image, then the memory of a step.
 
 use super::chart::Chart;
+use super::failures::Failures;
 use super::html::{Html, captioned, compared, definitions, recorded, table};
 use super::page::page;
 use super::step_log::StepLog;
@@ -11,9 +12,7 @@ use crate::tensor::Shape;
 use serde_json::Value;
 use std::ops::Range;
 
-/// Largest side in pixels of the pictures that are compared, and of those in rows. Larger ones are
-/// reduced, or a page of a few photos would have hundreds of megabytes.
-const COMPARED: usize = 1024;
+/// Largest side in pixels of pictures in rows; larger ones are reduced.
 const IN_ROW: usize = 320;
 
 /// A restored image as the page shows it.
@@ -42,7 +41,7 @@ pub struct ShownImage<'a> {
 pub struct RestorationReport {
     images: Vec<Html>,
     rows: Vec<Vec<Html>>,
-    failures: Vec<Vec<Html>>,
+    failures: Failures,
     memory: Vec<Html>,
     /// Shapes of the batches in `memory`.
     planned: Vec<Shape>,
@@ -67,7 +66,7 @@ impl RestorationReport {
         let truth = image.truth.map(|t| ("truth", t));
         let name = if image.samples.is_empty() { "restored" } else { "mean of the samples" };
         let left: Vec<_> = [Some(measured), truth].into_iter().flatten().collect();
-        content.push(compared(&left, (name, image.restored), COMPARED)?);
+        content.push(compared(&left, (name, image.restored))?);
         content.push(figures(image.result));
         if !image.samples.is_empty() {
             content.push(Html::element("h3", &[], "Samples"));
@@ -99,9 +98,9 @@ impl RestorationReport {
         Ok(())
     }
 
-    /// Adds an image that could not be restored.
-    pub fn add_failure(&mut self, name: &str, reason: &str) {
-        self.failures.push(vec![Html::text(name), Html::text(reason)]);
+    /// Adds an image that could not be restored, with the message about it.
+    pub fn add_failure(&mut self, name: &str, message: &str) {
+        self.failures.add(name, message);
     }
 
     /// Adds the memory of a step of a restorer, and the seconds that it took to plan and prepare
@@ -160,10 +159,7 @@ impl RestorationReport {
             let heads = ["image", "PSNR, dB", "baseline, dB", "SSIM", "LPIPS", "residual / noise", "seconds"];
             sections.push(Html::joined([Html::element("h2", &[], "Images"), table(&heads, self.rows)]));
         }
-        if !self.failures.is_empty() {
-            let failed = table(&["image", "reason"], self.failures);
-            sections.push(Html::joined([Html::element("h2", &[], "Not restored"), failed]));
-        }
+        sections.extend(self.failures.section());
         sections.extend(self.images);
         if !self.memory.is_empty() {
             let heading = Html::element("h2", &[], "Memory over a step");

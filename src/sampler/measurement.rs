@@ -4,6 +4,7 @@ use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::graph::{Graph, PlanOptions, TensorId};
+use crate::image::Picture;
 use crate::noise::{Draw, NoiseKey, Stream, fill_normal};
 use crate::operator::{Observed, Operator};
 use crate::tensor::Shape;
@@ -41,6 +42,12 @@ impl Measurement {
         let observed = operator.observed(&self.state);
         let count = (0..self.y.len()).filter(|&i| observed.includes(i, self.y.len())).count();
         (self.noise_norm.powi(2) / count.max(1) as f64).max(ROUNDING.powi(2))
+    }
+
+    /// || A(x) - y || of an image of shape `image` (n = 1).
+    pub fn residual(&self, operator: &dyn Operator, image: Shape, x: &Picture) -> Result<f64> {
+        let seen = Measurer::new(operator, image)?.apply(&x.values, &self.state)?;
+        Ok(seen.iter().zip(&self.y).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt())
     }
 
     /// Measures the image `x` of shape `image` (n = 1) and adds noise. The seed determines the

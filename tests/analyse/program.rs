@@ -34,7 +34,14 @@ fn an_analysis_prints_and_writes_what_it_found() {
     assert!(!svg.contains("NaN") && !svg.contains("inf"));
     assert_eq!(std::fs::read_dir(&out).unwrap().count(), 3, "nothing half written is left");
     let page = std::fs::read_to_string(page).unwrap();
-    let phrases = ["Claim 1", "data:image/svg+xml;base64,", "timestep", "dmap analyse score-error", "</html>"];
+    let phrases = [
+        "Claim 1",
+        "(max-width: 40rem)",
+        "data:image/svg+xml;base64,",
+        "timestep",
+        "dmap analyse score-error",
+        "</html>",
+    ];
     assert!(phrases.iter().all(|phrase| page.contains(phrase)) && !page.contains("src=\"http"), "{page}");
     assert_eq!(page.matches("<tr>").count(), 6, "a head and five rows");
     // JSON on standard output is the same report.
