@@ -63,7 +63,7 @@ impl Operator for LossyHalf {
         Ok((0..count).map(|i| if i % 3 == 0 { 0.0 } else { 1.0 }).collect())
     }
     // Lost pixels have no noise, and are not counted in its norm.
-    fn observed<'a>(&self, mask: &'a [f32]) -> Observed<'a> {
+    fn observed<'a>(&self, _: Shape, mask: &'a [f32]) -> Observed<'a> {
         Observed::Mask(mask)
     }
     fn build(&self, g: &mut Graph, x: TensorId, state: Option<TensorId>) -> dmap::Result<TensorId> {

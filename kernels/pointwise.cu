@@ -30,4 +30,6 @@ struct PointwiseVjpParams { ViewOut dx; View dy, x; i64 count; float a, b; };
 
 POINTWISE(silu, silu_of(x), dy * silu_slope(x))
 POINTWISE(gelu, gelu_of(x, a != 0), dy * gelu_slope(x, a != 0))
+POINTWISE(leaky_relu, x > 0 ? x : a * x, x > 0 ? dy : a * dy)
+POINTWISE(hyperbolic_tangent, tanhf(x), dy * (1.0f - tanhf(x) * tanhf(x)))
 POINTWISE(clamp, is_finite(x) ? smaller(larger(x, a), b) : x, x >= a && x <= b ? dy : 0.0f)

@@ -25,7 +25,7 @@ impl Operator for LossyHalf {
     fn draw_state(&self, x: Shape, _: u64) -> dmap::Result<Vec<f32>> {
         Ok((0..x.h * x.w / 4).map(|i| if i % 3 == 0 { 0.0 } else { 1.0 }).collect())
     }
-    fn observed<'a>(&self, mask: &'a [f32]) -> Observed<'a> {
+    fn observed<'a>(&self, _: Shape, mask: &'a [f32]) -> Observed<'a> {
         Observed::Mask(mask)
     }
     fn build(&self, g: &mut Graph, x: TensorId, state: Option<TensorId>) -> dmap::Result<TensorId> {

@@ -1,9 +1,8 @@
 //! The residual of a blur by the covariance of its measurement: its parts against slow loops in
 //! f64, its gradient against differences, and what it is for.
 
-mod cosine;
+mod transforms;
 
-use cosine::cosine_transform;
 use dmap::backend::Device;
 use dmap::executor::Executor;
 use dmap::graph::{Graph, PlanOptions, Shape, TensorId};
@@ -18,9 +17,19 @@ use dmap::sampler::{Guidance, Item, Measurement, Measurer, Noise, Phases, Restor
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use transforms::{cosine_transform, hartley_transform};
 
-const BLURS: [&str; 3] =
-    ["gaussian-blur:size=9,sigma=1.5", "motion-blur:size=9", "motion-blur:size=15,length=0.8,spread=0.1"];
+const AROUND: &str = "motion-blur:size=9,boundary=circular";
+const BLURS: [&str; 4] =
+    ["gaussian-blur:size=9,sigma=1.5", "motion-blur:size=9", "motion-blur:size=15,length=0.8,spread=0.1", AROUND];
+
+/// Coefficients of one channel of y at the frequencies of a blur.
+fn transformed(task: &str, y: &[f32], shape: Shape, channel: usize) -> Vec<f64> {
+    match task.contains("circular") {
+        true => hartley_transform(y, shape, channel),
+        false => cosine_transform(y, shape, channel),
+    }
+}
 
 fn normal(seed: u64, count: usize) -> Vec<f32> {
     let mut values = vec![0.0; count];
@@ -52,7 +61,7 @@ fn a_measurement_of_white_images_is_white_after_it() {
             let w = weights(operator.as_ref(), image, &m, r).unwrap();
             assert!((dot(&w, &w) / w.len() as f64 - 1.0).abs() < 1e-5, "{task}: white noise keeps its norm");
             for channel in 0..3 {
-                for (p, c) in cosine_transform(&m.y, image, channel).into_iter().enumerate() {
+                for (p, c) in transformed(task, &m.y, image, channel).into_iter().enumerate() {
                     let band = bands(p / image.w, p % image.w);
                     before[band] += c * c;
                     after[band] += (c * f64::from(w[p])).powi(2);
@@ -90,7 +99,7 @@ fn the_residual_is_the_norm_of_the_weighted_transform_and_its_gradient_that_of_d
     // Two items of a batch with noise and kernel of their own.
     let image = Shape::new(2, 24, 16, 3);
     let one = Shape { n: 1, ..image };
-    for task in ["gaussian-blur:size=9,sigma=1.5", "motion-blur:size=9"] {
+    for task in [BLURS[0], BLURS[1], AROUND] {
         let operator = parse_task(task).unwrap();
         let guidance = Guidance::new(StepRule::Polyak(0.3));
         let settings = Settings::parse("dps", &model.network.prior()).unwrap();
@@ -146,7 +155,7 @@ fn the_residual_is_the_norm_of_the_weighted_transform_and_its_gradient_that_of_d
             let mut error = measurer.apply(&x[range.clone()], &m.state).unwrap();
             error.iter_mut().zip(&m.y).for_each(|(a, y)| *a -= y);
             let square = |c| {
-                cosine_transform(&error, one, c).iter().zip(&w).map(|(v, &w)| (v * f64::from(w)).powi(2)).sum::<f64>()
+                transformed(task, &error, one, c).iter().zip(&w).map(|(v, &w)| (v * f64::from(w)).powi(2)).sum::<f64>()
             };
             let expected = (0..3).map(square).sum::<f64>().sqrt();
             assert!((f64::from(r[n]) / expected - 1.0).abs() < 1e-5, "{task} item {n}: {} for {expected}", r[n]);

@@ -52,7 +52,7 @@ pub(super) fn prepare(job: &Job, input: &Input, recipe: Recipe) -> Result<Pendin
         let y = operator.picture(&given.y, given.shape);
         let (mut values, len) = (given.y, given.shape.numel());
         // Missing values were not measured, whatever the picture shows there: they are set to 0.
-        let observed = operator.observed(&given.state);
+        let observed = operator.observed(image, &given.state);
         values.iter_mut().enumerate().filter(|(i, _)| !observed.includes(*i, len)).for_each(|(_, v)| *v = 0.0);
         let noise_norm = given.noise.expected_norm(&values, observed);
         let measurement = Measurement { y: values, state: given.state, noise_norm };

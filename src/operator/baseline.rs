@@ -14,7 +14,7 @@ pub fn baseline(operator: &dyn Operator, y: &[f32], state: &[f32], x: Shape) -> 
         return naive;
     }
     let picture = operator.picture(y, operator.measurement_shape(x));
-    let (name, filled) = match operator.observed(state) {
+    let (name, filled) = match operator.observed(x, state) {
         Observed::All => ("measurement", picture),
         Observed::Mask(mask) => ("nearest pixel", nearest_fill(&picture, mask)),
     };

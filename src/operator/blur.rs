@@ -1,11 +1,13 @@
 //! What blurs share: their boundary, their taps along an axis, and their power per frequency.
 
+use super::spectrum::Spectrum;
 use crate::error::Result;
 use crate::ops::axis_filter::Taps;
 use crate::ops::filter2d::Boundary;
 use crate::options::Options;
 use crate::tensor::Shape;
 use num_complex::Complex64;
+use std::borrow::Cow;
 use std::f64::consts::PI;
 
 /// Taps of a blur along an axis of `n` pixels: the weights, an odd number, belong to the offsets
@@ -51,16 +53,13 @@ pub(super) fn axis_power(taps: &Taps) -> Vec<f64> {
 /// |A|^2 of a blur by a `size` x `size` kernel, at the h w frequencies of the cosine transform of
 /// images of shape `x`. A cosine contains the frequency (k, l) and its mirror (k, -l). A kernel
 /// without symmetry attenuates them differently, so the mean of both is taken.
-pub(super) fn kernel_power(x: Shape, kernel: &[f32], size: usize) -> Vec<f64> {
+fn kernel_power(x: Shape, kernel: &[f32], size: usize) -> Vec<f64> {
     // exp(-i pi k j / n) at [k][j]
     let waves = |n: usize| -> Vec<Vec<Complex64>> {
         let wave = |k: usize, j: usize| Complex64::from_polar(1.0, -PI * (k * j) as f64 / n as f64);
         (0..n).map(|k| (0..size).map(|j| wave(k, j)).collect()).collect()
     };
-    let columns = waves(x.w);
-    let along_rows: Vec<Vec<Complex64>> = (kernel.chunks(size))
-        .map(|row| columns.iter().map(|w| w.iter().zip(row).map(|(w, &v)| w * f64::from(v)).sum()).collect())
-        .collect();
+    let along_rows = sums_along_rows(kernel, size, &waves(x.w));
     let mut power = Vec::with_capacity(x.h * x.w);
     for wave in waves(x.h) {
         for l in 0..x.w {
@@ -71,6 +70,42 @@ pub(super) fn kernel_power(x: Shape, kernel: &[f32], size: usize) -> Vec<f64> {
         }
     }
     power
+}
+
+/// |A|^2 of a blur by a `size` x `size` kernel that goes on around the edges of the image, at the h
+/// w frequencies of the Hartley transform of images of shape `x`.
+fn circular_power(x: Shape, kernel: &[f32], size: usize) -> Vec<f64> {
+    // exp(-2 pi i (k - n/2) j / n) at [k][j]
+    let waves = |n: usize| -> Vec<Vec<Complex64>> {
+        let wave = |k: usize, j: usize| {
+            Complex64::from_polar(1.0, -2.0 * PI * (k as f64 - (n / 2) as f64) * j as f64 / n as f64)
+        };
+        (0..n).map(|k| (0..size).map(|j| wave(k, j)).collect()).collect()
+    };
+    let along_rows = sums_along_rows(kernel, size, &waves(x.w));
+    let power = |wave: &Vec<Complex64>, l: usize| -> f64 {
+        wave.iter().zip(&along_rows).map(|(w, row)| *w * row[l]).sum::<Complex64>().norm_sqr()
+    };
+    waves(x.h).iter().flat_map(|wave| (0..x.w).map(|l| power(wave, l)).collect::<Vec<f64>>()).collect()
+}
+
+/// For every row of a kernel its sum with each of the waves.
+fn sums_along_rows(kernel: &[f32], size: usize, waves: &[Vec<Complex64>]) -> Vec<Vec<Complex64>> {
+    let sum = |wave: &Vec<Complex64>, row: &[f32]| wave.iter().zip(row).map(|(w, &v)| w * f64::from(v)).sum();
+    kernel.chunks(size).map(|row| waves.iter().map(|wave| sum(wave, row)).collect()).collect()
+}
+
+/// The spectrum of a blur by a `size` x `size` kernel: exact where the image goes on around its
+/// edges, else approximate, in the cosine transform. `kernel(state)` gives its values.
+pub(super) fn kernel_spectrum<'a>(
+    boundary: Boundary,
+    size: usize,
+    kernel: impl for<'s> Fn(&'s [f32]) -> Cow<'s, [f32]> + 'a,
+) -> Spectrum<'a> {
+    match boundary {
+        Boundary::Circular => Spectrum::hartley(move |x, state| circular_power(x, &kernel(state), size)),
+        Boundary::Reflect => Spectrum::cosine(move |x, state| kernel_power(x, &kernel(state), size)),
+    }
 }
 
 /// The option `key`, an odd number of pixels.

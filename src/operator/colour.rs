@@ -77,7 +77,7 @@ impl Operator for Demosaic {
         };
         Ok((0..x.h * x.w * x.c).map(|k| f32::from(u8::from(is_seen(k)))).collect())
     }
-    fn observed<'a>(&self, mask: &'a [f32]) -> Observed<'a> {
+    fn observed<'a>(&self, _: Shape, mask: &'a [f32]) -> Observed<'a> {
         Observed::Mask(mask)
     }
     fn build(&self, g: &mut Graph, x: TensorId, state: Option<TensorId>) -> Result<TensorId> {

@@ -99,7 +99,7 @@ impl Operator for CompressedSensing {
             None => Ok(()),
         }
     }
-    fn observed<'a>(&self, mask: &'a [f32]) -> Observed<'a> {
+    fn observed<'a>(&self, _: Shape, mask: &'a [f32]) -> Observed<'a> {
         Observed::Mask(mask)
     }
     fn build(&self, g: &mut Graph, x: TensorId, state: Option<TensorId>) -> Result<TensorId> {

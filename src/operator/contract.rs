@@ -53,9 +53,9 @@ pub trait Operator: std::fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// The values of y that were measured. The others get no noise and do not count in the norm of
-    /// the noise.
-    fn observed<'a>(&self, _state: &'a [f32]) -> Observed<'a> {
+    /// The values of y that were measured, of one image of shape `x` with this state. The others
+    /// get no noise and do not count in the norm of the noise.
+    fn observed<'a>(&self, _x: Shape, _state: &'a [f32]) -> Observed<'a> {
         Observed::All
     }
 
@@ -68,8 +68,8 @@ pub trait Operator: std::fmt::Debug + Send + Sync {
     fn build(&self, g: &mut Graph, x: TensorId, state: Option<TensorId>) -> Result<TensorId>;
 
     /// The spectrum of A in a transform that makes it diagonal, if one is known. Samplers
-    /// [whiten](crate::sampler::whitening) the residual of operators with a spectrum in the cosine
-    /// transform, such as blurs.
+    /// [whiten](crate::sampler::whitening) the residual of operators with a spectrum over
+    /// frequencies, such as blurs.
     fn spectrum(&self) -> Option<Spectrum<'_>> {
         None
     }

@@ -124,7 +124,7 @@ impl Operator for Inpaint {
         }
     }
 
-    fn observed<'a>(&self, mask: &'a [f32]) -> Observed<'a> {
+    fn observed<'a>(&self, _: Shape, mask: &'a [f32]) -> Observed<'a> {
         Observed::Mask(mask)
     }
 

@@ -16,13 +16,28 @@ use std::sync::Arc;
 
 /// `A(x)`: x compressed and decoded. The colours are at half the resolution (4:2:0), in means of
 /// 2x2 pixels that are repeated; decoders that smooth them give slightly other pictures. Every 8x8
-/// block is rounded in the cosine transform. The gradient is an approximation: it passes the
-/// rounding as if it were not there.
+/// block is rounded in the cosine transform. The gradient is an approximation, see
+/// [`JpegGradient`].
 #[derive(Debug)]
 pub struct Jpeg {
     /// As libjpeg's: 1 to 100.
     pub quality: usize,
+    /// How the gradient passes the rounding, whose derivative says nothing.
+    pub gradient: JpegGradient,
 }
+
+/// What stands in for the derivative of the rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JpegGradient {
+    /// That of the identity.
+    Straight,
+    /// That of a cubic polynomial between two steps: 0 at a step, 3/4 halfway between two.
+    Cubic,
+}
+
+/// The values of the option `gradient`.
+const GRADIENTS: [(&str, JpegGradient); 2] = [("straight", JpegGradient::Straight), ("cubic", JpegGradient::Cubic)];
 
 /// Steps of the luma and of the colours at quality 50 (tables K.1 and K.2), row by row.
 const LUMA_STEPS: [u16; 64] = [
@@ -37,7 +52,9 @@ const COLOUR_STEPS: [u16; 64] = [
 ];
 
 pub(super) fn parse(options: &mut Options) -> Result<Arc<dyn Operator>> {
-    Ok(Arc::new(Jpeg { quality: options.count("quality", 25, 1..=100)? }))
+    let quality = options.count("quality", 25, 1..=100)?;
+    let gradient = GRADIENTS[options.choice("gradient", &GRADIENTS.map(|g| g.0))?].1;
+    Ok(Arc::new(Jpeg { quality, gradient }))
 }
 
 impl Jpeg {
@@ -45,7 +62,8 @@ impl Jpeg {
     fn rounding(&self, table: &[u16; 64], channels: usize) -> Quantise {
         let percent = if self.quality < 50 { 5000 / self.quality } else { 200 - 2 * self.quality };
         let step = |&t: &u16| ((usize::from(t) * percent + 50) / 100).clamp(1, 255) as f32;
-        Quantise { steps: table.iter().flat_map(|t| vec![step(t); channels]).collect() }
+        let steps = table.iter().flat_map(|t| vec![step(t); channels]).collect();
+        Quantise { steps, cubic: self.gradient == JpegGradient::Cubic }
     }
 
     /// `x` rounded in the cosine transform of its blocks. Its sides are multiples of 8.
@@ -83,7 +101,8 @@ fn doubled(n: usize) -> Taps {
 
 impl Operator for Jpeg {
     fn task(&self) -> String {
-        format!("jpeg:quality={}", self.quality)
+        let end = if self.gradient == JpegGradient::Cubic { ",gradient=cubic" } else { "" };
+        format!("jpeg:quality={}{end}", self.quality)
     }
     fn check(&self, x: Shape) -> Result<()> {
         check_colour(self, x)

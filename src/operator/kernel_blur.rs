@@ -1,6 +1,6 @@
 //! Blurs by a kernel of two dimensions: motion blur, and Gaussians that differ along two directions.
 
-use super::blur::{self, kernel_power, odd, written};
+use super::blur::{self, kernel_spectrum, odd, written};
 use super::contract::{Operator, StateOrigin};
 use super::spectrum::Spectrum;
 use crate::error::{Error, Result};
@@ -174,10 +174,10 @@ impl Operator for AnisotropicBlur {
         g.one(Filter2d { boundary: self.boundary }, "operator.blur", &[x, kernel])
     }
     fn spectrum(&self) -> Option<Spectrum<'_>> {
-        Some(Spectrum::cosine(|x, _| kernel_power(x, &self.kernel(), self.size)))
+        Some(kernel_spectrum(self.boundary, self.size, |_| self.kernel().into()))
     }
     fn singular_spectrum(&self) -> Option<Spectrum<'_>> {
-        None
+        self.spectrum().filter(|_| self.boundary == Boundary::Circular)
     }
 }
 
@@ -193,10 +193,10 @@ impl Operator for MotionBlur {
         Some(Shape::new(x.n, self.size, self.size, 1))
     }
     fn spectrum(&self) -> Option<Spectrum<'_>> {
-        Some(Spectrum::cosine(|x, kernel| kernel_power(x, kernel, self.size)))
+        Some(kernel_spectrum(self.boundary, self.size, |kernel| kernel.into()))
     }
     fn singular_spectrum(&self) -> Option<Spectrum<'_>> {
-        None
+        self.spectrum().filter(|_| self.boundary == Boundary::Circular)
     }
     fn draw_state(&self, _: Shape, seed: u64) -> Result<Vec<f32>> {
         Ok(match &self.kernel {

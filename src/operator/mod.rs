@@ -17,6 +17,7 @@ mod jpeg;
 mod kernel_blur;
 mod matrix;
 mod network;
+mod nonlinear_blur;
 mod phase_retrieval;
 mod resize;
 mod separable_blur;
@@ -31,13 +32,15 @@ pub use compressed_sensing::CompressedSensing;
 pub use contract::{Observed, Operator, StateOrigin};
 pub use edge::Edge;
 pub use inpaint::{Inpaint, Masked};
-pub use jpeg::Jpeg;
+pub use jpeg::{Jpeg, JpegGradient};
 pub use kernel_blur::{AnisotropicBlur, MotionBlur, motion_kernel};
 pub use matrix::Matrix;
 pub use network::NetworkOperator;
+pub use nonlinear_blur::NonlinearBlur;
 pub use phase_retrieval::PhaseRetrieval;
 pub use resize::{Resize, SuperResolution, cubic_taps, resize_cubic};
 pub use separable_blur::{AxisKernel, SeparableBlur};
+pub(crate) use spectrum::SizedTransform;
 pub use spectrum::{Spectrum, Transform};
 
 use crate::error::{Error, Result, nearest};
@@ -118,6 +121,12 @@ pub const OPERATORS: &[OperatorRow] = &[
         parse: kernel_blur::parse_motion,
     },
     OperatorRow {
+        name: "nonlinear-blur",
+        about: "blur by a network and a drawn kernel (BKSE); FILE is its checkpoint, such as GOPRO_wVAE.pth",
+        options: "file=FILE,scale=1.2",
+        parse: nonlinear_blur::parse,
+    },
+    OperatorRow {
         name: "inpaint-box",
         about: "a box is missing; its side over the image's",
         options: "side=0.5",
@@ -155,8 +164,8 @@ pub const OPERATORS: &[OperatorRow] = &[
     },
     OperatorRow {
         name: "jpeg",
-        about: "compressed with this quality; the gradient passes the rounding, an approximation",
-        options: "quality=25",
+        about: "compressed with this quality; the gradient is an approximation: it passes the rounding, or that of a cubic",
+        options: "quality=25,gradient=straight|cubic",
         parse: jpeg::parse,
     },
     OperatorRow {
@@ -194,6 +203,8 @@ pub const OPERATORS: &[OperatorRow] = &[
 
 /// Words that other software uses for tasks, with the names of these tasks here.
 const OTHER_NAMES: &[(&str, &str)] = &[
+    ("nonlinear", "nonlinear-blur"),
+    ("bkse", "nonlinear-blur"),
     ("mosaic", "demosaic"),
     ("bayer", "demosaic"),
     ("color", "colorize"),
@@ -260,7 +271,10 @@ pub fn parse_task(task: &str) -> Result<Arc<dyn Operator>> {
         Some((at, _)) if task[..at].trim().is_empty() || task[at + 1..].trim().is_empty() => {
             Err(Error::Invalid(format!("task {task}: a task is missing beside a +")))
         }
-        Some((at, _)) => Ok(Arc::new(Composition::new(parse_task(&task[..at])?, parse_one(&task[at + 1..])?)?)),
+        Some((at, _)) => {
+            let (first, second) = (parse_task(&task[..at])?, parse_one(&task[at + 1..])?);
+            Ok(Arc::new(Composition { first, second }))
+        }
         None => parse_one(task),
     }
 }

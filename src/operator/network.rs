@@ -148,16 +148,8 @@ fn conv(file: &Checkpoint, name: &str, stride: usize, channels: usize) -> Result
             )));
         }
     };
-    let (values, bias) = (file.values(&weight_name)?, file.values(&bias_name)?);
-    if bias.len() != out {
-        return Err(file.error(format!("tensor {bias_name} has {} values, expected {out}", bias.len())));
-    }
-    // (out, in, k, k) becomes (out, k, k, in).
-    let at = |i: usize| {
-        let (c, tap, o) = (i % channels, i / channels % (kernel * kernel), i / channels / kernel / kernel);
-        values[(o * channels + c) * kernel * kernel + tap]
-    };
-    let weight = (0..values.len()).map(at).collect();
+    let weight = file.values_as(&weight_name, Shape::new(out, kernel, kernel, channels))?;
+    let bias = file.values_as(&bias_name, Shape::vector(out))?;
     Ok(Layer::Conv { name: name.into(), stride, kernel, channels: [channels, out], weight, bias })
 }
 

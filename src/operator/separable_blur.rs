@@ -1,6 +1,6 @@
 //! Blurs that are a blur along the height and one along the width: Gaussian and uniform.
 
-use super::blur::{axis_power, blur_taps, boundary, gaussian_weights, odd, written};
+use super::blur::{axis_power, blur_taps, boundary, gaussian_weights, kernel_spectrum, odd, written};
 use super::contract::Operator;
 use super::spectrum::Spectrum;
 use crate::error::{Error, Result};
@@ -103,16 +103,25 @@ impl Operator for SeparableBlur {
     /// In the cosine transform, approximate at a border that the transform does not continue in the
     /// same way. Without a boundary y is smaller than x, and has the singular vectors only.
     fn spectrum(&self) -> Option<Spectrum<'_>> {
-        if self.boundary.is_none() {
-            return self.singular_spectrum();
+        match self.boundary {
+            Some(Boundary::Reflect) => Some(Spectrum::cosine(|x, _| {
+                let [rows, columns] = self.maps(x).map(|taps| axis_power(&taps));
+                rows.iter().flat_map(|r| columns.iter().map(move |c| r * c)).collect()
+            })),
+            Some(Boundary::Circular) => {
+                let weights = self.weights();
+                let kernel = weights.iter().flat_map(|r| weights.iter().map(move |c| (r * c) as f32));
+                let (kernel, size) = (kernel.collect::<Vec<f32>>(), weights.len());
+                Some(kernel_spectrum(Boundary::Circular, size, move |_| kernel.clone().into()))
+            }
+            None => self.singular_spectrum(),
         }
-        Some(Spectrum::cosine(|x, _| {
-            let [rows, columns] = self.maps(x).map(|taps| axis_power(&taps));
-            rows.iter().flat_map(|r| columns.iter().map(move |c| r * c)).collect()
-        }))
     }
     fn singular_spectrum(&self) -> Option<Spectrum<'_>> {
-        Some(Spectrum::separable(|x| self.maps(x)))
+        match self.boundary {
+            Some(Boundary::Circular) => self.spectrum(),
+            _ => Some(Spectrum::separable(|x| self.maps(x))),
+        }
     }
 
     /// Without a boundary y lies in the middle, and its edge is repeated around it.

@@ -2,9 +2,11 @@
 
 use super::singular::{Singular, right_singular};
 use crate::error::{Error, Result};
+use crate::graph::{Graph, TensorId};
 use crate::ops::axis_filter::Taps;
 use crate::tensor::Shape;
 use std::cell::RefCell;
+use std::sync::Arc;
 
 /// A transform of each channel of an image, (h, w) values, to coefficients in rows and columns. Its
 /// rows as a matrix are orthonormal.
@@ -22,6 +24,10 @@ pub enum Transform {
     /// with the largest singular values are first, and there are fewer coefficients than pixels if
     /// the operator sees only a part of the image.
     Axes,
+    /// The Hartley transform along both axes at once: the real less the imaginary part of the
+    /// centred orthonormal Fourier transform. Coefficient (k, l) is the frequency (2 pi (k - h/2) /
+    /// h, 2 pi (l - w/2) / w), halves rounded down. It is symmetric and its own inverse.
+    Hartley,
 }
 
 type Power<'a> = Box<dyn Fn(Shape, &[f32]) -> Vec<f64> + 'a>;
@@ -30,6 +36,7 @@ type Maps<'a> = Box<dyn Fn(Shape) -> [Taps; 2] + 'a>;
 enum Kind<'a> {
     Pixels(Power<'a>),
     Cosine(Power<'a>),
+    Hartley(Power<'a>),
     Axes(Maps<'a>, Decomposed),
     Basis(Maps<'a>, Power<'a>),
 }
@@ -64,6 +71,13 @@ impl<'a> Spectrum<'a> {
         Spectrum(Kind::Cosine(Box::new(power)))
     }
 
+    /// A spectrum in [`Transform::Hartley`], of an operator that moves with the image around its
+    /// edges. `power(x, state)` gives |A|^2 at each of the h w frequencies, row by row, for images
+    /// of shape `x` (n = 1) and the state of one image.
+    pub fn hartley(power: impl Fn(Shape, &[f32]) -> Vec<f64> + 'a) -> Spectrum<'a> {
+        Spectrum(Kind::Hartley(Box::new(power)))
+    }
+
     /// The spectrum of an operator without state that is a map along the height and then one along
     /// the width. `maps(x)` gives both for images of shape `x`. Transform and power follow from
     /// their singular values; values below 1e-4 of the largest one count as 0 and are left out.
@@ -85,18 +99,32 @@ impl<'a> Spectrum<'a> {
         match &self.0 {
             Kind::Pixels(_) => Transform::Pixels,
             Kind::Cosine(_) => Transform::Cosine,
+            Kind::Hartley(_) => Transform::Hartley,
             Kind::Axes(..) | Kind::Basis(..) => Transform::Axes,
         }
     }
 
     /// The transform T of images of shape `x`: its maps along the height and along the width. None
-    /// for [`Transform::Pixels`], which changes nothing.
+    /// for [`Transform::Pixels`], which changes nothing, and for [`Transform::Hartley`], which is
+    /// no map along one axis and then along the other.
     pub fn taps(&self, x: Shape) -> Option<[Taps; 2]> {
         match &self.0 {
-            Kind::Pixels(_) => None,
+            Kind::Pixels(_) | Kind::Hartley(_) => None,
             Kind::Cosine(_) => Some([x.h, x.w].map(Taps::cosine_transform)),
             Kind::Axes(maps, last) => Some(decomposed(maps, last, x).map(|axis| axis.vectors)),
             Kind::Basis(maps, _) => Some(maps(x)),
+        }
+    }
+
+    /// The transform T of images of shape `x`, for a graph.
+    pub(crate) fn sized(&self, x: Shape) -> SizedTransform {
+        match (self.transform(), self.taps(x)) {
+            (Transform::Hartley, _) => SizedTransform::Hartley,
+            (_, None) => SizedTransform::Pixels,
+            (_, Some(maps)) => {
+                let back = maps.each_ref().map(|taps| Arc::new(taps.transposed()));
+                SizedTransform::Axes { maps: maps.map(Arc::new), back }
+            }
         }
     }
 
@@ -105,7 +133,9 @@ impl<'a> Spectrum<'a> {
     /// finite.
     pub fn power(&self, x: Shape, state: &[f32]) -> Result<Vec<f64>> {
         let (power, rows, columns) = match &self.0 {
-            Kind::Pixels(power) | Kind::Cosine(power) | Kind::Basis(_, power) => (power(x, state), x.h, x.w),
+            Kind::Pixels(power) | Kind::Cosine(power) | Kind::Hartley(power) | Kind::Basis(_, power) => {
+                (power(x, state), x.h, x.w)
+            }
             Kind::Axes(maps, last) => {
                 let [rows, columns] = decomposed(maps, last, x).map(|axis| axis.values);
                 let power = rows.iter().flat_map(|r| columns.iter().map(move |c| (r * c).powi(2))).collect();
@@ -130,6 +160,37 @@ impl<'a> Spectrum<'a> {
                 i / columns,
                 i % columns
             ))),
+        }
+    }
+}
+
+/// A transform of images of one size, which a graph can record.
+#[derive(Clone)]
+pub(crate) enum SizedTransform {
+    Pixels,
+    Axes {
+        maps: [Arc<Taps>; 2],
+        /// The transposed maps.
+        back: [Arc<Taps>; 2],
+    },
+    Hartley,
+}
+
+impl SizedTransform {
+    /// The coefficients T x.
+    pub fn coefficients(&self, g: &mut Graph, name: &str, x: TensorId) -> Result<TensorId> {
+        match self {
+            SizedTransform::Pixels => Ok(x),
+            SizedTransform::Axes { maps, .. } => g.along_axes(name, x, maps.clone()),
+            SizedTransform::Hartley => g.hartley(name, x),
+        }
+    }
+
+    /// The image T^T c of coefficients c.
+    pub fn image(&self, g: &mut Graph, name: &str, c: TensorId) -> Result<TensorId> {
+        match self {
+            SizedTransform::Axes { back, .. } => g.along_axes(name, c, back.clone()),
+            _ => self.coefficients(g, name, c),
         }
     }
 }

@@ -8,7 +8,9 @@
 //! in each other's place, and with the real part in place of "the imaginary part is 0".
 
 use super::axis_filter::Axis;
+use super::channel_mix::ChannelMix;
 use super::prelude::*;
+use crate::graph::record::{Graph, TensorId};
 use num_complex::Complex32;
 use rayon::prelude::*;
 use rustfft::{FftDirection, FftPlanner};
@@ -152,6 +154,21 @@ impl Op for Fourier {
         };
         r.launch(kernels::FOURIER, [count.div_ceil(lines), 1, 1], 256, 16 * n * lines, params);
         Ok(())
+    }
+}
+
+impl Graph {
+    /// The Hartley transform of every channel along height and width: the real less the imaginary
+    /// part of the Fourier transform. It is symmetric and its own inverse.
+    pub fn hartley(&mut self, name: &str, x: TensorId) -> Result<TensorId> {
+        let Shape { h, w, c, .. } = self.shape(x);
+        let rows = Fourier { axis: Axis::Height, extent: h, inverse: false, from: Parts::Real, to: Parts::Complex };
+        let columns = Fourier { axis: Axis::Width, extent: w, from: Parts::Complex, ..rows };
+        let x = self.one(rows, &format!("{name}.rows"), &[x])?;
+        let x = self.one(columns, &format!("{name}.columns"), &[x])?;
+        let weight = |o: usize, i: usize| [(o, 1.0), (o + c, -1.0)].iter().find(|t| t.0 == i).map_or(0.0, |t| t.1);
+        let rows = (0..c).map(|o| (0..2 * c).map(|i| weight(o, i)).collect()).collect();
+        self.one(ChannelMix { rows }, &format!("{name}.hartley"), &[x])
     }
 }
 

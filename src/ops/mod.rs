@@ -28,6 +28,7 @@ pub mod modulus;
 pub mod norm;
 pub mod normal_noise;
 mod partial_sums;
+pub mod pixel_shuffle;
 pub mod pixel_sum;
 pub mod pointwise;
 mod prelude;

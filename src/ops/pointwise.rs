@@ -69,6 +69,44 @@ impl Pointwise for Gelu {
     }
 }
 
+/// The rectified linear unit with a slope below 0: `y = x` for x > 0, else `slope x`. y' is 1 or the
+/// slope; at 0 it is the slope.
+#[derive(Debug, Clone)]
+pub struct LeakyRelu {
+    /// 0 for the plain rectified linear unit.
+    pub slope: f32,
+}
+
+impl Pointwise for LeakyRelu {
+    const NAMES: [&'static str; 2] = ["leaky_relu", "leaky_relu_vjp"];
+    const FLOPS: [u64; 2] = [2, 2];
+    fn value(&self, x: f32) -> f32 {
+        if x > 0.0 { x } else { self.slope * x }
+    }
+    fn gradient(&self, dy: f32, x: f32) -> f32 {
+        if x > 0.0 { dy } else { self.slope * dy }
+    }
+    fn parameters(&self) -> [f32; 2] {
+        [self.slope, 0.0]
+    }
+}
+
+/// The hyperbolic tangent: `y = 1 - 2 / (exp(2 x) + 1)`. y' = 1 - y^2.
+#[derive(Debug, Clone)]
+pub struct HyperbolicTangent;
+
+impl Pointwise for HyperbolicTangent {
+    const NAMES: [&'static str; 2] = ["hyperbolic_tangent", "hyperbolic_tangent_vjp"];
+    const FLOPS: [u64; 2] = [8, 10];
+    fn value(&self, x: f32) -> f32 {
+        x.tanh()
+    }
+    fn gradient(&self, dy: f32, x: f32) -> f32 {
+        let y = x.tanh();
+        dy * (1.0 - y * y)
+    }
+}
+
 /// Clamps every value: `y = min(max(x, low), high)`. Values that are not finite stay as they are,
 /// so that an overflow does not look like black or white. The gradient is dy where
 /// low <= x <= high, else 0.

@@ -9,7 +9,7 @@ use crate::tensor::Shape;
 /// that its pixels are squares.
 pub fn view(operator: &dyn Operator, y: &Picture, state: &[f32], x: Shape) -> Picture {
     let mut seen = y.clone();
-    if let Observed::Mask(mask) = operator.observed(state) {
+    if let Observed::Mask(mask) = operator.observed(x, state) {
         let len = seen.values.len();
         let values = seen.values.iter_mut().enumerate();
         values.filter(|(i, _)| !Observed::Mask(mask).includes(*i, len)).for_each(|(_, v)| *v = -1.0);

@@ -130,7 +130,7 @@ impl Guidance {
         match spectrum(operator) {
             Some(_) => Ok(()),
             None => Err(Error::Invalid(format!(
-                "whiten is for blurs (operators with a spectrum in the cosine transform); {} is none: leave it out",
+                "whiten is for blurs (operators with a spectrum over frequencies); {} is none: leave it out",
                 operator.task()
             ))),
         }

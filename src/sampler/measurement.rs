@@ -37,9 +37,9 @@ impl Measurement {
         Measurement { y, state, noise_norm }
     }
 
-    /// Variance of the noise per observed value, at least the variance of rounding to 8 bits.
-    pub fn noise_variance(&self, operator: &dyn Operator) -> f64 {
-        let observed = operator.observed(&self.state);
+    /// Variance of the noise per observed value of an image of shape `image` (n = 1), at least the variance of rounding to 8 bits.
+    pub fn noise_variance(&self, operator: &dyn Operator, image: Shape) -> f64 {
+        let observed = operator.observed(image, &self.state);
         let count = (0..self.y.len()).filter(|&i| observed.includes(i, self.y.len())).count();
         (self.noise_norm.powi(2) / count.max(1) as f64).max(ROUNDING.powi(2))
     }
@@ -90,9 +90,9 @@ fn simulate(
     let state = operator.draw_state(image, seed)?;
     let clean = Measurer::new(operator, image)?.apply(x, &state)?;
     let mut y = clean.clone();
-    add(&mut y, operator.observed(&state));
+    add(&mut y, operator.observed(image, &state));
     let drawn = y.iter().zip(&clean).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
-    let noise_norm = noise.expected_norm(&y, operator.observed(&state));
+    let noise_norm = noise.expected_norm(&y, operator.observed(image, &state));
     Ok((Measurement { y, state, noise_norm }, drawn))
 }
 

@@ -27,9 +27,10 @@ use crate::ops::mask::Mask;
 use crate::ops::modulus::Modulus;
 use crate::ops::norm::{ResidualNorm, SquaredNorm, SquaredSum};
 use crate::ops::normal_noise::NormalNoise;
+use crate::ops::pixel_shuffle::{PixelShuffle, PixelUnshuffle};
 use crate::ops::pixel_sum::PixelSum;
-use crate::ops::pointwise::{Clamp, Gelu, Silu};
-use crate::ops::quantise::Quantise;
+use crate::ops::pointwise::{Clamp, Gelu, HyperbolicTangent, LeakyRelu, Silu};
+use crate::ops::quantise::{Quantise, QuantiseVjp};
 use crate::ops::resample::{Pool, Upsample};
 use crate::ops::sparse_product::SparseProduct;
 use crate::ops::spectral_step::SpectralStep;
@@ -137,15 +138,19 @@ case_ops!(
     InnerProduct,
     LayerNorm,
     LayerNormWeightVjp,
+    LeakyRelu,
     LearnedNoise,
     Linear,
     LinearCombination,
     Mask,
     Modulus,
     NormalNoise,
+    PixelShuffle,
     PixelSum,
+    PixelUnshuffle,
     Pool,
     Quantise,
+    QuantiseVjp,
     RatioStep,
     ResidualNorm,
     Scale,
@@ -156,6 +161,7 @@ case_ops!(
     SquaredNorm,
     SquaredSum,
     StorageCopy,
+    HyperbolicTangent,
     ThinEdges,
     TimestepEmbedding,
     Upsample,

@@ -167,7 +167,7 @@ impl Checkpoint {
 
     /// The values of `name` in the layout of the graph: a convolution's (out, in, k, k) becomes
     /// (out, k, k, in).
-    pub(super) fn values_as(&self, name: &str, shape: Shape) -> Result<Vec<f32>> {
+    pub(crate) fn values_as(&self, name: &str, shape: Shape) -> Result<Vec<f32>> {
         let expected: &[usize] = match shape {
             Shape { n: 1, h: 1, w: 1, c } => &[c],
             Shape { n, h: 1, w: 1, c } => &[n, c],

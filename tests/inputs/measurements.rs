@@ -127,7 +127,7 @@ fn noise_is_added_wherever_the_operator_measures() {
         let image = Shape::new(1, side, side, 3);
         let x = picture(side, side).values;
         let (m, drawn) = Measurement::simulate(operator.as_ref(), image, &x, Noise::Gaussian(sigma), 3).unwrap();
-        let measured = match operator.observed(&m.state) {
+        let measured = match operator.observed(image, &m.state) {
             Observed::All => m.y.len(),
             Observed::Mask(mask) => 3 * mask.iter().filter(|&&v| v != 0.0).count(),
             other => panic!("{other:?}"),
@@ -136,7 +136,7 @@ fn noise_is_added_wherever_the_operator_measures() {
         assert!((m.noise_norm / expected - 1.0).abs() < 1e-6, "{task}: {} is not {expected}", m.noise_norm);
         assert!((drawn / expected - 1.0).abs() < 0.1, "{task}: {drawn} was drawn, not about {expected}");
         let is_mask = task.starts_with("inpaint");
-        assert_eq!(matches!(operator.observed(&m.state), Observed::Mask(_)), is_mask, "{task}");
+        assert_eq!(matches!(operator.observed(image, &m.state), Observed::Mask(_)), is_mask, "{task}");
         assert_eq!(matches!(operator.state_origin(), StateOrigin::Drawn { .. }), is_mask || task.starts_with("motion"));
     }
 }

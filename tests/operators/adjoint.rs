@@ -9,7 +9,7 @@ use dmap::operator::{AxisKernel, OPERATORS, OperatorRow, SeparableBlur, parse_ta
 use dmap::ops::filter2d::Boundary;
 use dmap::weights::Weights;
 
-const TASKS: [&str; 30] = [
+const TASKS: [&str; 31] = [
     "sr2",
     "sr3",
     "sr4",
@@ -40,6 +40,7 @@ const TASKS: [&str; 30] = [
     "demosaic",
     "compressed-sensing:block=4",
     "gaussian-blur:size=9,sigma=1.5+sr2+inpaint-random",
+    "motion-blur:size=9+inpaint-random+inpaint-box",
 ];
 /// Operators that are not linear; `values` tests their VJPs.
 const NOT_LINEAR: [&str; 4] = ["hdr", "jpeg", "phase-retrieval", "edge"];
@@ -96,9 +97,10 @@ fn the_reverse_walk_is_the_adjoint_of_every_linear_operator() {
 #[test]
 fn every_row_of_the_table_is_tested_here() {
     for OperatorRow { name, .. } in OPERATORS {
-        // inpaint-mask differs from inpaint-random only in where its mask is from; `values` tests
-        // those that need a file.
-        let is_elsewhere = NOT_LINEAR.contains(name) || ["inpaint-mask", "matrix", "network"].contains(name);
+        // inpaint-mask differs from inpaint-random only in where its mask is from; `from_files`
+        // tests those that need a file.
+        let is_elsewhere =
+            NOT_LINEAR.contains(name) || ["inpaint-mask", "matrix", "network", "nonlinear-blur"].contains(name);
         assert!(is_elsewhere || TASKS.iter().any(|t| t.starts_with(name)), "add {name} to TASKS");
     }
 }

@@ -7,7 +7,7 @@ use dmap::ops::fourier::{Fourier, Parts};
 use std::f64::consts::TAU;
 
 pub fn conv<T: Real>(x: &[T], s: Shape, w: &[T], k: usize, stride: usize, bias: &[T], addend: Option<&[T]>) -> Vec<T> {
-    let (co, pad) = (bias.len(), (k / 2) as isize);
+    let (co, pad) = (bias.len(), ((k - 1) / 2) as isize);
     let (ho, wo) = (s.h.div_ceil(stride), s.w.div_ceil(stride));
     let mut out = vec![zero(); s.n * ho * wo * co];
     for n in 0..s.n {

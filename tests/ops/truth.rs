@@ -50,6 +50,13 @@ pub fn truth<T: Real>(case: &Case, values: &[Vec<T>]) -> Option<Vec<Vec<T>>> {
         }
         CaseOp::Gelu(op) => each(&|x| gelu(x, op.quick)),
         CaseOp::Silu(_) => each(&silu),
+        CaseOp::LeakyRelu(op) => each(&|x| if x > zero() { x } else { T::of(op.slope.into()) * x }),
+        // Through the exponential of the magnitude, which does not overflow.
+        CaseOp::HyperbolicTangent(_) => each(&|x| {
+            let e = (T::of(-2.0) * if x < zero() { -x } else { x }).exp();
+            let y = (T::of(1.0) - e) / (T::of(1.0) + e);
+            if x < zero() { -y } else { y }
+        }),
         CaseOp::Scale(op) => each(&|x| T::of(op.scale.into()) * x),
         CaseOp::Clamp(op) => {
             let (low, high) = (T::of(op.low.into()), T::of(op.high.into()));
@@ -69,6 +76,8 @@ pub fn truth<T: Real>(case: &Case, values: &[Vec<T>]) -> Option<Vec<Vec<T>>> {
         }
         CaseOp::Upsample(op) => r::resample(x[0], s, true, op.gain.into()),
         CaseOp::Pool(op) => r::resample(x[0], s, false, op.gain.into()),
+        CaseOp::PixelShuffle(_) => shuffled(Shape { h: 2 * s.h, w: 2 * s.w, c: s.c / 4, ..s }, x[0], false),
+        CaseOp::PixelUnshuffle(_) => shuffled(s, x[0], true),
         CaseOp::Crop(op) => window(x[0], s, op.h, op.w),
         CaseOp::ZeroPad(op) => window(x[0], s, op.h, op.w),
         CaseOp::AxisFilter(op) => axis_filter(op, x[0], s),
@@ -90,6 +99,11 @@ pub fn truth<T: Real>(case: &Case, values: &[Vec<T>]) -> Option<Vec<Vec<T>>> {
             x[0].chunks(s.c).flat_map(modulus).collect()
         }
         CaseOp::Quantise(op) => quantise(&op.steps, x[0], s),
+        CaseOp::QuantiseVjp(op) => {
+            let rounded = quantise(&op.steps, x[1], s);
+            let over = |k: usize| (x[1][k] - rounded[k]) / T::of(step_of(&op.steps, k, s));
+            (0..s.numel()).map(|k| T::of(3.0) * over(k) * over(k) * x[0][k]).collect()
+        }
         CaseOp::ThinEdges(_) => r::thin_edges(x[0], x[1], s),
         CaseOp::SparseProduct(op) => {
             let of = |item: &[T], row: &Vec<(usize, f32)>| {
@@ -213,11 +227,29 @@ fn axis_filter<T: Real>(op: &AxisFilter, x: &[T], s: Shape) -> Vec<T> {
     (0..s.n * h * w * s.c).map(at).collect()
 }
 
+/// Channel 4c + 2a + b of pixel (i, j) is channel c of pixel (2i + a, 2j + b) of an image of shape
+/// `pixels`; `back` makes channels of pixels.
+fn shuffled<T: Real>(pixels: Shape, x: &[T], back: bool) -> Vec<T> {
+    let mut y = vec![zero(); x.len()];
+    for k in 0..x.len() {
+        let (c, j, i) = (k % pixels.c, k / pixels.c % pixels.w, k / pixels.c / pixels.w);
+        let pixel = i / 2 * (pixels.w / 2) + j / 2;
+        let other = pixel * 4 * pixels.c + 4 * c + i % 2 * 2 + j % 2;
+        let (to, from) = if back { (other, k) } else { (k, other) };
+        y[to] = x[from];
+    }
+    y
+}
+
+fn step_of(steps: &[f32], k: usize, s: Shape) -> f64 {
+    let (c, j, i) = (k % s.c, k / s.c % s.w, k / s.c / s.w % s.h);
+    f64::from(steps[(i % 8 * 8 + j % 8) * s.c + c])
+}
+
 /// Multiples of the steps of blocks of 8x8.
 fn quantise<T: Real>(steps: &[f32], x: &[T], s: Shape) -> Vec<T> {
     let at = |k: usize| {
-        let (c, j, i) = (k % s.c, k / s.c % s.w, k / s.c / s.w % s.h);
-        let step = f64::from(steps[(i % 8 * 8 + j % 8) * s.c + c]);
+        let step = step_of(steps, k, s);
         T::of(step * (x[k].value() / step).round())
     };
     (0..s.numel()).map(at).collect()

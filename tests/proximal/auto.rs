@@ -36,6 +36,7 @@ fn the_method_follows_answer_model_task_and_noise() {
         (&pixels, "denoise", "ddrm:"),
         (&pixels, "gaussian-blur", "ddrm:"),
         (&pixels, "motion-blur", "dmap:"),
+        (&pixels, "motion-blur:boundary=circular", "ddrm:"),
         (&pixels, "inpaint-random", "dmap:"),
         (&latents, "sr4", "dmap:"),
     ] {

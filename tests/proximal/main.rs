@@ -57,7 +57,7 @@ fn proximal_steps_are_exact(device: &Device, tasks: &[&str]) {
             state: given.iter().flat_map(|g| g.1.state.clone()).collect(),
             noise_norm: vec![0.0; 2],
             is_frozen: vec![false; 2],
-            noise_sigma: given.iter().map(|g| g.1.noise_variance(operator).sqrt()).collect(),
+            noise_sigma: given.iter().map(|g| g.1.noise_variance(operator, setup.image).sqrt()).collect(),
             ..Batch::default()
         };
         phase.write_batch(&mut e, &batch).unwrap();

@@ -79,7 +79,7 @@ fn eigenvectors(mut m: Vec<Vec<f64>>) -> Vec<(f64, Vec<f64>)> {
 impl Problem {
     pub fn new(operator: &dyn Operator, image: Shape, m: &Measurement) -> Problem {
         let columns = columns(operator, image, &m.state);
-        let s = m.noise_variance(operator).sqrt();
+        let s = m.noise_variance(operator, image).sqrt();
         Problem { columns, y: m.y.iter().map(|&v| v.into()).collect(), s, singular: OnceCell::new() }
     }
 

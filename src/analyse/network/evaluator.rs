@@ -122,7 +122,7 @@ fn batch(problem: &NetworkProblem<'_>, setup: &Setup<'_>, phase: &Phase) -> Batc
         condition,
         seeds: vec![(problem.seed, 0)],
         noise_norm: vec![m.noise_norm as f32],
-        noise_sigma: vec![m.noise_variance(problem.operator.as_ref()).sqrt()],
+        noise_sigma: vec![m.noise_variance(problem.operator.as_ref(), problem.image).sqrt()],
         is_frozen: vec![false],
         ..Batch::default()
     }

@@ -1,4 +1,4 @@
-//! Convolution, 3x3 (stride 1 or 2) or 1x1, in N, H, W, C order.
+//! Convolution with a small square kernel and stride 1 or 2, in N, H, W, C order.
 //!
 //! `y[p, o] = sum over tap, i of x[stride p + tap - pad, i] w[o, tap, i]
 //! (+ bias[o]) (+ item_bias[n, o]) (+ addend[p, o])`
@@ -42,7 +42,7 @@ pub use weight_vjp::ConvWeightVjp;
 /// The convolution. Its inputs are [`ConvInputs`].
 #[derive(Debug, Clone)]
 pub struct Conv {
-    /// Kernel size: 1 or 3.
+    /// Kernel size. 1 and 5 have stride 1, 3 has stride 1 or 2, and 4 has stride 2.
     pub kernel: usize,
     /// 1 or 2.
     pub stride: usize,
@@ -127,8 +127,11 @@ impl Op for Conv {
             expect_shape(second, Shape { c: second.shape.c, ..x })?;
             x.c += second.shape.c;
         }
-        if !matches!((self.kernel, self.stride), (1, 1) | (3, 1) | (3, 2)) {
+        if !matches!((self.kernel, self.stride), (1, 1) | (3, 1) | (3, 2) | (4, 2) | (5, 1)) {
             return Err(format!("kernel {} with stride {} is not supported", self.kernel, self.stride));
+        }
+        if self.kernel == 4 && (x.h % 2 != 0 || x.w % 2 != 0) {
+            return Err(format!("a 4x4 kernel is for even sizes, not {x}"));
         }
         expect_shape(weight, Shape::new(w.n, self.kernel, self.kernel, x.c))?;
         if let Some(bias) = bias {

@@ -12,7 +12,7 @@ const WINOGRAD_CHANNELS: usize = 16;
 /// Where a convolution adds zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Padding {
-    /// `kernel / 2` on every side.
+    /// On every side: `kernel / 2` for an odd kernel, 1 for 4x4.
     #[default]
     Around,
     /// One row below and one column to the right of an even image, for stride 2: the down-sampling
@@ -23,7 +23,7 @@ pub enum Padding {
 impl Padding {
     /// Zeros before the first pixel.
     pub(super) fn before(self, kernel: usize) -> usize {
-        if self == Padding::Around { kernel / 2 } else { 0 }
+        if self == Padding::Around { (kernel - 1) / 2 } else { 0 }
     }
 }
 
@@ -56,7 +56,7 @@ pub struct Geometry {
     pub input: (usize, usize, usize),
     /// Output rows, columns and channels.
     pub output: (usize, usize, usize),
-    /// Kernel size: 1 or 3.
+    /// Kernel size: 1, 3, 4 or 5.
     pub kernel: usize,
     /// Grid points from one output pixel to the next.
     pub stride: usize,

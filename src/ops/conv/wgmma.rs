@@ -55,7 +55,7 @@ impl CudaConv {
         let channels = self.y.shape.c;
         let is_known = match self.spread {
             // A tile of a 1x1 convolution may cover rows of several items.
-            Spread::Dense => self.kernel == 3 || self.pad == 0 && self.item_bias.is_none(),
+            Spread::Dense => self.kernel == 3 || self.kernel == 1 && self.item_bias.is_none(),
             // A box of results must not contain pixels of two parities.
             Spread::Repeat => self.kernel == 3 && self.pad == 1 && (self.gradient || channels % SLICE == 0),
             Spread::Zeros => false,

@@ -263,7 +263,10 @@ impl Restorer {
             whitening,
             power,
             noise_norm: filled.iter().map(|i| i.measurement.noise_norm as f32).collect(),
-            noise_sigma: filled.iter().map(|i| i.measurement.noise_variance(self.operator.as_ref()).sqrt()).collect(),
+            noise_sigma: filled
+                .iter()
+                .map(|i| i.measurement.noise_variance(self.operator.as_ref(), self.image).sqrt())
+                .collect(),
             is_frozen: vec![false; n],
             residual: vec![f32::NAN; n],
             trace: self.settings.traced.then(Trace::default),

@@ -4,21 +4,16 @@
 use super::{Scalar, Step};
 use crate::error::{Error, Result};
 use crate::graph::TensorId;
-use crate::operator::{Operator, Spectrum};
-use crate::ops::axis_filter::Taps;
+use crate::operator::{Operator, SizedTransform, Spectrum};
 use crate::ops::crop::ZeroPad;
 use crate::ops::spectral_step::SpectralStep;
 use crate::sampler::setup::Setup;
 use crate::tensor::Shape;
-use std::sync::Arc;
 
 /// The singular vectors of the operator, and its squared singular values if it has no state.
 pub struct SingularVectors {
-    /// The transform T whose rows are the right singular vectors, as maps along the height and
-    /// along the width. None if T is the identity.
-    transform: Option<[Arc<Taps>; 2]>,
-    /// The transpose of T.
-    transpose: Option<[Arc<Taps>; 2]>,
+    /// The transform T whose rows are the right singular vectors.
+    transform: SizedTransform,
     /// s^2 per coefficient. None if it depends on the operator's state.
     power: Option<Vec<f32>>,
 }
@@ -55,11 +50,9 @@ impl SingularVectors {
     /// Those of the setup's operator. Fails if it has no spectrum.
     pub fn of(setup: &Setup<'_>) -> Result<SingularVectors> {
         let (spectrum, one) = (spectrum(setup.operator)?, Shape { n: 1, ..setup.image });
-        let taps = spectrum.taps(one);
-        let transpose = taps.as_ref().map(|taps| taps.each_ref().map(|t| Arc::new(t.transposed())));
         let has_state = setup.operator.state_shape(one).is_some();
         let power = if has_state { None } else { Some(in_single(spectrum.power(one, &[])?)) };
-        Ok(SingularVectors { transform: taps.map(|taps| taps.map(Arc::new)), transpose, power })
+        Ok(SingularVectors { transform: spectrum.sized(one), power })
     }
 }
 
@@ -80,23 +73,23 @@ impl Step<'_> {
         let mut coefficients = Vec::new();
         for (name, whole) in [("z", error), ("eps", eps), ("n", n)] {
             let part = self.image_part(whole)?;
-            coefficients.push(self.transformed(&format!("{name}.coefficients"), vectors.transform.as_ref(), part)?);
+            coefficients.push(vectors.transform.coefficients(
+                &mut self.graph,
+                &format!("{name}.coefficients"),
+                part,
+            )?);
         }
         let power = self.power(self.graph.shape(coefficients[0]), vectors);
         let op =
             SpectralStep { columns: [level.sigma.0, level.noise.0], eta: level.eta as f32, etab: level.etab as f32 };
         coefficients.extend([power, self.coefficients]);
         let change = self.graph.one(op, "change.coefficients", &coefficients)?;
-        let change = self.transformed("change", vectors.transpose.as_ref(), change)?;
+        let change = vectors.transform.image(&mut self.graph, "change", change)?;
         let canvas = self.setup.canvas();
         match self.graph.shape(change) == canvas {
             true => Ok(change),
             false => self.graph.one(ZeroPad { h: canvas.h, w: canvas.w }, "change.canvas", &[change]),
         }
-    }
-
-    fn transformed(&mut self, name: &str, taps: Option<&[Arc<Taps>; 2]>, x: TensorId) -> Result<TensorId> {
-        taps.map_or(Ok(x), |taps| self.graph.along_axes(name, x, taps.clone()))
     }
 
     /// s^2 of coefficients of this shape: a constant, or an input if the operator has a state.

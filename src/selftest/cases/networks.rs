@@ -153,6 +153,10 @@ fn convolutions() -> Vec<Case> {
         conv(s(2, 7, 9, 6), 20, (3, 2), false),
         conv(s(2, 3, 5, 24), 40, (1, 1), true),
         conv(s(1, 1, 1, 7), 5, (1, 1), false),
+        conv(s(2, 6, 4, 5), 20, (4, 2), false),
+        conv(s(1, 2, 18, 16), 24, (4, 2), true),
+        conv(s(2, 3, 7, 6), 20, (5, 1), true),
+        conv(s(1, 1, 1, 16), 24, (5, 1), false),
         conv_of(after.clone(), s(2, 6, 8, 5), 0, 20),
         conv_of(Conv { bias: false, addend: true, ..Conv::new(1, 1) }, s(2, 3, 5, 24), 0, 40),
         conv_of(after, s(1, 4, 4, 16), 0, 32),
@@ -172,6 +176,8 @@ fn kernel_convolutions() -> Vec<Case> {
         // strides.
         conv(s(1, 13, 21, 24), 136, (3, 1), true),
         conv(s(2, 9, 7, 40), 72, (3, 2), false),
+        conv(s(1, 12, 10, 40), 72, (4, 2), false),
+        conv(s(1, 9, 7, 40), 72, (5, 1), true),
         conv(s(1, 8, 8, 96), 32, (1, 1), true),
         conv(s(1, 24, 16, 16), 128, (1, 1), false),
         // wgmma kernels: partial tiles of 256 and 128 pixels, two slices, with and without a split

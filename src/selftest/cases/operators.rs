@@ -11,8 +11,9 @@ use crate::ops::filter2d::{Boundary, Filter2d};
 use crate::ops::fourier::{Fourier, Parts};
 use crate::ops::mask::Mask;
 use crate::ops::modulus::Modulus;
-use crate::ops::pointwise::{Clamp, Gelu, Silu};
-use crate::ops::quantise::Quantise;
+use crate::ops::pixel_shuffle::{PixelShuffle, PixelUnshuffle};
+use crate::ops::pointwise::{Clamp, Gelu, HyperbolicTangent, LeakyRelu, Silu};
+use crate::ops::quantise::{Quantise, QuantiseVjp};
 use crate::ops::resample::{Pool, Upsample};
 use crate::ops::sparse_product::SparseProduct;
 use crate::ops::thin_edges::ThinEdges;
@@ -86,8 +87,10 @@ fn of_operators() -> Vec<Case> {
     // Steps from far below to far above the values. The gradient passes the op, which is not its
     // derivative.
     for (x, first, by) in [(s(2, 10, 19, 1), 0.01, 0.05), (s(2, 16, 24, 3), 0.1, 0.01)] {
-        let steps = (0..64 * x.c).map(|k| first + by * k as f32).collect();
-        all.push(Case::new(format!("quantise {x}"), Quantise { steps }, vec![Input::single(x)], &[]));
+        let steps: Vec<f32> = (0..64 * x.c).map(|k| first + by * k as f32).collect();
+        let (op, cubic) = (Quantise { steps: steps.clone(), cubic: true }, QuantiseVjp { steps });
+        all.push(Case::new(format!("quantise {x}"), op, vec![Input::single(x)], &[]));
+        all.push(Case::new(format!("quantise_vjp {x}"), cubic, vec![Input::single(x), Input::single(x)], &[]));
     }
     for (x, count) in [(ODD, 2), (s(2, 16, 24, 3), 1), (s(2, 16, 24, 1), 3)] {
         all.push(of_image(&format!("channel_mix to {count}"), ChannelMix { rows: rows(count, x.c) }, x));
@@ -112,6 +115,9 @@ pub(super) fn cases() -> Vec<Case> {
         of_one("gelu quick", Gelu { quick: true }, ODD),
         of_image("clamp of an image", clamp.clone(), s(2, 16, 24, 3)),
         of_one("pool", Pool { gain: 0.25 }, s(2, 4, 6, 3)),
+        of_one("pixel_shuffle", PixelShuffle, s(2, 3, 5, 12)),
+        of_one("pixel_shuffle", PixelShuffle, s(1, 8, 6, 64)),
+        of_one("pixel_unshuffle", PixelUnshuffle, s(2, 6, 4, 3)),
         of_image("crop", Crop { h: 2, w: 3 }, ODD),
         of_image("crop", Crop { h: 9, w: 10 }, s(2, 16, 24, 3)),
         of_image("zero_pad", ZeroPad { h: 4, w: 6 }, ODD),
@@ -128,6 +134,8 @@ pub(super) fn cases() -> Vec<Case> {
         all.extend([
             of_one("gelu", Gelu { quick: false }, x),
             of_one("silu", Silu, x),
+            of_one("leaky_relu", LeakyRelu { slope: 0.1 }, x),
+            of_one("hyperbolic_tangent", HyperbolicTangent, x),
             of_one("scale", Scale { scale: 1.5 }, x),
             of_one("clamp", clamp.clone(), x),
             of_one("upsample", Upsample { gain: 1.5 }, x),

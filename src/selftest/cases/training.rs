@@ -99,7 +99,7 @@ pub(super) fn cases() -> Vec<Case> {
         group_norm(s(3, 5, 7, 12), 3, true, false, false),
         squared_sum(s(2, 3, 5, 7), false),
         squared_sum(s(2, 16, 24, 3), true),
-        Case::new("storage_copy", StorageCopy, vec![Input::single(s(7, 3, 3, 5))], &[]),
+        Case::new("storage_copy", StorageCopy, vec![Input::single(s(7, 3, 3, 5))], &[0]),
     ];
     let steps = [s(1, 1, 1, 7), s(12, 3, 3, 8)].into_iter().flat_map(|x| {
         [
@@ -130,7 +130,7 @@ pub(super) fn cases() -> Vec<Case> {
         group_norm(s(40, 3, 5, 9), 3, true, true, false),
         group_norm(s(300, 1, 2, 7), 1, false, false, true),
         squared_sum(s(4, 3, 1, 1 << 15), true),
-        Case::new("storage_copy of vectors", StorageCopy, vec![Input::single(s(72, 3, 3, 24))], &[]),
+        Case::new("storage_copy of vectors", StorageCopy, vec![Input::single(s(72, 3, 3, 24))], &[0]),
     ];
     everywhere.into_iter().chain(steps).chain(kernels.into_iter().map(Case::only_kernels)).collect()
 }

@@ -20,6 +20,8 @@ const ROWS_BUFFER: usize = 1 << 17;
 /// Floats of the input of a 1x1 convolution that all output channels read before the next: half of
 /// a typical first-level cache.
 const LINE: usize = 1 << 12;
+/// Rows of the largest kernel.
+const LARGEST: usize = 5;
 
 impl DirectConv<'_> {
     /// Runs on all cores.
@@ -205,7 +207,7 @@ impl WithSimd for Rows<'_, '_> {
         }
         for block in self.packed.blocks() {
             for r in 0..rows {
-                let mut under: [&[f32]; 3] = [&[]; 3];
+                let mut under: [&[f32]; LARGEST] = [&[]; LARGEST];
                 for (k, row) in under.iter_mut().take(g.kernel).enumerate() {
                     *row = &buffer[(r * g.stride + k) * length..][..length];
                 }
