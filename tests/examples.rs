@@ -1,15 +1,16 @@
 //! The recipes of the README, followed to the letter in `examples/`, compile and do what they say.
 
+#[path = "transforms/cosine.rs"]
+mod cosine;
 #[path = "../examples/own_method.rs"]
 mod own_method;
 #[path = "../examples/own_operator.rs"]
 mod own_operator;
-mod transforms;
 
+use cosine::cosine_transform;
 use dmap::graph::Shape;
 use dmap::operator::Operator;
 use dmap::sampler::Measurer;
-use transforms::cosine_transform;
 
 #[test]
 fn a_method_of_ones_own_restores() {

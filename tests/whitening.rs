@@ -1,8 +1,12 @@
 //! The residual of a blur by the covariance of its measurement: its parts against slow loops in
 //! f64, its gradient against differences, and what it is for.
 
-mod transforms;
+#[path = "transforms/cosine.rs"]
+mod cosine;
+#[path = "transforms/hartley.rs"]
+mod hartley;
 
+use cosine::cosine_transform;
 use dmap::backend::Device;
 use dmap::executor::Executor;
 use dmap::graph::{Graph, PlanOptions, Shape, TensorId};
@@ -14,10 +18,10 @@ use dmap::operator::{AxisKernel, Observed, Operator, SeparableBlur, Spectrum, pa
 use dmap::ops::filter2d::Boundary;
 use dmap::sampler::whitening::weights;
 use dmap::sampler::{Guidance, Item, Measurement, Measurer, Noise, Phases, Restorer, Settings, StepRule, WHITEN};
+use hartley::hartley_transform;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use transforms::{cosine_transform, hartley_transform};
 
 const AROUND: &str = "motion-blur:size=9,boundary=circular";
 const BLURS: [&str; 4] =

@@ -13,7 +13,8 @@ use crate::sampler::{Schedule, Spacing};
 /// reported.
 const FIRST_TUNING_SIGNAL: u32 = 1 << 24;
 
-/// Step sizes of the search: this many from the first to the last, evenly spaced in the logarithm.
+/// Step sizes of the first search: this many from the first to the last, evenly spaced in the
+/// logarithm.
 const STEP_SIZES: (usize, f64, f64) = (9, 0.01, 30.0);
 
 /// Methods, each with its samples of each signal.
@@ -83,25 +84,35 @@ pub fn samples(problem: &Problem, options: &Options, watch: Watch<'_>) -> Result
 }
 
 /// The step size with the least mean logarithm of the squared error of the mean of samples: the
-/// logarithm, so that one signal of a heavy-tailed law does not decide.
+/// logarithm, so that one signal of a heavy-tailed law does not decide. First among all sizes, then
+/// around the best one.
 fn best_step_size(levels: &Levels<'_>, problem: &Problem, family: ChainMethod, watch: Watch<'_>) -> Result<f64> {
     let (count, first, last) = STEP_SIZES;
     let (signals, samples) = if problem.prior.is_sampled() { (3, 6) } else { (8, 10) };
-    let size = |j: usize| rounded(first * (last / first).powf(j as f64 / (count - 1) as f64));
-    let error = |k: usize| {
-        let (j, index) = (k / signals, FIRST_TUNING_SIGNAL + (k % signals) as u32);
-        let signal = problem.signal(index);
-        let drawn = levels.sample(family.with_zeta(size(j)), index, &signal, samples, 2);
-        squared_error(&mean(&drawn), &signal.x).ln()
+    let ratio = (last / first).powf(1.0 / (count - 1) as f64);
+    let errors = |sizes: &[f64]| -> Result<Vec<f64>> {
+        let error = |k: usize| {
+            let (size, index) = (sizes[k / signals], FIRST_TUNING_SIGNAL + (k % signals) as u32);
+            let signal = problem.signal(index);
+            let drawn = levels.sample(family.with_zeta(size), index, &signal, samples, 2);
+            squared_error(&mean(&drawn), &signal.x).ln()
+        };
+        let errors = in_parallel(sizes.len() * signals, watch, error)?;
+        // A chain that ran away has an error that is not a number; it is never the best.
+        let sum = |errors: &[f64]| Some(errors.iter().sum::<f64>()).filter(|s| !s.is_nan()).unwrap_or(f64::INFINITY);
+        Ok(errors.chunks(signals).map(sum).collect())
     };
-    let errors = in_parallel(count * signals, watch, error)?;
-    // A chain that ran away has an error that is not a number; it is never the best.
-    let of_size = |j: usize| {
-        let sum: f64 = errors[j * signals..][..signals].iter().sum();
-        if sum.is_nan() { f64::INFINITY } else { sum }
-    };
-    let best = (0..count).min_by(|a, b| of_size(*a).total_cmp(&of_size(*b))).unwrap_or(0);
-    Ok(size(best))
+    let all: Vec<f64> = (0..count).map(|j| rounded(first * ratio.powi(j as i32))).collect();
+    let (size, error) = least(&all, &errors(&all)?);
+    let around = [-2.0, -1.0, 1.0, 2.0].map(|thirds| rounded(size * ratio.powf(thirds / 3.0)));
+    let (closer, closer_error) = least(&around, &errors(&around)?);
+    Ok(if closer_error < error { closer } else { size })
+}
+
+/// The size with the least error, the first of equal ones, and that error.
+fn least(sizes: &[f64], errors: &[f64]) -> (f64, f64) {
+    let all = sizes.iter().copied().zip(errors.iter().copied());
+    all.min_by(|a, b| a.1.total_cmp(&b.1)).expect("a search has sizes")
 }
 
 /// The mean of samples.

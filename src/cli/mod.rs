@@ -40,6 +40,7 @@ mod sampler_flags;
 mod seconds;
 mod selftest;
 mod settle;
+mod time_model;
 mod train_cse;
 mod tune;
 

@@ -4,16 +4,17 @@ use super::device::StorageFlags;
 use super::plan_training;
 use super::quantity::{readable, size};
 use super::sampler_flags::SamplerFlags;
+use super::time_model::{self, CARD, Work};
 use crate::backend::Device;
 use crate::backend::cuda::launches_for;
 use crate::error::Result;
-use crate::graph::{Graph, Plan, PlanOptions};
+use crate::graph::{Graph, Plan, PlanOptions, Step};
 use crate::image::write_whole;
-use crate::launch::Chip;
+use crate::launch::{Chip, NodeLaunches};
 use crate::model::Model;
 use crate::operator::parse_task;
 use crate::sampler::{Method, Noise, Setup, method};
-use crate::tensor::Shape;
+use crate::tensor::{Dtype, Shape};
 use serde::Serialize;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -42,7 +43,7 @@ pub struct PlanArguments {
     #[arg(long)]
     cse: bool,
     /// Plan a step that trains a conditional score estimator
-    #[arg(long, conflicts_with_all = ["cse", "svg"])]
+    #[arg(long, conflicts_with_all = ["cse", "svg", "nodes"])]
     train: bool,
     /// Print JSON
     #[arg(long)]
@@ -50,6 +51,42 @@ pub struct PlanArguments {
     /// Draw memory over the step
     #[arg(long)]
     svg: Option<PathBuf>,
+    /// Write a line of JSON per node: kernels, blocks, work, and the time that the model of the card
+    /// predicts
+    #[arg(long, value_name = "FILE")]
+    nodes: Option<PathBuf>,
+}
+
+/// A node of a graph as `--nodes` writes it.
+#[derive(Serialize)]
+struct NodeRow<'a> {
+    graph: &'static str,
+    name: &'a str,
+    kernels: &'a str,
+    kernel: &'a str,
+    blocks: f64,
+    launches: usize,
+    operations: f64,
+    cached_bytes: f64,
+    memory_bytes: f64,
+    predicted_us: f64,
+}
+
+impl NodeRow<'_> {
+    fn of<'a>(graph: &'static str, (name, work): &'a (String, Work)) -> NodeRow<'a> {
+        NodeRow {
+            graph,
+            name,
+            kernels: &work.kernels,
+            kernel: &work.kernel,
+            blocks: work.blocks,
+            launches: work.launches,
+            operations: work.operations,
+            cached_bytes: work.cached_bytes,
+            memory_bytes: work.memory_bytes,
+            predicted_us: 1e6 * work.seconds(),
+        }
+    }
 }
 
 /// One graph of a method.
@@ -88,6 +125,8 @@ struct Report<'a> {
     flops_vjp: u64,
     flops_recompute: u64,
     launches: usize,
+    /// Milliseconds of the step on the card of the time model; none in f32.
+    predicted_ms: Option<f64>,
     traffic_bytes: u64,
     traffic_lower_bound: u64,
     traffic_once: u64,
@@ -104,6 +143,7 @@ struct Planned {
     runs: usize,
     graph: Graph,
     plan: Plan,
+    work: Vec<(String, Work)>,
     launches: usize,
     scratch_bytes: u64,
     smallest: u64,
@@ -114,9 +154,31 @@ impl Planned {
         let plan = Plan::new(&graph, options)?;
         let nodes = launches_for(&graph, &plan, &Chip::HOPPER)?;
         let launches = nodes.iter().map(|n| n.launches.len()).sum();
+        let work = |(step, n): (&Step, &NodeLaunches)| {
+            let node = graph.node(step.node);
+            (node.name.clone(), Work::of(&graph, node, &n.launches, options.storage))
+        };
+        let work = plan.steps.iter().zip(&nodes).map(work).collect();
         let scratch_bytes = nodes.iter().map(|n| n.scratch_bytes).max().unwrap_or_default();
         let smallest = Plan::smallest(&graph, options).total_bytes().min(plan.total_bytes());
-        Ok(Planned { name, runs, graph, plan, launches, scratch_bytes, smallest })
+        Ok(Planned { name, runs, graph, plan, work, launches, scratch_bytes, smallest })
+    }
+
+    /// Seconds of a run by the time model.
+    fn seconds(&self) -> f64 {
+        let node =
+            |(_, work): &(String, Work)| if work.launches == 0 { 0.0 } else { work.seconds() + time_model::gap() };
+        self.work.iter().map(node).sum()
+    }
+
+    /// A line of JSON for each node.
+    fn node_rows(&self) -> anyhow::Result<String> {
+        let lines: Vec<String> = self
+            .work
+            .iter()
+            .map(|w| serde_json::to_string(&NodeRow::of(self.name, w)))
+            .collect::<serde_json::Result<_>>()?;
+        Ok(lines.join("\n") + "\n")
     }
 
     fn row(&self) -> GraphRow {
@@ -175,6 +237,10 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
     if let Some(path) = &flags.svg {
         write_whole(path, drawing(&largest.plan).as_bytes())?;
     }
+    if let Some(path) = &flags.nodes {
+        let rows: Vec<String> = all.iter().map(Planned::node_rows).collect::<anyhow::Result<_>>()?;
+        write_whole(path, rows.concat().as_bytes())?;
+    }
     let live = largest.plan.live_at_peak(&largest.graph);
     let live_count = live.len();
     let live_at_peak = live.into_iter().take(16).map(|(name, bytes)| (name.to_string(), bytes)).collect();
@@ -200,6 +266,8 @@ pub(super) fn run(flags: PlanArguments) -> anyhow::Result<ExitCode> {
         flops_vjp: sum(&|p| p.flops_vjp),
         flops_recompute: sum(&|p| p.flops_recompute),
         launches: step.iter().map(|p| p.runs * p.launches).sum(),
+        predicted_ms: (options.storage != Dtype::F32)
+            .then(|| step.iter().map(|p| p.runs as f64 * 1e3 * p.seconds()).sum()),
         traffic_bytes: sum(&|p| p.traffic_bytes),
         traffic_lower_bound: sum(&|p| p.traffic_lower_bound),
         traffic_once: sum(&|p| p.traffic_once),
@@ -232,6 +300,9 @@ fn print(r: &Report<'_>, largest: &Planned, live_count: usize) -> Result<()> {
     say!("  reverse          {}", giga(r.flops_vjp))?;
     say!("  recomputed       {} ({share:.1} % more)", giga(r.flops_recompute))?;
     say!("  launches         {} on {} multiprocessors", r.launches, Chip::HOPPER.multiprocessors)?;
+    if let Some(ms) = r.predicted_ms {
+        say!("  time             {ms:.1} ms on an {CARD}, by a model that was fitted to measurements")?;
+    }
     say!("  one image        {} levels, {} network passes", r.levels, r.passes)?;
     if r.graphs.len() > 1 {
         say!("  graphs:")?;

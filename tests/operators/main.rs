@@ -1,10 +1,12 @@
 //! Measurement operators: their adjoints, their spectra, and their values against other software.
 
 mod adjoint;
+#[path = "../transforms/cosine.rs"]
+mod cosine;
 mod from_files;
+#[path = "../transforms/hartley.rs"]
+mod hartley;
 mod jpeg;
 mod run;
 mod spectrum;
-#[path = "../transforms/mod.rs"]
-mod transforms;
 mod values;

@@ -1,7 +1,8 @@
 //! The spectra of operators: `T A^T A x = power . T x` on random images, T by slow loops in f64,
 //! the power of blurs at single frequencies, and the singular vectors of separable operators.
 
-use crate::transforms::{cosine_transform, hartley_transform};
+use crate::cosine::cosine_transform;
+use crate::hartley::hartley_transform;
 use dmap::backend::Device;
 use dmap::executor::Executor;
 use dmap::graph::{Graph, PlanOptions, Shape, backward};

@@ -3,7 +3,6 @@
 
 mod nodes;
 mod ops;
-mod predict;
 mod steps;
 
 use super::device::DeviceFlags;

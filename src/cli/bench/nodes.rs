@@ -1,10 +1,10 @@
 //! Measures every node of a DPS step by itself. Rows are sorted by time, longest first, and contain
 //! the time that a simple model of the chip predicts.
 
-use super::predict::predict;
 use super::{Bench, Rows};
 use crate::backend::Device;
 use crate::backend::cuda::launches_for;
+use crate::cli::time_model::Work;
 use crate::error::Result;
 use crate::executor::Executor;
 use crate::launch::Chip;
@@ -23,8 +23,8 @@ struct NodeRow {
     tflops: f64,
     gigabytes_per_second: f64,
     operations: f64,
-    l2_bytes: f64,
-    dram_bytes: f64,
+    cached_bytes: f64,
+    memory_bytes: f64,
 }
 
 #[derive(Serialize)]
@@ -51,20 +51,18 @@ fn node_rows(flags: &Bench, model: &Model, device: &Device) -> Result<Vec<(Strin
     let mut rows: Vec<(String, NodeRow)> = (e.plan().steps.iter().zip(times).zip(&launches))
         .map(|((step, time), launched)| {
             let node = e.graph().node(step.node);
-            let p = predict(e.graph(), node, &launched.launches, plan.storage);
-            let mut kernels: Vec<&str> = launched.launches.iter().map(|l| l.kernel.as_str()).collect();
-            kernels.dedup();
+            let work = Work::of(e.graph(), node, &launched.launches, plan.storage);
             let seconds = time.as_secs_f64();
             let row = NodeRow {
-                kernels: kernels.join(" "),
                 us: 1e6 * seconds,
-                predicted_us: 1e6 * p.seconds,
-                launches: launched.launches.len(),
-                tflops: p.operations / seconds / 1e12,
-                gigabytes_per_second: p.operand_bytes / seconds / 1e9,
-                operations: p.operations,
-                l2_bytes: p.l2_bytes,
-                dram_bytes: p.dram_bytes,
+                predicted_us: 1e6 * work.seconds(),
+                launches: work.launches,
+                tflops: work.operations / seconds / 1e12,
+                gigabytes_per_second: (work.cached_bytes + work.memory_bytes) / seconds / 1e9,
+                operations: work.operations,
+                cached_bytes: work.cached_bytes,
+                memory_bytes: work.memory_bytes,
+                kernels: work.kernels,
             };
             (node.name.clone(), row)
         })

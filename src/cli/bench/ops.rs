@@ -3,12 +3,13 @@
 use super::{Bench, Rows};
 use crate::backend::Device;
 use crate::backend::cuda::launches_for;
+use crate::cli::time_model::bytes_of;
 use crate::error::Result;
 use crate::executor::Executor;
 use crate::graph::{Graph, Plan, PlanOptions, TensorId, backward};
 use crate::launch::Forced;
 use crate::selftest::{Case, timed_cases};
-use crate::tensor::{Dtype, Precision, Shape};
+use crate::tensor::Shape;
 use crate::weights::Weights;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -83,17 +84,9 @@ fn time(case: &Case, vjp: bool, plan: &PlanOptions, device: &Device, repeat: usi
         let node = e.graph().node(e.plan().steps[k].node);
         let of = |ids: &[TensorId]| ids.iter().map(|&i| e.graph().shape(i)).collect::<Vec<_>>();
         flops += node.op.flops(&of(&node.inputs), &of(&node.outputs)) as f64;
-        bytes +=
-            node.inputs.iter().chain(&node.outputs).map(|&i| size_of_tensor(e.graph(), i, plan.storage)).sum::<f64>();
+        bytes += node.inputs.iter().chain(&node.outputs).map(|&i| bytes_of(e.graph(), i, plan.storage)).sum::<f64>();
     }
     Ok(Timed { median: seconds[seconds.len() / 2], min: seconds[0], flops, bytes })
-}
-
-/// Bytes of a tensor if activations are stored in `storage`.
-pub(super) fn size_of_tensor(g: &Graph, id: TensorId, storage: Dtype) -> f64 {
-    let t = g.tensor(id);
-    let dtype = if t.precision == Precision::Single { Dtype::F32 } else { storage };
-    (t.shape.numel() * dtype.bytes()) as f64
 }
 
 /// Seconds of the large copy per byte and of the large product per operation, NaN until they are

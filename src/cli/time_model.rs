@@ -1,0 +1,159 @@
+//! Predicts the time of a node on an H200 from its kernels, operations and bytes.
+//!
+//! `seconds = start + operations / (rate * fill) + bytes / bandwidth`, with constants per kernel in
+//! time_model.tsv. `tools/time_model.py` fits them to the nodes that `dmap bench --only nodes`
+//! measured. `fill` is the share of the chip that works: blocks run a number of `slots` at a time,
+//! and the last round may be partial.
+
+use crate::graph::{Graph, Node, TensorId};
+use crate::launch::Launch;
+use crate::tensor::{Dtype, Precision};
+use std::sync::OnceLock;
+
+/// The card that the constants are of.
+pub(super) const CARD: &str = "H200";
+/// Size in bytes. A smaller tensor is still in the L2 cache when the next node reads it; a larger
+/// one is read from device memory.
+const CACHED: f64 = 24e6;
+/// Names in the table that are no kernel: what no other row has, and the time between two nodes.
+const OTHER: &str = "other";
+const GAP: &str = "gap";
+/// In the name of a kernel of tensor cores, before its tile.
+const PRODUCT: &str = "mma";
+
+/// Constants of a kernel. A rate is infinite where its work does not count.
+struct Row {
+    kernel: String,
+    slots: f64,
+    start_us: f64,
+    tflops: f64,
+    cached_tbs: f64,
+    memory_tbs: f64,
+}
+
+fn rows() -> &'static [Row] {
+    static ROWS: OnceLock<Vec<Row>> = OnceLock::new();
+    ROWS.get_or_init(|| {
+        let lines = include_str!("time_model.tsv").lines().filter(|l| !l.starts_with('#')).skip(1);
+        let row = |line: &str| {
+            let words: Vec<&str> = line.split('\t').collect();
+            let number = |k: usize| words[k].parse().expect("the table has numbers");
+            Row {
+                kernel: words[0].into(),
+                slots: number(1),
+                start_us: number(2),
+                tflops: number(3),
+                cached_tbs: number(4),
+                memory_tbs: number(5),
+            }
+        };
+        lines.map(row).collect()
+    })
+}
+
+/// The constants of a kernel. A product in tiles that were not measured has those of all tiles.
+fn row(kernel: &str) -> &'static Row {
+    let find = |name: &str| rows().iter().find(|row| row.kernel == name);
+    let of_all_tiles = || kernel.find(PRODUCT).and_then(|at| find(&kernel[..at + PRODUCT.len()]));
+    find(kernel).or_else(of_all_tiles).or_else(|| find(OTHER)).expect("the table has a row for other kernels")
+}
+
+/// Seconds between two nodes of a graph.
+pub(super) fn gap() -> f64 {
+    row(GAP).start_us / 1e6
+}
+
+/// The work of a node.
+pub(super) struct Work {
+    /// Names of its kernels.
+    pub kernels: String,
+    /// The kernel that does most of the work, without its storage type.
+    pub kernel: String,
+    /// Blocks of that kernel.
+    pub blocks: f64,
+    /// Number of launches.
+    pub launches: usize,
+    pub operations: f64,
+    /// Bytes of inputs and outputs that fit into the L2 cache, each counted once.
+    pub cached_bytes: f64,
+    /// Bytes of the larger ones.
+    pub memory_bytes: f64,
+}
+
+impl Work {
+    /// The work of a node with these launches, if activations are stored in `storage`.
+    pub fn of(g: &Graph, node: &Node, launches: &[Launch], storage: Dtype) -> Work {
+        let shapes = |ids: &[TensorId]| ids.iter().map(|&i| g.shape(i)).collect::<Vec<_>>();
+        let sizes: Vec<f64> = node.inputs.iter().chain(&node.outputs).map(|&i| bytes_of(g, i, storage)).collect();
+        let blocks = |l: &Launch| l.grid.iter().map(|&n| u64::from(n)).product::<u64>();
+        // A product that is split into parts has a second launch, which sums the parts and may have
+        // more blocks; so has the sum before the gradients of attention.
+        let is_product = |l: &Launch| l.kernel.contains(PRODUCT);
+        let main = launches.iter().max_by_key(|l| (is_product(l), blocks(l)));
+        let mut kernels: Vec<&str> = launches.iter().map(|l| l.kernel.as_str()).collect();
+        kernels.dedup();
+        Work {
+            kernels: kernels.join(" "),
+            kernel: main.map_or(String::new(), |l| l.kernel.replace(&format!("_{}", storage.name()), "")),
+            blocks: main.map_or(0.0, |l| blocks(l) as f64),
+            launches: launches.len(),
+            operations: node.op.flops(&shapes(&node.inputs), &shapes(&node.outputs)) as f64,
+            cached_bytes: sizes.iter().filter(|&&bytes| bytes <= CACHED).sum(),
+            memory_bytes: sizes.iter().filter(|&&bytes| bytes > CACHED).sum(),
+        }
+    }
+
+    /// The predicted time.
+    pub fn seconds(&self) -> f64 {
+        if self.launches == 0 {
+            return 0.0;
+        }
+        let row = row(&self.kernel);
+        let fill = self.blocks / ((self.blocks / row.slots).ceil() * row.slots);
+        let work = self.operations / (row.tflops * 1e12 * fill);
+        row.start_us / 1e6
+            + work
+            + self.cached_bytes / (row.cached_tbs * 1e12)
+            + self.memory_bytes / (row.memory_tbs * 1e12)
+    }
+}
+
+/// Bytes of a tensor if activations are stored in `storage`.
+pub(super) fn bytes_of(g: &Graph, id: TensorId, storage: Dtype) -> f64 {
+    let t = g.tensor(id);
+    let dtype = if t.precision == Precision::Single { Dtype::F32 } else { storage };
+    (t.shape.numel() * dtype.bytes()) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_positive_constants_for_every_kernel_once() {
+        let mut names: Vec<&str> = rows().iter().map(|row| row.kernel.as_str()).collect();
+        assert!(names.contains(&OTHER) && names.contains(&GAP));
+        for row in rows() {
+            let rates = [row.slots, row.tflops, row.cached_tbs, row.memory_tbs];
+            assert!(row.start_us >= 0.0 && rates.iter().all(|r| *r > 0.0), "{}", row.kernel);
+        }
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]));
+    }
+
+    #[test]
+    fn a_partial_round_takes_as_long_as_a_whole_one() {
+        let of = |blocks: f64| Work {
+            kernels: String::new(),
+            kernel: "conv_wgmma_256x128_3x3".into(),
+            blocks,
+            launches: 1,
+            operations: 1e9 * blocks,
+            cached_bytes: 0.0,
+            memory_bytes: 0.0,
+        };
+        let slots = row("conv_wgmma_256x128_3x3").slots;
+        assert!((of(slots / 2.0).seconds() / of(slots).seconds() - 1.0).abs() < 1e-9);
+        assert!(of(slots + 1.0).seconds() > 1.5 * of(slots).seconds());
+    }
+}
