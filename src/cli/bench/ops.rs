@@ -155,6 +155,7 @@ pub(super) fn run(flags: &Bench, plan: &PlanOptions, device: &Device, rows: &mut
 mod tests {
     use super::*;
     use crate::backend::cuda::emulated::{Emulated, EmulatedChip};
+    use crate::tensor::Dtype;
 
     #[test]
     fn other_variants_are_those_that_do_not_run() {
