@@ -18,7 +18,7 @@ fn flags_that_a_method_or_task_would_ignore_are_refused() {
         with("consistency", "dmap", "sr2", &["--consistency", "1"], 2, "--consistency: dmap does not use it"),
         with("transpose", "dps", "sr2", &["--published-transpose"], 2, "--published-transpose: dps does not use it"),
         with("zeta", "unconditional", "sr2", &["--zeta", "1"], 2, "--zeta: unconditional does not use it"),
-        with("whiten", "dmap", "sr2", &["--whiten", "0.3"], 2, "spectrum in the cosine transform); sr2 is none"),
+        with("whiten", "dmap", "sr2", &["--whiten", "0.3"], 2, "spectrum over frequencies); sr2 is none"),
         with("no whitening", "dmap", "sr2", &["--whiten", "0"], 0, "residual"),
         with("an old flag", "dmap", "sr2", &["--inner", "2"], 0, "write --method dmap:k=2"),
         with("a mixture", "dmap:k=2", "sr2", &["--zeta", "0.3"], 0, "write --method dmap:k=2,step=polyak:0.3"),
