@@ -3,11 +3,12 @@
     python tools/results_table.py results benches/records/2026-11-27-epyc-2core/restoration.tsv \
         benches/records/2026-11-30-epyc-2core/restoration.tsv
     python tools/results_table.py budget benches/records/2026-11-30-epyc-2core/budget.tsv
-    python tools/results_table.py peers benches/records/2026-11-30-epyc-2core/peers.tsv
+    python tools/results_table.py peers benches/records/2026-11-30-epyc-2core/peers.tsv \
+        benches/records/2026-11-30-epyc-2core/peers-more.tsv
     python tools/results_table.py samples benches/records/2026-11-30-epyc-2core/samples.tsv
     python tools/results_table.py estimators benches/records/2026-11-30-epyc-2core/estimators.tsv
     python tools/results_table.py shots benches/records/2026-11-30-epyc-2core/estimators.tsv \
-        benches/records/2026-11-30-epyc-2core/shots.tsv
+        benches/records/2026-11-30-epyc-2core/shots.tsv benches/records/2026-11-30-epyc-2core/shots-50.tsv
 
 Replaces the text between `<!-- results -->` and `<!-- end of results -->` in README.md, or between
 the same marks of the other names. `results` has one table per noise: a method is shown over the
@@ -130,6 +131,8 @@ def lead(runs, best):
 
 def peers(rows):
     runs = collections.defaultdict(lambda: collections.defaultdict(dict))
+    # Of DMAP the form with more noise levels in the same passes.
+    rows = [row for row in rows if not row["method"].startswith("dmap:k=5")]
     for row in rows:
         runs[float(row["noise"]), row["task"]][name(row)][row["photo"]] = row
     methods = list(dict.fromkeys(name(row) for row in rows))
@@ -196,7 +199,7 @@ def shots(rows):
     runs = collections.defaultdict(dict)
     for row in rows:
         if row["task"] == "sr4" and row["method"].startswith("dps") and row["samples"] == "1":
-            trained = {"estimators": 100, "shots": 25}[row["file"]] if row["method"].endswith("+cse") else 0
+            trained = {"estimators": 100, "shots-50": 50, "shots": 25}[row["file"]] if row["method"].endswith("+cse") else 0
             runs[trained][row["photo"]] = float(row["psnr"])
     error = lambda values: statistics.stdev(values) / len(values) ** 0.5
     table, before = [], None
