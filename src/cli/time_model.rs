@@ -7,7 +7,7 @@
 
 use crate::graph::{Graph, Node, TensorId};
 use crate::launch::Launch;
-use crate::tensor::{Dtype, Precision};
+use crate::tensor::Dtype;
 use std::sync::OnceLock;
 
 /// The card that the constants are of.
@@ -121,8 +121,7 @@ impl Work {
 /// Bytes of a tensor if activations are stored in `storage`.
 pub(super) fn bytes_of(g: &Graph, id: TensorId, storage: Dtype) -> f64 {
     let t = g.tensor(id);
-    let dtype = if t.precision == Precision::Single { Dtype::F32 } else { storage };
-    (t.shape.numel() * dtype.bytes()) as f64
+    (t.shape.numel() * t.dtype(storage).bytes()) as f64
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::launch::Recorder;
-use crate::tensor::{Precision, Shape, WeightPart};
+use crate::tensor::{Dtype, Precision, Shape, WeightPart};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub enum Source {
     /// A weight of the model: tensors of the checkpoint whose rows (output channels) follow each
     /// other; mostly a single one.
     Weight(Arc<[WeightPart]>),
-    /// A constant table, for example the taps of a resize.
+    /// A constant: a table such as the taps of a resize, in f32, or a weight in the storage type.
     Constant(Arc<Vec<f32>>),
     /// Output of a node.
     Node(NodeId),
@@ -42,6 +42,16 @@ pub struct Tensor {
     pub precision: Precision,
     /// Origin of the tensor.
     pub source: Source,
+}
+
+impl Tensor {
+    /// The type of its values in a run with this storage type.
+    pub fn dtype(&self, storage: Dtype) -> Dtype {
+        match self.precision {
+            Precision::Single => Dtype::F32,
+            Precision::Storage => storage,
+        }
+    }
 }
 
 /// One recorded operation.
@@ -236,11 +246,19 @@ impl Graph {
         })
     }
 
-    /// A constant table.
+    /// A constant table in f32.
     pub fn constant(&mut self, name: &str, shape: Shape, values: Vec<f32>) -> TensorId {
+        self.constant_in(Precision::Single, name, shape, Arc::new(values))
+    }
+
+    /// A constant in the storage type of the run, such as a weight that is not one of the model's.
+    pub fn stored_constant(&mut self, name: &str, shape: Shape, values: &Arc<Vec<f32>>) -> TensorId {
+        self.constant_in(Precision::Storage, name, shape, values.clone())
+    }
+
+    fn constant_in(&mut self, precision: Precision, name: &str, shape: Shape, values: Arc<Vec<f32>>) -> TensorId {
         assert_eq!(shape.numel(), values.len(), "constant {name} has shape {shape}");
-        let source = Source::Constant(Arc::new(values));
-        self.push(Tensor { name: name.into(), shape, precision: Precision::Single, source })
+        self.push(Tensor { name: name.into(), shape, precision, source: Source::Constant(values) })
     }
 
     /// Records `op` and returns its outputs. An error names the node.

@@ -4,9 +4,8 @@ use super::contract::{Operator, StateOrigin, check_colour};
 use crate::error::{Error, Result, shown};
 use crate::graph::{Graph, TensorId};
 use crate::ops::conv::Conv;
-use crate::ops::pointwise::{Clamp, Gelu, Silu};
+use crate::ops::pointwise::{Clamp, Gelu, LeakyRelu, Silu};
 use crate::ops::resample::{Pool, Upsample};
-use crate::ops::storage_copy::StorageCopy;
 use crate::options::Options;
 use crate::tensor::Shape;
 use crate::weights::Checkpoint;
@@ -37,7 +36,14 @@ pub struct NetworkOperator {
 
 #[derive(Debug)]
 enum Layer {
-    Conv { name: String, stride: usize, kernel: usize, channels: [usize; 2], weight: Vec<f32>, bias: Vec<f32> },
+    Conv {
+        name: String,
+        stride: usize,
+        kernel: usize,
+        channels: [usize; 2],
+        weight: Arc<Vec<f32>>,
+        bias: Arc<Vec<f32>>,
+    },
     Relu,
     Silu,
     Gelu,
@@ -150,6 +156,7 @@ fn conv(file: &Checkpoint, name: &str, stride: usize, channels: usize) -> Result
     };
     let weight = file.values_as(&weight_name, Shape::new(out, kernel, kernel, channels))?;
     let bias = file.values_as(&bias_name, Shape::vector(out))?;
+    let (weight, bias) = (Arc::new(weight), Arc::new(bias));
     Ok(Layer::Conv { name: name.into(), stride, kernel, channels: [channels, out], weight, bias })
 }
 
@@ -204,16 +211,12 @@ impl Operator for NetworkOperator {
             x = match layer {
                 Layer::Conv { name, stride, kernel, channels: [c, out], weight, bias } => {
                     let shape = Shape::new(*out, *kernel, *kernel, *c);
-                    let mut stored = |what: &str, shape: Shape, values: &[f32]| {
-                        let name = format!("operator.{name}.{what}");
-                        let values = g.constant(&name, shape, values.to_vec());
-                        g.one(StorageCopy, &format!("{node}.{what}"), &[values])
-                    };
-                    let (weight, bias) = (stored("weight", shape, weight)?, stored("bias", Shape::vector(*out), bias)?);
+                    let weight = g.stored_constant(&format!("operator.{name}.weight"), shape, weight);
+                    let bias = g.stored_constant(&format!("operator.{name}.bias"), Shape::vector(*out), bias);
                     let op = Conv { single: Some(k) == last, ..Conv::new(*kernel, *stride) };
                     g.one(op, &node, &[x, weight, bias])?
                 }
-                Layer::Relu => g.one(Clamp { low: 0.0, high: f32::INFINITY }, &node, &[x])?,
+                Layer::Relu => g.one(LeakyRelu { slope: 0.0 }, &node, &[x])?,
                 Layer::Silu => g.one(Silu, &node, &[x])?,
                 Layer::Gelu => g.one(Gelu { quick: false }, &node, &[x])?,
                 Layer::Clamp => g.one(Clamp { low: -1.0, high: 1.0 }, &node, &[x])?,

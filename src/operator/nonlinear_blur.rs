@@ -39,8 +39,8 @@ pub struct NonlinearBlur {
 #[derive(Debug)]
 struct Weights {
     shape: Shape,
-    weight: Vec<f32>,
-    bias: Option<Vec<f32>>,
+    weight: Arc<Vec<f32>>,
+    bias: Option<Arc<Vec<f32>>>,
 }
 
 /// Pixels of the image for one pixel of k: two convolutions and the levels of the U-Net halve it.
@@ -89,11 +89,9 @@ impl Reader {
 
     fn conv(&mut self, name: &str, kernel: usize, [from, to]: [usize; 2], has_bias: bool) -> Result<()> {
         let shape = Shape::new(to, kernel, kernel, from);
-        let weight = self.file.values_as(&format!("{name}.weight"), shape)?;
-        let bias = match has_bias {
-            true => Some(self.file.values_as(&format!("{name}.bias"), Shape::vector(to))?),
-            false => None,
-        };
+        let read = |what: &str, shape| self.file.values_as(&format!("{name}.{what}"), shape).map(Arc::new);
+        let weight = read("weight", shape)?;
+        let bias = if has_bias { Some(read("bias", Shape::vector(to))?) } else { None };
         self.weights.insert(name.into(), Weights { shape, weight, bias });
         Ok(())
     }
@@ -152,12 +150,9 @@ impl Generator<'_> {
     fn conv_of(&mut self, op: Conv, name: &str, x: TensorId, extra: ConvExtra<TensorId>) -> Result<TensorId> {
         let Weights { shape, weight, bias } = &self.operator.weights[name];
         let node = format!("operator.{name}");
-        let mut stored = |what: &str, shape: Shape, values: &[f32]| {
-            let values = self.g.constant(&format!("{node}.{what}"), shape, values.to_vec());
-            self.g.one(StorageCopy, &format!("{node}.{what}"), &[values])
-        };
-        let weight = stored("weight", *shape, weight)?;
-        let bias = bias.as_ref().map(|bias| stored("bias", Shape::vector(shape.n), bias)).transpose()?;
+        let mut stored = |what: &str, shape, values| self.g.stored_constant(&format!("{node}.{what}"), shape, values);
+        let weight = stored("weight", *shape, weight);
+        let bias = bias.as_ref().map(|bias| stored("bias", Shape::vector(shape.n), bias));
         let ConvExtra { item_bias, addend, second } = extra;
         let inputs = ConvInputs { x, weight, bias, item_bias, addend, second };
         let op = Conv { bias: bias.is_some(), addend: addend.is_some(), second: second.is_some(), ..op };

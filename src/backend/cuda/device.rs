@@ -105,15 +105,18 @@ impl Wanted<'_> {
 
     /// The values in their storage type.
     fn encoded(&self, weights: &Weights) -> Result<Vec<u8>> {
-        let values = weights.read(self.parts)?;
-        if self.dtype == Dtype::F16
-            && let Some(v) = values.iter().find(|v| half::f16::from_f32(**v).is_infinite())
-        {
-            let name = self.name;
-            return Err(Error::Invalid(format!("weight {name} holds {v}, and f16 ends at 65504: choose bf16 or f32")));
-        }
-        Ok(encode(&values, self.dtype))
+        encoded(self.name, &weights.read(self.parts)?, self.dtype)
     }
+}
+
+/// Values of the weight `name` in a storage type. Fails if the type does not reach as far.
+fn encoded(name: &str, values: &[f32], dtype: Dtype) -> Result<Vec<u8>> {
+    if dtype == Dtype::F16
+        && let Some(v) = values.iter().find(|v| half::f16::from_f32(**v).is_infinite())
+    {
+        return Err(Error::Invalid(format!("weight {name} holds {v}, and f16 ends at 65504: choose bf16 or f32")));
+    }
+    Ok(encode(values, dtype))
 }
 
 /// Values in a storage type.
@@ -157,12 +160,16 @@ impl CudaDevice {
         self.owner.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Memory with these values, for inputs and constants of a program, in one allocation.
-    pub(super) fn filled(&self, values: &[&[f32]]) -> Result<Vec<Part>> {
-        let sizes: Vec<u64> = values.iter().map(|v| size_of_val(*v) as u64).collect();
+    /// Memory with these named values in their types, for inputs and constants of a program, in one
+    /// allocation.
+    pub(super) fn filled(&self, all: &[(&str, &[f32], Dtype)]) -> Result<Vec<Part>> {
+        let sizes: Vec<u64> = all.iter().map(|(_, values, dtype)| (values.len() * dtype.bytes()) as u64).collect();
         let parts = parts(&sizes, |bytes| Buffer::new(&self.driver, bytes))?;
-        for (part, values) in parts.iter().zip(values) {
-            self.driver.upload(part.address, bytemuck::cast_slice(values))?;
+        for (part, (name, values, dtype)) in parts.iter().zip(all) {
+            match dtype {
+                Dtype::F32 => self.driver.upload(part.address, bytemuck::cast_slice(values))?,
+                _ => self.driver.upload(part.address, &encoded(name, values, *dtype)?)?,
+            }
         }
         Ok(parts)
     }

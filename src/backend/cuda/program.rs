@@ -139,8 +139,8 @@ fn outside(graph: &Graph, plan: &Plan, weights: &Weights, device: &CudaDevice) -
         match &t.source {
             Source::Node(_) => (),
             Source::Weight(parts) => wanted.push(Wanted { name: &t.name, parts, dtype: plan.storage, on_host }),
-            Source::Input => values.push(&zeros[..t.shape.numel()]),
-            Source::Constant(constant) => values.push(constant),
+            Source::Input => values.push((&t.name[..], &zeros[..t.shape.numel()], Dtype::F32)),
+            Source::Constant(constant) => values.push((&t.name, constant, t.dtype(plan.storage))),
         }
     }
     let mut weights = device.weights(weights, &wanted)?.into_iter();

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::graph::{ALIGNMENT, Graph, Instance, Placement, Plan, Source, TensorId};
 use crate::launch::{Chip, NodeLaunches, Operand, Recorder};
-use crate::tensor::{Dtype, Precision, Shape};
+use crate::tensor::{Dtype, Shape};
 
 /// Addresses of a plan's values.
 pub(super) struct Places<'a> {
@@ -92,9 +92,7 @@ fn through_window(plan: &Plan, arena: u64, inputs: &[Instance], operands: &mut [
 /// The operand of a tensor at an address.
 pub(super) fn located(graph: &Graph, plan: &Plan, tensor: TensorId, address: u64) -> Operand {
     let described = graph.tensor(tensor);
-    // Weights and activations have the storage type of the plan; inputs and constants are always
-    // f32.
-    let dtype = if described.precision == Precision::Single { Dtype::F32 } else { plan.storage };
+    let dtype = described.dtype(plan.storage);
     let bytes = (described.shape.numel() * dtype.bytes()) as u64;
     Operand { address, bytes, dtype, shape: described.shape }
 }
