@@ -2,7 +2,7 @@
 
 use super::record::{Graph, NodeId, Source, Tensor, TensorId};
 use super::schedule::Schedule;
-use crate::tensor::{Dtype, Precision};
+use crate::tensor::Dtype;
 
 /// Alignment of every tensor in the arena in bytes: enough for any vector load and one memory
 /// transaction.
@@ -17,11 +17,14 @@ pub(crate) fn node_flops(graph: &Graph, node: NodeId) -> u64 {
 }
 
 pub(super) fn tensor_bytes(tensor: &Tensor, storage: Dtype) -> u64 {
-    let element = match tensor.precision {
-        Precision::Single => 4,
-        Precision::Storage => storage.bytes(),
-    };
-    ((tensor.shape.numel() * element) as u64).next_multiple_of(ALIGNMENT)
+    ((tensor.shape.numel() * tensor.dtype(storage).bytes()) as u64).next_multiple_of(ALIGNMENT)
+}
+
+/// Whether every value of one tensor lies where the same value of the other would lie. Rounded sizes
+/// do not tell: 64 values of f32 and 64 of f16 take one unit of memory each.
+fn same_layout(graph: &Graph, a: TensorId, b: TensorId, storage: Dtype) -> bool {
+    let [a, b] = [a, b].map(|t| graph.tensor(t));
+    a.shape.numel() == b.shape.numel() && a.dtype(storage) == b.dtype(storage)
 }
 
 /// First and last step of every value, the values that share memory in place, and the live bytes at
@@ -72,7 +75,7 @@ impl Lifetimes {
                 let [from, to] = [i, o].map(|v| schedule.tensor_of[v]);
                 let fits = match graph.is_assigned(to) {
                     true => graph.home(from) == graph.home(to),
-                    false => in_arena[i] && last[i] == s && bytes[i] == bytes[o],
+                    false => in_arena[i] && last[i] == s && same_layout(graph, from, to, storage),
                 };
                 if fits && read_once && !is_taken && in_place_of[o].is_none() {
                     in_place_of[o] = Some(i);

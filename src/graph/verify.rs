@@ -16,10 +16,15 @@ pub(crate) fn verify(graph: &Graph, plan: &Plan) -> Result<()> {
     for (s, step) in plan.steps.iter().enumerate() {
         step.inputs.iter().for_each(|i| last_read[i.0 as usize] = s + 1);
     }
-    // Whether the op lets output `k` take the place of a value that it reads.
+    // Whether the op lets output `k` take the place of a value that it reads, value by value.
     let may_replace = |step: &Step, k: usize, replaced: Option<usize>| {
+        let extent = |instance: usize| {
+            let t = graph.tensor(plan.placements[instance].tensor);
+            (t.shape.numel(), t.dtype(plan.storage))
+        };
+        let alike = replaced.is_some_and(|i| extent(i) == extent(step.outputs[k].0 as usize));
         let mut slots = (0..step.inputs.len()).filter(|&slot| Some(step.inputs[slot].0 as usize) == replaced);
-        slots.any(|slot| graph.node(step.node).op.in_place().contains(&(slot, k)))
+        alike && slots.any(|slot| graph.node(step.node).op.in_place().contains(&(slot, k)))
     };
     let outputs: std::collections::HashSet<_> = graph.outputs().iter().copied().collect();
     let mut newest = vec![None; graph.tensors().len()];
@@ -107,7 +112,10 @@ mod tests {
     use crate::graph::record::Graph;
     use crate::graph::{Plan, PlanOptions};
     use crate::ops::add::Add;
-    use crate::tensor::Shape;
+    use crate::ops::axis_filter::{Axis, AxisFilter, Taps};
+    use crate::ops::pointwise::{PointwiseVjp, Silu};
+    use crate::tensor::{Dtype, Shape};
+    use std::sync::Arc;
 
     fn chain() -> (Graph, Plan) {
         let mut g = Graph::new();
@@ -144,6 +152,28 @@ mod tests {
         plan.steps.push(plan.steps[1].clone());
         plan.arena_bytes -= 1;
         assert!(super::verify(&g, &plan).is_err());
+    }
+
+    /// 64 values of f32 and 64 of f16 take the same memory after rounding, at other places.
+    #[test]
+    fn a_value_never_replaces_one_of_another_type() {
+        let mut g = Graph::new();
+        let x = g.input("x", Shape::new(1, 4, 4, 4));
+        let taps = Arc::new(Taps { rows: (0..4).map(|k| vec![(k, 1.0)]).collect(), inputs: 4 });
+        let a = g.one(AxisFilter { axis: Axis::Height, taps }, "a", &[x]).unwrap();
+        let stored = g.stored_constant("stored", Shape::new(1, 4, 4, 4), &Arc::new(vec![1.0; 64]));
+        let b = g.one(PointwiseVjp(Silu), "b", &[a, stored]).unwrap();
+        g.output(b);
+        for (storage, arena_bytes) in [(Dtype::F32, 256), (Dtype::F16, 512)] {
+            let plan = Plan::new(&g, &PlanOptions::default().storage(storage)).unwrap();
+            assert_eq!(plan.arena_bytes, arena_bytes, "{storage:?}");
+        }
+        let mut plan = Plan::new(&g, &PlanOptions::default().storage(Dtype::F16)).unwrap();
+        let [a, b] = [0, 1].map(|s| plan.steps[s].outputs[0].0 as usize);
+        plan.placements[b].offset = plan.placements[a].offset;
+        plan.placements[b].in_place_of = Some(a);
+        let message = super::verify(&g, &plan).unwrap_err().to_string();
+        assert!(message.contains("step 1 (b): overwrites a"), "{message}");
     }
 
     #[test]

@@ -10,13 +10,14 @@ use dmap::backend::Device;
 use dmap::backend::cuda::emulated::{Emulated, EmulatedChip};
 use dmap::backend::cuda::launches_for;
 use dmap::compare::relative_error;
-use dmap::graph::{Dtype, Plan, PlanOptions, Shape};
+use dmap::executor::Executor;
+use dmap::graph::{Dtype, Graph, Plan, PlanOptions, Shape, backward};
 use dmap::launch::{Chip, Forced};
 use dmap::model::Model;
 use dmap::operator::parse_task;
 use dmap::ops::variant_tables::known;
 use dmap::sampler::{Conditioned, Item, METHODS, Measurement, Measurer, Restorer, Settings, Variance};
-use dmap::weights::write_safetensors_with;
+use dmap::weights::{Weights, write_safetensors_with};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -173,6 +174,7 @@ fn steps_through_every_kind_of_operator_agree_with_the_cpu() {
         ("demosaic", single),
         ("compressed-sensing:block=4", single),
         ("anisotropic-blur:size=5,boundary=circular", single),
+        ("motion-blur:size=5,boundary=circular+inpaint-random:missing=0.4", single),
         (&network, single),
         (&network, half),
     ] {
@@ -180,6 +182,38 @@ fn steps_through_every_kind_of_operator_agree_with_the_cpu() {
         let (found, residuals) = restore(model, task, &settings, plan, &emulated(2));
         for error in [relative_error(&found, &expected), relative_error(&residuals, &traced)] {
             assert!(error <= limit, "{task}: {error:.1e} of {limit:.1e}");
+        }
+    }
+}
+
+/// The nonlinear blur takes 128x128 pixels at least, so it runs without a sampler.
+#[test]
+fn nonlinear_blur_and_its_gradient_agree_with_the_cpu() {
+    let image = Shape::new(1, 128, 128, 3);
+    let operator = parse_task("nonlinear-blur:file=tests/data/nonlinear_blur.pth").unwrap();
+    let wave = |by: f32| (0..image.numel()).map(|k| 0.7 * (by * k as f32).sin()).collect::<Vec<f32>>();
+    let run = |plan: PlanOptions, device: &Device| {
+        let mut g = Graph::new();
+        let (x, dy) = (g.input("x", image), g.input("dy", image));
+        let kernel = g.input("kernel", operator.state_shape(image).unwrap());
+        let y = operator.build(&mut g, x, Some(kernel)).unwrap();
+        let dx = backward(&mut g, y, dy, x).unwrap();
+        g.output(y);
+        g.output(dx);
+        let mut e = Executor::new(g, &plan, &Weights::none(), device).unwrap();
+        e.set_poison(true);
+        e.write(x, &wave(0.013)).unwrap();
+        e.write(dy, &wave(0.7)).unwrap();
+        e.write(kernel, &operator.draw_state(image, 1).unwrap()).unwrap();
+        e.run().unwrap();
+        [y, dx].map(|id| e.read(id).unwrap())
+    };
+    let expected = run(PlanOptions::default(), &Device::cpu());
+    let half = PlanOptions::default().storage(Dtype::F16);
+    for (plan, limit) in [(PlanOptions::default().tf32(false), 2e-5), (half, 2e-2)] {
+        for (found, expected) in run(plan, &emulated(2)).iter().zip(&expected) {
+            let error = relative_error(found, expected);
+            assert!(error <= limit, "{error:.1e} of {limit:.1e}");
         }
     }
 }
