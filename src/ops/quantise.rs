@@ -42,6 +42,12 @@ fn step_of(k: usize, w: usize, h: usize, c: usize) -> usize {
     (row * BLOCK + column) * c + k % c
 }
 
+/// The steps of an image as the kernels take them.
+fn steps_of(r: &mut Recorder<'_>, steps: &[f32], x: Shape) -> Result<kernels::QuantiseSteps> {
+    let values = r.table(steps)?.into();
+    Ok(kernels::QuantiseSteps { values, count: x.numel(), h: x.h, w: x.w, channels: x.c })
+}
+
 impl Op for Quantise {
     fn name(&self) -> &'static str {
         "quantise"
@@ -75,18 +81,9 @@ impl Op for Quantise {
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (x, y) = (r.inputs[0], r.outputs[0]);
-        let (s, count) = (x.shape, x.shape.numel());
-        let steps = r.table(&self.steps)?;
-        let params = kernels::QuantiseParams {
-            y: y.into(),
-            x: x.into(),
-            steps: steps.into(),
-            count,
-            h: s.h,
-            w: s.w,
-            channels: s.c,
-        };
-        r.each(kernels::QUANTISE, count, 1, params);
+        let steps = steps_of(r, &self.steps, x.shape)?;
+        let params = kernels::QuantiseParams { y: y.into(), x: x.into(), steps };
+        r.each(kernels::QUANTISE, x.shape.numel(), 1, params);
         Ok(())
     }
 }
@@ -119,19 +116,9 @@ impl Op for QuantiseVjp {
     }
     fn record_cuda(&self, r: &mut Recorder<'_>) -> Result<()> {
         let (dy, x, dx) = (r.inputs[0], r.inputs[1], r.outputs[0]);
-        let (s, count) = (x.shape, x.shape.numel());
-        let steps = r.table(&self.steps)?;
-        let params = kernels::QuantiseVjpParams {
-            dx: dx.into(),
-            dy: dy.into(),
-            x: x.into(),
-            steps: steps.into(),
-            count,
-            h: s.h,
-            w: s.w,
-            channels: s.c,
-        };
-        r.each(kernels::QUANTISE_VJP, count, 1, params);
+        let steps = steps_of(r, &self.steps, x.shape)?;
+        let params = kernels::QuantiseVjpParams { dx: dx.into(), dy: dy.into(), x: x.into(), steps };
+        r.each(kernels::QUANTISE_VJP, x.shape.numel(), 1, params);
         Ok(())
     }
 }
