@@ -1,6 +1,6 @@
 //! The convolutional features that LPIPS compares: AlexNet and VGG16 as torchvision has them,
-//! evaluated on the CPU. No gradient is needed, and neither 5x5 nor 11x11 is a size of the
-//! engine's convolution, so these are plain functions.
+//! evaluated on the CPU. No gradient is needed, and 11x11 is no size of the engine's
+//! convolution, so these are plain functions.
 
 use crate::backend::cpu::matmul::matmul;
 use rayon::prelude::*;

@@ -1,6 +1,6 @@
 //! Operators that the user gives as files: a matrix, a network, a checkpoint of blurs.
 
-use crate::run::{largest_difference, measured, picture, vjp, with_vjp};
+use crate::run::{Reverse, largest_difference, measured, picture, vjp};
 use dmap::graph::Shape;
 use dmap::operator::parse_task;
 use dmap::weights::{Checkpoint, write_safetensors_with};
@@ -131,7 +131,7 @@ fn nonlinear_blur_is_that_of_pytorch() {
     let kernel = file.values("kernel").unwrap();
     assert_eq!(operator.state_shape(image), Some(Shape::new(1, 1, 2, 3)));
     let probe: Vec<f32> = (0..image.numel()).map(|k| (0.05 * k as f64).cos() as f32).collect();
-    let (y, dx) = with_vjp(operator.as_ref(), image, &x, &kernel, &probe);
+    let (y, dx) = Reverse::new(operator.as_ref(), image).run(&x, &kernel, &probe);
     let some = |all: &[f32]| -> Vec<f32> {
         let pixels = (0..image.h).step_by(5).flat_map(|i| (0..image.w).step_by(5).map(move |j| i * 256 + j));
         pixels.flat_map(|p| all[3 * p..][..3].to_vec()).collect()

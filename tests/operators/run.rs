@@ -2,7 +2,7 @@
 
 use dmap::backend::Device;
 use dmap::executor::Executor;
-use dmap::graph::{Graph, PlanOptions, Shape, backward};
+use dmap::graph::{Graph, PlanOptions, Shape, TensorId, backward};
 use dmap::noise::{Draw, NoiseKey, fill_normal};
 use dmap::operator::Operator;
 use dmap::sampler::Measurer;
@@ -24,30 +24,47 @@ pub fn measured(operator: &dyn Operator, image: Shape, x: &[f32]) -> Vec<f32> {
     Measurer::new(operator, image).unwrap().apply(x, &state).unwrap()
 }
 
-/// A^T g at x, with the state that [`measured`] takes.
-pub fn vjp(operator: &dyn Operator, image: Shape, x: &[f32], g: &[f32]) -> Vec<f32> {
-    with_vjp(operator, image, x, &operator.draw_state(image, 3).unwrap(), g).1
+/// An operator and its reverse, for one image.
+pub struct Reverse {
+    executor: Executor,
+    x: TensorId,
+    state: Option<TensorId>,
+    dy: TensorId,
+    y: TensorId,
+    dx: TensorId,
 }
 
-/// A(x) and A^T g at x.
-pub fn with_vjp(operator: &dyn Operator, image: Shape, x: &[f32], state: &[f32], g: &[f32]) -> (Vec<f32>, Vec<f32>) {
-    let mut graph = Graph::new();
-    let input = graph.input("x", image);
-    let kernel = operator.state_shape(image).map(|s| graph.input("state", s));
-    let y = operator.build(&mut graph, input, kernel).unwrap();
-    let shape = graph.shape(y);
-    let dy = graph.input("dy", shape);
-    let dx = backward(&mut graph, y, dy, input).unwrap();
-    graph.output(y);
-    graph.output(dx);
-    let mut e = Executor::new(graph, &PlanOptions::default(), &Weights::none(), &Device::cpu()).unwrap();
-    e.write(input, x).unwrap();
-    e.write(dy, g).unwrap();
-    if let Some(kernel) = kernel {
-        e.write(kernel, state).unwrap();
+impl Reverse {
+    pub fn new(operator: &dyn Operator, image: Shape) -> Reverse {
+        let mut graph = Graph::new();
+        let x = graph.input("x", image);
+        let state = operator.state_shape(image).map(|s| graph.input("state", s));
+        let y = operator.build(&mut graph, x, state).unwrap();
+        let shape = graph.shape(y);
+        let dy = graph.input("dy", shape);
+        let dx = backward(&mut graph, y, dy, x).unwrap();
+        graph.output(y);
+        graph.output(dx);
+        let executor = Executor::new(graph, &PlanOptions::default(), &Weights::none(), &Device::cpu()).unwrap();
+        Reverse { executor, x, state, dy, y, dx }
     }
-    e.run().unwrap();
-    (e.read(y).unwrap(), e.read(dx).unwrap())
+
+    /// A(x) and A^T g at x.
+    pub fn run(&mut self, x: &[f32], state: &[f32], g: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let e = &mut self.executor;
+        e.write(self.x, x).unwrap();
+        e.write(self.dy, g).unwrap();
+        if let Some(id) = self.state {
+            e.write(id, state).unwrap();
+        }
+        e.run().unwrap();
+        (e.read(self.y).unwrap(), e.read(self.dx).unwrap())
+    }
+}
+
+/// A^T g at x, with the state that [`measured`] takes.
+pub fn vjp(operator: &dyn Operator, image: Shape, x: &[f32], g: &[f32]) -> Vec<f32> {
+    Reverse::new(operator, image).run(x, &operator.draw_state(image, 3).unwrap(), g).1
 }
 
 pub fn largest_difference(a: &[f32], b: &[f32]) -> f32 {

@@ -3,14 +3,12 @@
 
 use crate::cosine::cosine_transform;
 use crate::hartley::hartley_transform;
-use dmap::backend::Device;
-use dmap::executor::Executor;
-use dmap::graph::{Graph, PlanOptions, Shape, backward};
+use crate::run::Reverse;
+use dmap::graph::Shape;
 use dmap::noise::{Draw, NoiseKey, fill_normal};
 use dmap::operator::{OPERATORS, Operator, Spectrum, Transform, parse_task};
 use dmap::ops::axis_filter::Taps;
 use dmap::sampler::Measurer;
-use dmap::weights::Weights;
 use std::f64::consts::PI;
 
 const GAUSSIAN: &str = "gaussian-blur:size=9,sigma=1.5";
@@ -45,23 +43,9 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
 
 /// A^T y by the reverse walk.
 fn transpose_of(operator: &dyn Operator, image: Shape, state: &[f32]) -> impl FnMut(&[f32]) -> Vec<f32> {
-    let mut g = Graph::new();
-    let x = g.input("x", image);
-    let kernel = operator.state_shape(image).map(|s| g.input("state", s));
-    let ax = operator.build(&mut g, x, kernel).unwrap();
-    let shape = g.shape(ax);
-    let y = g.input("y", shape);
-    let aty = backward(&mut g, ax, y, x).unwrap();
-    g.output(aty);
-    let mut e = Executor::new(g, &PlanOptions::default(), &Weights::none(), &Device::cpu()).unwrap();
-    if let Some(kernel) = kernel {
-        e.write(kernel, state).unwrap();
-    }
-    move |v| {
-        e.write(y, v).unwrap();
-        e.run().unwrap();
-        e.read(aty).unwrap()
-    }
+    // A linear operator has the same reverse at every x.
+    let (mut reverse, x) = (Reverse::new(operator, image), vec![0.0; image.numel()]);
+    move |y| reverse.run(&x, state, y).1
 }
 
 /// Coefficients of one channel of an image.
