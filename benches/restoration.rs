@@ -160,6 +160,7 @@ fn restore(
     let truth = Photo::read(photo)?.picture.centre_crop(a.size, a.size);
     let trial = Trial {
         model,
+        label: None,
         operator,
         settings: settings.clone(),
         noise: Noise::Gaussian(noise),

@@ -18,6 +18,8 @@ use std::time::Instant;
 pub struct Trial<'a> {
     /// The prior.
     pub model: &'a Model,
+    /// Class of a class-conditional prior.
+    pub label: Option<u32>,
     /// The operator that degrades the photos.
     pub operator: &'a Arc<dyn Operator>,
     /// Method, levels and schedule.
@@ -141,7 +143,8 @@ impl Trial<'_> {
         let (mut pictures, mut residual) = (Vec::new(), 0.0);
         for sample in 0..self.samples {
             let mut run = |restart: u32| {
-                let item = Item::new(measurement.clone(), self.seed).sample(sample * self.restarts + restart);
+                let item = Item::new(measurement.clone(), self.seed).label(self.label);
+                let item = item.sample(sample * self.restarts + restart);
                 Ok(restorer.restore(&[item], |_| go_on())?.remove(0))
             };
             let runs = (0..self.restarts.max(1)).map(&mut run).collect::<Result<Vec<_>>>()?;

@@ -2,6 +2,7 @@
 //! networks.
 
 use super::device::DeviceFlags;
+use super::prior_flags::warn;
 use super::{interrupted, make_folder, quantity};
 use crate::analyse::network::{self, NetworkProblem};
 use crate::analyse::report::Row;
@@ -292,9 +293,7 @@ fn of_network(flags: &Analyse, watch: Watch<'_>) -> Result<Report> {
     let image = Shape::new(1, picture.height, picture.width, 3);
     let open = || Model::open_or_shipped(&flags.prior);
     let model = open()?;
-    if let Some(warning) = &model.warning {
-        complain!("dmap: {warning}");
-    }
+    warn(&model);
     let estimator = |path: &PathBuf| with_estimator(open()?, path, operator.as_ref());
     let cse = flags.cse.as_ref().map(estimator).transpose()?;
     let reference = match (&flags.reference, &flags.reference_cse) {

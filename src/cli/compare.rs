@@ -12,13 +12,13 @@ use super::device::DeviceFlags;
 use super::inputs::{Input, expand};
 use super::level_flags::LevelFlags;
 use super::losses::Losses;
+use super::prior_flags::{PriorFlags, warn};
 use super::reported::check_report;
 use super::results_folder::ResultsFolder;
 use super::{interrupted, quantity};
 use crate::error::{Error, ErrorKind, Result, shown};
 use crate::image::ReadOptions;
 use crate::metrics::Lpips;
-use crate::model::Model;
 use crate::operator::parse_task;
 use crate::report::MethodsReport;
 use crate::sampler::Noise;
@@ -64,10 +64,8 @@ pub struct Compare {
     /// Seed of mask, kernel, measurement noise and sampler, the same for every photo and method
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Weight file of the prior, or folder of a latent model in diffusers layout; `photo` and
-    /// `tiny-latent` are inside the program
-    #[arg(long, default_value = "photo", help_heading = "Model")]
-    model: String,
+    #[command(flatten)]
+    prior: PriorFlags,
     #[command(flatten)]
     cse: CseFlags,
     #[command(flatten)]
@@ -97,14 +95,15 @@ pub(super) fn run(flags: Compare) -> anyhow::Result<ExitCode> {
     let crop = flags.size.as_deref().map(quantity::size).transpose()?;
     let lpips = if flags.lpips.is_empty() { None } else { Some(Lpips::open(&flags.lpips)?) };
     let operator = parse_task(&flags.task)?;
-    let model = flags.cse.on(Model::open_or_shipped(&flags.model)?, operator.as_ref())?;
+    let model = flags.cse.on(flags.prior.open()?, operator.as_ref())?;
+    let label = flags.prior.checked_label(&model.network.prior())?;
     let settings =
         contest::settings(&flags.methods, |typed| flags.levels.settings(typed, &model, operator.as_ref(), noise))?;
     let (device, plan) = (flags.device.open()?, flags.device.plan()?);
     let seed = flags.seed;
     let trial = |settings| {
         let (model, operator, device, restarts) = (&model, &operator, &device, operator.restarts());
-        Trial { model, operator, settings, noise, seed, samples: 1, restarts, plan, device }
+        Trial { model, label, operator, settings, noise, seed, samples: 1, restarts, plan, device }
     };
     let methods = settings.into_iter().map(|(name, settings)| Contestant::new(name, trial(settings))).collect();
     let contest = Contest { methods, read: ReadOptions { crop, ..ReadOptions::default() }, lpips };
@@ -112,9 +111,7 @@ pub(super) fn run(flags: Compare) -> anyhow::Result<ExitCode> {
         check_report(report, &flags.out)?;
     }
     let folder = ResultsFolder::open(&flags.out, flags.overwrite)?;
-    if let Some(warning) = &model.warning {
-        complain!("dmap: {warning}");
-    }
+    warn(&model);
     say!("{}, noise {noise}, on {}", operator.task(), device.name_and_reason())?;
     for method in &contest.methods {
         say!("{}: {}, {} levels", method.name, method.method(), method.steps())?;
@@ -125,6 +122,8 @@ pub(super) fn run(flags: Compare) -> anyhow::Result<ExitCode> {
         crop,
         model: model.name.clone(),
         model_sha256: model.sha256()?,
+        prompt: flags.prior.prompt,
+        label,
         cse: flags.cse.cse.as_deref().map(shown),
         seed,
         device: device.name(),

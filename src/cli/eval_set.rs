@@ -1,16 +1,17 @@
 //! `dmap eval-set`: restores a folder of photos in the setting of a public benchmark and prints
 //! PSNR, SSIM and LPIPS.
 
+use super::cse_flags::CseFlags;
 use super::device::DeviceFlags;
 use super::inputs::{Input, expand};
 use super::level_flags::LevelFlags;
 use super::mean::Mean;
+use super::prior_flags::{PriorFlags, warn};
 use super::results_folder::{ResultsFolder, csv_number, csv_text};
 use super::{go_on, interrupted};
 use crate::error::{Error, ErrorKind, Result, shown};
 use crate::image::{Photo, Picture};
 use crate::metrics::{Comparison, Lpips, LpipsRange, Values};
-use crate::model::Model;
 use crate::operator::parse_task;
 use crate::sampler::Noise;
 use crate::trial::{Score, Trial};
@@ -82,20 +83,20 @@ pub struct EvalSet {
     /// Seed of mask, measurement noise and sampler, the same for every photo
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Weight file of the prior, or folder of a latent model in diffusers layout; `photo` and
-    /// `tiny-latent` are inside the program
-    #[arg(long, default_value = "photo")]
-    model: String,
+    #[command(flatten)]
+    prior: PriorFlags,
+    #[command(flatten)]
+    cse: CseFlags,
     /// Report LPIPS too, with these weights, as for `dmap restore`
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     lpips: Vec<PathBuf>,
     #[command(flatten)]
     device: DeviceFlags,
     /// Folder for results.json, results.csv and the restored images
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", help_heading = "Output")]
     out: PathBuf,
     /// Replace the results of an earlier run in this folder
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     overwrite: bool,
 }
 
@@ -119,6 +120,9 @@ struct Results {
     preset: PresetRow,
     model: String,
     model_sha256: String,
+    prompt: Option<String>,
+    label: Option<u32>,
+    cse: Option<String>,
     method: String,
     steps: usize,
     seed: u64,
@@ -140,16 +144,19 @@ pub(super) fn run(flags: EvalSet) -> anyhow::Result<ExitCode> {
     let lpips = if flags.lpips.is_empty() { None } else { Some(Lpips::open(&flags.lpips)?) };
     let operator = parse_task(preset.task)?;
     let noise = Noise::Gaussian(preset.noise);
-    let model = Model::open_or_shipped(&flags.model)?;
+    let model = flags.cse.on(flags.prior.open()?, operator.as_ref())?;
+    let label = flags.prior.checked_label(&model.network.prior())?;
     let settings = flags.levels.settings(&flags.method, &model, operator.as_ref(), noise)?;
     let (device, plan) = (flags.device.open()?, flags.device.plan()?);
     let (truths, bad) = read_all(&mut inputs, preset.side)?;
     let folder = ResultsFolder::open(&flags.out, flags.overwrite)?;
+    warn(&model);
     say!("{} by {} on {}", preset.benchmark, settings.method.method(), device.name_and_reason())?;
     interrupted();
     let seed = flags.seed;
     let trial = Trial {
         model: &model,
+        label,
         operator: &operator,
         settings,
         noise,
@@ -175,6 +182,9 @@ pub(super) fn run(flags: EvalSet) -> anyhow::Result<ExitCode> {
         preset,
         model: model.name.clone(),
         model_sha256: model.sha256()?,
+        prompt: flags.prior.prompt,
+        label,
+        cse: flags.cse.cse.as_deref().map(shown),
         method: trial.settings.method.method(),
         steps: trial.settings.steps,
         seed,
@@ -219,7 +229,12 @@ fn read_all(inputs: &mut Vec<Input>, side: usize) -> Result<(Vec<Picture>, usize
 
 /// A photo, resized by a triangle filter that widens with the reduction, as the benchmarks do.
 fn read(path: &Path, side: usize) -> Result<Picture> {
-    Ok(Photo::read(path)?.picture.resize_triangle(side, side))
+    let picture = Photo::read(path)?.picture;
+    if picture.width.min(picture.height) < side {
+        let (w, h) = (picture.width, picture.height);
+        complain!("dmap: {} has {w}x{h} pixels and is enlarged to {side}x{side}", shown(path));
+    }
+    Ok(picture.resize_triangle(side, side))
 }
 
 /// The figures of a restored photo, as the benchmark computes them.

@@ -12,7 +12,8 @@ pub(super) struct LevelFlags {
     /// Noise levels visited [default: tuned per method and kind of model]
     #[arg(long)]
     steps: Option<usize>,
-    /// As many noise levels as this number of network passes per image allows
+    /// As many noise levels as this number of network passes per image allows: forward evaluations
+    /// plus VJPs, of one run if there are restarts
     #[arg(long, value_name = "N", conflicts_with = "steps", value_parser = clap::value_parser!(u32).range(1..))]
     passes: Option<u32>,
 }

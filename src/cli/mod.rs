@@ -30,6 +30,7 @@ mod pending;
 mod plan;
 mod plan_training;
 mod prepare;
+mod prior_flags;
 mod quantity;
 mod queue;
 mod recipe;

@@ -99,7 +99,13 @@ fn read_measurement(job: &Job, path: &Path) -> Result<Given> {
     let state = own_state(job, path, image)?;
     let shape = Shape::new(1, picture.height, picture.width, operator.measurement_shape(image).c);
     let y = match shape.c {
-        1 => picture.grey().values.into_iter().step_by(3).collect(),
+        1 => {
+            let is_coloured = |pixel: &[f32]| pixel[0] != pixel[1] || pixel[0] != pixel[2];
+            if picture.values.chunks_exact(3).any(is_coloured) && !job.json {
+                say!("{}: colours are averaged, because {} measures one channel", shown(path), operator.task())?;
+            }
+            picture.grey().values.into_iter().step_by(3).collect()
+        }
         _ => picture.values,
     };
     // One channel does not say whether the image is grey.

@@ -4,6 +4,7 @@ use super::cse_flags::CseFlags;
 use super::device::DeviceFlags;
 use super::inputs::{Input, expand};
 use super::job::Job;
+use super::prior_flags::{PriorFlags, warn};
 use super::queue::restore_all;
 use super::recipe::sha256;
 use super::reported::check_report;
@@ -13,7 +14,6 @@ use super::{interrupted, make_folder, quantity};
 use crate::error::{Error, Result};
 use crate::image::{MOST_PIXELS, ReadOptions};
 use crate::metrics::Lpips;
-use crate::model::{Model, Prior};
 use crate::operator::{Operator, parse_task};
 use crate::sampler::{MeasurementFile, Noise};
 use std::path::PathBuf;
@@ -69,19 +69,10 @@ pub struct Restore {
     /// Seed of mask, kernel, measurement noise and sampler
     #[arg(long, default_value_t = 0, help_heading = "Sampling")]
     seed: u64,
-    /// Weight file of the prior, or folder of a latent model in diffusers layout; `photo` and
-    /// `tiny-latent` are inside the program
-    #[arg(long, default_value = "photo", help_heading = "Model")]
-    model: String,
-    /// Text that a latent model is conditioned on [default: the cached one of its folder, else the
-    /// empty text]
-    #[arg(long, help_heading = "Model")]
-    prompt: Option<String>,
+    #[command(flatten)]
+    prior: PriorFlags,
     #[command(flatten)]
     cse: CseFlags,
-    /// Class of a class-conditional model
-    #[arg(long, help_heading = "Model")]
-    label: Option<u32>,
     #[command(flatten)]
     device: DeviceFlags,
     /// Images restored at the same time
@@ -116,24 +107,6 @@ pub(super) fn task_file_sha256(operator: &dyn Operator) -> Result<Option<String>
     Ok((!hashes.is_empty()).then(|| hashes.join(" ")))
 }
 
-/// Checks a class label. Fails if the model has no classes or too few.
-fn checked_label(label: Option<u32>, prior: &Prior) -> Result<Option<u32>> {
-    match (label, prior.classes) {
-        (None, None) => Ok(None),
-        (None, Some(classes)) => {
-            complain!("dmap: the model has {classes} classes and no --label is given: class 0 is taken");
-            Ok(Some(0))
-        }
-        (Some(label), Some(classes)) if (label as usize) < classes => Ok(Some(label)),
-        (Some(label), Some(classes)) => {
-            Err(Error::Invalid(format!("--label {label}: the model has {classes} classes, 0 to {}", classes - 1)))
-        }
-        (Some(label), None) => {
-            Err(Error::Invalid(format!("--label {label}: the model is not class-conditional; leave --label out")))
-        }
-    }
-}
-
 /// The noise that settings are chosen for: the flag's, else that of the first input if it is a
 /// measurement that says so, else 0.025.
 fn noise_of(flags: &Restore, typed: Option<Noise>, inputs: &[Input]) -> Noise {
@@ -166,8 +139,7 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
     }
     let lpips = if flags.lpips.is_empty() { None } else { Some(Lpips::open(&flags.lpips)?) };
     let operator = parse_task(&flags.task)?;
-    let model = Model::open_with_prompt(&flags.model, flags.prompt.as_deref())?;
-    let model = flags.cse.on(model, operator.as_ref())?;
+    let model = flags.cse.on(flags.prior.open()?, operator.as_ref())?;
     let usual_noise = noise_of(&flags, noise, &inputs);
     let mut job = Job {
         task_file_sha256: task_file_sha256(operator.as_ref())?,
@@ -181,7 +153,7 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
             crop: flags.size.as_deref().map(quantity::size).transpose()?,
             allow_truncated: flags.allow_truncated,
         },
-        label: checked_label(flags.label, &model.network.prior())?,
+        label: flags.prior.checked_label(&model.network.prior())?,
         model_sha256: model.sha256()?,
         model,
         out: flags.out,
@@ -195,7 +167,7 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
         report: flags.report,
         lpips,
         json: flags.json,
-        prompt: flags.prompt,
+        prompt: flags.prior.prompt,
         precision: flags.device.precision(),
     };
     if let Some(seconds) = flags.seconds {
@@ -210,9 +182,7 @@ pub(super) fn run(flags: Restore) -> anyhow::Result<ExitCode> {
     }
     let is_new = !job.out.exists();
     make_folder(&job.out)?;
-    if let Some(warning) = &job.model.warning {
-        complain!("dmap: {warning}");
-    }
+    warn(&job.model);
     if !job.json {
         say!("on {}", job.device.name_and_reason())?;
     }

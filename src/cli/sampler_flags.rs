@@ -25,7 +25,7 @@ pub(crate) struct SamplerFlags {
     #[arg(long)]
     pub steps: Option<usize>,
     /// As many noise levels as this number of network passes per image allows: forward evaluations
-    /// plus VJPs
+    /// plus VJPs, of one run if there are restarts
     #[arg(long, value_name = "N", conflicts_with = "steps", value_parser = clap::value_parser!(u32).range(1..))]
     pub passes: Option<u32>,
     /// Method and levels from a file that `dmap tune` wrote, for the task and the nearest noise; or

@@ -2,6 +2,7 @@
 
 use super::device::DeviceFlags;
 use super::inputs::expand;
+use super::prior_flags::warn;
 use super::{interrupted, make_folder, quantity};
 use crate::error::{Error, ErrorKind, Result, shown};
 use crate::model::{Model, Prior};
@@ -175,9 +176,7 @@ pub(super) fn run(flags: TrainCse) -> anyhow::Result<ExitCode> {
     let operator = parse_task(&flags.task)?;
     let model = Model::open_or_shipped(&flags.model)?;
     let settings = flags.settings(&model)?;
-    if let Some(warning) = &model.warning {
-        complain!("dmap: {warning}");
-    }
+    warn(&model);
     let state = flags.out.join(CHECKPOINT);
     match (flags.resume, flags.overwrite, state.exists()) {
         (true, _, false) => {

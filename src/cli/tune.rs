@@ -5,6 +5,7 @@ mod climb;
 
 use super::device::DeviceFlags;
 use super::inputs::expand;
+use super::prior_flags::{PriorFlags, warn};
 use super::sampler_flags::EstimateFlag;
 use super::{go_on, interrupted, quantity};
 use crate::backend::Device;
@@ -62,23 +63,22 @@ pub struct Tune {
     /// Seed of mask, kernel, measurement noise and sampler
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Weight file of the prior, or folder of a latent model in diffusers layout; `photo` and
-    /// `tiny-latent` are inside the program
-    #[arg(long, default_value = "photo")]
-    model: String,
+    #[command(flatten)]
+    prior: PriorFlags,
     #[command(flatten)]
     device: DeviceFlags,
     /// File for the preset
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     out: PathBuf,
     /// Write over an existing preset
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     overwrite: bool,
 }
 
 /// What all trials share.
 struct Tuning<'a> {
     model: &'a Model,
+    label: Option<u32>,
     methods: &'a [String],
     passes: usize,
     answer: Answer,
@@ -128,10 +128,10 @@ impl Search<'_> {
 
     /// Means of these settings over photos. Fails after Ctrl-C.
     fn means(&self, settings: &Settings, photos: &[Picture]) -> Result<Means> {
-        let Tuning { model, seed, plan, device, answer, .. } = *self.tuning;
+        let Tuning { model, label, seed, plan, device, answer, .. } = *self.tuning;
         let samples = if answer == Answer::Sample { 2 } else { 1 };
         let (operator, settings, noise) = (self.operator, settings.clone(), self.noise);
-        let trial = Trial { model, operator, settings, noise, seed, samples, restarts: 1, plan, device };
+        let trial = Trial { model, label, operator, settings, noise, seed, samples, restarts: 1, plan, device };
         let scores = trial.run(photos, go_on)?;
         let mean = |of: fn(&Score) -> f64| scores.iter().map(of).sum::<f64>() / scores.len() as f64;
         Ok(Means { psnr: mean(|s| s.sample_psnr), crps: mean(|s| s.crps) })
@@ -235,10 +235,12 @@ pub(super) fn run(flags: Tune) -> anyhow::Result<ExitCode> {
     if flags.hold_out && held_out.is_empty() {
         return Err(Error::Invalid("--hold-out needs at least two photos".into()).into());
     }
-    let model = Model::open_or_shipped(&flags.model)?;
+    let model = flags.prior.open()?;
+    warn(&model);
     let device = flags.device.open()?;
     let tuning = Tuning {
         model: &model,
+        label: flags.prior.checked_label(&model.network.prior())?,
         methods: &flags.methods,
         passes: flags.passes as usize,
         answer: flags.estimate.answer(),

@@ -67,6 +67,12 @@ fn a_measurement_is_restored_by_its_own_operator_and_noise_or_not_at_all() {
         ),
         row("another blur", restore(&blurred, "gaussian-blur:size=9,sigma=2", &out), 2, "sigma=1, not by"),
         row("its own mask file", restore(&masked, &by_mask, &f.string("b")), 0, "residual"),
+        row(
+            "a colour picture",
+            restore(&photo, "colorize", &f.string("c")),
+            0,
+            "colours are averaged, because colorize",
+        ),
         row("another mask file", restore(&masked, &by_other, &out), 2, "not the one of task"),
         row(
             "another noise",

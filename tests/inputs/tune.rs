@@ -25,7 +25,10 @@ fn a_preset_holds_what_the_search_found_and_restore_takes_it() {
     let nowhere = f.string("none/preset.json");
     let base = ["tune", &photos, "--task", "sr2", "--noise", "0.1", "--passes", "3", "--hold-out"];
     let tune = |out| [&base[..], &["--out", out]].concat();
-    check(&[row("a folder that is not there", tune(&nowhere), 2, "there is no folder")]);
+    check(&[
+        row("a folder that is not there", tune(&nowhere), 2, "there is no folder"),
+        row("a class of a model without", [&tune(&preset)[..], &["--label", "1"]].concat(), 2, "class-conditional"),
+    ]);
     let done = dmap(&tune(&preset));
     assert!(done.status.success(), "{}", text(&done));
     assert!(text(&done).contains("2 photos") && text(&done).contains("1 held out"), "{}", text(&done));

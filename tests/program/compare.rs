@@ -8,6 +8,8 @@ use dmap::metrics::{psnr, ssim};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// A model of ten classes.
+const CLASSES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/adm_a.safetensors");
 const ALEX: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/metrics/alex.safetensors");
 
 /// The fields of results.csv by photo and method. No name of these tests has a comma.
@@ -107,6 +109,26 @@ fn figures_are_those_of_the_pictures_and_differences_those_of_the_rows() {
 }
 
 #[test]
+fn a_model_is_conditioned_on_a_class_as_by_restore() {
+    let f = Folder::new();
+    let photo = f.picture("a.png", 16, 16);
+    let run = |command: &str, out: &str, more: &[&str]| {
+        let usual = [command, &photo, "--model", CLASSES, "--task", "sr2", "--method", "dps", "--steps", "2"];
+        let o = dmap(&[&usual[..], &["--device", "cpu", "--out", &f.string(out)], more].concat());
+        assert!(o.status.success(), "{}", text(&o));
+        text(&o)
+    };
+    let read = |name: &str| std::fs::read(f.path(name)).unwrap();
+    assert!(!run("compare", "second", &["--label", "1"]).contains("class 0 is taken"));
+    assert!(run("compare", "first", &[]).contains("class 0 is taken"));
+    run("restore", "alone", &["--label", "1"]);
+    assert!(read("second/a/dps.png") == read("alone/a/restored.png"));
+    assert!(read("second/a/dps.png") != read("first/a/dps.png"));
+    let label = |folder: &str| json(&f.path(folder).join("results.json"))["label"].clone();
+    assert_eq!([label("second"), label("first")], [1, 0]);
+}
+
+#[test]
 fn what_cannot_be_compared_is_refused_in_a_sentence() {
     let f = Folder::new();
     let photo = f.picture("photos/a.png", 24, 16);
@@ -127,6 +149,8 @@ fn what_cannot_be_compared_is_refused_in_a_sentence() {
     refused(&["--task", "sr2", "--method", "auto:k=2"], "auto takes no options");
     refused(&["--task", "jpeg", "--method", "ddrm"], "ddrm");
     refused(&["--task", "no-such"], "no-such");
+    refused(&["--task", "sr2", "--label", "1"], "the model is not class-conditional");
+    refused(&["--task", "sr2", "--prompt", "a dog"], "--prompt is for latent models");
     refused(&["--task", "sr2", "--noise", "much"], "--noise much");
     refused(&["--task", "sr2", "--report", &photo], "no page of dmap");
 }

@@ -24,6 +24,8 @@ fn a_folder_is_restored_and_its_figures_are_those_of_the_pictures() {
         .unwrap();
     let said = String::from_utf8_lossy(&o.stdout);
     assert!(o.status.success() && said.contains("2 of 2 photos"), "{said} {}", String::from_utf8_lossy(&o.stderr));
+    let complaints = String::from_utf8_lossy(&o.stderr);
+    assert!(complaints.contains("\"1\".png has 64x48 pixels and is enlarged to 256x256"), "{complaints}");
     let json: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(path("out/results.json")).unwrap()).unwrap();
     assert_eq!((json["benchmark"].as_str(), json["border"].as_u64()), (Some("div2k_gaussian_deblurring"), Some(16)));
@@ -50,6 +52,8 @@ fn a_folder_is_restored_and_its_figures_are_those_of_the_pictures() {
     let (code, said) = other(&[]);
     assert!(code == Some(2) && said.contains("holds results; give another --out, or --overwrite"), "{said}");
     assert_eq!(std::fs::read_to_string(path("out/results.csv")).unwrap(), table);
+    let (code, said) = other(&["--overwrite", "--label", "1"]);
+    assert!(code == Some(2) && said.contains("the model is not class-conditional"), "{said}");
     std::fs::write(path("photos/a.png"), "no picture").unwrap();
     let (code, said) = other(&["--overwrite"]);
     assert!(code == Some(2) && said.contains("a.png") && said.contains("3 of 4 photos"), "{said}");

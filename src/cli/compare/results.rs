@@ -34,6 +34,8 @@ pub(super) struct Results {
     pub crop: Option<(usize, usize)>,
     pub model: String,
     pub model_sha256: String,
+    pub prompt: Option<String>,
+    pub label: Option<u32>,
     pub cse: Option<String>,
     pub seed: u64,
     pub device: String,
