@@ -1,6 +1,8 @@
 //! Loops over all cores, and functions compiled for the widest vectors of the CPU.
 
 use rayon::prelude::*;
+use std::cell::Cell;
+use std::ops::{Deref, DerefMut};
 
 /// Elements per task: enough to outweigh the cost of a task, few enough to stay in the cache.
 const CHUNK: usize = 1 << 15;
@@ -47,6 +49,48 @@ macro_rules! vectorised {
     };
 }
 pub(crate) use vectorised;
+
+/// A buffer of floats that its thread keeps for the next one: fresh pages cost more than what is
+/// computed in them. It holds old values, and may be longer than was asked for.
+pub struct Scratch(Vec<f32>);
+
+thread_local! {
+    static SPARE: Cell<Vec<Vec<f32>>> = const { Cell::new(Vec::new()) };
+}
+
+impl Scratch {
+    /// A buffer of at least `len` floats.
+    pub fn new(len: usize) -> Scratch {
+        let mut spare = SPARE.take();
+        let mut values = spare.pop().unwrap_or_default();
+        SPARE.set(spare);
+        if values.len() < len {
+            values = vec![0.0; len];
+        }
+        Scratch(values)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let mut spare = SPARE.take();
+        spare.push(std::mem::take(&mut self.0));
+        SPARE.set(spare);
+    }
+}
+
+impl Deref for Scratch {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        &self.0
+    }
+}
+
+impl DerefMut for Scratch {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.0
+    }
+}
 
 /// Splits `out` into tasks, each within one batch item: `f(item, offset in the item, values)`.
 pub fn for_item_chunks(out: &mut [f32], item: usize, f: impl Fn(usize, usize, &mut [f32]) + Sync) {

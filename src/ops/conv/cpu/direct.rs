@@ -11,9 +11,9 @@
 use super::super::problem::{DirectConv, Geometry, Spread, WeightOrder};
 use super::line::{Block, Outputs, run_line};
 use super::winograd;
+use crate::backend::cpu::parallel::Scratch;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
-use std::sync::Mutex;
 
 /// Maximum number of floats in the padded rows of one task: half of a typical second-level cache.
 const ROWS_BUFFER: usize = 1 << 17;
@@ -74,24 +74,11 @@ impl WithSimd for Run<'_, '_> {
 struct Packed {
     /// The buffer may be longer than the blocks. Beyond the last output channel it holds old
     /// values; sums with them are dropped.
-    values: Vec<f32>,
+    values: Scratch,
     /// For each block: first output channel, number of vectors.
     blocks: Vec<(usize, usize)>,
     lanes: usize,
     depth: usize,
-}
-
-/// Buffer of the last packing, which the next one reuses: fresh pages would cost more than the
-/// packing.
-static SPARE: Mutex<Vec<f32>> = Mutex::new(Vec::new());
-
-impl Drop for Packed {
-    fn drop(&mut self) {
-        let mut spare = SPARE.lock().unwrap_or_else(|e| e.into_inner());
-        if self.values.len() > spare.len() {
-            *spare = std::mem::take(&mut self.values);
-        }
-    }
 }
 
 impl Packed {
@@ -111,9 +98,8 @@ impl Packed {
             blocks.push((first, vectors));
             first += vectors * lanes;
         }
-        let mut values = std::mem::take(&mut *SPARE.lock().unwrap_or_else(|e| e.into_inner()));
-        values.resize(values.len().max(first * depth), 0.0);
-        let mut rest = values.as_mut_slice();
+        let mut values = Scratch::new(first * depth);
+        let mut rest = &mut values[..];
         let mut parts = Vec::new();
         for &(first, vectors) in &blocks {
             let (head, tail) = rest.split_at_mut(vectors * lanes * depth);
@@ -192,8 +178,9 @@ impl WithSimd for Rows<'_, '_> {
         let columns = (wo - 1) * g.stride + g.kernel;
         let count = (rows - 1) * g.stride + g.kernel;
         let length = columns * ci;
-        let mut buffer = vec![0f32; count * length];
-        for (r, row) in buffer.chunks_mut(length).enumerate() {
+        let mut buffer = Scratch::new(count * length);
+        for (r, row) in buffer[..count * length].chunks_mut(length).enumerate() {
+            row.fill(0.0);
             let Some(y) = (self.first_row * g.stride + r).checked_sub(pad) else { continue };
             let y = match g.spread {
                 Spread::Dense => y,

@@ -43,7 +43,8 @@ impl WithSimd for WeightGradient<'_> {
                 while i < ci {
                     let (valid, mut o) = ((2 * lanes).min(ci - i), 0);
                     while o < outputs {
-                        let (p, tile) = (tile_rows(6, outputs - o), Tile { tap, rows: rows.clone(), i, o });
+                        let largest = if lanes >= 16 { 8 } else { 6 };
+                        let (p, tile) = (tile_rows(largest, outputs - o), Tile { tap, rows: rows.clone(), i, o });
                         macro_rules! add {
                             ($p:literal) => {
                                 match valid {
@@ -54,6 +55,7 @@ impl WithSimd for WeightGradient<'_> {
                             };
                         }
                         match p {
+                            8 => add!(8),
                             6 => add!(6),
                             4 => add!(4),
                             2 => add!(2),
