@@ -61,13 +61,15 @@ pub(super) fn write_results(
             std::fs::remove_file(entry.path()).map_err(Error::io(entry.path()))?;
         }
     }
-    let write = |picture: &Picture, name: &str| match p.grey {
+    let write_as = |picture: &Picture, name: &str, grey: bool| match grey {
         true => picture.write_grey_png(&folder.join(name)),
         false => picture.write_png(&folder.join(name)),
     };
+    let write = |picture: &Picture, name: &str| write_as(picture, name, p.grey);
     let image = p.image;
     let state = &p.measurement.state;
-    write(&p.y, "measurement.png")?;
+    // A mosaic of a grey photo, for example, has channels of its own.
+    write_as(&p.y, "measurement.png", p.grey && p.y.is_grey())?;
     let y = job.operator.measurement_shape(image);
     let mut tensors = vec![("y", vec![1, y.h, y.w, y.c], &p.measurement.y[..])];
     if let Some(s) = job.operator.state_shape(image) {

@@ -100,8 +100,7 @@ fn read_measurement(job: &Job, path: &Path) -> Result<Given> {
     let shape = Shape::new(1, picture.height, picture.width, operator.measurement_shape(image).c);
     let y = match shape.c {
         1 => {
-            let is_coloured = |pixel: &[f32]| pixel[0] != pixel[1] || pixel[0] != pixel[2];
-            if picture.values.chunks_exact(3).any(is_coloured) && !job.json {
+            if !picture.is_grey() && !job.json {
                 say!("{}: colours are averaged, because {} measures one channel", shown(path), operator.task())?;
             }
             picture.grey().values.into_iter().step_by(3).collect()

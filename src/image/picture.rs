@@ -65,6 +65,11 @@ impl Picture {
         encode_png(path, &DynamicImage::ImageLuma8(grey))
     }
 
+    /// True if the channels of every pixel are equal.
+    pub fn is_grey(&self) -> bool {
+        self.values.chunks_exact(3).all(|pixel| pixel[0] == pixel[1] && pixel[0] == pixel[2])
+    }
+
     /// Sets every channel to the mean of the three channels.
     pub fn grey(mut self) -> Picture {
         for pixel in self.values.chunks_exact_mut(3) {

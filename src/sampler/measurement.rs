@@ -62,8 +62,9 @@ impl Measurement {
         simulate(operator, image, x, |y, observed| noise.apply(y, seed, observed), noise, seed)
     }
 
-    /// As [`Measurement::simulate`], for an image whose channels are equal. All channels get the
-    /// same noise, so that the channels of y are equal too.
+    /// As [`Measurement::simulate`], for an image whose channels are equal. Where the operator keeps
+    /// them equal, all channels of y get the same noise, so that they stay equal. An operator that
+    /// looks at channels in different ways, such as `demosaic`, gets the noise of any image.
     pub fn simulate_grey(
         operator: &dyn Operator,
         image: Shape,
@@ -71,12 +72,27 @@ impl Measurement {
         noise: Noise,
         seed: u64,
     ) -> Result<(Measurement, f64)> {
+        let channels = operator.measurement_shape(image).c;
         let one_for_all = |y: &mut [f32], observed: Observed<'_>| {
+            let is_grey = has_equal_channels(y, observed, channels);
             noise.apply(y, seed, observed);
-            y.chunks_mut(operator.measurement_shape(image).c).for_each(|pixel| pixel.fill(pixel[0]));
+            if is_grey {
+                y.chunks_mut(channels).for_each(|pixel| pixel.fill(pixel[0]));
+            }
         };
         simulate(operator, image, x, one_for_all, noise, seed)
     }
+}
+
+/// True if the channels of every pixel have one value, up to rounding, and are all observed or all
+/// missing.
+fn has_equal_channels(y: &[f32], observed: Observed<'_>, channels: usize) -> bool {
+    const ROUNDING_OF_SUMS: f32 = 1e-5;
+    let is_observed = |i: usize| observed.includes(i, y.len());
+    (0..y.len()).all(|i| {
+        let first = i - i % channels;
+        (y[i] - y[first]).abs() <= ROUNDING_OF_SUMS && is_observed(i) == is_observed(first)
+    })
 }
 
 fn simulate(

@@ -211,6 +211,18 @@ fn grey_in_gives_grey_out() {
         let said = json(&f.path("out/grey/result.json"))["psnr"].as_f64().unwrap();
         assert!(restored.grey && (psnr - said).abs() < 0.1, "{task}: {psnr} and {said}");
     }
+    // A mosaic looks at each channel in its own way: what it measures of a grey photo has colours, and
+    // as much noise as that of a colour photo.
+    let mosaic = f.string("mosaic");
+    let o = dmap(&["restore", &photo, "--task", "demosaic", "--noise", "0.025", "--out", &mosaic]);
+    assert!(o.status.success(), "{}", text(&o));
+    let measured = image::open(f.path("mosaic/grey/measurement.png")).unwrap();
+    assert!(matches!(measured, DynamicImage::ImageRgb8(_)), "{:?}", measured.color());
+    let result = json(&f.path("mosaic/grey/result.json"));
+    let (ratio, drawn) = (&result["residual_over_noise"], &result["added_noise_norm"]);
+    assert!((0.5..1.5).contains(&ratio.as_f64().unwrap()), "{result}");
+    // A third of the values, with a standard deviation of 0.05 in [-1, 1] units.
+    assert!((drawn.as_f64().unwrap() / (0.05 * 24.0) - 1.0).abs() < 0.2, "{result}");
     let measured = f.string("out/grey/measurement.safetensors");
     let again = ["restore", &measured, "--measurement", "--task", "inpaint-random", "--steps", "2", "--out", &out];
     assert!(dmap(&again).status.success());

@@ -170,13 +170,14 @@ impl ComparedPhoto {
     pub fn write(&self, out: &Path) -> Result<()> {
         let folder = out.join(&self.folder);
         make_folder(&folder)?;
-        let write = |name: &str, picture: &Picture| match self.measured.grey {
+        let is_grey = self.measured.grey;
+        let write = |name: &str, picture: &Picture, grey: bool| match grey {
             true => picture.write_grey_png(&folder.join(name)),
             false => picture.write_png(&folder.join(name)),
         };
-        write("original.png", &self.measured.truth)?;
-        write("measurement.png", &self.y)?;
-        self.restored.iter().try_for_each(|(name, picture)| write(&picture_name(name), picture))
+        write("original.png", &self.measured.truth, is_grey)?;
+        write("measurement.png", &self.y, is_grey && self.y.is_grey())?;
+        self.restored.iter().try_for_each(|(name, picture)| write(&picture_name(name), picture, is_grey))
     }
 }
 
@@ -208,6 +209,17 @@ mod tests {
         assert_eq!(said(&["dps", "dps"]), "--method dps is given twice: leave one of them out");
         assert!(said(&["auto", "dps", "dmap"]).contains("--method dmap and --method auto are the same, dmap:k="));
         assert!(said(&["no-such"]).contains("no-such"));
+    }
+
+    #[test]
+    fn a_method_with_other_steps_is_another() {
+        let prior = Model::architecture("adm-256").unwrap().network.prior();
+        let parse = |name: &str| match name {
+            "auto" => Ok(Settings::parse("dmap", &prior)?.steps(3)),
+            name => Settings::parse(name, &prior),
+        };
+        let names: Vec<String> = settings(&[], parse).unwrap().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, USUAL);
     }
 
     #[test]

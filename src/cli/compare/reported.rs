@@ -13,8 +13,8 @@ use std::path::Path;
 pub(super) fn add_photo(report: &mut MethodsReport, input: &Input, photo: &ComparedPhoto) -> Result<()> {
     let is_grey = photo.measured.grey;
     let of_input = |picture: &Picture| if is_grey { picture.clone().grey() } else { picture.clone() };
-    let given = [("original", &photo.measured.truth), ("measurement", &photo.seen)];
-    let mut pictures: Vec<(String, Picture)> = given.map(|(name, p)| (name.to_string(), of_input(p))).to_vec();
+    let original = ("original".to_string(), of_input(&photo.measured.truth));
+    let mut pictures = vec![original, ("measurement".to_string(), photo.seen.clone())];
     for ((name, picture), row) in photo.restored.iter().zip(&photo.rows) {
         pictures.push((format!("{name}, {:.2} dB", row.psnr), of_input(picture)));
     }
