@@ -175,9 +175,14 @@ pub(super) fn run(flags: EvalSet) -> anyhow::Result<ExitCode> {
         rows.push(row);
         Ok(())
     });
-    if rows.is_empty() && matches!(ended, Err(Error::Cancelled)) {
-        return Ok(folder.stopped_before_the_first());
-    }
+    let ended = match ended {
+        Err(Error::Cancelled) if rows.is_empty() => return Ok(folder.stopped_before_the_first()),
+        Err(e) if rows.is_empty() => {
+            folder.remove_if_empty();
+            return Err(e.into());
+        }
+        ended => ended,
+    };
     let results = Results {
         preset,
         model: model.name.clone(),

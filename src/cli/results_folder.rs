@@ -10,21 +10,22 @@ use std::process::ExitCode;
 /// The folder of a run.
 pub(super) struct ResultsFolder {
     pub path: PathBuf,
-    /// True if this run has made it.
-    is_new: bool,
+    /// The folders that this run has made for it, itself first.
+    made: Vec<PathBuf>,
 }
 
 impl ResultsFolder {
     /// Makes the folder. Fails if it holds the results of an earlier run, unless they may be
     /// overwritten.
     pub fn open(path: &Path, overwrite: bool) -> Result<ResultsFolder> {
-        let is_new = !path.exists();
+        let is_new = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+        let made = path.ancestors().take_while(is_new).map(Path::to_path_buf).collect();
         make_folder(path)?;
         if !overwrite && path.join("results.json").exists() {
             let reason = format!("{} holds results; give another --out, or --overwrite", shown(path));
             return Err(Error::Invalid(reason));
         }
-        Ok(ResultsFolder { path: path.into(), is_new })
+        Ok(ResultsFolder { path: path.into(), made })
     }
 
     /// Writes both files, each whole.
@@ -34,11 +35,11 @@ impl ResultsFolder {
         write_whole(&self.path.join("results.csv"), table.as_bytes())
     }
 
-    /// Removes the folder if this run has made it and it is empty.
+    /// Removes the folder and those around it that this run has made, as far as they are empty.
     pub fn remove_if_empty(&self) {
-        if self.is_new {
+        for folder in &self.made {
             // Fails, as it should, if the folder is not empty.
-            let _ = std::fs::remove_dir(&self.path);
+            let _ = std::fs::remove_dir(folder);
         }
     }
 

@@ -54,6 +54,16 @@ fn a_folder_is_restored_and_its_figures_are_those_of_the_pictures() {
     assert_eq!(std::fs::read_to_string(path("out/results.csv")).unwrap(), table);
     let (code, said) = other(&["--overwrite", "--label", "1"]);
     assert!(code == Some(2) && said.contains("the model is not class-conditional"), "{said}");
+    // What could not begin leaves the results of an earlier run, or no folder.
+    let (code, said) = other(&["--overwrite", "--memory", "1MiB"]);
+    assert!(code == Some(2) && !said.contains("0 of"), "{said}");
+    assert_eq!(std::fs::read_to_string(path("out/results.csv")).unwrap(), table);
+    let new = path("new/folder").display().to_string();
+    let o = Command::new(env!("CARGO_BIN_EXE_dmap"))
+        .args(["eval-set", &photos, "--preset", "deepinv-sr2", "--steps", "1", "--memory", "1MiB", "--out", &new])
+        .output()
+        .unwrap();
+    assert!(!o.status.success() && !path("new").exists());
     std::fs::write(path("photos/a.png"), "no picture").unwrap();
     let (code, said) = other(&["--overwrite"]);
     assert!(code == Some(2) && said.contains("a.png") && said.contains("3 of 4 photos"), "{said}");
