@@ -154,11 +154,25 @@ impl Program for CpuProgram {
     }
 }
 
+/// What is done after each step, with its data and its time.
+trait AfterStep: FnMut(&Step, &CpuArguments<'_>, Duration) -> Result<()> + Send {}
+
+impl<F: FnMut(&Step, &CpuArguments<'_>, Duration) -> Result<()> + Send> AfterStep for F {}
+
 impl CpuProgram {
     /// Runs every step once. After each step, `after` gets the step, its data and its time. An
     /// error from it ends the run.
-    fn run_each(&mut self, mut after: impl FnMut(&Step, &CpuArguments<'_>, Duration) -> Result<()>) -> Result<()> {
-        let mut arena = self.arena.lock().unwrap_or_else(|e| e.into_inner());
+    fn run_each(&mut self, after: impl AfterStep) -> Result<()> {
+        let arena = self.arena.clone();
+        // The lock is taken before the run goes to the pool, whose threads may take up other runs
+        // while they wait for a part of this one.
+        let mut arena = arena.lock().unwrap_or_else(|e| e.into_inner());
+        let arena = &mut *arena;
+        // A loop that begins on a thread of the pool needs no other thread to be woken for it.
+        rayon::scope(|_| self.run_in_pool(arena, after))
+    }
+
+    fn run_in_pool(&mut self, arena: &mut Arena, mut after: impl AfterStep) -> Result<()> {
         arena.owner = self.id;
         let floats = arena.floats_mut();
         if self.poison {
