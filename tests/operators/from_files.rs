@@ -156,6 +156,7 @@ fn nonlinear_blur_has_a_kernel_for_each_seed_and_refuses_other_files_and_sizes()
     assert!((square - 4.0).abs() < 0.8, "a variance of {square}");
     let said = operator.check(Shape::new(1, 128, 200, 3)).unwrap_err().to_string();
     assert!(said.contains("multiples of 128, not 200x128"), "{said}");
+    assert!(operator.check(Shape::new(1, 192, 128, 3)).is_err(), "a multiple of 64 is not enough");
     let other = parse_task(&format!("nonlinear-blur:file={}", data("adm_a.pt"))).unwrap_err().to_string();
     assert!(other.contains("adm_a.pt") && other.contains("no convolution feature_extractor.0.weight"), "{other}");
     let none = parse_task("nonlinear-blur").unwrap_err().to_string();

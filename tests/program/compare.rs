@@ -35,6 +35,7 @@ fn figures_are_those_of_the_pictures_and_differences_those_of_the_rows() {
     let photos = [f.picture("photos/a\".png", 64, 48), f.picture("photos/b.png", 40, 56)];
     let (out, page) = (f.string("out"), f.string("new/page.html"));
     let usual = ["--task", "inpaint-random:missing=0.5", "--noise", "0.05", "--size", "40", "--steps", "2"];
+    let began = std::time::Instant::now();
     let o = dmap(
         &[
             &["compare", &f.string("photos"), "--lpips", ALEX, "--method", "ddrm", "--method", "dps:step=polyak:0.2"],
@@ -58,6 +59,7 @@ fn figures_are_those_of_the_pictures_and_differences_those_of_the_rows() {
             assert!((row[1] - ssim(&restored, &truth)).abs() < 1e-9 && row[2] > 0.0, "{photo} by {method}: {row:?}");
             // Passes: none, a forward pass per level, a VJP besides.
             let passes = [("naive", 0.0), ("ddrm", 2.0)].iter().find(|p| p.0 == method).map_or(4.0, |p| p.1);
+            assert!(row[5].is_nan() || row[5] < began.elapsed().as_secs_f64(), "{photo} by {method}: {row:?}");
             assert!(row[4] == passes && (row[5] > 0.0 || method == "naive"), "{photo} by {method}: {row:?}");
         }
     }
@@ -95,6 +97,11 @@ fn figures_are_those_of_the_pictures_and_differences_those_of_the_rows() {
     assert_eq!(page.stands_by_itself(), vec![(40, 40); 2 * 5]);
     assert_eq!((page.count("data-side=\"both\""), page.count("class=\"dot\"")), (10, 6));
     assert!(page.count("a&quot;.png") == 1 && page.count("<strong>") >= 2 * 3);
+
+    for ((photo, method), row) in &rows {
+        // Two photos may have the same figure.
+        assert!(page.count(&format!("{method}, {:.2} dB", row[0])) > 0, "{photo} by {method}");
+    }
 
     // `restore` measures and restores the same.
     for (method, name) in &methods[1..] {
@@ -169,6 +176,9 @@ fn results_stay_unless_they_are_replaced_and_a_bad_photo_does_not_stop_the_other
     let (code, said) = run(&["--limit", "1"]);
     assert!(code == Some(2) && said.contains("none of the photos could be restored"), "{said}");
     assert!(!f.path("out").exists(), "an empty folder is not left");
+    std::fs::create_dir(f.path("out")).unwrap();
+    run(&["--limit", "1"]);
+    assert!(f.path("out").exists(), "a folder that was there stays");
     let (code, said) = run(&["--report", &page]);
     assert!(code == Some(2) && said.contains("<a>.png") && said.contains("1 of 2 photos"), "{said}");
     assert!(said.contains(" ± -"), "one photo has no standard error: {said}");
@@ -184,6 +194,20 @@ fn results_stay_unless_they_are_replaced_and_a_bad_photo_does_not_stop_the_other
     assert!(std::fs::read(f.path("out/results.json")).unwrap() == before);
     let (code, _) = run(&["--seed", "1", "--overwrite"]);
     assert!(code == Some(2) && json(&f.path("out/results.json"))["seed"] == 1);
+}
+
+#[test]
+fn a_budget_of_passes_sets_the_levels_of_every_method() {
+    let f = Folder::new();
+    let (photo, out) = (f.picture("a.png", 16, 16), f.string("out"));
+    let methods = ["--method", "auto", "--method", "dps", "--method", "ddrm"];
+    let usual = ["compare", &photo, "--task", "sr2", "--passes", "7", "--device", "cpu", "--out", &out];
+    let o = dmap(&[&usual[..], &methods].concat());
+    assert!(o.status.success(), "{}", text(&o));
+    let rows = rows(&f.path("out/results.csv"));
+    let passes = |method: &str| rows[&("a".to_string(), method.to_string())][4];
+    assert_eq!((passes("dps"), passes("ddrm")), (6.0, 7.0), "a level of DPS takes two");
+    assert!((4.0..=7.0).contains(&passes("auto")), "{}", passes("auto"));
 }
 
 #[test]
