@@ -180,7 +180,8 @@ impl Trial<'_> {
 
 /// Of several runs of a sample the one whose residual is smallest; none of none.
 pub fn least_residual(runs: impl Iterator<Item = Restoration>) -> Option<Restoration> {
-    runs.reduce(|best, run| if run.residual < best.residual { run } else { best })
+    // Without its sign a residual that is not a number comes last.
+    runs.min_by(|a, b| a.residual.abs().total_cmp(&b.residual.abs()))
 }
 
 /// The form of `x`, among those with the same measurement, that is nearest to `other`, and what was
@@ -236,6 +237,19 @@ mod tests {
             assert_eq!((named, back.values), (what, truth.values.clone()));
         }
         assert!(nearest_form(parse_task("sr2").unwrap().as_ref(), &truth, &truth).is_none());
+    }
+
+    #[test]
+    fn a_run_whose_residual_is_no_number_is_not_the_best() {
+        let run = |residual| Restoration {
+            picture: Picture { width: 0, height: 0, values: Vec::new() },
+            residual,
+            residuals: Vec::new(),
+        };
+        for nan in [f64::NAN, -f64::NAN] {
+            let best = least_residual([nan, 2.0, 1.0, 3.0].map(run).into_iter());
+            assert_eq!(best.unwrap().residual, 1.0);
+        }
     }
 
     #[test]

@@ -40,3 +40,17 @@ impl Losses {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_device_ends_the_run() {
+        let mut losses = Losses::default();
+        let failed = losses.add(&["a.png".into()], Error::Failed("no kernel".into()));
+        assert!(matches!(failed, Err(Error::Failed(said)) if said == "a.png: no kernel"));
+        assert!(losses.add(&["b.png".into()], Error::Memory("none left".into())).is_ok());
+        assert_eq!(losses.count(), 1);
+    }
+}

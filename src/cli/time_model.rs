@@ -8,6 +8,7 @@
 use crate::graph::{Graph, Node, TensorId};
 use crate::launch::Launch;
 use crate::tensor::Dtype;
+use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
 /// The card that the constants are of.
@@ -84,7 +85,8 @@ impl Work {
     /// The work of a node with these launches, if activations are stored in `storage`.
     pub fn of(g: &Graph, node: &Node, launches: &[Launch], storage: Dtype) -> Work {
         let shapes = |ids: &[TensorId]| ids.iter().map(|&i| g.shape(i)).collect::<Vec<_>>();
-        let sizes: Vec<f64> = node.inputs.iter().chain(&node.outputs).map(|&i| bytes_of(g, i, storage)).collect();
+        let tensors: BTreeSet<TensorId> = node.inputs.iter().chain(&node.outputs).copied().collect();
+        let sizes: Vec<f64> = tensors.into_iter().map(|i| bytes_of(g, i, storage)).collect();
         let blocks = |l: &Launch| l.grid.iter().map(|&n| u64::from(n)).product::<u64>();
         // A product that is split into parts has a second launch, which sums the parts and may have
         // more blocks; so has the sum before the gradients of attention.
@@ -127,6 +129,20 @@ pub(super) fn bytes_of(g: &Graph, id: TensorId, storage: Dtype) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::launch::Params;
+    use crate::tensor::Shape;
+
+    fn work(kernel: &str, blocks: f64, operations: f64) -> Work {
+        Work {
+            kernels: String::new(),
+            kernel: kernel.into(),
+            blocks,
+            launches: 1,
+            operations,
+            cached_bytes: 0.0,
+            memory_bytes: 0.0,
+        }
+    }
 
     #[test]
     fn the_table_has_positive_constants_for_every_kernel_once() {
@@ -141,16 +157,43 @@ mod tests {
     }
 
     #[test]
-    fn a_partial_round_takes_as_long_as_a_whole_one() {
-        let of = |blocks: f64| Work {
-            kernels: String::new(),
-            kernel: "conv_wgmma_256x128_3x3".into(),
-            blocks,
-            launches: 1,
-            operations: 1e9 * blocks,
-            cached_bytes: 0.0,
-            memory_bytes: 0.0,
+    fn a_tile_that_was_not_measured_has_the_row_of_all_tiles() {
+        assert_eq!(row("conv_vjp_wgmma_7x7").kernel, "conv_vjp_wgmma");
+        assert_eq!(row("no_such_kernel").kernel, OTHER);
+    }
+
+    #[test]
+    fn bytes_take_their_time_by_where_they_are() {
+        let (row, none) = (row("group_norm"), work("group_norm", 1.0, 0.0));
+        let cached = Work { cached_bytes: row.cached_tbs * 1e12, ..work("group_norm", 1.0, 0.0) };
+        let memory = Work { memory_bytes: row.memory_tbs * 1e12, ..work("group_norm", 1.0, 0.0) };
+        assert!((cached.seconds() - none.seconds() - 1.0).abs() < 1e-9);
+        assert!((memory.seconds() - none.seconds() - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_node_has_its_product_as_kernel_and_each_tensor_once() {
+        let mut g = Graph::new();
+        let x = g.input("x", Shape::new(1, 1024, 1024, 4));
+        let y = g.concat("y", x, x).unwrap();
+        let launch = |kernel: &str, blocks| Launch {
+            file: String::new(),
+            kernel: kernel.into(),
+            grid: [blocks, 2, 1],
+            block: 256,
+            shared: 0,
+            params: Params::new(),
         };
+        let launches = [launch("conv_mma_64x64_f32", 2), launch("sum_parts_f32", 100)];
+        let found = Work::of(&g, &g.nodes()[0], &launches, Dtype::F32);
+        assert_eq!((found.kernel.as_str(), found.blocks, found.launches), ("conv_mma_64x64", 4.0, 2));
+        assert_eq!(found.cached_bytes, bytes_of(&g, x, Dtype::F32));
+        assert_eq!(found.memory_bytes, bytes_of(&g, y, Dtype::F32));
+    }
+
+    #[test]
+    fn a_partial_round_takes_as_long_as_a_whole_one() {
+        let of = |blocks: f64| work("conv_wgmma_256x128_3x3", blocks, 1e9 * blocks);
         let slots = row("conv_wgmma_256x128_3x3").slots;
         assert!((of(slots / 2.0).seconds() / of(slots).seconds() - 1.0).abs() < 1e-9);
         assert!(of(slots + 1.0).seconds() > 1.5 * of(slots).seconds());

@@ -73,12 +73,14 @@ mod tests {
             standard_error: Some(0.4),
             written: "22.0".into(),
         };
-        let found = dots("PSNR", "", &[row]);
+        let first = DotRow { name: "", values: vec![22.0], mean: 22.0, standard_error: None, written: String::new() };
+        let found = dots("PSNR", "", &[first, row]);
         // The axis goes from 20 to 24.
         let found = found.as_str();
         assert!(found.contains("left:12.50%") && found.contains("left:87.50%"), "{found}");
         assert!(found.contains("left:40.00%;width:20.00%") && found.contains("left:50.00%"), "{found}");
-        assert!(found.contains("&lt;a&gt;") && found.matches("class=\"dot\"").count() == 2, "{found}");
+        assert!(found.contains("&lt;a&gt;") && found.matches("class=\"dot\"").count() == 3, "{found}");
+        assert!(found.contains("<span>20</span>\n<span>24</span>"), "{found}");
         assert_eq!(axis(3.0, 3.0), (2.0, 4.0));
         assert!(dots("PSNR", "", &[]).is_empty());
     }

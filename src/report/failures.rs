@@ -20,3 +20,21 @@ impl Failures {
         (!self.0.is_empty()).then(|| Html::joined([heading, table(&["image", "reason"], self.0)]))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_has_its_name_and_reason() {
+        let mut failures = Failures::default();
+        assert!(Failures::default().section().is_none());
+        failures.add("a.png", "a.png: too small");
+        failures.add("b.png", "no memory");
+        let page = failures.section().unwrap();
+        for (name, reason) in [("a.png", "too small"), ("b.png", "no memory")] {
+            let cells = format!("<td data-name=\"image\">{name}</td>\n<td data-name=\"reason\">{reason}</td>");
+            assert!(page.as_str().contains(&cells), "{}", page.as_str());
+        }
+    }
+}

@@ -323,6 +323,36 @@ fn plan_prints_json_and_draws_memory() {
     refused(&["plan", "--model", "photo", "--size", "256", "--memory", "20MiB"], "smallest plan needs");
 }
 
+#[test]
+fn plan_writes_every_node_with_its_work_and_time() {
+    let f = Folder::new();
+    let nodes = f.string("nodes.jsonl");
+    let flags = ["--model", "photo", "--size", "256", "--method", "dmap", "--precision", "bf16", "--memory", "100MiB"];
+    let o = dmap(&[&["plan", "--json", "--nodes", &nodes], &flags[..]].concat());
+    assert!(o.status.success(), "{}", text(&o));
+    let report: serde_json::Value = serde_json::from_slice(&o.stdout).unwrap();
+    let rows: Vec<serde_json::Value> =
+        std::fs::read_to_string(&nodes).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let table = include_str!("../../src/cli/time_model.tsv").lines().find(|l| l.starts_with("gap")).unwrap();
+    let gap_us: f64 = table.split('\t').nth(2).unwrap().parse().unwrap();
+    let number = |v: &serde_json::Value| v.as_f64().unwrap();
+    let (mut count, mut us) = (0, 0.0);
+    for graph in report["graphs"].as_array().unwrap() {
+        let own: Vec<_> = rows.iter().filter(|r| r["graph"] == graph["name"]).collect();
+        let sum = |key: &str| own.iter().map(|r| number(&r[key])).sum::<f64>();
+        // One gap after each node, however many launches it has.
+        let launched = own.iter().filter(|r| number(&r["launches"]) > 0.0).count() as f64;
+        assert!(launched > 0.0 && launched < sum("launches"), "{graph}");
+        assert_eq!(sum("launches"), number(&graph["launches"]), "{graph}");
+        let flops = ["flops_forward", "flops_vjp", "flops_recompute"].map(|key| number(&graph[key]));
+        assert_eq!(sum("operations"), flops.iter().sum::<f64>(), "{graph}");
+        us += number(&graph["runs"]) * (sum("predicted_us") + launched * gap_us);
+        count += own.len();
+    }
+    assert_eq!(count, rows.len());
+    assert!((1e-3 * us / number(&report["predicted_ms"]) - 1.0).abs() < 1e-9, "{us}");
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_leaves_finished_images_whole() {

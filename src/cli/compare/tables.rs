@@ -110,6 +110,18 @@ mod tests {
     }
 
     #[test]
+    fn the_best_of_a_photo_are_marked() {
+        let mut rows = rows()[..2].to_vec();
+        rows[0].ssim = 0.6;
+        let lines = [
+            "method  PSNR, dB   SSIM   LPIPS  seconds",
+            "naive      20.00  0.600* 20.000      1.0",
+            "dps        23.00* 0.500  17.000*     1.0",
+        ];
+        assert_eq!(photo_table(&rows).text(), lines.join("\n"));
+    }
+
+    #[test]
     fn what_is_not_known_is_not_the_best() {
         assert_eq!(Best::Largest.of(&[None, Some(1.0), Some(f64::NAN), Some(2.0)]), Some(3));
         assert_eq!(Best::Smallest.of(&[None, Some(1.0), Some(2.0)]), Some(1));
