@@ -237,6 +237,7 @@ fn multiply<S: Simd>(
 }
 
 /// Stores the outputs of patch `p` of `count`, whose first one lies at this row and column.
+#[allow(clippy::needless_range_loop)]
 #[inline(always)]
 fn store_patch<S: Simd>(
     simd: S,
