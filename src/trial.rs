@@ -157,6 +157,7 @@ impl Trial<'_> {
         }
         let seconds = start.elapsed().as_secs_f64();
         let (_, naive) = baseline(operator, &measurement.y, &measurement.state, image);
+        let naive = if measured.grey { naive.grey() } else { naive };
         let spread = Spread::of(&pictures, truth);
         let mut picture = Picture { values: spread.mean, ..truth.clone() };
         if measured.grey {

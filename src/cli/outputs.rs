@@ -99,6 +99,7 @@ pub(super) fn write_results(
     write(&mean, name)?;
 
     let (baseline, naive) = baseline(job.operator.as_ref(), &p.measurement.y, state, image);
+    let naive = if p.grey { naive.grey() } else { naive };
     let against = |picture: &Picture| p.truth.as_ref().map(|t| psnr(picture, t)).filter(|v| v.is_finite());
     let over = (p.measurement.noise_norm > 0.0).then(|| residual / p.measurement.noise_norm);
     let is_guided = !p.done[0].residuals.is_empty();
