@@ -232,6 +232,20 @@ fn a_grey_photo_gives_grey_pictures_and_what_looks_the_same_counts_the_same() {
     let negative = Picture { values: restored.values.iter().map(|v| -v).collect(), ..restored.clone() };
     let turned = Picture { values: restored.values.chunks(3).rev().flatten().copied().collect(), ..restored };
     assert!(found >= of(&negative) && found >= of(&turned), "the form nearest to the photo");
+
+    // `restore` takes the best of the same runs.
+    let alone = f.string("alone");
+    let o = dmap(&["restore", &photo, "--task", "phase-retrieval", "--steps", "2", "--method", "dps", "--out", &alone]);
+    assert!(o.status.success(), "{}", text(&o));
+    assert!(std::fs::read(&path).unwrap() == std::fs::read(f.path("alone/grey/restored.png")).unwrap());
+
+    // What a mosaic shows of a grey photo has colours; its naive restoration is grey all the same.
+    let mosaic = f.string("mosaic");
+    let o = dmap(&["compare", &photo, "--task", "demosaic", "--steps", "2", "--method", "dps", "--out", &mosaic]);
+    assert!(o.status.success(), "{}", text(&o));
+    let naive = picture(&f.path("mosaic/grey/naive.png"));
+    let found = json(&f.path("mosaic/results.json"))["rows"][0]["psnr"].as_f64().unwrap();
+    assert!(naive.is_grey() && (found - of(&naive)).abs() < 1e-9, "{found} and {}", of(&naive));
 }
 
 #[cfg(unix)]
