@@ -191,4 +191,11 @@ fn a_composition_of_two_with_a_state_has_both() {
         assert!(both.check_state(image, &wrong).is_err(), "value {at}");
     }
     assert_eq!(both.state_origin(), StateOrigin::Drawn { given: None });
+
+    // The naive restoration of a blur is what it measured, here with the mask's holes filled.
+    let both = parse_task("motion-blur:size=9+inpaint-random:missing=0.4").unwrap();
+    let (y, state) = (measured(both.as_ref(), image, &x), both.draw_state(image, 3).unwrap());
+    let mask = parse_task("inpaint-random:missing=0.4").unwrap();
+    let expected = baseline(mask.as_ref(), &y, &state[81..], image).1;
+    assert!(baseline(both.as_ref(), &y, &state, image).1 == expected);
 }
