@@ -2,6 +2,8 @@
 //! options and measurements are refused.
 
 use crate::table::{Folder, check, dmap, json, row, text};
+use dmap::image::{Photo, Picture};
+use dmap::metrics::psnr;
 
 /// Tasks that need no file, with sides of 32 pixels.
 const TASKS: [&str; 13] = [
@@ -55,6 +57,22 @@ fn restarts_keep_the_smallest_residual_and_turn_the_image_to_the_truth() {
     assert!(result["form"].is_null() || forms.contains(&result["form"].as_str().unwrap()), "{result}");
     let o = dmap(&[&base[..], &["--restarts", "1"]].concat());
     assert!(o.status.code() == Some(2) && text(&o).contains("restarts is 4 there, 1 here"), "{}", text(&o));
+
+    // Of the forms that the measurement can't tell apart, the one nearest to the truth, or to the first
+    // sample where no truth is known.
+    let read = |name: &str| Photo::read(&f.path(name)).unwrap().picture;
+    let is_nearest = |x: &Picture, to: &Picture| {
+        let negative = Picture { values: x.values.iter().map(|v| -v).collect(), ..x.clone() };
+        let turned = Picture { values: x.values.chunks(3).rev().flatten().copied().collect(), ..x.clone() };
+        psnr(x, to) >= psnr(&negative, to).max(psnr(&turned, to))
+    };
+    assert!(is_nearest(&read("out/photo/restored.png"), &read("photo.png")));
+    let (y, apart) = (f.string("out/photo/measurement.safetensors"), f.string("apart"));
+    let base = ["restore", &y, "--measurement", "--task", "phase-retrieval", "--method", "dps", "--steps", "3"];
+    let o = dmap(&[&base[..], &["--samples", "5", "--restarts", "1", "--out", &apart]].concat());
+    assert!(o.status.success(), "{}", text(&o));
+    let samples = [1, 2, 3, 4, 5].map(|k| read(&format!("apart/measurement/restored-{k}.png")));
+    assert!(samples.iter().all(|x| is_nearest(x, &samples[0])));
 }
 
 #[test]
