@@ -41,7 +41,8 @@ impl Device {
         self.turn.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// The CPU with all its cores.
+    /// The CPU with all its cores. Restorations in a loop of rayon need a device each: a thread that
+    /// waits for a part of its own may take up another one of the loop, which would wait for it.
     pub fn cpu() -> Self {
         Device::of(Kind::Cpu(Arc::default()))
     }

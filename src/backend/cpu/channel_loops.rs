@@ -7,7 +7,8 @@
 //! values after the one before, and its slice begins with the first of these channels.
 
 use super::math::{sigmoid, silu_slope};
-use super::parallel::vectorised;
+use super::parallel::{Scratch, vectorised};
+use std::ops::Range;
 
 /// Channels per register.
 const LANES: usize = 16;
@@ -150,6 +151,14 @@ pub struct Affine<'a> {
     pub silu: bool,
 }
 
+impl Affine<'_> {
+    /// The same for some channels.
+    pub fn part(&self, channels: Range<usize>) -> Affine<'_> {
+        let [a, b, centre] = [self.a, self.b, self.centre].map(|values| &values[channels.clone()]);
+        Affine { a, b, centre, silu: self.silu }
+    }
+}
+
 /// For each channel the sums over pixels of du and of du (x - centre), where du = dy silu'(u), or dy
 /// without SiLU. If there is a place for du, it is written there; it holds dy if there is none
 /// elsewhere.
@@ -158,7 +167,7 @@ pub fn slope_and_sums(mut du: Option<&mut [f32]>, dy: Option<Pixels<'_>>, x: &[f
     const PIXELS: usize = 32;
     let c = u.a.len();
     let mut totals = [(); 2].map(|_| vec![0f64; c]);
-    let mut piece = vec![0f32; if du.is_some() && dy.is_some() { 0 } else { PIXELS * c }];
+    let mut piece = Scratch::new(if du.is_some() && dy.is_some() { 0 } else { PIXELS * c });
     for (k, x) in x.chunks(PIXELS * c).enumerate() {
         let du = du.as_mut().map(|du| &mut du[k * PIXELS * c..][..x.len()]);
         let dy = dy.map(|dy| Pixels { values: &dy.values[k * PIXELS * dy.stride..], ..dy });

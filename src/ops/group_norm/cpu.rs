@@ -49,15 +49,14 @@ pub(super) fn vjp(options: GroupNormOptions, addend: bool, launch: &mut CpuArgum
         }
         let (a, b) = p.slope_and_offset(n);
         let centre = p.centre(n);
+        let u = Affine { a: &a, b: &b, centre: &centre, silu: options.silu };
         // First pass: the output buffers of dx receive du, computed from dy. For every channel it
         // also sums du and du (x - mean).
         let sums: Vec<[Vec<f64>; 2]> = (chunks.par_iter_mut().enumerate())
             .map(|(k, chunk)| {
                 let of_source = |(du, x): (&mut &mut [f32], &Source<'_>)| {
-                    let own = x.channels.clone();
-                    let dy = dy.map(|dy| pixels(dy, n, k, s, own.start));
-                    let (a, b, centre) = (&a[own.clone()], &b[own.clone()], &centre[own]);
-                    slope_and_sums(Some(du), dy, x.chunk(n, k), &Affine { a, b, centre, silu: options.silu })
+                    let dy = dy.map(|dy| pixels(dy, n, k, s, x.channels.start));
+                    slope_and_sums(Some(du), dy, x.chunk(n, k), &u.part(x.channels.clone()))
                 };
                 joined(chunk.iter_mut().zip(&sources).map(of_source))
             })
@@ -120,12 +119,11 @@ fn slope_sums(sources: &[Source<'_>], p: &Parameters<'_>, silu: bool, dy: &[f32]
     let of_item = |n: usize| {
         let (a, b) = p.slope_and_offset(n);
         let centre = p.centre(n);
+        let u = Affine { a: &a, b: &b, centre: &centre, silu };
         let of_chunk = |k: usize| {
             joined(sources.iter().map(|x| {
-                let own = x.channels.clone();
-                let dy = pixels(dy, n, k, s, own.start);
-                let (a, b, centre) = (&a[own.clone()], &b[own.clone()], &centre[own]);
-                slope_and_sums(None, Some(dy), x.chunk(n, k), &Affine { a, b, centre, silu })
+                let dy = pixels(dy, n, k, s, x.channels.start);
+                slope_and_sums(None, Some(dy), x.chunk(n, k), &u.part(x.channels.clone()))
             }))
         };
         let partial: Vec<_> = (0..(s.h * s.w).div_ceil(CHUNK_PIXELS)).into_par_iter().map(of_chunk).collect();
