@@ -246,6 +246,9 @@ fn a_grey_photo_gives_grey_pictures_and_what_looks_the_same_counts_the_same() {
     let naive = picture(&f.path("mosaic/grey/naive.png"));
     let found = json(&f.path("mosaic/results.json"))["rows"][0]["psnr"].as_f64().unwrap();
     assert!(naive.is_grey() && (found - of(&naive)).abs() < 1e-9, "{found} and {}", of(&naive));
+    let o = dmap(&["restore", &photo, "--task", "demosaic", "--steps", "2", "--method", "dps", "--out", &mosaic]);
+    assert!(o.status.success(), "{}", text(&o));
+    assert_eq!(json(&f.path("mosaic/grey/result.json"))["psnr_baseline"].as_f64(), Some(found));
 }
 
 #[cfg(unix)]
