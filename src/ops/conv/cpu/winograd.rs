@@ -81,7 +81,7 @@ impl Grid<'_> {
     fn patch(&self, row: usize, column: usize) -> [[*const f32; AXIS]; AXIS] {
         let (height, width, ci) = self.geometry.input;
         // Arrays of a fixed size: iterators over them would go through memory at every step, which
-        // took a fifth of the time of a convolution of 32 channels.
+        // took a sixth of the time of all convolutions of a training step, by `perf`.
         let zeros = self.zeros.as_ptr();
         let columns: [Option<usize>; AXIS] = from_fn(|k| self.source(column + k, width));
         from_fn(|k| match self.source(row + k, height) {
